@@ -1,0 +1,1 @@
+"""Parse, call one stage, print one table, turn our errors into one line."""

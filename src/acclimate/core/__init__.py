@@ -1,0 +1,1 @@
+"""Pure functions on arrays; knows only numpy and torch."""

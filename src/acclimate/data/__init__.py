@@ -1,0 +1,1 @@
+"""Texts and pairs in, one Dataset out."""

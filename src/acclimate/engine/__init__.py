@@ -1,0 +1,1 @@
+"""What two stages share: the loop, retrieval, mining, significance."""

@@ -1,0 +1,235 @@
+"""Plain files: JSON, JSONL, hashes, and folders that are there whole or not at all. Standard library only."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from acclimate.errors import AcclimateError, DataError, StorageError
+
+CONFIG_FILE = "config.json"
+REPORT_FILE = "report.json"
+INPUTS_FILE = "inputs.json"
+MAX_LINE_BYTES = 8 * 1024 * 1024
+"""A line longer than this is a broken file (a missing newline), not a document."""
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of a JSONL file: its 1-based row, and either the object or the reason why there is none."""
+
+    row: int
+    value: dict[str, Any] | None
+    error: str = ""
+    text: str = ""
+
+
+def iter_jsonl(path: Path) -> Iterator[Line]:
+    """Every non-blank line of a JSONL file; a broken line costs that line only, and says why.
+
+    Raises:
+        DataError: the file cannot be opened.
+    """
+    with open_input(path) as stream:
+        row = 0
+        while raw := stream.readline(MAX_LINE_BYTES + 1):
+            row += 1
+            if len(raw) > MAX_LINE_BYTES:
+                while not raw.endswith(b"\n") and (raw := stream.readline(MAX_LINE_BYTES)):
+                    pass
+                yield Line(row, None, f"longer than {MAX_LINE_BYTES // 2**20} MiB in one line")
+            elif raw.strip():
+                yield _parse_line(row, raw)
+
+
+def _parse_line(row: int, raw: bytes) -> Line:
+    try:
+        text = raw.decode("utf-8-sig" if row == 1 else "utf-8").strip()
+    except UnicodeDecodeError as error:
+        return Line(row, None, f"not UTF-8 (byte {error.start})")
+    try:
+        value = json.loads(text)
+    except (json.JSONDecodeError, RecursionError) as error:
+        return Line(row, None, f"not JSON ({error})", text[:200])
+    if not isinstance(value, dict):
+        return Line(row, None, f"a JSON {type(value).__name__}, not an object", text[:200])
+    return Line(row, value)
+
+
+def open_input(path: Path) -> Any:
+    """Open for reading bytes, with our errors for a file that is missing, a folder, unreadable or empty."""
+    try:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder, a file was expected")
+        if path.stat().st_size == 0:
+            raise DataError(f"{path} is empty", fix="Give a file with at least one row.")
+        return path.open("rb")
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file", fix="Check the path.") from None
+    except PermissionError:
+        raise DataError(f"{path} cannot be read (permission denied)") from None
+
+
+def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows as JSONL (UTF-8, no escapes for non-ASCII); returns how many."""
+    count = 0
+    with storage_errors(path), path.open("w", encoding="utf-8") as stream:
+        for row in rows:
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
+            count += 1
+    return count
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Raises:
+        StorageError: the file is missing or damaged.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StorageError(f"{path} is missing", fix="Run the stage that writes it again.") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise StorageError(f"{path} is damaged ({error})", fix="Run the stage that writes it again.") from None
+    if not isinstance(value, dict):
+        raise StorageError(f"{path} holds no JSON object", fix="Run the stage that writes it again.")
+    return value
+
+
+def write_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Write one JSON object whole or not at all."""
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a text file whole or not at all: to a neighbour, fsync, rename."""
+    partial = path.with_name(path.name + ".partial")
+    with storage_errors(path):
+        try:
+            with partial.open("w", encoding="utf-8") as stream:
+                stream.write(text)
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path) -> Iterator[None]:
+    """Turn the operating system's errors while writing `path` into one of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise storage_error(path, error) from None
+
+
+def storage_error(path: Path, error: OSError) -> AcclimateError:
+    """Our error for an `OSError` met while writing `path`."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return StorageError(f"{path}: no space left on the disk", fix="Free some space and start again; it goes on.")
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+        return StorageError(f"{path} cannot be written (permission denied)", fix="Choose another --out.")
+    return StorageError(f"{path} cannot be written ({error.strerror or error})")
+
+
+def hash_file(path: Path) -> str:
+    """sha256 of a file's bytes, as hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_text(*parts: str) -> str:
+    """sha256 over parts, as hex; the parts' borders count."""
+    digest = hashlib.sha256()
+    for part in parts:
+        raw = part.encode("utf-8", "surrogatepass")
+        digest.update(len(raw).to_bytes(8, "little"))
+        digest.update(raw)
+    return digest.hexdigest()
+
+
+def hash_folder(folder: Path) -> str:
+    """sha256 over the names and bytes of an artifact's files; its report (timings) is left out."""
+    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
+    return hash_text(*(f"{name}\0{hash_file(folder / name)}" for name in names if name != REPORT_FILE))
+
+
+def hash_config(config: Mapping[str, Any]) -> str:
+    """sha256 of a config's values, whatever the order of its keys."""
+    return hash_text(json.dumps(config, sort_keys=True, ensure_ascii=False))
+
+
+def work_folder(out: Path) -> Path:
+    """Where the stage that writes `out` keeps its work in progress: `RUN/.work/<name>`."""
+    return out.parent / ".work" / out.name
+
+
+@contextlib.contextmanager
+def artifact(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[Path]:
+    """Yield a fresh folder to write into; on success it becomes `out`, fsynced and renamed, else nothing changes.
+
+    Writes `config.json` and `inputs.json` beside what the caller writes. An older artifact at `out` stays untouched
+    until the new one is complete.
+
+    Args:
+        out: the folder that shall be there in the end.
+        config: every effective value of the stage.
+        inputs: name -> hash of what the stage read.
+    """
+    recover(out)
+    fresh = work_folder(out) / "new"
+    with storage_errors(out):
+        shutil.rmtree(fresh, ignore_errors=True)
+        fresh.mkdir(parents=True)
+        yield fresh
+        write_json(fresh / CONFIG_FILE, config)
+        write_json(fresh / INPUTS_FILE, inputs)
+        _fsync_tree(fresh)
+        old = work_folder(out) / "old"
+        shutil.rmtree(old, ignore_errors=True)
+        if out.exists():
+            out.rename(old)
+        fresh.rename(out)
+        _fsync_path(out.parent)
+        shutil.rmtree(work_folder(out), ignore_errors=True)
+
+
+def recover(out: Path) -> None:
+    """Undo a kill between the two renames of `artifact`: the older artifact comes back."""
+    old = work_folder(out) / "old"
+    if old.exists() and not out.exists():
+        old.rename(out)
+
+
+def is_current(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
+    """Whether the artifact at `out` was made from this config and these inputs."""
+    recover(out)
+    try:
+        return read_json(out / CONFIG_FILE) == json.loads(json.dumps(config)) and read_json(out / INPUTS_FILE) == dict(
+            inputs
+        )
+    except StorageError:
+        return False
+
+
+def _fsync_tree(folder: Path) -> None:
+    for path in [*folder.rglob("*"), folder]:
+        _fsync_path(path)
+
+
+def _fsync_path(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

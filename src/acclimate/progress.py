@@ -1,0 +1,87 @@
+"""Progress of long work: a bar with a rate and an ETA on a terminal, a line now and then elsewhere.
+
+Everything goes to standard error, so that standard output holds results only.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Protocol
+
+PLAIN_INTERVAL_S = 30.0
+
+
+class Advance(Protocol):
+    """Reports `amount` more units done, optionally with a short note (a loss, a score)."""
+
+    def __call__(self, amount: float = 1.0, note: str = "") -> None: ...
+
+
+def say(message: str) -> None:
+    """One line for the person who watches."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def progress(label: str, total: float, unit: str, done: float = 0.0) -> Iterator[Advance]:
+    """Show the progress of `total` units of work, `done` of which were done before (a resumed run).
+
+    Args:
+        label: what is being done.
+        total: units of work in all.
+        unit: the unit's name for the rate, e.g. "tokens".
+        done: units done in an earlier start.
+    """
+    if sys.stderr.isatty():
+        yield from _bar(label, total, unit, done)
+    else:
+        yield from _lines(label, total, unit, done)
+
+
+def _bar(label: str, total: float, unit: str, done: float) -> Iterator[Advance]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TextColumn("{task.fields[rate]}"),
+        TimeElapsedColumn(),
+        TextColumn("ETA"),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+    )
+    with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
+        task = bar.add_task(label, total=total, completed=done, rate="", note="")
+        started, count = time.monotonic(), 0.0
+
+        def advance(amount: float = 1.0, note: str = "") -> None:
+            nonlocal count
+            count += amount
+            rate = count / max(time.monotonic() - started, 1e-9)
+            fields = {"rate": f"{rate:,.0f} {unit}/s"} | ({"note": note} if note else {})
+            bar.update(task, advance=amount, **fields)
+
+        yield advance
+
+
+def _lines(label: str, total: float, unit: str, done: float) -> Iterator[Advance]:
+    started, count = time.monotonic(), 0.0
+    last = started
+
+    def advance(amount: float = 1.0, note: str = "") -> None:
+        nonlocal count, last
+        count += amount
+        now = time.monotonic()
+        if now - last < PLAIN_INTERVAL_S:
+            return
+        last = now
+        rate = count / (now - started)
+        left = (total - done - count) / rate if rate else 0.0
+        say(f"{label}: {100 * (done + count) / max(total, 1e-9):.0f} %, {rate:,.0f} {unit}/s, ETA {left:.0f} s {note}")
+
+    yield advance
