@@ -105,7 +105,7 @@ class TrainConfig:
     """From examples to an adapter."""
 
     sides: Sides = "both"
-    """both: queries and documents are adapted; query: documents stay with the base, so an existing index stays valid."""
+    """both: queries and documents are adapted; query: documents stay with the base, an existing index stays valid."""
     full: bool = False
     """Train every weight instead of an adapter."""
     rank: int = 16

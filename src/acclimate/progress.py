@@ -56,15 +56,14 @@ def _bar(label: str, total: float, unit: str, done: float) -> Iterator[Advance]:
         TextColumn("{task.fields[note]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=False) as bar:
-        task = bar.add_task(label, total=total, completed=done, rate="", note="")
+        task = bar.add_task(label, total=total, completed=int(done), rate="", note="")
         started, count = time.monotonic(), 0.0
 
         def advance(amount: float = 1.0, note: str = "") -> None:
             nonlocal count
             count += amount
             rate = count / max(time.monotonic() - started, 1e-9)
-            fields = {"rate": f"{rate:,.0f} {unit}/s"} | ({"note": note} if note else {})
-            bar.update(task, advance=amount, **fields)
+            bar.update(task, advance=amount, rate=f"{rate:,.0f} {unit}/s", note=note or bar.tasks[task].fields["note"])
 
         yield advance
 
