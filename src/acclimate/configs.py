@@ -8,6 +8,7 @@ sections, so that every one of them is also a flag (`rank` -> `--rank`).
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from acclimate.errors import DataError, UsageError
 from acclimate.types import Pooling, Sides
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+NONE = "none"
+"""How TOML and flags say None (TOML has no null)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -260,7 +263,7 @@ def load_config(path: Path) -> RunConfig:
 
 
 def dump_config(config: RunConfig) -> str:
-    """The config as TOML, every effective value written out; a value of None is a commented line."""
+    """The config as TOML, every effective value written out."""
     lines: list[str] = []
     sections: list[str] = []
     for item in dataclasses.fields(config):
@@ -273,13 +276,40 @@ def dump_config(config: RunConfig) -> str:
     return "\n".join(lines + sections) + "\n"
 
 
+def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
+    """The config with some fields changed, each by its own name whatever its section (names are unique)."""
+    shared: dict[str, Any] = {}
+    left = dict(overrides)
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            names = {sub.name for sub in dataclasses.fields(value)}
+            if changed := {name: left.pop(name) for name in names & set(left)}:
+                shared[item.name] = dataclasses.replace(value, **changed)
+        elif item.name in left:
+            shared[item.name] = left.pop(item.name)
+    if left:
+        raise UsageError(f"unknown setting {sorted(left)[0]!r}")
+    return dataclasses.replace(config, **shared)
+
+
+def effective(config: RunConfig, *sections: str) -> dict[str, Any]:
+    """What an artifact's `config.json` holds: the shared fields and the named sections, as plain JSON values."""
+    values = dataclasses.asdict(config)
+    names = [item.name for item in dataclasses.fields(config)]
+    nested = {name for name in names if isinstance(values[name], dict)}
+    kept = {name: values[name] for name in names if name not in nested or name in sections}
+    plain: dict[str, Any] = json.loads(json.dumps(kept))
+    return plain
+
+
 def _toml_line(name: str, value: object) -> str:
-    if value is None:
-        return f"# {name} ="
     return f"{name} = {_toml_value(value)}"
 
 
 def _toml_value(value: object) -> str:
+    if value is None:
+        return f'"{NONE}"'
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, tuple):
@@ -309,6 +339,8 @@ def _build(cls: Any, values: Mapping[str, Any], where: str) -> Any:
 def _convert(name: str, value: Any, hint: Any, where: str) -> Any:
     """`value` as the type of the hint, or our error; integers are taken for floats, lists for tuples."""
     for choice in _alternatives(hint):
+        if choice is type(None) and value == NONE:
+            return None
         if get_origin(choice) is Literal and value in get_args(choice):
             return value
         if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
@@ -321,7 +353,8 @@ def _convert(name: str, value: Any, hint: Any, where: str) -> Any:
 
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return tuple(sorted(choices, key=lambda choice: choice is not type(None)))
 
 
 def _describe(hint: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -202,6 +203,27 @@ def artifact(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) ->
         fresh.rename(out)
         _fsync_path(out.parent)
         shutil.rmtree(work_folder(out), ignore_errors=True)
+
+
+@contextlib.contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Hold the run's folder (made if need be) for this process alone.
+
+    Raises:
+        StorageError: another process is at work in it, or it cannot be written.
+    """
+    lock = run / ".work" / "lock"
+    with storage_errors(run):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        stream = lock.open("w")
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                f"another acclimate is at work in {run}", fix="Wait until it is done, or choose another --out."
+            ) from None
+        yield
 
 
 def recover(out: Path) -> None:

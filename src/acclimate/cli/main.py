@@ -1,0 +1,291 @@
+"""The commands: parse, call one stage, print one table, turn our errors into one line.
+
+Stages are imported inside the commands: `--help` answers without loading torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import App, Parameter
+from cyclopts.exceptions import CycloptsError
+
+from acclimate import __version__
+from acclimate.cli.options import configured, flags, given
+from acclimate.errors import AcclimateError, Interrupted, UsageError
+from acclimate.files import storage_error
+
+app = App(
+    name="acclimate",
+    version=__version__,
+    help_format="plaintext",
+    help="Adapt a text-embedding model to a domain, prove that it got better, and use it.",
+)
+
+Options = Parameter(name="*")
+ConfigFile = Annotated[Path | None, Parameter(help="TOML file with settings; flags win over it.")]
+PrepareFlags = flags("PrepareFlags", "prepare")
+MineFlags = flags("MineFlags", "mine")
+TrainFlags = flags("TrainFlags", "train")
+EvaluateFlags = flags("EvaluateFlags", "evaluate")
+AdaptFlags = flags("AdaptFlags", "prepare", "mine", "train", "evaluate")
+SharedFlags = flags("SharedFlags")
+
+
+@app.command
+def adapt(
+    data: str,
+    /,
+    *,
+    out: Path,
+    config: ConfigFile = None,
+    dry_run: bool = False,
+    options: Annotated[AdaptFlags | None, Options] = None,  # type: ignore[valid-type]
+) -> None:
+    """Everything in a row: prepare, mine, train, evaluate, report.
+
+    Args:
+        data: a file of pairs, a BEIR folder, or a hub id.
+        out: the run's folder; a second start keeps what is still right and goes on.
+        dry_run: only say how much there is to do: pairs, tokens, steps, minutes, memory.
+    """
+    from acclimate.cli import tables
+    from acclimate.stages import adapt as stage
+
+    settings = configured(options, config)
+    if dry_run:
+        tables.show_plan(stage.plan(data, settings))
+    else:
+        tables.show_run(stage.adapt(data, out, settings), out)
+
+
+@app.command
+def prepare(
+    data: str,
+    /,
+    *,
+    out: Path,
+    config: ConfigFile = None,
+    options: Annotated[PrepareFlags | None, Options] = None,  # type: ignore[valid-type]
+) -> None:
+    """Read domain data in any common form; write a clean, leak-free dataset to OUT/dataset.
+
+    Args:
+        data: a file of pairs, a BEIR folder, or a hub id.
+        out: the run's folder.
+    """
+    from acclimate.cli import tables
+    from acclimate.stages.prepare import prepare as stage
+
+    settings = configured(options, config, out)
+    tables.show_dataset(stage(data, out / "dataset", settings), out / "dataset")
+
+
+@app.command
+def mine(
+    run: Path,
+    /,
+    *,
+    config: ConfigFile = None,
+    options: Annotated[MineFlags | None, Options] = None,  # type: ignore[valid-type]
+) -> None:
+    """Find hard negatives in the corpus of RUN; write them to RUN/negatives."""
+    from acclimate.cli import tables
+    from acclimate.stages.mine import mine as stage
+
+    tables.show_mining(stage(run / "dataset", run / "negatives", configured(options, config, run)), run / "negatives")
+
+
+@app.command
+def train(
+    run: Path,
+    /,
+    *,
+    config: ConfigFile = None,
+    options: Annotated[TrainFlags | None, Options] = None,  # type: ignore[valid-type]
+) -> None:
+    """Train an adapter on RUN's dataset and negatives; write it to RUN/adapter."""
+    from acclimate.cli import tables
+    from acclimate.stages.train import train as stage
+
+    negatives = run / "negatives"
+    settings = configured(options, config, run)
+    report = stage(run / "dataset", negatives if negatives.is_dir() else None, run / "adapter", settings)
+    tables.show_training(report, run / "adapter")
+
+
+@app.command
+def evaluate(
+    data: str,
+    /,
+    *,
+    adapter: Path | None = None,
+    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    config: ConfigFile = None,
+    options: Annotated[EvaluateFlags | None, Options] = None,  # type: ignore[valid-type]
+) -> None:
+    """Base against adapted on the test split of a run, or one model on any data.
+
+    Args:
+        data: a run's folder (base against adapted), or any data (one model on its test split).
+        adapter: adapter or run folder to put on the model.
+        json_output: print the metrics of one model as one JSON object and nothing else.
+    """
+    from acclimate.cli import tables
+    from acclimate.stages import evaluate as stage
+
+    run = Path(data)
+    compares = adapter is None and "model" not in given(options) and (run / "adapter").is_dir()
+    settings = configured(options, config, run if (run / "dataset").is_dir() else None)
+    if compares:
+        report = stage.evaluate(run / "dataset", run / "adapter", run / "evaluation", settings)
+        metrics = report["test"]["adapted"]
+    else:
+        metrics = stage.evaluate_model(data, adapter, settings)
+    if json_output:
+        sys.stdout.write(json.dumps(metrics) + "\n")
+    elif compares:
+        tables.show_evaluation(report)
+    else:
+        tables.show_metrics(metrics)
+
+
+@app.command
+def report(run: Path, /) -> None:
+    """Write RUN/report.html from what the stages left in RUN."""
+    from acclimate.stages.report import report as stage
+
+    sys.stdout.write(f"{stage(run)}\n")
+
+
+@app.command
+def merge(run: Path, /, *, out: Path) -> None:
+    """Fold the adapter of RUN into its base: a self-contained sentence-transformers folder.
+
+    Args:
+        run: a run or adapter folder.
+        out: the folder to write.
+    """
+    from acclimate.configs import RunConfig
+    from acclimate.stages.merge import merge as stage
+
+    stage(run, out, RunConfig())
+    sys.stdout.write(f"{out}\n")
+
+
+@app.command
+def search(
+    run: Path,
+    query: str,
+    /,
+    *,
+    top: int = 5,
+    options: Annotated[SharedFlags | None, Options] = None,  # type: ignore[valid-type]
+) -> None:
+    """Top documents of RUN's corpus by base and adapted, side by side.
+
+    Args:
+        run: the run's folder.
+        query: what to search for.
+        top: how many documents to show.
+    """
+    from acclimate.cli import tables
+    from acclimate.stages.search import search as stage
+
+    tables.show_search(stage(run, query, configured(options, None, run), top=top))
+
+
+@app.command
+def similarity(
+    run: Path,
+    text_a: str,
+    text_b: str,
+    /,
+    *,
+    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
+    options: Annotated[SharedFlags | None, Options] = None,  # type: ignore[valid-type]
+) -> None:
+    """Cosine of two texts by base and by adapted.
+
+    Args:
+        run: the run's folder.
+        text_a: one text.
+        text_b: another text.
+        json_output: print one JSON object and nothing else.
+    """
+    from acclimate.cli import tables
+    from acclimate.stages.similarity import similarity as stage
+
+    result = stage(run, text_a, text_b, configured(options, None, run))
+    if json_output:
+        sys.stdout.write(json.dumps(result) + "\n")
+    else:
+        tables.show_metrics(result)
+
+
+@app.command
+def encode(
+    texts: Path,
+    /,
+    *,
+    out: Path,
+    role: Literal["query", "document"] = "document",
+    adapter: Path | None = None,
+    options: Annotated[SharedFlags | None, Options] = None,  # type: ignore[valid-type]
+) -> None:
+    """Texts in, vectors out.
+
+    Args:
+        texts: a text file with one text per line, or JSONL with a "text" field.
+        out: .npy or .safetensors file to write.
+        role: which prompt (and side of the adapter) to use.
+        adapter: adapter or run folder to put on the model.
+    """
+    from acclimate.stages.encode import encode as stage
+
+    result = stage(texts, out, configured(options, None), role=role, adapter=adapter)
+    sys.stdout.write(f"{out}: {result['texts']} vectors of {result['dim']} dimensions\n")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one command; every failure is one line on standard error and a non-zero exit code."""
+    try:
+        app(arguments, exit_on_error=False, print_error=False)
+    except AcclimateError as error:
+        _fail(error)
+    except CycloptsError as error:
+        _fail(UsageError(str(error), fix="See --help."))
+    except KeyboardInterrupt:
+        _fail(Interrupted("stopped", fix="Start the same command again; it goes on from what is finished."))
+    except BrokenPipeError:
+        # The reader of our output (head, less) is gone: not our failure, but nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(storage_error(Path(error.filename or "a file"), error))
+    except Exception as error:
+        _fail(_internal(error))
+
+
+def _fail(error: AcclimateError) -> None:
+    sys.stderr.write(f"acclimate: {error}\n")
+    sys.exit(error.exit_code)
+
+
+def _internal(error: Exception) -> AcclimateError:
+    """A bug of ours: one line for the user, the traceback in a file for us."""
+    with tempfile.NamedTemporaryFile("w", prefix="acclimate-", suffix=".txt", delete=False) as stream:
+        traceback.print_exception(error, file=stream)
+    return AcclimateError(
+        f"internal error, {type(error).__name__}: {error}", fix=f"Please report it with {stream.name}"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The command line's flags, made from the config's fields, so that no setting is described twice.
+
+A flag that is not given is absent from the overrides, so that a TOML file's value is not lost to a default.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, get_origin, get_type_hints
+
+from cyclopts import Group, Parameter, Token
+
+from acclimate.configs import NONE, RunConfig, load_config, with_overrides
+
+
+class _NotGiven:
+    def __repr__(self) -> str:
+        return "not given"
+
+
+NOT_GIVEN = _NotGiven()
+
+
+def flags(name: str, *sections: str) -> type[Any]:
+    """A dataclass whose fields are the shared settings and those of the sections, none given by default."""
+    fields: list[tuple[str, Any, Any]] = _fields_of(RunConfig, Group("Shared settings", sort_key=2), skip_sections=True)
+    hints = get_type_hints(RunConfig)
+    for position, section in enumerate(sections):
+        fields += _fields_of(hints[section], Group(f"Settings of {section}", sort_key=3 + position))
+    made = dataclasses.make_dataclass(name, fields, kw_only=True)
+    # cyclopts takes classes of the module `types`, where make_dataclass leaves them on Python 3.11, for built-ins.
+    made.__module__ = __name__
+    return made
+
+
+def given(options: Any) -> dict[str, Any]:
+    """The flags that were given, by field name."""
+    if options is None:
+        return {}
+    values = {item.name: getattr(options, item.name) for item in dataclasses.fields(options)}
+    return {name: value for name, value in values.items() if value is not NOT_GIVEN}
+
+
+def configured(options: Any, config_file: Path | None, run: Path | None = None) -> RunConfig:
+    """The effective config: defaults, then `--config` (or else the run's own config.toml), then flags."""
+    base = RunConfig()
+    if config_file is not None:
+        base = load_config(config_file)
+    elif run is not None and (run / "config.toml").exists():
+        base = load_config(run / "config.toml")
+    return with_overrides(base, given(options))
+
+
+def _fields_of(cls: Any, group: Group, *, skip_sections: bool = False) -> list[tuple[str, Any, Any]]:
+    documentation, hints = _field_docs(cls), get_type_hints(cls)
+    made = []
+    for item in dataclasses.fields(cls):
+        if skip_sections and dataclasses.is_dataclass(hints[item.name]):
+            continue
+        text = f"{documentation[item.name]} [default: {_shown(item.default)}]"
+        is_list = get_origin(hints[item.name]) is tuple
+        converter = _comma_separated if is_list else None
+        parameter = Parameter(help=text, group=group, show_default=False, negative_iterable=(), converter=converter)
+        made.append((item.name, Annotated[hints[item.name], parameter], dataclasses.field(default=NOT_GIVEN)))
+    return made
+
+
+def _comma_separated(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """`--targets query,key --targets value` and `--targets query key value` say the same."""
+    return tuple(word.strip() for token in tokens for word in token.value.split(",") if word.strip())
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return NONE
+    return ",".join(value) or "none" if isinstance(value, tuple) else str(value)
+
+
+def _field_docs(cls: type[Any]) -> dict[str, str]:
+    """Field name -> the string under it."""
+    body = ast.parse(inspect.getsource(cls)).body[0]
+    assert isinstance(body, ast.ClassDef)
+    texts: dict[str, str] = {}
+    for statement, following in zip(body.body, body.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
+                texts[statement.target.id] = str(following.value.value)
+    return texts

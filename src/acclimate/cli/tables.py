@@ -1,0 +1,145 @@
+"""What a command prints in the end: one table, and where things are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+PERCENT = 100.0
+SNIPPET_CHARS = 160
+
+
+def show_run(summary: Mapping[str, Any], run: Path) -> None:
+    """The last word of `adapt`: base against adapted, the verdict, the report's path."""
+    show_evaluation(summary)
+    timings, train = summary["timings"], summary["train"]
+    minutes = {name.removesuffix("_s"): value / 60 for name, value in timings.items()}
+    console = _console()
+    console.print(
+        f"trained {train['trainable']:,} of {train['total']:,} parameters on {train['tokens']:,} tokens "
+        f"({train['tokens_per_s']:,.0f}/s); minutes: "
+        + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
+    )
+    console.print(f"report: {run / 'report.html'}", soft_wrap=True)
+
+
+def show_evaluation(report: Mapping[str, Any]) -> None:
+    """Base, adapted and their difference with its interval, and the verdict in words."""
+    test = report["test"]
+    counted = {name: test[name] for name in ("queries", "documents", "pairs") if name in test}
+    table = Table(title="test split: " + ", ".join(f"{value:,} {name}" for name, value in counted.items()))
+    table.add_column("metric")
+    lexical = test.get("bm25")
+    for name in ("BM25",) * bool(lexical) + ("base", "adapted", "difference", "95 % interval", "p"):
+        table.add_column(name, justify="right")
+    table.columns[-2].header = f"{PERCENT * report.get('confidence', 0.95):.0f} % interval"
+    for metric, delta in test["delta"].items():
+        row = [metric, *([_number(lexical.get(metric))] if lexical else [])]
+        row += [_number(test["base"].get(metric)), _number(test["adapted"].get(metric))]
+        row += [f"{delta['value']:+.4f}", f"[{delta['low']:+.4f}, {delta['high']:+.4f}]", f"{delta['p']:.4f}"]
+        table.add_row(*row)
+    console = _console()
+    console.print(table)
+    console.print(_verdict(report))
+    for guard in report.get("guard", []):
+        console.print(_guard_line(guard))
+
+
+def _verdict(report: Mapping[str, Any]) -> Text:
+    style = {"better": "bold green", "worse": "bold red"}.get(report["verdict"], "bold yellow")
+    text = Text("verdict: ").append(report["verdict"], style=style)
+    text.append(f"; recommended: the {report['recommend']} model")
+    if report.get("sides") == "query":
+        text.append(". Documents stay with the base: an index of base vectors stays valid")
+    return text
+
+
+def _guard_line(guard: Mapping[str, Any]) -> Text:
+    metric = "ndcg@10" if "ndcg@10" in guard["base"] else "spearman"
+    base, adapted = guard["base"][metric], guard["adapted"][metric]
+    line = f"guard {guard['name']}: {metric} {base:.4f} -> {adapted:.4f} ({adapted - base:+.4f})"
+    return Text(line + ("  worse beyond the bound" if guard["warn"] else ""), style="red" if guard["warn"] else "")
+
+
+def show_metrics(metrics: Mapping[str, Any]) -> None:
+    """One value per line."""
+    table = Table(show_header=False)
+    for name, value in metrics.items():
+        table.add_row(name, _number(value))
+    _console().print(table)
+
+
+def show_dataset(report: Mapping[str, Any], folder: Path) -> None:
+    """What `prepare` made of the data."""
+    _show_counts(report, "dataset")
+    for warning in report.get("warnings", []):
+        _console().print(Text(f"warning: {warning}", style="yellow"))
+    _console().print(f"dataset: {folder}", soft_wrap=True)
+
+
+def show_mining(report: Mapping[str, Any], folder: Path) -> None:
+    """What `mine` found."""
+    _show_counts(report, "hard negatives")
+    _console().print(f"negatives: {folder}", soft_wrap=True)
+
+
+def show_training(report: Mapping[str, Any], folder: Path) -> None:
+    """What `train` did."""
+    _show_counts(report["train"], "training")
+    _console().print(f"adapter: {folder}", soft_wrap=True)
+
+
+def show_plan(plan: Mapping[str, Any]) -> None:
+    """What `adapt --dry-run` expects."""
+    _show_counts(plan, "plan (nothing was written)")
+
+
+def _show_counts(values: Mapping[str, Any], title: str) -> None:
+    table = Table(title=title, show_header=False)
+    for name, value in _flat(values):
+        table.add_row(name, _number(value))
+    _console().print(table)
+
+
+def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    rows: list[tuple[str, Any]] = []
+    for name, value in values.items():
+        if isinstance(value, Mapping):
+            rows += _flat(value, f"{prefix}{name} ")
+        elif isinstance(value, int | float | str) and not isinstance(value, bool):
+            rows.append((f"{prefix}{name}".replace("_", " "), value))
+    return rows
+
+
+def show_search(result: Mapping[str, Any]) -> None:
+    """Top documents of base and adapted, side by side."""
+    table = Table(title=Text(result["query"], style="bold"), show_lines=True)
+    table.add_column("#", justify="right")
+    table.add_column("base", ratio=1)
+    table.add_column("adapted", ratio=1)
+    for place, (base, adapted) in enumerate(zip(result["base"], result["adapted"], strict=True), start=1):
+        table.add_row(str(place), _hit(base), _hit(adapted))
+    _console().print(table)
+
+
+def _hit(hit: Mapping[str, Any]) -> Text:
+    text = " ".join(str(hit["text"]).split())
+    snippet = text if len(text) <= SNIPPET_CHARS else text[: SNIPPET_CHARS - 1] + "…"
+    return Text.assemble((f"{hit['score']:.3f} ", "cyan"), snippet)
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return "" if value is None else str(value)
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:.4f}" if isinstance(value, float) else str(value)
+
+
+def _console() -> Console:
+    return Console(highlight=False)
