@@ -1,0 +1,56 @@
+# Everything starts here: `make` lists the targets. Needs Python 3.11 or newer and make; the rest goes into .venv.
+
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+DEMO := runs/demo
+DEMO_PAIRS := runs/demo-pairs.jsonl
+
+.PHONY: help demo test check bench clean
+.DELETE_ON_ERROR:
+
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
+
+demo: export HF_HUB_OFFLINE := 1
+demo: $(READY) $(DEMO_PAIRS)  ## adapt MiniLM to Python's own docstrings, offline, in under five minutes
+	$(BIN)/acclimate adapt $(DEMO_PAIRS) --out $(DEMO) --config examples/docstrings.toml
+	$(BIN)/acclimate search $(DEMO) "wait until every thread has finished"
+	$(BIN)/acclimate search $(DEMO) "remove the whitespace at both ends of a text"
+	$(BIN)/acclimate search $(DEMO) "read a file line by line without loading it whole"
+	@echo "The report: $(DEMO)/report.html"
+
+# One OpenMP thread per test process: two processes are faster than two threads, and sums come out the same every time.
+test: $(READY)  ## the whole test suite
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+
+check: $(READY)  ## lint, format, types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: $(READY)  ## the benchmarks, in their small sizes
+	for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+
+clean:  ## remove .venv and what the tools left; runs/ stays
+	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/acclimate.egg-info
+
+$(DEMO_PAIRS): examples/docstrings.py | $(READY)
+	$(BIN)/python examples/docstrings.py --out $@
+
+# torch goes in first: it is the one big package, and a failure there should come before the sixty small ones.
+$(READY): pyproject.toml constraints.txt
+	@for name in "$(PYTHON)" python3.11 python3 python; do \
+		if [ -n "$$name" ] && "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+			found="$$name"; break; \
+		fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo "make: no Python 3.11 or newer among python3.11, python3, python; give one: make PYTHON=/path/to/python3.11" >&2; \
+		exit 1; \
+	fi; \
+	echo "Setting up $(VENV) with $$("$$found" --version)"; \
+	"$$found" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@
