@@ -1,0 +1,95 @@
+"""BM25, the lexical baseline beside which every embedding model is shown."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+from scipy.sparse import csr_array
+
+from acclimate.core.metrics import rank_documents
+from acclimate.types import Corpus, Queries, Run
+
+K1 = 1.2
+B = 0.75
+
+_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+_TOKEN = re.compile(rf"([{_CJK}]+)|(?:(?![{_CJK}])\w)+")
+
+
+def tokenise(text: str) -> list[str]:
+    """Lower-cased words; runs of Chinese, Japanese and Korean characters become overlapping bigrams.
+
+    The same as Lucene's StandardAnalyzer without stop words, and its CJKAnalyzer for the bigrams (a character that
+    stands alone is a token). No stemming, no dictionary: the result does not depend on what happens to be installed.
+    """
+    tokens: list[str] = []
+    for match in _TOKEN.finditer(text.lower()):
+        word = match.group()
+        if match.group(1) is None or len(word) == 1:
+            tokens.append(word)
+        else:
+            tokens.extend(word[start : start + 2] for start in range(len(word) - 1))
+    return tokens
+
+
+class BM25:
+    """An index of a corpus: every term's weight in every document, computed once.
+
+    score(q, d) = sum over the query's tokens t of idf(t) * f / (f + k1 (1 - b + b |d| / mean|d|)), with f the count of
+    t in d and idf(t) = ln(1 + (M - n + 0.5) / (n + 0.5)), n documents holding t: Robertson and Zaragoza 2009, equation
+    3.15, in the form of Lucene (its idf is never negative; the constant factor k1 + 1 is dropped) and with Lucene's
+    k1 = 1.2, b = 0.75.
+    """
+
+    def __init__(self, corpus: Corpus) -> None:
+        self.ids = sorted(corpus)
+        self.terms: dict[str, int] = {}
+        documents, terms, counts, lengths = [], [], [], []
+        for index, identifier in enumerate(self.ids):
+            tokens = tokenise(corpus[identifier])
+            lengths.append(len(tokens))
+            for token, count in Counter(tokens).items():
+                documents.append(index)
+                terms.append(self.terms.setdefault(token, len(self.terms)))
+                counts.append(count)
+        weights = _term_weights(np.array(documents, np.int64), np.array(terms, np.int64), counts, lengths)
+        self._weights_TM = csr_array((weights, (terms, documents)), shape=(len(self.terms), len(self.ids)))
+
+    def scores(self, query: str) -> npt.NDArray[np.float64]:
+        """The query's score with every document, in the order of `ids`."""
+        total_M = np.zeros(len(self.ids))
+        weights = self._weights_TM
+        for token, count in Counter(tokenise(query)).items():
+            if (term := self.terms.get(token)) is not None:
+                row = slice(weights.indptr[term], weights.indptr[term + 1])
+                total_M[weights.indices[row]] += count * weights.data[row]
+        return total_M
+
+    def rank(self, queries: Queries, k: int) -> Run:
+        """The best k documents of every query; a document that shares no term with the query is not found."""
+        return {identifier: self._top(text, k) for identifier, text in queries.items()}
+
+    def _top(self, query: str, k: int) -> dict[str, float]:
+        scores_M = self.scores(query)
+        least = np.partition(scores_M, -k)[-k] if k < scores_M.size else 0.0
+        # Every tie with the k-th score stays until the ids decide.
+        found = np.flatnonzero((scores_M > 0) & (scores_M >= least))
+        ids = [self.ids[index] for index in found]
+        return {ids[place]: float(scores_M[found[place]]) for place in rank_documents(scores_M[found], ids)[:k]}
+
+
+def _term_weights(
+    documents: npt.NDArray[np.int64], terms: npt.NDArray[np.int64], counts: Sequence[int], lengths: Sequence[int]
+) -> npt.NDArray[np.float64]:
+    """BM25's weight of each (term, document) entry."""
+    length_M = np.asarray(lengths, np.float64)
+    frequency = np.asarray(counts, np.float64)
+    holding = np.bincount(terms)
+    idf = np.log1p((length_M.size - holding + 0.5) / (holding + 0.5))
+    norm_M = K1 * (1 - B + B * length_M / max(float(length_M.mean()), 1e-9))
+    weights: npt.NDArray[np.float64] = idf[terms] * frequency / (frequency + norm_M[documents])
+    return weights
