@@ -56,13 +56,14 @@ def adapt(
         dry_run: only say how much there is to do: pairs, tokens, steps, minutes, memory.
     """
     from acclimate.cli import tables
-    from acclimate.stages import adapt as stage
+    from acclimate.stages.adapt import adapt as stage
+    from acclimate.stages.plan import plan
 
     settings = configured(options, config)
     if dry_run:
-        tables.show_plan(stage.plan(data, settings))
+        tables.show_plan(plan(data, settings))
     else:
-        tables.show_run(stage.adapt(data, out, settings), out)
+        tables.show_run(stage(data, out, settings), out)
 
 
 @app.command

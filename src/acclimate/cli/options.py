@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import inspect
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_origin, get_type_hints
@@ -82,11 +83,10 @@ def _shown(value: object) -> str:
 
 def _field_docs(cls: type[Any]) -> dict[str, str]:
     """Field name -> the string under it."""
-    body = ast.parse(inspect.getsource(cls)).body[0]
-    assert isinstance(body, ast.ClassDef)
+    (definition,) = ast.parse(inspect.getsource(cls)).body
     texts: dict[str, str] = {}
-    for statement, following in zip(body.body, body.body[1:], strict=False):
-        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
-            if isinstance(following, ast.Expr) and isinstance(following.value, ast.Constant):
-                texts[statement.target.id] = str(following.value.value)
+    for pair in itertools.pairwise(ast.iter_child_nodes(definition)):
+        match pair:
+            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
+                texts[name] = text
     return texts

@@ -46,7 +46,7 @@ def adapt(source: str, run: Path, config: RunConfig) -> dict[str, Any]:
         trained = train(dataset, negatives if wants_negatives else None, adapter, config)
         evaluated = evaluate(dataset, adapter, run / "evaluation", config)
         summary = _summary(source, config, prepared, mined, trained, evaluated)
-        summary["model"] = {key: value for key, value in read_json(adapter / "acclimate.json")["base"].items()}
+        summary["model"] = dict(read_json(adapter / "acclimate.json")["base"])
         summary["timings"]["total_s"] = round(time.monotonic() - started, 3)
         write_json(run / REPORT_FILE, summary)
         report(run)

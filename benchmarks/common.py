@@ -1,0 +1,62 @@
+"""What the benchmarks share: the machine, medians, tables, and the peer's view of our data."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+
+def machine() -> str:
+    """One line about the hardware a number was taken on."""
+    flags = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    bf16 = "with" if "amx_bf16" in flags or "avx512_bf16" in flags else "without"
+    return (
+        f"{platform.machine()}, {os.cpu_count()} cores, {bf16} bfloat16 hardware, torch {torch.__version__}, "
+        f"{torch.get_num_threads()} threads"
+    )
+
+
+def has_bfloat16() -> bool:
+    """Whether this CPU computes in bfloat16 (elsewhere it is emulated, some ten times slower than float32)."""
+    return "with bfloat16" in machine()
+
+
+def alternate(first: Callable[[], object], second: Callable[[], object], repeats: int) -> tuple[float, float]:
+    """Median seconds of two functions run in turn A B A B …, after one call of each that is not counted."""
+    first(), second()
+    times: tuple[list[float], list[float]] = ([], [])
+    for _ in range(repeats):
+        for function, seconds in zip((first, second), times, strict=True):
+            started = time.perf_counter()
+            function()
+            seconds.append(time.perf_counter() - started)
+    return statistics.median(times[0]), statistics.median(times[1])
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table."""
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def read_beir(folder: Path) -> tuple[dict[str, str], dict[str, str], dict[str, dict[str, dict[str, int]]]]:
+    """Corpus, queries and qrels per split of a BEIR folder."""
+
+    def texts(name: str) -> dict[str, str]:
+        rows = (json.loads(line) for line in (folder / name).open(encoding="utf-8"))
+        return {row["_id"]: row["text"] for row in rows}
+
+    qrels: dict[str, dict[str, dict[str, int]]] = {}
+    for path in sorted((folder / "qrels").glob("*.tsv")):
+        split = qrels.setdefault(path.stem, {})
+        for line in path.read_text(encoding="utf-8").splitlines()[1:]:
+            query, document, grade = line.split("\t")
+            split.setdefault(query, {})[document] = int(grade)
+    return texts("corpus.jsonl"), texts("queries.jsonl"), qrels

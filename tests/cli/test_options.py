@@ -1,0 +1,59 @@
+"""Flags are made from the config's fields; a flag wins over the file, a file over a default."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import pytest
+from cyclopts import App, Parameter
+
+from acclimate.cli.options import configured, flags, given
+from acclimate.configs import RunConfig
+from acclimate.errors import UsageError
+
+Flags = flags("Flags", "prepare", "mine", "train", "evaluate")
+
+
+def parse(*arguments: str) -> Any:
+    app = App()
+
+    def command(*, options: Annotated[Flags | None, Parameter(name="*")] = None) -> Any:  # type: ignore[valid-type]
+        return options
+
+    app.default(command)
+    return app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+
+
+def test_only_given_flags_are_overrides() -> None:
+    assert given(parse()) == {}
+    assert given(parse("--rank", "8", "--sides", "query")) == {"rank": 8, "sides": "query"}
+
+
+def test_none_is_a_value_and_not_the_absence_of_one() -> None:
+    assert given(parse("--relative-margin", "none")) == {"relative_margin": None}
+    assert configured(parse("--relative-margin", "none"), None).mine.relative_margin is None
+
+
+def test_lists_by_comma_or_repetition() -> None:
+    assert given(parse("--targets", "query,key", "--targets", "value")) == {"targets": ("query", "key", "value")}
+
+
+def test_flag_wins_over_file_and_file_over_default(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("seed = 7\n[train]\nrank = 4\nepochs = 2\n", encoding="utf-8")
+    config = configured(parse("--rank", "8"), file)
+    assert (config.seed, config.train.rank, config.train.epochs) == (7, 8, 2.0)
+    assert config.train.batch_size == RunConfig().train.batch_size
+
+
+def test_a_runs_own_file_is_the_base_where_no_file_is_given(tmp_path: Path) -> None:
+    (tmp_path / "config.toml").write_text("seed = 9\n", encoding="utf-8")
+    assert configured(None, None, tmp_path).seed == 9
+
+
+def test_unknown_key_in_the_file_is_named_with_the_possible_ones(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text("[train]\nrnak = 4\n", encoding="utf-8")
+    with pytest.raises(UsageError, match=r"run\.toml \[train\]: unknown key 'rnak'.*rank"):
+        configured(None, file)
