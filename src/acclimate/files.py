@@ -39,6 +39,21 @@ def iter_jsonl(path: Path) -> Iterator[Line]:
     Raises:
         DataError: the file cannot be opened.
     """
+    for row, text, error in iter_lines(path):
+        if error:
+            yield Line(row, None, error)
+        elif text.strip():
+            yield _parse_line(row, text.strip())
+
+
+def iter_lines(path: Path) -> Iterator[tuple[int, str, str]]:
+    """Every line of a text file as (1-based row, text without its end, what is wrong with it or "").
+
+    Only a newline ends a line, unlike `str.splitlines`; a byte order mark is dropped.
+
+    Raises:
+        DataError: the file cannot be opened.
+    """
     with open_input(path) as stream:
         row = 0
         while raw := stream.readline(MAX_LINE_BYTES + 1):
@@ -46,23 +61,35 @@ def iter_jsonl(path: Path) -> Iterator[Line]:
             if len(raw) > MAX_LINE_BYTES:
                 while not raw.endswith(b"\n") and (raw := stream.readline(MAX_LINE_BYTES)):
                     pass
-                yield Line(row, None, f"longer than {MAX_LINE_BYTES // 2**20} MiB in one line")
-            elif raw.strip():
-                yield _parse_line(row, raw)
+                yield row, "", f"longer than {MAX_LINE_BYTES // 2**20} MiB in one line"
+                continue
+            try:
+                text = raw.decode("utf-8-sig" if row == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                yield row, "", f"not UTF-8 (byte {error.start})"
+            else:
+                yield row, text.rstrip("\r\n"), ""
 
 
-def _parse_line(row: int, raw: bytes) -> Line:
-    try:
-        text = raw.decode("utf-8-sig" if row == 1 else "utf-8").strip()
-    except UnicodeDecodeError as error:
-        return Line(row, None, f"not UTF-8 (byte {error.start})")
+def _parse_line(row: int, text: str) -> Line:
     try:
         value = json.loads(text)
-    except (json.JSONDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # ValueError: also a number of thousands of digits
         return Line(row, None, f"not JSON ({error})", text[:200])
     if not isinstance(value, dict):
         return Line(row, None, f"a JSON {type(value).__name__}, not an object", text[:200])
+    if "\\u" in text and not _is_unicode(value):
+        return Line(row, None, "half of a surrogate pair, which is no text", text[:200])
     return Line(row, value)
+
+
+def _is_unicode(value: object) -> bool:
+    """Whether every string in a JSON value can be written as UTF-8; an escape can smuggle in half a character."""
+    try:
+        json.dumps(value, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def open_input(path: Path) -> Any:
@@ -73,10 +100,10 @@ def open_input(path: Path) -> Any:
         if path.stat().st_size == 0:
             raise DataError(f"{path} is empty", fix="Give a file with at least one row.")
         return path.open("rb")
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise DataError(f"{path}: no such file", fix="Check the path.") from None
-    except PermissionError:
-        raise DataError(f"{path} cannot be read (permission denied)") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})") from None
 
 
 def write_jsonl(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
@@ -99,7 +126,7 @@ def read_json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise StorageError(f"{path} is missing", fix="Run the stage that writes it again.") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise StorageError(f"{path} is damaged ({error})", fix="Run the stage that writes it again.") from None
     if not isinstance(value, dict):
         raise StorageError(f"{path} holds no JSON object", fix="Run the stage that writes it again.")

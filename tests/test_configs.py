@@ -1,0 +1,150 @@
+"""Settings: TOML in and out, unknown keys, wrong types, impossible combinations."""
+
+from __future__ import annotations
+
+import dataclasses
+import tomllib
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from acclimate.configs import (
+    NONE,
+    EvaluateConfig,
+    MineConfig,
+    PrepareConfig,
+    RunConfig,
+    TrainConfig,
+    config_from_mapping,
+    dump_config,
+    effective,
+    load_config,
+    with_overrides,
+)
+from acclimate.errors import AcclimateError, DataError, UsageError
+
+SECTIONS = {"prepare": PrepareConfig, "mine": MineConfig, "train": TrainConfig, "evaluate": EvaluateConfig}
+
+
+def values_of(hint: Any) -> st.SearchStrategy[Any]:
+    """Any value of a field's type."""
+    if get_origin(hint) in (Union, UnionType):
+        return st.one_of(*map(values_of, get_args(hint)))
+    if get_origin(hint) is Literal:
+        return st.sampled_from(get_args(hint))
+    if get_origin(hint) is tuple:
+        return st.lists(st.text(), max_size=3).map(tuple)
+    simple: dict[Any, st.SearchStrategy[Any]] = {
+        type(None): st.none(),
+        bool: st.booleans(),
+        int: st.integers(0, 10**6),
+        float: st.floats(0, 1e6) | st.floats(0, 1, exclude_max=True),
+        str: st.text().filter(lambda text: text != NONE),
+    }
+    return simple[hint]
+
+
+@st.composite
+def changes(draw: st.DrawFn, cls: type[Any]) -> dict[str, Any]:
+    """Up to six fields of a config with values of their types; possible together or not."""
+    hints = {name: hint for name, hint in get_type_hints(cls).items() if name not in SECTIONS}
+    names = draw(st.sets(st.sampled_from(sorted(hints)), max_size=6))
+    return {name: draw(values_of(hints[name])) for name in sorted(names)}
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_written_as_toml_and_read_again_it_is_the_same(data: st.DataObject) -> None:
+    try:
+        sections = {name: cls(**data.draw(changes(cls))) for name, cls in SECTIONS.items()}
+        config = RunConfig(**data.draw(changes(RunConfig)), **sections)
+    except UsageError:
+        return  # not a possible config
+    assert config_from_mapping(tomllib.loads(dump_config(config)), "here") == config
+
+
+def test_every_field_is_written_out(tmp_path: Path) -> None:
+    """`config.toml` holds the whole run, also what was left at its default."""
+    written = tomllib.loads(dump_config(RunConfig()))
+    for name, cls in SECTIONS.items():
+        assert set(written[name]) == {field.name for field in dataclasses.fields(cls)}
+    path = tmp_path / "config.toml"
+    path.write_text(dump_config(RunConfig(limit=7, query_prompt='say "search": \\ ', model="模型")), encoding="utf-8")
+    assert load_config(path) == RunConfig(limit=7, query_prompt='say "search": \\ ', model="模型")
+
+
+def test_an_unknown_key_is_named_with_the_possible_ones() -> None:
+    with pytest.raises(UsageError, match=r"run\.toml \[train\]: unknown key 'learning_rte'.*Possible: .*learning_rate"):
+        config_from_mapping({"train": {"learning_rte": 0.1}}, "run.toml")
+    with pytest.raises(UsageError, match=r"run\.toml: unknown key 'rank'"):
+        config_from_mapping({"rank": 8}, "run.toml")
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"seed": "42"}, r"seed = '42'.*whole number"),
+        ({"seed": 1.5}, r"seed = 1\.5"),
+        ({"seed": True}, "seed = True"),
+        ({"train": {"full": 1}}, "full = 1.*true or false"),
+        ({"train": {"sides": "documents"}}, "sides = 'documents'.*'both' or 'query'"),
+        ({"train": {"targets": ["a", 1]}}, "targets.*list of strings"),
+        ({"train": 3}, r"\[train\] is a table, found 3"),
+    ],
+)
+def test_a_wrong_type_is_named(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        config_from_mapping(values, "run.toml")
+
+
+@pytest.mark.parametrize(
+    ("section", "values", "message"),
+    [
+        ("prepare", {"anchor_column": "q"}, "only one of --anchor-column and --positive-column"),
+        ("prepare", {"label_min": 5.0, "label_max": 1.0}, "label_min = 5.0 is not below"),
+        ("prepare", {"test_fraction": 1.0}, "test_fraction = 1.0"),
+        ("mine", {"range_min": 9, "range_max": 9}, "range_max = 9 is not above"),
+        ("mine", {"min_score": 0.9, "max_score": 0.1}, "min_score = 0.9 is not below"),
+        ("train", {"full": True, "sides": "query"}, "exclude each other"),
+        ("train", {"temperature": 0.0}, "temperature = 0.0"),
+        ("train", {"rank": 0}, "rank = 0"),
+        ("train", {"targets": ()}, "targets is empty"),
+        ("train", {"learning_rate": float("nan")}, "learning_rate = nan"),
+        ("evaluate", {"bootstrap": 1}, "bootstrap = 1"),
+    ],
+)
+def test_conflicts_are_rejected(section: str, values: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SECTIONS[section](**values)
+    with pytest.raises(UsageError, match=message):
+        with_overrides(RunConfig(), values)
+
+
+def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"absent\.toml: no such file"):
+        load_config(tmp_path / "absent.toml")
+    broken = tmp_path / "broken.toml"
+    broken.write_text("seed = 1\nmodel = \n")
+    with pytest.raises(DataError, match=r"broken\.toml: not valid TOML.*line 2"):
+        load_config(broken)
+    broken.write_bytes(b"model = '\xff'")
+    with pytest.raises(DataError, match="not valid TOML"):
+        load_config(broken)
+
+
+def test_overrides_find_their_section() -> None:
+    config = with_overrides(RunConfig(train=TrainConfig(rank=4)), {"seed": 1, "temperature": 0.1, "top_k": 20})
+    assert config == RunConfig(seed=1, train=TrainConfig(rank=4, temperature=0.1), evaluate=EvaluateConfig(top_k=20))
+    with pytest.raises(AcclimateError, match="unknown setting 'tempo'"):
+        with_overrides(RunConfig(), {"tempo": 3})
+
+
+def test_a_stage_sees_the_shared_fields_and_its_own_section() -> None:
+    values = effective(RunConfig(seed=3), "train")
+    assert values["seed"] == 3
+    assert values["train"]["targets"] == ["all-linear"]
+    assert not {"mine", "prepare", "evaluate"} & set(values)
