@@ -21,10 +21,8 @@ ALL = (UsageError, DataError, ModelError, StorageError, MissingExtraError, Inter
 
 
 def test_the_three_parts_make_one_line() -> None:
-    error = DataError(
-        "pairs.tsv, row 7: label 'x'", possible="a number from 0 to 5", fix="Correct the row\n and start again"
-    )
-    assert str(error) == ("pairs.tsv, row 7: label 'x'. Possible: a number from 0 to 5. Correct it and go on.")
+    error = DataError("pairs.tsv, row 7: label 'x'", possible="a number from 0 to 5", fix="Correct it\n and go on")
+    assert str(error) == "pairs.tsv, row 7: label 'x'. Possible: a number from 0 to 5. Correct it and go on."
     assert (error.found, error.possible) == ("pairs.tsv, row 7: label 'x'", "a number from 0 to 5")
 
 
