@@ -32,6 +32,8 @@ class PrepareConfig:
     """Column of the queries, where its name is not one of the known ones."""
     positive_column: str | None = None
     """Column of the documents that answer the queries."""
+    label_column: str | None = None
+    """Column of the labels of labelled pairs, where its name is neither label nor score."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a file without a header, in order: sentence1,sentence2,label."""
     corpus: str | None = None
@@ -39,11 +41,11 @@ class PrepareConfig:
     split_by: str = "component"
     """component (no text is shared between splits), query (only queries are kept apart), or a column's name."""
     test_fraction: float = 0.1
-    """Share of the queries that become the test split where none is given."""
+    """Share of the queries that become the test split where none is given (at least 100 queries, at most half)."""
     dev_fraction: float = 0.05
     """Share of the training queries that become the dev split where none is given (at most 500 queries)."""
     strict_documents: bool = False
-    """Also drop training pairs whose document is judged for a test or dev query."""
+    """Also drop training pairs whose document (or, of labelled pairs, sentence) is in test or dev."""
     per_label: int | None = None
     """Labelled pairs: at most this many training pairs per label, drawn evenly."""
     label_min: float | None = None
@@ -315,8 +317,8 @@ def _toml_value(value: object) -> str:
     if isinstance(value, tuple):
         return "[" + ", ".join(_toml_value(item) for item in value) + "]"
     if isinstance(value, str):
-        escaped = value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").replace("\t", "\\t")
-        return f'"{escaped}"'
+        # JSON's escapes are TOML's; only DEL, which JSON leaves bare, must be escaped too.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
 

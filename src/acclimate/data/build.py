@@ -1,0 +1,174 @@
+"""The whole of `prepare` in memory: read, clean, split, sample, give ids, describe."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+from acclimate.configs import PrepareConfig, RunConfig
+from acclimate.data import facts
+from acclimate.data.beir import add_documents
+from acclimate.data.clean import clean
+from acclimate.data.dataset import Dataset, map_label
+from acclimate.data.readers import read_source
+from acclimate.data.records import Material, Record
+from acclimate.data.sample import sample
+from acclimate.data.split import Splits, split_records
+from acclimate.errors import DataError
+from acclimate.types import Corpus, Example, LabelledPair, Qrels, Rejected, Split
+
+
+def build_dataset(source: str, config: RunConfig) -> tuple[Dataset, list[Rejected]]:
+    """Turn a source into a leak-free dataset.
+
+    Args:
+        source: a file, a folder, or a dataset on the hub; see `readers.read_source`.
+        config: its `prepare` section, `seed` and `limit` are used.
+
+    Returns:
+        The dataset, and every row of the source that is not in it, with the reason.
+
+    Raises:
+        DataError: what is missing, broken or ambiguous, by file and row.
+    """
+    settings = config.prepare
+    material = read_source(source, settings)
+    if settings.corpus is not None:
+        add_documents(material, Path(settings.corpus))
+    label_range = _label_range(material, settings, source) if material.kind == "pairs" else None
+    cleaned, unclean = clean(material.records, material.kind)
+    splits = split_records(cleaned, material.kind, material.given, settings, config.seed)
+    chosen = sample(splits.records, material.kind, settings.per_label, config.limit, config.seed)
+    rejected = [*material.rejected, *unclean, *splits.rejected]
+    dataset = _retrieval(material, cleaned, chosen) if label_range is None else _labelled_pairs(chosen, label_range)
+    dataset.info = _describe(dataset, material, splits, rejected, settings)
+    if label_range is not None:
+        dataset.info["label_range"] = list(label_range)
+    return dataset, rejected
+
+
+def _label_range(material: Material, settings: PrepareConfig, source: str) -> tuple[float, float]:
+    """The lowest and the highest possible label: as configured, as the source states, else read off the data."""
+    stated = material.label_range or (None, None)
+    low = settings.label_min if settings.label_min is not None else stated[0]
+    high = settings.label_max if settings.label_max is not None else stated[1]
+    labels = [record.label for record in material.records if record.label is not None]
+    for record in material.records:
+        label = record.label
+        if label is not None and ((low is not None and label < low) or (high is not None and label > high)):
+            raise DataError(
+                f"{source}: {record.source} row {record.row}: label {label:g} is outside the range",
+                possible=f"{'any' if low is None else f'{low:g}'} to {'any' if high is None else f'{high:g}'}",
+                fix="Correct the row, or --label-min and --label-max.",
+            )
+    within_unit = min(labels) >= 0.0 and max(labels) <= 1.0
+    found = (0.0, 1.0) if within_unit and low is None and high is None else (min(labels), max(labels))
+    if len(set(labels)) == 1 and (low is None or high is None):
+        raise DataError(
+            f"{source}: every label is {labels[0]:g}: nothing can be learned from one label",
+            fix="Leave the column out if all pairs belong together; if not, give --label-min and --label-max.",
+        )
+    return (found[0] if low is None else low, found[1] if high is None else high)
+
+
+def _retrieval(material: Material, cleaned: Sequence[Record], chosen: dict[Split, list[Record]]) -> Dataset:
+    corpus, document_ids = _documents(material, cleaned)
+    query_ids = _query_ids(material, cleaned)
+    dataset = Dataset("retrieval", corpus=corpus)
+    for split, records in chosen.items():
+        qrels: Qrels = {}
+        for record in records:
+            query = record.anchor_id or query_ids[record.anchor]
+            document = record.positive_id or document_ids[record.positive]
+            grades = qrels.setdefault(query, {})
+            grades[document] = max(record.grade, grades.get(document, record.grade))
+            dataset.queries[query] = record.anchor
+        if qrels:
+            dataset.qrels[split] = qrels
+    refused = _judged_irrelevant(chosen["train"])
+    order = {query: place for place, query in enumerate(dataset.qrels.get("train", ()))}
+    by_query = sorted(chosen["train"], key=lambda record: order[record.anchor_id or query_ids[record.anchor]])
+    for record in by_query:  # as the qrels' file has them, so that reading it again gives the same
+        if record.grade > 0:
+            known = dict.fromkeys((*record.negatives, *refused.get(record.anchor, ())))
+            scores = record.scores if len(known) == len(record.negatives) else None
+            dataset.examples.append(Example(record.anchor, record.positive, tuple(known), scores=scores))
+    return dataset
+
+
+def _judged_irrelevant(records: Sequence[Record]) -> dict[str, list[str]]:
+    """Query text -> documents that the judgements call not relevant: the best hard negatives there are."""
+    refused: dict[str, list[str]] = {}
+    for record in records:
+        if record.grade <= 0:
+            refused.setdefault(record.anchor, []).append(record.positive)
+    return refused
+
+
+def _documents(material: Material, records: Sequence[Record]) -> tuple[Corpus, dict[str, str]]:
+    """The corpus, and text -> id: known ids stay, other texts get d0, d1, .. in the order of the input."""
+    corpus = dict(material.corpus)
+    ids = {text: key for key, text in reversed(corpus.items())}
+    fresh = _free_ids("d", corpus)
+    texts = (text for record in records for text in (record.positive, *record.negatives))
+    for text in (*texts, *material.unnamed):
+        if text not in ids:
+            ids[text] = next(fresh)
+            corpus[ids[text]] = text
+    return corpus, ids
+
+
+def _query_ids(material: Material, records: Sequence[Record]) -> dict[str, str]:
+    ids: dict[str, str] = {}
+    fresh = _free_ids("q", material.queries)
+    for record in records:
+        if record.anchor_id is None and record.anchor not in ids:
+            ids[record.anchor] = next(fresh)
+    return ids
+
+
+def _free_ids(prefix: str, taken: Collection[str]) -> Iterator[str]:
+    reserved = frozenset(taken)
+    return (name for index in count() if (name := f"{prefix}{index}") not in reserved)
+
+
+def _labelled_pairs(chosen: dict[Split, list[Record]], label_range: tuple[float, float]) -> Dataset:
+    dataset = Dataset("pairs")
+    for split, records in chosen.items():
+        pairs = [
+            LabelledPair(record.anchor, record.positive, record.label, map_label(record.label, label_range))
+            for record in records
+            if record.label is not None
+        ]
+        if pairs:
+            dataset.pairs[split] = pairs
+    dataset.examples = [
+        Example(pair.sentence1, pair.sentence2, label=pair.score) for pair in dataset.pairs.get("train", [])
+    ]
+    return dataset
+
+
+def _describe(
+    dataset: Dataset, material: Material, splits: Splits, rejected: list[Rejected], settings: PrepareConfig
+) -> dict[str, Any]:
+    notes = list(material.notes)
+    if dataset.kind == "retrieval" and settings.per_label is not None:
+        notes.append("--per-label has no effect: this is retrieval data, it has no labels")
+    if dataset.kind == "pairs" and settings.corpus is not None:
+        notes.append("--corpus has no effect: labelled pairs are not ranked against a corpus")
+    if splits.negatives_removed:
+        notes.append(
+            f"{splits.negatives_removed:,} training negatives are queries or documents of dev or test: removed"
+        )
+    texts = facts.sides(dataset)
+    return {
+        "kind": dataset.kind,
+        "counts": {**facts.counts(dataset, rejected), "shared_documents": splits.shared_documents},
+        "lengths": {side: {"characters": facts.percentiles(map(len, found))} for side, found in texts.items()},
+        "languages": facts.languages([text for found in texts.values() for text in facts.evenly(found)]),
+        "warnings": facts.warnings(dataset, rejected, splits.shared_documents) + notes,
+        "splits": {split: splits.made[split] for split in ("train", "dev", "test") if split in splits.made},
+        "columns": material.columns,
+    }

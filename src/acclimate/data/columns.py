@@ -1,0 +1,291 @@
+"""Which column is what: told by the columns' names, never by their order, and never guessed.
+
+A row's set of names is recognised once as a `Form`; a form turns rows into records.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from acclimate.configs import PrepareConfig
+from acclimate.data.records import BadRowError, Record, normalise
+from acclimate.data.tables import Row
+from acclimate.errors import DataError
+from acclimate.types import Kind, Split
+
+ANCHORS = ("anchor", "query", "question", "prompt", "messages")
+POSITIVES = ("positive", "response", "answer", "pos", "positive_messages")
+NEGATIVES = ("negative", "negatives", "neg", "rejected_response", "negative_messages")
+NUMBERED_NEGATIVE = re.compile(r"negative_?(\d+)")
+SENTENCES = ("sentence1", "sentence2")
+LABELS = ("label", "score")
+ALIAS_POSSIBLE = (
+    "sentence1 + sentence2 + label (or score); one of anchor, query, question, prompt, messages with one of positive, "
+    "response, answer, pos, positive_messages; negatives in negative, negative_1 .., neg, rejected_response, "
+    "negative_messages"
+)
+ALIAS_FIX = (
+    "Name the columns by --anchor-column and --positive-column (and --label-column); "
+    "if the file has no header, name all by --columns."
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The columns of a table by what they hold."""
+
+    anchor: str
+    positive: str
+    negatives: tuple[str, ...] = ()
+    label: str | None = None
+    positive_scores: str | None = None
+    negative_scores: str | None = None
+    instruction: str | None = None
+    """A column of prompts: read only to report them, for the run's own prompts are the only ones used."""
+    group: str | None = None
+    ignored: tuple[str, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """Pairs if there is a label, retrieval if not."""
+        return "retrieval" if self.label is None else "pairs"
+
+    def roles(self) -> dict[str, list[str]]:
+        """Role -> column names, for `dataset.json`."""
+        single = {
+            role: [name]
+            for role in ("anchor", "positive", "label", "positive_scores", "negative_scores", "instruction", "group")
+            if (name := getattr(self, role)) is not None
+        }
+        return {**single, "negatives": list(self.negatives), "ignored": list(self.ignored)}
+
+
+def recognise(names: Sequence[str], where: str, config: PrepareConfig) -> Form:
+    """The form of a table with these column names.
+
+    Args:
+        names: as found; upper and lower case are the same.
+        where: the file, for the message.
+        config: may name the columns.
+
+    Raises:
+        DataError: a named column is missing, none is recognised, or more than one could be meant.
+    """
+    folded = {str(name).strip().casefold(): str(name) for name in names}
+    if len(folded) < len(names):
+        raise _problem("column names that differ only in upper and lower case", names, where)
+    anchor, positive, instruction = _text_columns(folded, names, where, config)
+    negatives = tuple(name for name in _negative_columns(folded) if name not in (anchor, positive))
+    label = _label_column(folded, names, where, config)
+    if label is None and (anchor.casefold(), positive.casefold()) == SENTENCES and config.anchor_column is None:
+        raise _problem(
+            "sentence1 and sentence2 without a label or score",
+            names,
+            where,
+            fix="Name the labels by --label-column; or, if the second sentence answers the first, "
+            "give --anchor-column sentence1 --positive-column sentence2.",
+        )
+    group = None
+    if config.split_by not in ("component", "query"):
+        group = _named(config.split_by, "--split-by", folded, names, where)
+    form = Form(
+        anchor=anchor,
+        positive=positive,
+        negatives=negatives,
+        label=None if negatives else label,
+        positive_scores=folded.get("pos_scores"),
+        negative_scores=folded.get("neg_scores"),
+        instruction=instruction,
+        group=group,
+    )
+    used = {name for role in form.roles().values() for name in role}
+    return Form(
+        **{name: getattr(form, name) for name in Form.__dataclass_fields__ if name != "ignored"},
+        ignored=tuple(str(name) for name in names if str(name) not in used),
+    )
+
+
+def _text_columns(
+    folded: dict[str, str], names: Sequence[str], where: str, config: PrepareConfig
+) -> tuple[str, str, str | None]:
+    """The columns of the anchor, of the positive, and of the prompts."""
+    instruction = folded.get("prompt")
+    if config.anchor_column is not None and config.positive_column is not None:
+        anchor = _named(config.anchor_column, "--anchor-column", folded, names, where)
+        positive = _named(config.positive_column, "--positive-column", folded, names, where)
+        return anchor, positive, None if instruction in (anchor, positive) else instruction
+    anchors = [name for name in ANCHORS if name in folded]
+    positives = [name for name in POSITIVES if name in folded]
+    if "prompt" in anchors and len(anchors) > 1 and positives == ["pos"]:
+        anchors.remove("prompt")  # in query + pos + neg rows, prompt is the instruction before the query
+    else:
+        instruction = None
+    sentences = [name for name in SENTENCES if name in folded]
+    if len(sentences) == 2 and not (anchors or positives):
+        return folded[SENTENCES[0]], folded[SENTENCES[1]], None
+    if len(anchors) > 1 or len(positives) > 1 or (sentences and (anchors or positives)):
+        candidates = ", ".join(anchors + positives + sentences)
+        raise _problem(f"more than one column that could be the query or the document ({candidates})", names, where)
+    if not (anchors and positives):
+        raise _problem("no known pair of columns", names, where)
+    return folded[anchors[0]], folded[positives[0]], instruction
+
+
+def _negative_columns(folded: dict[str, str]) -> list[str]:
+    plain = [folded[name] for name in NEGATIVES if name in folded]
+    numbered = sorted(
+        (int(match[1]), actual) for name, actual in folded.items() if (match := NUMBERED_NEGATIVE.fullmatch(name))
+    )
+    return plain + [actual for _, actual in numbered]
+
+
+def _label_column(folded: dict[str, str], names: Sequence[str], where: str, config: PrepareConfig) -> str | None:
+    if config.label_column is not None:
+        return _named(config.label_column, "--label-column", folded, names, where)
+    labels = [folded[name] for name in LABELS if name in folded]
+    if len(labels) > 1:
+        raise _problem("both label and score", names, where, fix="Say which by --label-column.")
+    return labels[0] if labels else None
+
+
+def _named(name: str, flag: str, folded: dict[str, str], names: Sequence[str], where: str) -> str:
+    if name in names:
+        return name
+    if name.strip().casefold() not in folded:
+        raise _problem(f"no column {name!r}, which {flag} names", names, where, fix=f"Give {flag} one of them.")
+    return folded[name.strip().casefold()]
+
+
+def _problem(what: str, names: Sequence[str], where: str, fix: str = ALIAS_FIX) -> DataError:
+    shown = ", ".join(repr(str(name)[:60]) for name in names[:30]) or "none"
+    return DataError(f"{where}: {what}; columns found: {shown}", possible=ALIAS_POSSIBLE, fix=fix)
+
+
+def records_of(row: Row, form: Form, split: Split, min_chars: int, prompts: Counter[str]) -> Iterator[Record]:
+    """The records of one row: one per positive.
+
+    Args:
+        row: names -> values.
+        form: the form of this set of names.
+        split: the split the row's file belongs to.
+        min_chars: shorter texts make the row unusable.
+        prompts: counts the prompts that rows carry themselves.
+
+    Raises:
+        BadRowError: the row cannot be used, and why.
+    """
+    anchors = texts_of(row.values[form.anchor], form.anchor, prompts)
+    positives = texts_of(row.values[form.positive], form.positive, prompts)
+    if len(anchors) != 1 or not positives:
+        empty = form.positive if anchors else form.anchor
+        raise BadRowError(f"{len(anchors)} queries in one row" if len(anchors) > 1 else f"empty ({empty})")
+    for text, name in [(anchors[0], form.anchor), *((text, form.positive) for text in positives)]:
+        check_text(text, name, min_chars)
+    given = [text for name in form.negatives for text in texts_of(row.values.get(name), name, prompts)]
+    if form.instruction is not None and isinstance(prompt := row.values.get(form.instruction), str) and prompt.strip():
+        prompts[prompt] += 1
+    label = None if form.label is None else number(row.values.get(form.label), form.label)
+    scores = _teacher_scores(row, form, len(positives), len(given))
+    group = None if form.group is None else str(row.values.get(form.group, ""))
+    for index, positive in enumerate(positives):
+        teacher = (scores[0][index], *scores[1]) if scores else None
+        negatives, teacher = _usable_negatives(given, teacher, {anchors[0], *positives})
+        yield Record(row.source, row.row, anchors[0], positive, negatives, teacher, label, split=split, group=group)
+
+
+def check_text(text: str, name: str, min_chars: int) -> None:
+    """Raise BadRowError unless the text is there and long enough."""
+    if not text:
+        raise BadRowError(f"empty ({name})")
+    if len(text) < min_chars:
+        raise BadRowError(f"too short ({name}: {text!r})")
+
+
+def _usable_negatives(
+    given: list[str], scores: tuple[float, ...] | None, taken: set[str]
+) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
+    """Negatives without empties, repeats, the query itself and its positives; their scores go with them."""
+    kept: dict[str, int] = {}
+    for index, text in enumerate(given):
+        if text and text not in taken:
+            kept.setdefault(text, index)
+    if scores is not None:
+        scores = (scores[0], *(scores[1 + index] for index in kept.values()))
+    return tuple(kept), scores
+
+
+def texts_of(cell: Any, name: str, prompts: Counter[str]) -> list[str]:
+    """The normalised texts in a cell: a string, a list of strings, a conversation, or a list of conversations.
+
+    Of a conversation (ms-swift: `[{"role", "content"}, ...]`) the texts of user and assistant are joined; a system
+    message is a prompt, and only counted.
+
+    Raises:
+        BadRowError: the cell holds something else.
+    """
+    if cell is None or cell != cell:  # parquet and pandas write an absent text as NaN
+        return []
+    if isinstance(cell, str):
+        text = normalise(cell)
+        return [text] if text else []
+    if isinstance(cell, int | float) and not isinstance(cell, bool):
+        return [str(cell)]
+    if isinstance(cell, list) and cell and all(isinstance(item, dict) for item in cell):
+        return [_conversation(cell, name, prompts)]
+    if isinstance(cell, list) and not any(isinstance(item, dict) for item in cell):
+        return [text for item in cell for text in texts_of(item, name, prompts) or [""]]
+    raise BadRowError(f"not text ({name} holds a {type(cell).__name__})")
+
+
+def _conversation(messages: list[dict[str, Any]], name: str, prompts: Counter[str]) -> str:
+    spoken = []
+    for message in messages:
+        content = message.get("content")
+        if not isinstance(content, str):
+            raise BadRowError(f"not text (a message of {name} without a content)")
+        if message.get("role") == "system":
+            prompts[content] += 1
+        else:
+            spoken.append(content)
+    return normalise(" ".join(spoken))
+
+
+def number(cell: Any, name: str) -> float:
+    """A finite number.
+
+    Raises:
+        BadRowError: there is none.
+    """
+    if cell is None or (isinstance(cell, str) and not cell.strip()):
+        raise BadRowError(f"no number ({name} is empty)")
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        raise BadRowError(f"not a number ({name}: {str(cell)[:60]!r})") from None
+    if not math.isfinite(value):
+        raise BadRowError(f"not a finite number ({name}: {cell})")
+    return value
+
+
+def _teacher_scores(row: Row, form: Form, positives: int, negatives: int) -> tuple[list[float], list[float]] | None:
+    """Scores of the positives and of the negatives, if the row has both."""
+    found = []
+    for name, count, of in (
+        (form.positive_scores, positives, form.positive),
+        (form.negative_scores, negatives, "negatives"),
+    ):
+        cell = row.values.get(name) if name is not None else None
+        values = [
+            number(item, str(name)) for item in (cell if isinstance(cell, list) else [] if cell is None else [cell])
+        ]
+        if values and len(values) != count:
+            raise BadRowError(f"wrong number of scores ({name}: {len(values)} for {count} {of})")
+        if not values and count:
+            return None
+        found.append(values)
+    return found[0], found[1]

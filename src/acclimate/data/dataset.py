@@ -1,0 +1,167 @@
+"""`Dataset`, and its folder: BEIR layout plus `examples.jsonl`, `rejected.jsonl` and `dataset.json`.
+
+The one place that writes and reads this format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+from acclimate.errors import StorageError
+from acclimate.files import iter_jsonl, iter_lines, read_json, storage_errors, write_json, write_jsonl
+from acclimate.types import SPLITS, Corpus, Example, Kind, LabelledPair, Qrels, Queries, Rejected, Split
+
+DATASET_FILE = "dataset.json"
+FILES = (DATASET_FILE, "corpus.jsonl", "queries.jsonl", "examples.jsonl", "qrels/*.tsv", "pairs/*.tsv")
+"""Patterns of the files a dataset is made of (the rejected rows are no part of it)."""
+DAMAGED = "Run prepare again."
+
+
+@dataclass
+class Dataset:
+    """What the later stages work on.
+
+    Retrieval: `corpus`, `queries`, `qrels` by split, and one example per relevant (training query, document).
+    Pairs: `pairs` by split, and the training pairs as examples whose label is the score; the rest is empty.
+    """
+
+    kind: Kind
+    corpus: Corpus = field(default_factory=dict)
+    queries: Queries = field(default_factory=dict)
+    qrels: dict[Split, Qrels] = field(default_factory=dict)
+    examples: list[Example] = field(default_factory=list)
+    pairs: dict[Split, list[LabelledPair]] = field(default_factory=dict)
+    info: dict[str, Any] = field(default_factory=dict)
+    """What `dataset.json` holds: kind, counts, lengths, languages, warnings, splits, columns, label_range."""
+
+
+def is_dataset(folder: Path) -> bool:
+    """Whether `write_dataset` wrote this folder."""
+    return (folder / DATASET_FILE).is_file()
+
+
+def map_label(label: float, label_range: Iterable[float]) -> float:
+    """A label within its range as a score in [0, 1]."""
+    low, high = label_range
+    return (label - low) / (high - low)
+
+
+def write_dataset(folder: Path, dataset: Dataset, rejected: list[Rejected]) -> None:
+    """Write a dataset into an existing folder.
+
+    Raises:
+        StorageError: no space, no permission.
+    """
+    if dataset.kind == "retrieval":
+        write_jsonl(folder / "corpus.jsonl", ({"_id": key, "text": text} for key, text in dataset.corpus.items()))
+        write_jsonl(folder / "queries.jsonl", ({"_id": key, "text": text} for key, text in dataset.queries.items()))
+        for split, qrels in dataset.qrels.items():
+            judged = ((query, key, str(grade)) for query, found in qrels.items() for key, grade in found.items())
+            _write_tsv(folder / "qrels" / f"{split}.tsv", ("query-id", "corpus-id", "score"), judged)
+    for split, pairs in dataset.pairs.items():
+        rows = ((pair.sentence1, pair.sentence2, _plain(pair.label)) for pair in pairs)
+        _write_tsv(folder / "pairs" / f"{split}.tsv", ("sentence1", "sentence2", "label"), rows)
+    write_jsonl(folder / "examples.jsonl", map(_example_row, dataset.examples))
+    write_jsonl(folder / "rejected.jsonl", map(asdict, rejected))
+    write_json(folder / DATASET_FILE, {"kind": dataset.kind, **dataset.info})
+
+
+def load_dataset(folder: Path) -> Dataset:
+    """Read what `write_dataset` wrote.
+
+    Raises:
+        StorageError: a file is missing or damaged.
+    """
+    info = read_json(folder / DATASET_FILE)
+    kind: Kind = info.get("kind", "")
+    if kind not in ("retrieval", "pairs"):
+        raise StorageError(f"{folder / DATASET_FILE}: unknown kind {kind!r}", possible="retrieval, pairs", fix=DAMAGED)
+    dataset = Dataset(kind, info=info)
+    try:
+        dataset.examples = [_example(row) for row in _rows(folder / "examples.jsonl")]
+        if kind == "retrieval":
+            dataset.corpus = {row["_id"]: row["text"] for row in _rows(folder / "corpus.jsonl")}
+            dataset.queries = {row["_id"]: row["text"] for row in _rows(folder / "queries.jsonl")}
+        for split in SPLITS:
+            if (path := folder / "qrels" / f"{split}.tsv").exists():
+                qrels = dataset.qrels.setdefault(split, {})
+                for query, document, grade in _read_tsv(path):
+                    qrels.setdefault(query, {})[document] = int(grade)
+            if (path := folder / "pairs" / f"{split}.tsv").exists():
+                dataset.pairs[split] = [
+                    LabelledPair(first, second, float(label), map_label(float(label), info["label_range"]))
+                    for first, second, label in _read_tsv(path)
+                ]
+    except (KeyError, ValueError, TypeError) as error:
+        raise StorageError(f"{folder} is damaged ({type(error).__name__}: {error})", fix=DAMAGED) from None
+    return dataset
+
+
+def read_examples(path: Path) -> list[Example]:
+    """Training rows as `write_dataset` (or mining) wrote them.
+
+    Raises:
+        StorageError: the file is missing or damaged.
+    """
+    try:
+        return [_example(row) for row in _rows(path)]
+    except (KeyError, TypeError) as error:
+        raise StorageError(f"{path} is damaged ({type(error).__name__}: {error})", fix=DAMAGED) from None
+
+
+def _example_row(example: Example) -> dict[str, Any]:
+    row: dict[str, Any] = {"anchor": example.anchor, "positive": example.positive}
+    if example.negatives:
+        row["negatives"] = list(example.negatives)
+    if example.label is not None:
+        row["label"] = example.label
+    if example.scores is not None:
+        row["scores"] = list(example.scores)
+    return row
+
+
+def _example(row: dict[str, Any]) -> Example:
+    scores = row.get("scores")
+    return Example(
+        row["anchor"],
+        row["positive"],
+        tuple(row.get("negatives", ())),
+        row.get("label"),
+        None if scores is None else tuple(scores),
+    )
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    if not path.is_file():
+        raise StorageError(f"{path} is missing", fix=DAMAGED)
+    if path.stat().st_size == 0:
+        return
+    for line in iter_jsonl(path):
+        if line.value is None:
+            raise StorageError(f"{path} row {line.row} is damaged ({line.error})", fix=DAMAGED)
+        yield line.value
+
+
+def _plain(label: float) -> str:
+    return str(int(label)) if label.is_integer() else repr(label)
+
+
+def _write_tsv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
+    """Raw TSV, nothing quoted: normalised texts hold neither tabs nor line ends."""
+    with storage_errors(path):
+        path.parent.mkdir(exist_ok=True)
+        with path.open("w", encoding="utf-8", newline="\n") as stream:
+            for row in chain([header], rows):
+                stream.write("\t".join(row) + "\n")
+
+
+def _read_tsv(path: Path) -> Iterator[list[str]]:
+    for row, text, error in iter_lines(path):
+        if error:
+            raise StorageError(f"{path} row {row} is damaged ({error})", fix=DAMAGED)
+        if row > 1:
+            yield text.split("\t")

@@ -1,0 +1,119 @@
+"""What `dataset.json` says about a dataset: counts, lengths, languages, warnings. Standard library and numpy."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from acclimate.data.dataset import Dataset
+from acclimate.types import SPLITS, Rejected, Split
+
+FEW_PAIRS = 10_000
+FEW_HARD_NEGATIVES = 0.3
+FEW_TEST = 200
+FEW_DEV = 50
+MANY_REJECTED = 0.05
+PERCENTILES = (50, 90, 99)
+SAMPLE_TEXTS = 5_000
+SAMPLE_CHARS = 500
+SCRIPTS = {"CJK": "Han", "HIRAGANA": "Kana", "KATAKANA": "Kana"}
+"""First word of a character's Unicode name -> script, where that word is not the script itself."""
+
+
+def counts(dataset: Dataset, rejected: Sequence[Rejected]) -> dict[str, Any]:
+    """Queries, documents and pairs in all and per split; rejected rows by reason."""
+    splits: dict[str, dict[str, int]] = {}
+    for split in SPLITS:
+        if split in dataset.qrels:
+            qrels = dataset.qrels[split]
+            splits[split] = {
+                "queries": len(qrels),
+                "documents": len({document for found in qrels.values() for document in found}),
+                "pairs": sum(len(found) for found in qrels.values()),
+            }
+        elif split in dataset.pairs:
+            splits[split] = {"pairs": len(dataset.pairs[split])}
+    reasons = Counter(row.reason.partition(" (")[0] for row in rejected)
+    return {
+        "queries": len(dataset.queries),
+        "documents": len(dataset.corpus),
+        "examples": len(dataset.examples),
+        "with_negatives": sum(bool(example.negatives) for example in dataset.examples),
+        **splits,
+        "rejected": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
+    }
+
+
+def sides(dataset: Dataset) -> dict[str, list[str]]:
+    """The texts of both sides; of labelled pairs the first and the second sentences."""
+    if dataset.kind == "retrieval":
+        return {"queries": list(dataset.queries.values()), "documents": list(dataset.corpus.values())}
+    pairs = [pair for rows in dataset.pairs.values() for pair in rows]
+    return {"queries": [pair.sentence1 for pair in pairs], "documents": [pair.sentence2 for pair in pairs]}
+
+
+def evenly(texts: Sequence[str], count: int = SAMPLE_TEXTS) -> list[str]:
+    """At most `count` of the texts, at even distances."""
+    step = max(len(texts) / count, 1.0)
+    return [texts[int(index * step)] for index in range(min(len(texts), count))]
+
+
+def percentiles(lengths: Iterable[int]) -> dict[str, int]:
+    """p50, p90, p99 and the maximum; the smallest length that so many percent do not exceed."""
+    values = np.fromiter(lengths, dtype=np.int64)
+    if not len(values):
+        return {}
+    found = {f"p{at}": int(np.percentile(values, at, method="inverted_cdf")) for at in PERCENTILES}
+    return {**found, "max": int(values.max())}
+
+
+def languages(texts: Sequence[str]) -> dict[str, float]:
+    """Share of each script among the letters of an even sample of texts, largest first."""
+    letters: Counter[str] = Counter()
+    for text in evenly(texts):
+        letters.update(text[:SAMPLE_CHARS])
+    scripts: Counter[str] = Counter()
+    for letter, count in letters.items():
+        if letter.isalpha():
+            word = unicodedata.name(letter, "OTHER").split()[0]
+            scripts[SCRIPTS.get(word, word.capitalize())] += count
+    total = max(scripts.total(), 1)
+    ordered = sorted(scripts.items(), key=lambda item: (-item[1], item[0]))
+    return {script: round(count / total, 4) for script, count in ordered if count / total >= 0.001}
+
+
+def warnings(dataset: Dataset, rejected: Sequence[Rejected], shared_documents: int) -> list[str]:
+    """What the user should know before training on this."""
+    found: list[str] = []
+    examples = len(dataset.examples)
+    if examples == 0:
+        found.append("no training pairs: this dataset can only be evaluated on")
+    elif examples < FEW_PAIRS:
+        found.append(f"{examples:,} training pairs, fewer than {FEW_PAIRS:,}: expect a smaller gain, and watch dev")
+    if dataset.kind == "retrieval" and examples:
+        share = sum(bool(example.negatives) for example in dataset.examples) / examples
+        if share < FEW_HARD_NEGATIVES:
+            found.append(f"{share:.0%} of the training pairs bring hard negatives, below 30 %: mine some")
+    sizes = {split: len(dataset.qrels.get(split, ())) or len(dataset.pairs.get(split, ())) for split in SPLITS}
+    small: tuple[tuple[Split, int, str], ...] = (
+        ("test", FEW_TEST, "only large differences can be proven"),
+        ("dev", FEW_DEV, "the best checkpoint is chosen by little evidence"),
+    )
+    for split, few, why in small:
+        if sizes[split] < few and (examples or split == "test"):
+            noun = "queries" if dataset.kind == "retrieval" else "pairs"
+            found.append(f"{sizes[split]} {split} {noun}, fewer than {few}: {why}")
+    rows = len(rejected) + sum(sizes.values())
+    if len(rejected) > MANY_REJECTED * rows:
+        found.append(f"{len(rejected):,} rows were rejected, {len(rejected) / rows:.0%} of all: see rejected.jsonl")
+    if shared_documents:
+        noun = "documents" if dataset.kind == "retrieval" else "sentences"
+        found.append(f"{shared_documents:,} {noun} of dev and test are in train too; --strict-documents removes them")
+    twins = len(dataset.corpus) - len(set(dataset.corpus.values()))
+    if twins:
+        found.append(f"{twins:,} documents have the text of another document")
+    return found

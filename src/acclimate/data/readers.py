@@ -1,0 +1,284 @@
+"""A source (a file, a folder, a dataset on the hub) -> `Material`. The one place that knows what a source can be."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from acclimate.configs import PrepareConfig
+from acclimate.data.beir import SPLIT_NAMES, is_beir, qrels_files, read_beir
+from acclimate.data.columns import Form, recognise, records_of
+from acclimate.data.dataset import FILES, Dataset, is_dataset, load_dataset
+from acclimate.data.records import BadRowError, Material, Record
+from acclimate.data.tables import EXTENSIONS, HUB_ID, Row, Rows, hub_rows, load_hub, read_table
+from acclimate.errors import DataError
+from acclimate.files import hash_file, open_input
+from acclimate.types import Kind, Rejected, Split
+
+SPLIT_STEM = re.compile(rf"({'|'.join(SPLIT_NAMES)})(-\d+-of-\d+)?", re.IGNORECASE)
+
+
+def read_source(source: str, config: PrepareConfig) -> Material:
+    """Read everything that a source holds, whatever its form.
+
+    Args:
+        source: a file, a BEIR folder, a folder of split files (also in `pairs/` or `data/`), a folder that `prepare`
+            wrote, or `owner/name[:configuration]` of a dataset on the hub.
+        config: may name columns.
+
+    Raises:
+        DataError: it is missing, empty, of no known form, or holds no usable row.
+    """
+    path = Path(source)
+    if is_hub_id(source):
+        return _read_hub(source, config)
+    if not path.is_dir():
+        return _read_tables([("train", str(path), read_table(path, path.name, config.columns))], frozenset(), config)
+    if is_dataset(path):
+        return material_of(load_dataset(path), source)
+    if is_beir(path):
+        return read_beir(path, config.min_chars)
+    files = split_files(path)
+    tables = [(split, str(file), read_table(file, _inside(file, path), config.columns)) for split, file in files]
+    return _read_tables(tables, frozenset(split for split, _ in files), config)
+
+
+def source_hashes(source: str, corpus: str | None) -> dict[str, str]:
+    """Name -> sha256 of every file that `read_source` and the further corpus are read from (a hub dataset: its
+    fingerprint)."""
+    hashes: dict[str, str] = {}
+    path = Path(source)
+    if is_hub_id(source):
+        hashes = {f"{source}:{name}": str(split._fingerprint) for name, split in load_hub(source).items()}
+    else:
+        for file in _source_files(path):
+            with open_input(file):
+                pass
+            hashes[_inside(file, path) if path.is_dir() else file.name] = hash_file(file)
+    if corpus is not None:
+        with open_input(Path(corpus)):
+            pass
+        hashes["corpus"] = hash_file(Path(corpus))
+    return hashes
+
+
+def is_hub_id(source: str) -> bool:
+    """Whether a source can only be the name of a dataset on the hub: no such path, and the form of an id."""
+    if Path(source).exists() or Path(source).suffix.lower() in EXTENSIONS or source.startswith((".", "/", "~")):
+        return False
+    return HUB_ID.fullmatch(source) is not None
+
+
+def split_files(folder: Path) -> list[tuple[Split, Path]]:
+    """Files named after splits (`train.jsonl`, `test-00000-of-00002.parquet`), in the folder, `pairs/` or `data/`.
+
+    Raises:
+        DataError: there are none, or two for one split.
+    """
+    for place in (folder, folder / "pairs", folder / "data"):
+        listed = sorted(place.iterdir()) if place.is_dir() else []
+        tables = [file for file in listed if file.suffix.lower() in EXTENSIONS and file.is_file()]
+        named = [(file, match) for file in tables if (match := SPLIT_STEM.fullmatch(file.stem))]
+        found: dict[Split, list[tuple[Path, bool]]] = {}
+        for file, match in named:
+            found.setdefault(SPLIT_NAMES[match[1].lower()], []).append((file, match[2] is not None))
+        for split, files in found.items():
+            if len(files) > 1 and not all(shard for _, shard in files):
+                names = ", ".join(file.name for file, _ in files)
+                raise DataError(f"{place}: more than one file for {split}: {names}", fix="Keep one of them.")
+        if found:
+            return [(split, file) for split, files in found.items() for file, _ in files]
+    names = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) or "nothing"
+    raise DataError(
+        f"{folder}: a folder of no known form; it holds {names}",
+        possible="corpus.jsonl + queries.jsonl + qrels/ (BEIR); train/dev/test files, also in pairs/ or data/",
+        fix="If one of the files is the data, give that file.",
+    )
+
+
+def _source_files(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    if is_dataset(path):
+        return sorted(file for name in FILES for file in path.glob(name))
+    if is_beir(path):
+        return [path / "corpus.jsonl", path / "queries.jsonl", *(file for _, file in qrels_files(path))]
+    return [file for _, file in split_files(path)]
+
+
+def _inside(file: Path, folder: Path) -> str:
+    return file.relative_to(folder).as_posix()
+
+
+def _read_hub(name: str, config: PrepareConfig) -> Material:
+    return read_hub_splits(load_hub(name), name, config)
+
+
+def read_hub_splits(loaded: dict[str, Any], name: str, config: PrepareConfig) -> Material:
+    """`Material` of a loaded hub dataset: its splits are given ones, unless there is a single one.
+
+    Args:
+        loaded: split name -> `datasets.Dataset`.
+        name: the dataset's id, for messages.
+    """
+    known = {SPLIT_NAMES[split]: split for split in loaded if split in SPLIT_NAMES}
+    if len(loaded) == 1:
+        only = next(iter(loaded))
+        return _read_tables([("train", name, hub_rows(loaded[only], f"{name}/{only}"))], frozenset(), config)
+    if not known:
+        raise DataError(
+            f"{name}: its splits are {', '.join(loaded)}",
+            possible="train, dev (or validation), test; or a single split",
+        )
+    tables = [(split, f"{name}/{theirs}", hub_rows(loaded[theirs], theirs)) for split, theirs in known.items()]
+    material = _read_tables(tables, frozenset(known), config)
+    if unused := sorted(set(loaded) - set(known.values())):
+        material.notes.append(f"splits of {name} that are not used: {', '.join(unused)}")
+    return material
+
+
+@dataclass
+class _Reading:
+    """State while tables are read: the forms seen, and what came of the rows."""
+
+    config: PrepareConfig
+    forms: dict[frozenset[str], Form | str] = field(default_factory=dict)
+    kind: Kind | None = None
+    records: list[Record] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    prompts: Counter[str] = field(default_factory=Counter)
+
+    def form_of(self, row: Row, where: str) -> Form:
+        """The row's form, recognised once per set of names; the first row of all decides whether names are known."""
+        names = frozenset(row.values)
+        if names not in self.forms:
+            try:
+                form = recognise(list(row.values), f"{where} row {row.row}", self.config)
+            except DataError as error:
+                if self.kind is None:
+                    raise
+                self.forms[names] = f"unknown columns ({error.found.partition('; ')[2]})"
+            else:
+                if self.kind not in (None, form.kind):
+                    raise DataError(
+                        f"{where} row {row.row}: with its columns ({', '.join(row.values)}) this row is "
+                        f"{form.kind} data, rows before it are {self.kind} data",
+                        fix="Give labels to all rows or to none; a row has either a label or negatives.",
+                    )
+                self.kind = form.kind
+                self.forms[names] = form
+        known = self.forms[names]
+        if isinstance(known, str):
+            raise BadRowError(known)
+        return known
+
+    def take(self, rows: Rows, split: Split, where: str) -> None:
+        """Turn the rows of one table into records and rejected rows."""
+        before = len(self.records), len(self.rejected)
+        for row in rows:
+            if isinstance(row, Rejected):
+                self.rejected.append(row)
+                continue
+            try:
+                form = self.form_of(row, where)
+                self.records += records_of(row, form, split, self.config.min_chars, self.prompts)
+            except BadRowError as error:
+                shown = " ".join(str(value) for value in list(row.values.values())[:2])[:200]
+                self.rejected.append(
+                    Rejected(row.source, row.row, str(error), shown.encode("utf-8", "replace").decode())
+                )
+        if len(self.records) == before[0]:
+            raise no_usable_row(where, self.rejected[before[1] :])
+
+
+def no_usable_row(where: str, rejected: list[Rejected]) -> DataError:
+    """The error for a file of which no row can be used."""
+    if not rejected:
+        return DataError(f"{where}: no row", fix="Give a file with at least one row (below the header, if it has one).")
+    first = rejected[0]
+    return DataError(
+        f"{where}: no usable row; row {first.row}: {first.reason}",
+        fix=f"Correct it ({len(rejected)} rows were rejected in all).",
+    )
+
+
+def _read_tables(tables: Iterable[tuple[Split, str, Rows]], given: frozenset[Split], config: PrepareConfig) -> Material:
+    reading = _Reading(config)
+    for split, where, rows in tables:
+        reading.take(rows, split, where)
+    assert reading.kind is not None  # a table without a usable row has raised
+    roles = _merged_roles(form for form in reading.forms.values() if isinstance(form, Form))
+    material = Material(
+        kind=reading.kind, records=reading.records, given=given, rejected=reading.rejected, columns=roles
+    )
+    if reading.prompts:
+        prompt, count = max(reading.prompts.items(), key=lambda item: (item[1], item[0]))
+        material.notes.append(
+            f"{reading.prompts.total()} rows carry prompts of their own, which are not used (the commonest, {count} "
+            f"times: {prompt[:80]!r}); give --query-prompt if queries shall have one"
+        )
+    if roles.get("ignored"):
+        material.notes.append(f"columns not used: {', '.join(roles['ignored'])}")
+    return _splits_from_column(material)
+
+
+def _merged_roles(forms: Iterator[Form]) -> dict[str, list[str]]:
+    merged: dict[str, list[str]] = {}
+    for form in forms:
+        for role, names in form.roles().items():
+            known = merged.setdefault(role, [])
+            known += [name for name in names if name not in known]
+    return {role: names for role, names in merged.items() if names}
+
+
+def _splits_from_column(material: Material) -> Material:
+    """Where the column of `--split-by` holds nothing but names of splits, these are given splits."""
+    values = {record.group for record in material.records if record.group is not None}
+    if material.given or not values or not all(value.strip().lower() in SPLIT_NAMES for value in values):
+        return material
+    material.records = [
+        replace(record, split=SPLIT_NAMES[str(record.group).strip().lower()], group=None) for record in material.records
+    ]
+    material.given = frozenset(record.split for record in material.records)
+    return material
+
+
+def material_of(dataset: Dataset, source: str) -> Material:
+    """A folder that `prepare` wrote as material again: every split is given, examples keep their negatives."""
+    kind = dataset.kind
+    if kind == "pairs":
+        records = [
+            Record(f"pairs/{split}.tsv", row, pair.sentence1, pair.sentence2, label=pair.label, split=split)
+            for split, pairs in dataset.pairs.items()
+            for row, pair in enumerate(pairs, start=2)
+        ]
+        low, high = dataset.info["label_range"]
+        return Material(kind=kind, records=records, given=frozenset(dataset.pairs), label_range=(low, high))
+    examples = {(example.anchor, example.positive): example for example in dataset.examples}
+    records = []
+    for split, qrels in dataset.qrels.items():
+        judged = ((query, document, grade) for query, found in qrels.items() for document, grade in found.items())
+        for row, (query, document, grade) in enumerate(judged, start=2):
+            record = Record(
+                f"qrels/{split}.tsv",
+                row,
+                dataset.queries[query],
+                dataset.corpus[document],
+                grade=grade,
+                split=split,
+                anchor_id=query,
+                positive_id=document,
+            )
+            example = examples.get((record.anchor, record.positive)) if split == "train" and grade > 0 else None
+            if example is not None:
+                record = replace(record, negatives=example.negatives, scores=example.scores)
+            records.append(record)
+    if not records:
+        raise DataError(f"{source}: a dataset without a judged query", fix="Run prepare again.")
+    return Material(
+        kind=kind, records=records, corpus=dataset.corpus, queries=dataset.queries, given=frozenset(dataset.qrels)
+    )
