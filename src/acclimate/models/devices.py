@@ -1,0 +1,63 @@
+"""Which device and which number format a model runs on."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import torch
+
+from acclimate.errors import UsageError
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of this name; auto is CUDA, else Apple's MPS, else the CPU.
+
+    Raises:
+        UsageError: no such device here.
+    """
+    here = available_devices()
+    if name == "auto":
+        return torch.device(next((kind for kind in ("cuda", "mps") if kind in here), "cpu"))
+    if name not in here:
+        raise UsageError(f"device = {name!r} is not on this machine", possible="auto, " + ", ".join(here))
+    return torch.device(name)
+
+
+def available_devices() -> list[str]:
+    """Names of the devices of this machine."""
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    cuda = ["cuda", *(f"cuda:{index}" for index in range(count))] if count else []
+    mps = ["mps"] if torch.backends.mps.is_available() else []
+    return ["cpu", *cuda, *mps]
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The number format of this name; auto is bfloat16 where the hardware computes in it, else float32.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if name == "auto":
+        return torch.bfloat16 if _computes_bfloat16(device) else torch.float32
+    if name not in DTYPES:
+        raise UsageError(f"dtype = {name!r}", possible="auto, " + ", ".join(DTYPES))
+    return DTYPES[name]
+
+
+def _computes_bfloat16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return device.type == "cpu" and bool(_cpu_flags() & {"amx_bf16", "avx512_bf16"})
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    """Instruction sets of the CPU; empty where the system does not tell (then float32, which is right anywhere)."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))

@@ -1,0 +1,327 @@
+"""Encoder: texts -> unit vectors. The one way to do it, in mining, training, evaluation and serving.
+
+Unique texts only, tokenised once, sorted by length, cut into chunks by a token budget, packed without padding,
+scattered back. The same chunk runs with or without gradient.
+
+Shapes: N texts, T packed tokens, D dimensions.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import inspect
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from acclimate.configs import DEFAULT_MODEL, RunConfig
+from acclimate.core.batching import chunks_by_tokens
+from acclimate.core.pooling import pool_packed, truncate_dim, unit
+from acclimate.errors import ModelError, UsageError
+from acclimate.files import hash_config, hash_text
+from acclimate.models.attention import PACKED_ATTENTION, PACKED_MODEL_TYPES
+from acclimate.models.devices import choose_device, choose_dtype
+from acclimate.models.folders import OFFSET_POSITIONS, read_model_config
+from acclimate.models.loading import load_base, load_tokenizer
+from acclimate.models.prompts import Prompts
+from acclimate.models.sources import ModelSource, resolve_model
+from acclimate.models.tokens import TokenCache, Tokens, tokenise, tokenizer_fingerprint
+from acclimate.progress import progress
+from acclimate.types import Pooling, Role
+
+if TYPE_CHECKING:
+    from acclimate.models.adapter import Adapter
+
+CHUNK_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 65536}
+"""Tokens computed at once without gradient. On a CPU a chunk should stay in its cache; a GPU wants to be filled."""
+
+
+class Encoder:
+    """A frozen embedding model, maybe with an adapter.
+
+    Attributes:
+        model: the base transformer; its weights need no gradient, its dropout probabilities are 0.
+        tokenizer: its fast tokenizer.
+        source: where it comes from.
+        prompts: what is put before texts.
+        pooling: how hidden states become a vector.
+        dim: dimensions of the vectors (cut and renormalised where smaller than the model's).
+        max_tokens: longer texts are cut.
+        device: where it runs.
+        dtype: of the base weights; vectors are always float32.
+        adapter: what is attached, or None.
+        token_cache: keeps the tokens of large inputs on disk; None keeps them in memory.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        tokenizer: Any,
+        source: ModelSource,
+        *,
+        prompts: Prompts,
+        dim: int,
+        max_tokens: int,
+        token_cache: TokenCache | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.source = source
+        self.prompts = prompts
+        self.pooling: Pooling = source.pooling
+        self.dim = dim
+        self.max_tokens = max_tokens
+        self.token_cache = token_cache
+        self.adapter: Adapter | None = None
+        parameter = next(model.parameters())
+        self.device, self.dtype = parameter.device, parameter.dtype
+        self._accepts = frozenset(inspect.signature(model.forward).parameters)
+
+    @classmethod
+    def load(
+        cls,
+        name: str = DEFAULT_MODEL,
+        *,
+        pooling: Pooling | None = None,
+        query_prompt: str | None = None,
+        document_prompt: str | None = None,
+        max_tokens: int | None = None,
+        dim: int | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> Encoder:
+        """Load a model by folder, hub id, or the packaged default's name.
+
+        Args:
+            name: see `resolve_model`.
+            pooling: overrides the model's own.
+            query_prompt: overrides the default query prompt.
+            document_prompt: overrides the default document prompt.
+            max_tokens: overrides the model's own limit, up to what its positions allow.
+            dim: keep so many leading dimensions and renormalise.
+            device: auto, cpu, cuda, cuda:1 or mps.
+            dtype: auto, float32 or bfloat16.
+
+        Raises:
+            ModelError: the model cannot be found or used.
+            UsageError: an option that this model or machine cannot have.
+        """
+        place = choose_device(device)
+        number_format = choose_dtype(dtype, place)
+        source = resolve_model(name, pooling=pooling)
+        if max_tokens is not None and not 2 <= max_tokens <= source.position_limit:
+            raise UsageError(f"max_tokens = {max_tokens} with {source.id}", possible=f"2 to {source.position_limit}")
+        if dim is not None and not 1 <= dim <= source.dim:
+            raise UsageError(f"dim = {dim} with {source.id}", possible=f"1 to {source.dim}")
+        attention = PACKED_ATTENTION if can_pack(source) else None
+        return cls(
+            load_base(source.transformer, number_format, place, attention),
+            load_tokenizer(source.transformer, lowercase=source.lowercase),
+            source,
+            prompts=source.prompts.with_defaults(query_prompt, document_prompt),
+            dim=dim or source.dim,
+            max_tokens=max_tokens or source.max_tokens,
+        )
+
+    @classmethod
+    def from_config(cls, config: RunConfig) -> Encoder:
+        """Load the model that a run names, with the run's settings."""
+        return cls.load(
+            config.model,
+            pooling=config.pooling,
+            query_prompt=config.query_prompt,
+            document_prompt=config.document_prompt,
+            max_tokens=config.max_tokens,
+            dim=config.dim,
+            device=config.device,
+            dtype=config.dtype,
+        )
+
+    @property
+    def packed(self) -> bool:
+        """Whether chunks are packed; else they are padded, for architectures whose attention we cannot replace."""
+        return can_pack(self.source)
+
+    def encode(
+        self, texts: Sequence[str], role: Role = "document", task: str | None = None, *, label: str = ""
+    ) -> NDArray[np.float32]:
+        """Vectors of texts, without gradient.
+
+        Args:
+            texts: texts without prompts; repeated ones are computed once.
+            role: query or document: decides the prompt, and whether a query-side adapter is active.
+            task: a task of the model's prompts; None is the default one.
+            label: shown with a progress bar; silent if empty.
+
+        Returns:
+            float32 [N, D], rows of length 1, in the order of the texts.
+        """
+        place_of = {text: place for place, text in enumerate(dict.fromkeys(texts))}
+        tokens = self.tokenise(list(place_of), role, task)
+        vectors = np.empty((len(place_of), self.dim), np.float32)
+        lengths = tokens.lengths
+        bar = progress(label, int(lengths.sum()), "tokens") if label else contextlib.nullcontext(_silent)
+        with bar as advance, torch.inference_mode(), self.side_active(role):
+            for chunk in chunks_by_tokens(lengths, CHUNK_TOKENS[self.device.type]):
+                vectors[chunk] = self.forward_tokens(tokens, chunk).cpu().numpy()
+                advance(int(lengths[chunk].sum()))
+        if len(place_of) == len(texts):
+            return vectors
+        return vectors[[place_of[text] for text in texts]]
+
+    def encode_blocks(
+        self,
+        texts: Sequence[str],
+        role: Role = "document",
+        block: int = 50_000,
+        task: str | None = None,
+        *,
+        label: str = "",
+    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
+        """Vectors of texts, `block` texts at a time: for corpora whose vectors do not fit into memory."""
+        blocks = -(-len(texts) // block)
+        for number in range(blocks):
+            part = slice(number * block, min((number + 1) * block, len(texts)))
+            shown = f"{label} {number + 1}/{blocks}" if label and blocks > 1 else label
+            yield part, self.encode(texts[part], role, task, label=shown)
+
+    def tokenise(self, texts: Sequence[str], role: Role = "document", task: str | None = None) -> Tokens:
+        """Tokens of the texts with their prompt before them, cut to `max_tokens`."""
+        prompt = self.prompts.prompt(role, task)
+        prompted = [prompt + text for text in texts] if prompt else texts
+        if self.token_cache is not None:
+            return self.token_cache.tokenise(self.tokenizer, prompted, self.max_tokens)
+        return tokenise(self.tokenizer, prompted, self.max_tokens)
+
+    def forward_tokens(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tensor:
+        """Unit vectors [len(indices), D] of one chunk, in the order of `indices`, under whatever grad mode is on.
+
+        The texts are packed in that order; those of one length should be neighbours, as `chunks_by_tokens` has them.
+        Whether a query-side adapter is active is the caller's: see `side_active`.
+        """
+        ids, positions, lengths = tokens.pack(np.asarray(indices, np.int64))
+        forward = self._forward_packed if self.packed else self._forward_padded
+        hidden_TD = forward(ids, positions, lengths)
+        pooled_ND = pool_packed(hidden_TD, torch.from_numpy(lengths).to(self.device), self.pooling)
+        return truncate_dim(pooled_ND, self.dim) if self.dim < self.source.dim else unit(pooled_ND)
+
+    def _forward_packed(
+        self, ids: NDArray[np.int32], positions: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> Tensor:
+        """Hidden states [T, D]: one row of all tokens, attention within each text."""
+        input_ids = torch.from_numpy(ids.astype(np.int64))[None].to(self.device)
+        inputs: dict[str, Any] = {"input_ids": input_ids, "lengths": tuple(lengths.tolist())}
+        if "position_ids" in self._accepts:
+            inputs["position_ids"] = torch.from_numpy(positions + self._first_position)[None].to(self.device)
+        if "token_type_ids" in self._accepts:  # BERT's default for them ends at its last position
+            inputs["token_type_ids"] = torch.zeros_like(input_ids)
+        if self.source.architecture == "causal":
+            inputs["use_cache"] = False
+        hidden: Tensor = self.model(**inputs).last_hidden_state[0]
+        return hidden
+
+    def _forward_padded(
+        self, ids: NDArray[np.int32], positions: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> Tensor:
+        """Hidden states [T, D] by a padded batch with a mask, for architectures that cannot be packed."""
+        rows = np.repeat(np.arange(len(lengths)), lengths)
+        padded = np.full((len(lengths), int(lengths.max())), self.tokenizer.pad_token_id or 0, np.int64)
+        mask = np.zeros_like(padded)
+        padded[rows, positions], mask[rows, positions] = ids, 1
+        mask_NL = torch.from_numpy(mask).to(self.device)
+        inputs = {"input_ids": torch.from_numpy(padded).to(self.device), "attention_mask": mask_NL}
+        if self.source.architecture == "causal":
+            inputs["use_cache"] = False
+        hidden: Tensor = self.model(**inputs).last_hidden_state[mask_NL.bool()]
+        return hidden
+
+    @property
+    def _first_position(self) -> int:
+        if self.source.model_type not in OFFSET_POSITIONS:
+            return 0
+        return int(self.model.config.pad_token_id) + 1
+
+    def with_adapter(self, adapter: Adapter) -> Encoder:
+        """Another Encoder with this adapter, over the same base weights; this one stays as it is.
+
+        The adapter's prompts, pooling, dim and limit hold: it was trained with them.
+
+        Raises:
+            ModelError: the adapter belongs to another base.
+        """
+        from acclimate.core import lora
+
+        adapter.check_base(self.source)
+        adapted = self.fork()
+        lora.attach_weights(adapted.model, adapter.modules)
+        adapted.adapter = adapter
+        adapted.prompts, adapted.pooling = adapter.prompts, adapter.pooling
+        adapted.dim, adapted.max_tokens = adapter.dim, adapter.max_tokens
+        return adapted
+
+    def fork(self) -> Encoder:
+        """Another Encoder over the same weights (shared, not copied): LoRA attached to it leaves this one alone."""
+        twin = copy.copy(self)
+        shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
+        twin.model = copy.deepcopy(self.model, shared)
+        return twin
+
+    @contextlib.contextmanager
+    def side_active(self, role: Role) -> Iterator[None]:
+        """Within it, an adapter for queries only is off for documents; otherwise nothing changes."""
+        if self.adapter is None or self.adapter.sides == "both" or role == "query":
+            yield
+            return
+        from acclimate.core import lora
+
+        with lora.adapters_off(self.model):
+            yield
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all that decides the vectors: the key of embedding caches."""
+        adapter = {} if self.adapter is None else {"adapter": _hash_adapter(self.adapter)}
+        return hash_config({**self._base_identity(), "prompts": self.prompts.to_json(), **adapter})
+
+    def role_fingerprint(self, role: Role, task: str | None = None) -> str:
+        """sha256 over what decides the vectors of one role and task: documents of a query-side adapter keep the base's."""
+        identity = {**self._base_identity(), "prompt": self.prompts.prompt(role, task)}
+        if self.adapter is not None and (self.adapter.sides == "both" or role == "query"):
+            identity["adapter"] = _hash_adapter(self.adapter)
+        return hash_config(identity)
+
+    def _base_identity(self) -> dict[str, Any]:
+        return {
+            "weights": self.source.sha256,
+            "tokenizer": tokenizer_fingerprint(self.tokenizer),
+            "pooling": self.pooling,
+            "dim": self.dim,
+            "max_tokens": self.max_tokens,
+            "dtype": str(self.dtype),
+        }
+
+
+def can_pack(source: ModelSource) -> bool:
+    """Whether this model's texts can be packed: a tested architecture, and every layer attends to the whole text."""
+    if source.model_type not in PACKED_MODEL_TYPES:
+        return False
+    config = read_model_config(source.transformer, source.folder)
+    sliding = config.get("sliding_window") and config.get("use_sliding_window", True)
+    return not sliding and "sliding_attention" not in (config.get("layer_types") or [])
+
+
+def _hash_adapter(adapter: Adapter) -> str:
+    parts = [adapter.sides]
+    for name, pair in sorted(adapter.modules.items()):
+        parts += [name, *(matrix.detach().float().cpu().numpy().tobytes().hex() for matrix in pair)]
+    return hash_text(*parts)
+
+
+def _silent(amount: float = 1.0, note: str = "") -> None:
+    """A progress bar that nobody asked for."""

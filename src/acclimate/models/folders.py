@@ -1,0 +1,187 @@
+"""Reading a model's folder as it lies on disk: sentence-transformers' layout, or plain transformers. JSON only.
+
+sentence-transformers: `modules.json` names the modules (Transformer, Pooling, maybe Normalize); the pooling's config
+has had two forms, one flag per mode (to 5) and one `pooling_mode` (from 6); prompts are in
+`config_sentence_transformers.json`, the limit on tokens in `sentence_bert_config.json` or the tokenizer's config.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from acclimate.errors import ModelError
+from acclimate.models.prompts import Prompts
+from acclimate.types import Pooling
+
+POOLING_OF_MODE: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
+POOLING_FLAGS = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean_sqrt_len_tokens",
+    "pooling_mode_weightedmean_tokens": "weightedmean",
+    "pooling_mode_lasttoken": "lasttoken",
+}
+SUPPORTED_MODULES = ("Transformer", "Pooling", "Normalize")
+LIMIT_FILES = (
+    "sentence_bert_config.json",
+    *(f"sentence_{kind}_config.json" for kind in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta")),
+)
+CAUSAL_MODEL_TYPES = frozenset(
+    {"qwen2", "qwen3", "llama", "mistral", "mixtral", "gemma", "gemma2", "gemma3_text", "phi", "phi3", "gpt2"}
+    | {"gpt_neox", "gpt_neo", "gptj", "opt", "bloom", "falcon", "olmo", "olmo2", "smollm3", "granite", "starcoder2"}
+)
+OFFSET_POSITIONS = frozenset({"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "mpnet", "longformer"})
+"""Architectures whose position of the first token is padding_idx + 1."""
+
+
+@dataclass(frozen=True)
+class TransformerFolder:
+    """What a folder says about its model; `pooling` and `prompts` are None where it says nothing."""
+
+    folder: Path
+    transformer: Path
+    config: dict[str, Any]
+    pooling: Pooling | None
+    normalise: bool
+    prompts: Prompts | None
+    max_tokens: int
+    position_limit: int
+    dim: int
+    lowercase: bool
+
+    @property
+    def model_type(self) -> str:
+        """transformers' name of the architecture."""
+        return str(self.config.get("model_type", "unknown"))
+
+    @property
+    def architecture(self) -> Literal["bidirectional", "causal"]:
+        """Whether a token sees the later ones."""
+        return "causal" if is_causal(self.config) else "bidirectional"
+
+
+def read_folder(folder: Path) -> TransformerFolder:
+    """Read a model's folder.
+
+    Raises:
+        ModelError: no model, a damaged file, not an embedding model, or a module that Encoder does not have.
+    """
+    modules = _read_list(folder / "modules.json")
+    if modules is None:
+        return _describe(folder, folder, None, normalise=False)
+    paths: dict[str, Path] = {}
+    for module in modules:
+        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
+        if kind not in SUPPORTED_MODULES or kind in paths:
+            raise ModelError(
+                f"{folder / 'modules.json'}: a module of type {module.get('type')!r} is not supported here",
+                possible=", one each of ".join(["Transformer", "Pooling, Normalize"]),
+            )
+        paths[kind] = folder / str(module.get("path", ""))
+    if "Transformer" not in paths or "Pooling" not in paths:
+        raise ModelError(f"{folder / 'modules.json'} names no Transformer with a Pooling", fix="Is it a text encoder?")
+    pooling = _read_pooling(paths["Pooling"] / "config.json")
+    return _describe(folder, paths["Transformer"], pooling, normalise="Normalize" in paths)
+
+
+def is_causal(config: dict[str, Any]) -> bool:
+    """Whether the model of this config.json attends to earlier tokens only."""
+    if config.get("is_causal") is False or config.get("use_bidirectional_attention"):
+        return False
+    return config.get("model_type") in CAUSAL_MODEL_TYPES or bool(config.get("is_decoder"))
+
+
+def position_limit(config: dict[str, Any]) -> int:
+    """The most tokens that the position embeddings allow."""
+    positions = config.get("max_position_embeddings") or config.get("n_positions")
+    if not isinstance(positions, int) or positions < 1:
+        return 2**31 - 1
+    first = int(config.get("pad_token_id") or 0) + 1 if config.get("model_type") in OFFSET_POSITIONS else 0
+    return positions - first
+
+
+def _describe(folder: Path, transformer: Path, pooling: Pooling | None, *, normalise: bool) -> TransformerFolder:
+    config = read_model_config(transformer, folder)
+    architectures = [str(name) for name in config.get("architectures") or []]
+    if pooling is None and any(name.endswith("ForSequenceClassification") for name in architectures):
+        raise ModelError(f"{folder} is a reranker or classifier ({architectures[0]}), not an embedding model")
+    if config.get("is_encoder_decoder"):
+        raise ModelError(f"{folder} is an encoder-decoder ({config.get('model_type')}), which is not supported")
+    dim = next((config[key] for key in ("hidden_size", "dim", "d_model", "n_embd") if key in config), None)
+    if not isinstance(dim, int):
+        raise ModelError(f"{transformer / 'config.json'} has no hidden_size", fix="Is it a text model?")
+    limits: dict[str, Any] = next(filter(None, (_read_object(transformer / name) for name in LIMIT_FILES)), {})
+    tokenizer = _read_object(transformer / "tokenizer_config.json") or {}
+    limit = position_limit(config)
+    own_limit = limits.get("max_seq_length") or tokenizer.get("model_max_length") or limit
+    settings = _read_object(folder / "config_sentence_transformers.json")
+    named = (settings or {}).get("prompts") or {}
+    return TransformerFolder(
+        folder=folder,
+        transformer=transformer,
+        config=config,
+        pooling=pooling,
+        normalise=normalise,
+        prompts=Prompts.from_sentence_transformers(named, (settings or {}).get("default_prompt_name"))
+        if pooling
+        else None,
+        max_tokens=int(min(own_limit, limit)),
+        position_limit=limit,
+        dim=dim,
+        lowercase=bool(limits.get("do_lower_case")),
+    )
+
+
+def read_model_config(transformer: Path, folder: Path) -> dict[str, Any]:
+    """A model's config.json.
+
+    Raises:
+        ModelError: there is none, or it is damaged.
+    """
+    config = _read_object(transformer / "config.json")
+    if config is None:
+        hint = " (it holds an adapter)" if (folder / "adapter_config.json").exists() else ""
+        raise ModelError(f"{folder} is not a model's folder{hint}: no config.json in it")
+    return config
+
+
+def _read_pooling(path: Path) -> Pooling:
+    config = _read_object(path)
+    if config is None:
+        raise ModelError(f"{path} is missing", fix="Fetch the model again.")
+    if config.get("include_prompt") is False:
+        raise ModelError(f"{path}: include_prompt = false (pooling without the prompt) is not supported")
+    mode = config.get("pooling_mode") or [name for flag, name in POOLING_FLAGS.items() if config.get(flag)] or "mean"
+    modes = [mode] if isinstance(mode, str) else list(mode)
+    if len(modes) != 1 or modes[0] not in POOLING_OF_MODE:
+        raise ModelError(
+            f"{path}: pooling by {' + '.join(map(str, modes))} is not supported", possible="mean, cls, last"
+        )
+    return POOLING_OF_MODE[modes[0]]
+
+
+def _read_object(path: Path) -> dict[str, Any] | None:
+    value = _read(path)
+    if value is not None and not isinstance(value, dict):
+        raise ModelError(f"{path} holds no JSON object", fix="Fetch the model again.")
+    return value
+
+
+def _read_list(path: Path) -> list[dict[str, Any]] | None:
+    value = _read(path)
+    if value is not None and not (isinstance(value, list) and all(isinstance(item, dict) for item in value)):
+        raise ModelError(f"{path} holds no list of modules", fix="Fetch the model again.")
+    return value
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ModelError(f"{path} cannot be read ({error})", fix="Fetch the model again.") from None

@@ -1,0 +1,120 @@
+"""Loading a frozen base: quietly, without dropout, and with an error of ours for everything that can be wrong."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from tokenizers.normalizers import Lowercase, Sequence
+from torch import nn
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
+from transformers.utils import logging as transformers_logging
+
+from acclimate.errors import ModelError
+
+LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError, SafetensorError)
+"""What transformers raises for a damaged folder, an unknown architecture or a missing package: anything."""
+
+
+def load_base(folder: Path, dtype: torch.dtype, device: torch.device, attention: str | None) -> nn.Module:
+    """The transformer of a folder: frozen, every dropout probability 0, in evaluation mode.
+
+    Dropout is switched off by its probability, not by `eval()`, because transformers' gradient checkpointing only
+    works in training mode. BERT's pooler is not built: no vector depends on it, and "all linear" would train it.
+
+    Args:
+        folder: where config.json and the weights lie.
+        dtype: of the weights.
+        device: where they shall be.
+        attention: transformers' attention implementation; None leaves the choice to transformers.
+
+    Raises:
+        ModelError: damaged, incomplete, or of an unknown architecture.
+    """
+    with quiet_transformers(), model_errors(folder):
+        config = AutoConfig.from_pretrained(folder)
+        zero_dropout(config)
+        arguments: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True}
+        if "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters:
+            arguments["add_pooling_layer"] = False
+        if attention is not None:
+            arguments["attn_implementation"] = attention
+        model, info = AutoModel.from_pretrained(folder, use_safetensors=True, **arguments)
+    return freeze(model, info, folder, device)
+
+
+def freeze(model: Any, info: dict[str, Any], folder: Path, device: torch.device) -> nn.Module:
+    """A loaded model made ready: complete, frozen, without dropout, on its device.
+
+    Raises:
+        ModelError: weights are missing in the file (transformers would fill them with random numbers).
+    """
+    missing = sorted(info["missing_keys"]) + sorted(str(key) for key in info["mismatched_keys"])
+    if missing:
+        raise ModelError(
+            f"{folder}: {len(missing)} weights are missing or of another shape, the first is {missing[0]}",
+            fix="Fetch the model again, or check that it is the model that its config.json names.",
+        )
+    for module in model.modules():
+        zero_dropout(module)
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+    frozen: nn.Module = model.requires_grad_(False).eval().to(device)
+    return frozen
+
+
+def load_tokenizer(folder: Path, *, lowercase: bool = False) -> Any:
+    """The fast tokenizer of a folder.
+
+    Args:
+        folder: where its files lie.
+        lowercase: lower-case texts first (sentence-transformers' `do_lower_case`).
+
+    Raises:
+        ModelError: none there, damaged, or without a fast implementation.
+    """
+    with quiet_transformers(), model_errors(folder):
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    if not getattr(tokenizer, "is_fast", False):
+        raise ModelError(f"{folder}: its tokenizer has no fast implementation", fix="Save a tokenizer.json with it.")
+    backend = tokenizer.backend_tokenizer
+    if lowercase:
+        backend.normalizer = Sequence([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
+    return tokenizer
+
+
+def zero_dropout(settings: Any) -> None:
+    """Set every dropout probability of a config or a module to 0."""
+    for name, value in list(vars(settings).items()):
+        if "dropout" in name and isinstance(value, float):
+            setattr(settings, name, 0.0)
+
+
+@contextlib.contextmanager
+def model_errors(folder: Path) -> Iterator[None]:
+    """Turn whatever transformers raises while loading from `folder` into a ModelError."""
+    try:
+        yield
+    except LOADING_ERRORS as error:
+        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+        raise ModelError(f"{folder} cannot be loaded ({reason})", fix="Check that the folder is complete.") from error
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """No progress bars and no load report while loading; missing weights are our own error."""
+    verbosity = transformers_logging.get_verbosity()
+    bars = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        if bars:
+            transformers_logging.enable_progress_bar()

@@ -1,0 +1,158 @@
+"""Texts -> token ids, once. Flat arrays instead of lists: 4 bytes a token, memory-mapped where there are many.
+
+N texts, T tokens in all.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.errors import DataError, ModelError
+from acclimate.files import hash_text, storage_errors
+
+BLOCK_TEXTS = 4096
+"""Texts handed to the tokenizer at once: enough for its threads, few enough that its objects stay small."""
+CACHE_MIN_TEXTS = 20_000
+"""Fewer texts are tokenised faster than they are looked up."""
+_IDS, _OFFSETS = "ids.int32", "offsets.npy"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Token ids of N texts, special tokens included.
+
+    Attributes:
+        flat: int32 [T], the texts' ids one after the other (an array, or a memory map).
+        offsets: int64 [N + 1], where each text begins and, last, T.
+    """
+
+    flat: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens per text, int64 [N]."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> NDArray[np.int32]:
+        """The ids of one text."""
+        return self.flat[self.offsets[index] : self.offsets[index + 1]]
+
+    def pack(self, indices: NDArray[np.int64]) -> tuple[NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+        """Some texts one after the other, in the order of `indices`.
+
+        Returns:
+            ids int32 [T'], the position of each token within its text int64 [T'], the lengths int64 [len(indices)].
+        """
+        starts, lengths = self.offsets[indices], self.offsets[indices + 1] - self.offsets[indices]
+        ends = np.cumsum(lengths)
+        positions = np.arange(ends[-1] if len(ends) else 0) - np.repeat(ends - lengths, lengths)
+        return self.flat[np.repeat(starts, lengths) + positions], positions, lengths
+
+
+def tokenise(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> Tokens:
+    """Token ids of texts, each cut to `max_tokens` with its special tokens: the text is cut, then the end token put.
+
+    Args:
+        tokenizer: a fast tokenizer of transformers.
+        texts: texts with their prompts.
+        max_tokens: at most so many tokens per text, special tokens included.
+
+    Raises:
+        DataError: a text that is not valid Unicode (a lone surrogate).
+        ModelError: the tokenizer makes no token at all of a text.
+    """
+    blocks = list(_blocks(tokenizer, texts, max_tokens))
+    flat = np.concatenate([ids for ids, _ in blocks]) if blocks else np.empty(0, np.int32)
+    return Tokens(flat, _offsets([lengths for _, lengths in blocks]))
+
+
+class TokenCache:
+    """Tokens of large inputs on disk, memory-mapped; tokenised once for the same tokenizer, limit and texts."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def tokenise(self, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> Tokens:
+        """As the function `tokenise`, but ids beyond `CACHE_MIN_TEXTS` texts are kept in a file, not in memory."""
+        if len(texts) < CACHE_MIN_TEXTS:
+            return tokenise(tokenizer, texts, max_tokens)
+        key = hash_text(tokenizer_fingerprint(tokenizer), str(max_tokens), *texts)[:32]
+        entry = self.folder / key
+        if not entry.exists():
+            self._write(entry, tokenizer, texts, max_tokens)
+        offsets = np.load(entry / _OFFSETS)
+        return Tokens(np.memmap(entry / _IDS, np.int32, mode="r", shape=(int(offsets[-1]),)), offsets)
+
+    def _write(self, entry: Path, tokenizer: Any, texts: Sequence[str], max_tokens: int) -> None:
+        partial = entry.with_name(f"{entry.name}.{os.getpid()}.partial")
+        with storage_errors(entry):
+            partial.mkdir(parents=True)
+            try:
+                with (partial / _IDS).open("wb") as stream:
+                    lengths = []
+                    for ids, block_lengths in _blocks(tokenizer, texts, max_tokens):
+                        ids.tofile(stream)
+                        lengths.append(block_lengths)
+                np.save(partial / _OFFSETS, _offsets(lengths))
+                with contextlib.suppress(FileExistsError):  # another process was faster: the same content
+                    partial.rename(entry)
+            finally:
+                shutil.rmtree(partial, ignore_errors=True)
+
+
+def tokenizer_fingerprint(tokenizer: Any) -> str:
+    """sha256 over everything that decides how a text is tokenised, except the limit."""
+    backend = json.loads(tokenizer.backend_tokenizer.to_str())
+    return hash_text(json.dumps({**backend, "truncation": None, "padding": None}, sort_keys=True))
+
+
+def _blocks(
+    tokenizer: Any, texts: Sequence[str], max_tokens: int
+) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
+    """(ids, lengths) of `BLOCK_TEXTS` texts after the other."""
+    backend = tokenizer.backend_tokenizer
+    backend.no_padding()
+    backend.enable_truncation(max_tokens)
+    for start in range(0, len(texts), BLOCK_TEXTS):
+        block = list(texts[start : start + BLOCK_TEXTS])
+        try:
+            rows = [encoding.ids for encoding in backend.encode_batch_fast(block)]
+        except (TypeError, UnicodeEncodeError):
+            raise _bad_text(block, start) from None
+        lengths = np.fromiter(map(len, rows), np.int64, len(rows))
+        if not lengths.all():
+            raise ModelError(
+                f"The tokenizer makes no token of text {start + int(np.argmin(lengths)) + 1}",
+                fix="Drop empty texts, or use a tokenizer that adds special tokens.",
+            )
+        yield np.fromiter(chain.from_iterable(rows), np.int32, int(lengths.sum())), lengths
+
+
+def _bad_text(block: list[str], start: int) -> DataError:
+    for row, text in enumerate(block, start + 1):
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            return DataError(f"Text {row} is not valid Unicode (a lone surrogate at character {error.start + 1})")
+        except AttributeError:
+            return DataError(f"Text {row} is a {type(text).__name__}, not a string")
+    return DataError(f"The tokenizer cannot read a text among {start + 1} to {start + len(block)}")
+
+
+def _offsets(lengths: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    return np.concatenate([np.zeros(1, np.int64), *lengths]).cumsum()
