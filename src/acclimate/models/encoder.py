@@ -12,7 +12,6 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -23,7 +22,7 @@ from torch import Tensor, nn
 from acclimate.configs import DEFAULT_MODEL, RunConfig
 from acclimate.core.batching import chunks_by_tokens
 from acclimate.core.pooling import pool_packed, truncate_dim, unit
-from acclimate.errors import ModelError, UsageError
+from acclimate.errors import UsageError
 from acclimate.files import hash_config, hash_text
 from acclimate.models.attention import PACKED_ATTENTION, PACKED_MODEL_TYPES
 from acclimate.models.devices import choose_device, choose_dtype
@@ -235,7 +234,7 @@ class Encoder:
         mask = np.zeros_like(padded)
         padded[rows, positions], mask[rows, positions] = ids, 1
         mask_NL = torch.from_numpy(mask).to(self.device)
-        inputs = {"input_ids": torch.from_numpy(padded).to(self.device), "attention_mask": mask_NL}
+        inputs: dict[str, Any] = {"input_ids": torch.from_numpy(padded).to(self.device), "attention_mask": mask_NL}
         if self.source.architecture == "causal":
             inputs["use_cache"] = False
         hidden: Tensor = self.model(**inputs).last_hidden_state[mask_NL.bool()]
@@ -245,12 +244,13 @@ class Encoder:
     def _first_position(self) -> int:
         if self.source.model_type not in OFFSET_POSITIONS:
             return 0
-        return int(self.model.config.pad_token_id) + 1
+        config: Any = self.model.config
+        return int(config.pad_token_id) + 1
 
     def with_adapter(self, adapter: Adapter) -> Encoder:
         """Another Encoder with this adapter, over the same base weights; this one stays as it is.
 
-        The adapter's prompts, pooling, dim and limit hold: it was trained with them.
+        The prompts, pooling, dim and limit that the adapter was trained with hold, where it names them.
 
         Raises:
             ModelError: the adapter belongs to another base.
@@ -261,8 +261,10 @@ class Encoder:
         adapted = self.fork()
         lora.attach_weights(adapted.model, adapter.modules)
         adapted.adapter = adapter
-        adapted.prompts, adapted.pooling = adapter.prompts, adapter.pooling
-        adapted.dim, adapted.max_tokens = adapter.dim, adapter.max_tokens
+        adapted.prompts = adapter.prompts or self.prompts
+        adapted.pooling = adapter.pooling or self.pooling
+        adapted.dim = adapter.dim or self.dim
+        adapted.max_tokens = adapter.max_tokens or self.max_tokens
         return adapted
 
     def fork(self) -> Encoder:
@@ -290,7 +292,10 @@ class Encoder:
         return hash_config({**self._base_identity(), "prompts": self.prompts.to_json(), **adapter})
 
     def role_fingerprint(self, role: Role, task: str | None = None) -> str:
-        """sha256 over what decides the vectors of one role and task: documents of a query-side adapter keep the base's."""
+        """sha256 over what decides the vectors of one role and task.
+
+        Documents beside a query-side adapter have the base's, so that their vectors are found again.
+        """
         identity = {**self._base_identity(), "prompt": self.prompts.prompt(role, task)}
         if self.adapter is not None and (self.adapter.sides == "both" or role == "query"):
             identity["adapter"] = _hash_adapter(self.adapter)
@@ -317,7 +322,7 @@ def can_pack(source: ModelSource) -> bool:
 
 
 def _hash_adapter(adapter: Adapter) -> str:
-    parts = [adapter.sides]
+    parts: list[str] = [adapter.sides]
     for name, pair in sorted(adapter.modules.items()):
         parts += [name, *(matrix.detach().float().cpu().numpy().tobytes().hex() for matrix in pair)]
     return hash_text(*parts)
