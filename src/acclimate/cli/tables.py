@@ -77,8 +77,6 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
 def show_dataset(report: Mapping[str, Any], folder: Path) -> None:
     """What `prepare` made of the data."""
     _show_counts(report, "dataset")
-    for warning in report.get("warnings", []):
-        _console().print(Text(f"warning: {warning}", style="yellow"))
     _console().print(f"dataset: {folder}", soft_wrap=True)
 
 

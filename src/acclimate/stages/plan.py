@@ -1,0 +1,94 @@
+"""`adapt --dry-run`: how much there is to do, before anything is written."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from acclimate.configs import RunConfig
+from acclimate.data.build import build_dataset
+from acclimate.data.dataset import Dataset
+from acclimate.models.encoder import Encoder
+
+SAMPLE_TEXTS = 256
+SAMPLE_LENGTHS = 1000
+TRAINING_COST = 3.2
+"""Seconds of training per second of encoding the same tokens: forward, backward, and the adapter's own products."""
+GIB = 2**30
+
+
+def plan(source: str, config: RunConfig) -> dict[str, Any]:
+    """Read the data and the model, time a sample, and say what `adapt` would do.
+
+    Args:
+        source: what `adapt` would be given.
+        config: every setting of every stage.
+
+    Returns:
+        pairs, texts, tokens, steps, and estimates of minutes and memory (in GiB); nothing is written.
+    """
+    dataset, rejected = build_dataset(source, config)
+    encoder = Encoder.from_config(config)
+    rate = _tokens_per_second(encoder, dataset)
+    corpus_tokens, training_tokens = _corpus_tokens(encoder, dataset), _training_tokens(encoder, dataset, config)
+    test_tokens = _tokens(encoder, [text for pair in dataset.pairs.get("test", []) for text in _both(pair)])
+    passes = 2 if dataset.kind == "pairs" else 2 + (config.train.sides == "both")
+    steps = math.ceil(config.train.epochs * math.ceil(len(dataset.examples) / config.train.batch_size))
+    minutes = {
+        "train": training_tokens * TRAINING_COST / rate / 60,
+        "mine_and_evaluate": (corpus_tokens + test_tokens) * passes / rate / 60,
+    }
+    parameters = sum(parameter.numel() * parameter.element_size() for parameter in encoder.model.parameters())
+    vectors = 4 * encoder.dim * (len(dataset.corpus) + len(dataset.queries))
+    memory = (parameters + vectors) / GIB + config.train.activation_memory_gb
+    return {
+        "kind": dataset.kind,
+        "training_examples": len(dataset.examples),
+        "documents": len(dataset.corpus),
+        "test_queries": len(dataset.qrels.get("test", {})) or len(dataset.pairs.get("test", [])),
+        "rejected_rows": len(rejected),
+        "corpus_tokens": corpus_tokens,
+        "training_tokens": training_tokens,
+        "steps": steps,
+        "encoding_tokens_per_s": round(rate),
+        "estimated_minutes": {name: round(value, 1) for name, value in minutes.items()}
+        | {"total": round(sum(minutes.values()), 1)},
+        "estimated_memory_gib": round(memory, 1),
+    }
+
+
+def _both(pair: Any) -> tuple[str, str]:
+    return pair.sentence1, pair.sentence2
+
+
+def _corpus_tokens(encoder: Encoder, dataset: Dataset) -> int:
+    return _tokens(encoder, list(dataset.corpus.values()))
+
+
+def _training_tokens(encoder: Encoder, dataset: Dataset, config: RunConfig) -> int:
+    """Tokens of all passes: anchors, positives, and as many negatives, of a document's mean length, as are drawn."""
+    anchors = _tokens(encoder, [example.anchor for example in dataset.examples])
+    positives = _tokens(encoder, [example.positive for example in dataset.examples])
+    negatives = config.train.negatives_per_example if dataset.kind == "retrieval" else 0
+    documents = 0 if config.train.sides == "query" else positives * (1 + negatives)
+    return round(config.train.epochs * (anchors + documents))
+
+
+def _tokens(encoder: Encoder, texts: list[str]) -> int:
+    """Tokens of the texts, reckoned from at most a thousand of them, evenly spaced."""
+    if not texts:
+        return 0
+    chosen = texts[:: max(1, len(texts) // SAMPLE_LENGTHS)]
+    return round(len(texts) * float(np.mean(encoder.tokenise(chosen, "document").lengths)))
+
+
+def _tokens_per_second(encoder: Encoder, dataset: Dataset) -> float:
+    pool = list(dataset.corpus.values()) or [pair.sentence1 for pair in dataset.pairs["train"]]
+    texts = pool[:: max(1, len(pool) // SAMPLE_TEXTS)][:SAMPLE_TEXTS]
+    encoder.encode(texts[:16])  # the first call pays for set-up
+    started = time.perf_counter()
+    encoder.encode(texts)
+    return float(encoder.tokenise(texts, "document").lengths.sum()) / (time.perf_counter() - started)
