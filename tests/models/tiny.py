@@ -27,7 +27,26 @@ from transformers import (
     XLMRobertaModel,
 )
 
-WORDS = ["list", "files", "in", "a", "folder", "show", "disk", "usage", "find", "large", "sort", "lines", "count", "words", "copy", "remove", "directory", "print", "the", "of", "to", "and", "is", "for", "with", "name", "all", "that", "not", "on", "by", "from", "as", "process", "memory", "user", "time", "run", "text", "data"]  # fmt: skip
+WORDS = (
+    *(
+        "list",
+        "files",
+        "in",
+        "a",
+        "folder",
+        "show",
+        "disk",
+        "usage",
+        "find",
+        "large",
+        "sort",
+        "lines",
+        "count",
+        "words",
+    ),
+    *("copy", "remove", "directory", "print", "the", "of", "to", "and", "is", "for", "with", "name", "all", "that"),
+    *("not", "on", "by", "from", "as", "process", "memory", "user", "time", "run", "text", "data"),
+)
 CHINESE = "水稻病虫害防治方法土壤肥料灌溉种植小麦玉米温度地球绕太阳公转"
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"

@@ -1,0 +1,117 @@
+"""encode: a file of texts -> a file of unit vectors."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save as safetensors_bytes
+
+from acclimate.configs import DEFAULT_MODEL, RunConfig
+from acclimate.errors import DataError, UsageError
+from acclimate.files import Line, iter_jsonl, open_input, storage_errors
+from acclimate.models.adapter import load_encoder
+from acclimate.models.encoder import Encoder
+from acclimate.types import Role
+
+FORMATS = (".npy", ".safetensors")
+TEXT_FIELDS = ("text", "sentence", "content")
+
+
+def encode(
+    source: Path, out: Path, config: RunConfig, role: Role = "document", adapter: Path | None = None
+) -> dict[str, Any]:
+    """Encode the texts of a file, one row each, in their order.
+
+    Args:
+        source: .jsonl with a field "text" (or "sentence", "content"), else plain text, one per line.
+        out: .npy (float32 [N, D]) or .safetensors (the tensor "vectors"); written whole or not at all.
+        config: model, prompts, dim, device, dtype.
+        role: whether the texts are queries or documents.
+        adapter: an adapter or run folder; its base is the one that it names, unless `config.model` is another one
+            than the default.
+
+    Returns:
+        {"texts", "dim", "seconds", "texts_per_s", "model", "out"}.
+
+    Raises:
+        DataError: a row without a text, named.
+        UsageError: an unknown format of `out`.
+    """
+    if out.suffix not in FORMATS:
+        raise UsageError(f"--out {out} ends with {out.suffix or 'nothing'}", possible=", ".join(FORMATS))
+    texts = read_texts(source)
+    encoder = _encoder(config, adapter)
+    started = time.perf_counter()
+    vectors = encoder.encode(texts, role, label="encode")
+    seconds = time.perf_counter() - started
+    _write(out, vectors)
+    return {
+        "texts": len(texts),
+        "dim": int(vectors.shape[1]),
+        "seconds": round(seconds, 3),
+        "texts_per_s": round(len(texts) / max(seconds, 1e-9), 1),
+        "model": encoder.source.id,
+        "out": str(out),
+    }
+
+
+def read_texts(source: Path) -> list[str]:
+    """The texts of a JSONL file, or the lines of a text file (an empty line is an empty text; so no row is lost).
+
+    Raises:
+        DataError: missing, empty, not UTF-8, or a row without a text.
+    """
+    if source.suffix == ".jsonl":
+        return [_text(source, line) for line in iter_jsonl(source)]
+    with open_input(source) as stream:
+        try:
+            return [raw.decode("utf-8").rstrip("\r\n") for raw in stream]
+        except UnicodeDecodeError as error:
+            raise DataError(f"{source} is not UTF-8 text ({error.reason})", fix="Save it as UTF-8.") from None
+
+
+def _text(source: Path, line: Line) -> str:
+    value = line.value or {}
+    texts = [value[field] for field in TEXT_FIELDS if isinstance(value.get(field), str)]
+    if not texts:
+        found = line.error or f"has the fields {', '.join(value) or 'none'}"
+        raise DataError(f"{source}, row {line.row}: {found}", possible="a field " + ", ".join(TEXT_FIELDS))
+    return str(texts[0])
+
+
+def _encoder(config: RunConfig, adapter: Path | None) -> Encoder:
+    if adapter is None:
+        return Encoder.from_config(config)
+    base = None if config.model == DEFAULT_MODEL else config.model
+    return load_encoder(
+        adapter,
+        base=base,
+        max_tokens=config.max_tokens,
+        dim=config.dim,
+        query_prompt=config.query_prompt,
+        document_prompt=config.document_prompt,
+        device=config.device,
+        dtype=config.dtype,
+    )
+
+
+def _write(out: Path, vectors: NDArray[np.float32]) -> None:
+    """Whole or not at all: to a neighbour, fsync, rename."""
+    partial = out.with_name(f".{out.name}.partial")
+    with storage_errors(out):
+        try:
+            with partial.open("wb") as stream:
+                if out.suffix == ".npy":
+                    np.save(stream, vectors)
+                else:
+                    stream.write(safetensors_bytes({"vectors": vectors}))
+                stream.flush()
+                os.fsync(stream.fileno())
+            partial.replace(out)
+        finally:
+            partial.unlink(missing_ok=True)
