@@ -143,7 +143,7 @@ def test_an_artifact_is_current_for_its_config_and_inputs_only(tmp_path: Path) -
     assert is_current(out, {"rate": 0.1, "targets": ["a", "b"]}, {"data": "hash"})
     assert not is_current(out, {"rate": 0.2, "targets": ["a", "b"]}, {"data": "hash"})
     assert not is_current(out, {"rate": 0.1, "targets": ["a", "b"]}, {"data": "other"})
-    (out / "config.json").write_text("{")
+    (out / "settings.json").write_text("{")
     assert not is_current(out, {"rate": 0.1, "targets": ["a", "b"]}, {"data": "hash"})
 
 

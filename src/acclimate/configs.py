@@ -296,7 +296,7 @@ def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig
 
 
 def effective(config: RunConfig, *sections: str) -> dict[str, Any]:
-    """What an artifact's `config.json` holds: the shared fields and the named sections, as plain JSON values."""
+    """What an artifact's `settings.json` holds: the shared fields and the named sections, as plain JSON values."""
     values = dataclasses.asdict(config)
     names = [item.name for item in dataclasses.fields(config)]
     nested = {name for name in names if isinstance(values[name], dict)}

@@ -16,7 +16,8 @@ from typing import Any
 
 from acclimate.errors import AcclimateError, DataError, StorageError
 
-CONFIG_FILE = "config.json"
+CONFIG_FILE = "settings.json"
+"""Not config.json: in a folder with a model that is transformers' name for the architecture."""
 REPORT_FILE = "report.json"
 INPUTS_FILE = "inputs.json"
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -206,7 +207,7 @@ def work_folder(out: Path) -> Path:
 def artifact(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[Path]:
     """Yield a fresh folder to write into; on success it becomes `out`, fsynced and renamed, else nothing changes.
 
-    Writes `config.json` and `inputs.json` beside what the caller writes. An older artifact at `out` stays untouched
+    Writes `settings.json` and `inputs.json` beside what the caller writes. An older artifact at `out` stays untouched
     until the new one is complete.
 
     Args:

@@ -35,7 +35,7 @@ from acclimate.progress import progress
 from acclimate.types import Pooling, Role
 
 if TYPE_CHECKING:
-    from acclimate.models.adapter import Adapter
+    from acclimate.models.adapter_files import Adapter
 
 CHUNK_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 65536}
 """Tokens computed at once without gradient. On a CPU a chunk should stay in its cache; a GPU wants to be filled."""

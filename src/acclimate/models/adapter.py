@@ -1,0 +1,102 @@
+"""Adapters and encoders together: an encoder from a run, an adapter saved with what readers of other tools need."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from acclimate.models import st_folder
+from acclimate.models.adapter_files import (
+    Adapter,
+    adapter_folder,
+    full_folder,
+    load_adapter,
+    read_facts,
+    write_adapter,
+)
+from acclimate.models.encoder import Encoder
+from acclimate.models.full_model import save_full, save_tokenizer, view_of
+from acclimate.models.hub_cache import share_packaged
+
+__all__ = ["Adapter", "adapter_folder", "load_adapter", "load_encoder", "save_adapter", "save_full"]
+
+
+def save_adapter(folder: Path, adapter: Adapter, encoder: Encoder) -> None:
+    """Write the adapter into an existing folder: PEFT's files, ours, the tokenizer, the view of sentence-transformers.
+
+    An adapter for both sides is described in sentence-transformers' own classes (it loads such folders by PEFT). One
+    for queries only needs a class of ours, which sentence-transformers loads with `trust_remote_code=True`.
+
+    Args:
+        folder: exists; an artifact in the making.
+        adapter: B with alpha / rank folded in.
+        encoder: the one that was trained: it says how texts become vectors.
+    """
+    write_adapter(folder, adapter)
+    save_tokenizer(folder, encoder.source)
+    view = view_of(encoder)
+    if adapter.sides == "query":
+        shared = ("adapted", st_folder.ADAPTER_TRANSFORMER)
+        st_folder.write_router(folder, view, {"query": shared, "document": shared})
+    else:
+        st_folder.write_pipeline(folder, view)
+        share_packaged(encoder.source)
+
+
+def load_encoder(
+    name: str | Path,
+    *,
+    base: str | None = None,
+    max_tokens: int | None = None,
+    dim: int | None = None,
+    query_prompt: str | None = None,
+    document_prompt: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+) -> Encoder:
+    """An encoder from a run, an adapter folder, or any model's name, with the adapter attached.
+
+    Args:
+        name: `RUN`, `RUN/adapter`, another adapter folder, or a model (folder or hub id).
+        base: the adapter's base, where its id does not lead to it (a folder that has moved).
+        max_tokens: overrides what the adapter or model says; so do `dim`, `query_prompt` and `document_prompt`.
+        dim: see there.
+        query_prompt: see there.
+        document_prompt: see there.
+        device: as for `Encoder.load`.
+        dtype: as for `Encoder.load`.
+
+    Raises:
+        ModelError: the base is not the one that the adapter was made for, or cannot be found.
+    """
+    folder = adapter_folder(name)
+    if folder is not None:
+        adapter = load_adapter(folder, base)
+        adapter = dataclasses.replace(
+            adapter,
+            prompts=adapter.prompts.with_defaults(query_prompt, document_prompt),
+            dim=dim or adapter.dim,
+            max_tokens=max_tokens or adapter.max_tokens,
+        )
+        encoder = Encoder.load(
+            base or adapter.base_id,
+            pooling=adapter.pooling,
+            max_tokens=adapter.max_tokens,
+            dim=adapter.dim,
+            device=device,
+            dtype=dtype,
+        )
+        return encoder.with_adapter(adapter)
+    full = full_folder(name)
+    if full is not None:
+        facts = read_facts(full)
+        dim, max_tokens, name = dim or facts["dim"], max_tokens or facts["max_tokens"], full
+    return Encoder.load(
+        str(name),
+        query_prompt=query_prompt,
+        document_prompt=document_prompt,
+        max_tokens=max_tokens,
+        dim=dim,
+        device=device,
+        dtype=dtype,
+    )

@@ -1,0 +1,171 @@
+"""An adapter: low-rank matrices, the base they were made for, and how its texts become vectors; on disk and in memory.
+
+Shapes: r rank, d_in and d_out features. On disk: PEFT's format (`adapter_config.json`, `adapter_model.safetensors`,
+explicit module paths as targets) and `acclimate.json` for what PEFT has no place for. In memory B has alpha / rank
+folded in; on disk it has not, as PEFT expects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from acclimate.errors import ModelError
+from acclimate.files import read_json, storage_errors, write_json
+from acclimate.models import peft_format
+from acclimate.models.prompts import Prompts
+from acclimate.models.sources import ModelSource, resolve_model
+from acclimate.types import Pooling, Sides
+
+ADAPTER_FILE = "acclimate.json"
+RUN_ADAPTER = "adapter"
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """What training made, and what it needs to be used."""
+
+    base_id: str
+    """Canonical id of the base model; never a path of the cache it was found in."""
+    base_sha256: str
+    """Hash of the base's weights."""
+    rank: int
+    alpha: float
+    modules: Mapping[str, tuple[Tensor, Tensor]]
+    """Module path -> (A [r, d_in], B [d_out, r]), alpha / rank folded into B."""
+    prompts: Prompts
+    pooling: Pooling
+    normalise: bool
+    """Whether the base's own files normalise its vectors (Encoder always does)."""
+    dim: int
+    """Leading dimensions kept, then renormalised (Matryoshka)."""
+    max_tokens: int
+    sides: Sides = "both"
+    """query: documents are encoded by the base alone."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    def check_base(self, source: ModelSource) -> None:
+        """Raise a `ModelError` unless `source` holds the weights that the adapter was made for."""
+        if self.base_sha256 != source.sha256:
+            raise ModelError(
+                f"the adapter was made for base {self.base_id} (sha256 {self.base_sha256[:12]}), "
+                f"found {source.id} (sha256 {source.sha256[:12]})",
+                fix="Name a folder or id that holds the original weights as the base.",
+            )
+
+
+def load_adapter(folder: Path, base: str | None = None) -> Adapter:
+    """Read an adapter folder, ours or any that PEFT wrote.
+
+    Args:
+        folder: holds `adapter_config.json`. Without our `acclimate.json`, pooling, prompts and limits are the base
+            model's own, and the base that is found is taken for the right one.
+        base: for such a folder, where to find the base if its id does not lead to it.
+
+    Raises:
+        ModelError: no adapter there, or one that low-rank updates of linear layers cannot express, named by the field.
+        StorageError: a file is missing or damaged.
+    """
+    weights = peft_format.read(folder)
+    where = folder / ADAPTER_FILE
+    facts = read_facts(folder) if where.exists() else _facts_of_base(folder, base or weights.base_id)
+    return Adapter(
+        base_id=facts["base"]["id"],
+        base_sha256=facts["base"]["sha256"],
+        rank=weights.rank,
+        alpha=weights.alpha,
+        modules=weights.modules,
+        prompts=Prompts.from_json(facts["prompts"]),
+        pooling=facts["pooling"],
+        normalise=facts["normalise"],
+        dim=facts["dim"],
+        max_tokens=facts["max_tokens"],
+        sides=facts["sides"],
+        metrics=facts["metrics"],
+    )
+
+
+def write_adapter(folder: Path, adapter: Adapter) -> None:
+    """PEFT's two files and `acclimate.json`, into an existing folder."""
+    scale = adapter.alpha / adapter.rank
+    with storage_errors(folder):
+        tensors = {}
+        for name, (A_rI, B_Or) in adapter.modules.items():
+            tensors[peft_format.key(name, "A")] = A_rI.detach().to("cpu", torch.float32).contiguous()
+            tensors[peft_format.key(name, "B")] = (B_Or.detach().to("cpu", torch.float32) / scale).contiguous()
+        save_file(tensors, folder / peft_format.WEIGHTS_FILE, metadata={"format": "pt"})
+    ranks = {name: A.shape[0] for name, (A, _) in adapter.modules.items()}
+    config = peft_format.config_of(adapter.base_id, ranks, adapter.rank, adapter.alpha)
+    write_json(folder / peft_format.CONFIG_FILE, config)
+    write_json(
+        folder / ADAPTER_FILE,
+        {
+            "base": {"id": adapter.base_id, "sha256": adapter.base_sha256},
+            "prompts": adapter.prompts.to_json(),
+            "pooling": adapter.pooling,
+            "normalise": adapter.normalise,
+            "dim": adapter.dim,
+            "max_tokens": adapter.max_tokens,
+            "sides": adapter.sides,
+            "metrics": dict(adapter.metrics),
+        },
+    )
+
+
+def read_facts(folder: Path) -> dict[str, Any]:
+    """`acclimate.json`, checked.
+
+    Raises:
+        StorageError: missing or damaged.
+        ModelError: a field is missing or has a value that cannot be.
+    """
+    where = folder / ADAPTER_FILE
+    facts = read_json(where)
+    base = facts.get("base")
+    if not isinstance(base, dict) or not all(isinstance(base.get(name), str) for name in ("id", "sha256")):
+        raise ModelError(f"{where}: base is {base!r}", possible='{"id": ..., "sha256": ...}')
+    for name, possible in (("pooling", ("mean", "cls", "last")), ("sides", ("both", "query"))):
+        if facts.get(name) not in possible:
+            raise ModelError(f"{where}: {name} is {facts.get(name)!r}", possible=", ".join(possible))
+    for name in ("dim", "max_tokens"):
+        if type(facts.get(name)) is not int or facts[name] < 1:
+            raise ModelError(f"{where}: {name} is {facts.get(name)!r}", possible="a whole number above 0")
+    return {"normalise": True, "metrics": {}, "prompts": {}, **facts}
+
+
+def adapter_folder(name: str | Path) -> Path | None:
+    """The folder that holds the adapter, where `name` is a run with one or an adapter folder itself; else None."""
+    for folder in (Path(name) / RUN_ADAPTER, Path(name)):
+        if (folder / peft_format.CONFIG_FILE).is_file():
+            return folder
+    return None
+
+
+def full_folder(name: str | Path) -> Path | None:
+    """The folder of a fully trained model, where `name` is a run with one or such a folder itself; else None."""
+    for folder in (Path(name) / RUN_ADAPTER, Path(name)):
+        if (folder / ADAPTER_FILE).is_file() and not (folder / peft_format.CONFIG_FILE).is_file():
+            return folder
+    return None
+
+
+def _facts_of_base(folder: Path, base: str) -> dict[str, Any]:
+    if not base:
+        raise ModelError(f"{folder} does not name its base model", fix="Give the base model's id or folder.")
+    source = resolve_model(base)
+    return {
+        "base": {"id": source.id, "sha256": source.sha256},
+        "prompts": source.prompts.to_json(),
+        "pooling": source.pooling,
+        "normalise": source.normalise,
+        "dim": source.dim,
+        "max_tokens": source.max_tokens,
+        "sides": "both",
+        "metrics": {},
+    }

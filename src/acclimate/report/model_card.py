@@ -1,0 +1,73 @@
+"""The model card of a merged model: what it is, on what evidence, and how to use it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+_METRICS = ("ndcg@10", "recall@5", "mrr@10", "map", "recall@100", "spearman", "pearson", "roc_auc")
+
+
+def render(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    """The card in Markdown, with the hub's front matter.
+
+    Args:
+        facts: base id and sha256, kind, sides, dim.
+        summary: the run's report; empty where there is none.
+    """
+    base, asymmetric = facts["base"], facts["sides"] == "query"
+    how = "all of its weights were trained" if facts["kind"] == "full" else "a LoRA adapter was merged into its weights"
+    parts = [
+        _front_matter(str(base["id"])),
+        "# A domain-adapted embedding model\n",
+        f"Made with Acclimate from `{base['id']}` (weights sha256 `{base['sha256']}`): {how}"
+        + (", on the query side only: document vectors are the base model's own" if asymmetric else "")
+        + f". Vectors have {facts['dim']} dimensions and unit length.\n",
+        _evidence(summary),
+        _usage(),
+        "## Licence\n\nThis model contains the base model's weights: the base model's licence applies to it, and the "
+        "training data may set conditions of its own. Acclimate's licence (Apache-2.0) covers the tool only.\n",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _front_matter(base_id: str) -> str:
+    lines = ["---", "library_name: sentence-transformers", "pipeline_tag: sentence-similarity"]
+    # A folder's own name is no id on the hub, and the hub refuses a card that names an unknown base.
+    lines += [f"base_model: {base_id}"] if "/" in base_id else []
+    return "\n".join([*lines, "tags:", "- sentence-transformers", "- feature-extraction", "- acclimate", "---\n"])
+
+
+def _evidence(summary: Mapping[str, Any]) -> str:
+    test = summary.get("test")
+    if not test:
+        return ""
+    base, adapted, delta = test["base"], test["adapted"], test.get("delta", {})
+    rows = [
+        f"| {name} | {base[name]:.4f} | {adapted[name]:.4f} | {_difference(delta, name)} |"
+        for name in _METRICS
+        if name in base and name in adapted
+    ]
+    counts = {name: value for name, value in summary.get("dataset", {}).get("counts", {}).items() if value}
+    data = "Data: " + ", ".join(f"{value} {name}" for name, value in counts.items()) + ".\n" if counts else ""
+    verdict = f"Verdict: {summary['verdict']}.\n" if "verdict" in summary else ""
+    table = "| metric | base | adapted | difference |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
+    return "\n".join(part for part in ("## Evidence, on held-out test data\n", table, verdict, data) if part)
+
+
+def _difference(delta: Mapping[str, Any], name: str) -> str:
+    if name not in delta:
+        return ""
+    value = delta[name]
+    return f"{value['value']:+.4f} [{value['low']:+.4f}, {value['high']:+.4f}], p = {value['p']:.4f}"
+
+
+def _usage() -> str:
+    return (
+        "## Use\n\n```python\nfrom sentence_transformers import SentenceTransformer\n\n"
+        'model = SentenceTransformer("THIS_FOLDER")\n'
+        'queries = model.encode_query(["a question"])\n'
+        'documents = model.encode_document(["a text that answers it", "another"])\n'
+        "print(model.similarity(queries, documents))\n```\n\n"
+        "The prompts it was trained with are stored in the model; `encode_query` and `encode_document` apply them.\n"
+    )
