@@ -1,0 +1,84 @@
+"""The examples' data are what they say, and go through `prepare`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from acclimate.configs import RunConfig, load_config
+from acclimate.data.build import build_dataset
+from acclimate.files import iter_jsonl
+
+EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+PAIRS = EXAMPLES / "agriculture" / "pairs.jsonl"
+
+
+def bigrams(text: str) -> set[str]:
+    return {text[start : start + 2] for start in range(len(text) - 1)}
+
+
+def similar(texts: list[str], bound: float) -> list[tuple[str, str]]:
+    """Pairs of texts that share more than `bound` of their bigrams (Jaccard)."""
+    grams = [bigrams(text) for text in texts]
+    return [
+        (texts[left], texts[right])
+        for right in range(len(texts))
+        for left in range(right)
+        if len(grams[left] & grams[right]) > bound * len(grams[left] | grams[right])
+    ]
+
+
+def test_the_agriculture_pairs_are_many_balanced_and_different() -> None:
+    rows = [line.value or {} for line in iter_jsonl(PAIRS)]
+    assert len(rows) >= 220
+    assert all(set(row) == {"query", "response", "topic"} for row in rows)
+    assert all(30 <= len(row["response"]) <= 120 for row in rows)
+    topics = Counter(row["topic"] for row in rows)
+    assert len(topics) >= 10
+    assert max(topics.values()) <= 1.5 * min(topics.values())
+    assert similar([row["query"] for row in rows], 0.5) == []
+    assert similar([row["response"] for row in rows], 0.3) == []
+
+
+def test_the_agriculture_settings_leave_a_hundred_test_queries() -> None:
+    dataset, rejected = build_dataset(str(PAIRS), load_config(EXAMPLES / "agriculture" / "run.toml"))
+    assert rejected == []
+    assert len(dataset.qrels["test"]) >= 100
+    assert len(dataset.qrels["dev"]) >= 15
+    assert len(dataset.examples) >= 150
+    assert len(dataset.corpus) == 300
+
+
+def test_docstrings_become_pairs_without_names(tmp_path: Path) -> None:
+    """The demo's data, small: always the same, cut as stated, through `prepare` with the demo's settings."""
+    outs = [tmp_path / "one.jsonl", tmp_path / "two.jsonl"]
+    for out in outs:
+        command = [sys.executable, str(EXAMPLES / "docstrings.py"), "--limit", "240", "--out", str(out)]
+        subprocess.run(command, check=True, capture_output=True)
+    assert outs[0].read_bytes() == outs[1].read_bytes()
+    rows = [json.loads(line) for line in outs[0].read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 240
+    assert all(4 <= len(row["query"].split()) <= 30 and 8 <= len(row["response"].split()) <= 40 for row in rows)
+    config = load_config(EXAMPLES / "docstrings.toml")
+    dataset, _ = build_dataset(str(outs[0]), replace(config, seed=1))
+    assert len(dataset.qrels["test"]) >= 100
+    assert config != RunConfig()
+
+
+def test_a_docstring_loses_the_names_of_its_object(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+    from docstrings import split_docstring  # type: ignore[import-not-found]
+
+    text = "Remove the whitespace at both ends.\n\nstrip() of Text keeps what is inside; see also rstrip and lstrip."
+    pair = split_docstring(text, ("Text", "strip"))
+    assert pair is not None
+    assert pair.query == "Remove the whitespace at both ends."
+    assert pair.response == "() of keeps what is inside; see also rstrip and lstrip."
+    assert split_docstring("Too short.\n\n" + "word " * 20, ("f",)) is None
+    assert split_docstring("Long enough to be a query.\n\nToo little here.", ("f",)) is None
