@@ -1,0 +1,186 @@
+"""The report's tables, as data: the template only lays them out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from acclimate.report.words import (
+    ABSENT,
+    METRIC_NAMES,
+    SIMILARITY_METRICS,
+    Tone,
+    count,
+    duration,
+    interval,
+    is_number,
+    metric_name,
+    p_value,
+    percent,
+    plain,
+    primary_metric,
+    score,
+    signed,
+    tone_of,
+)
+
+SHORT_LIST = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cell:
+    """A value, a smaller line under it, and whether it is good or bad news."""
+
+    text: str
+    note: str = ""
+    tone: Tone = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row's heading, its cells, and a smaller line under the heading."""
+
+    head: str
+    cells: tuple[Cell, ...]
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A table of the page. `numeric` aligns the cells at the right, digit under digit."""
+
+    caption: str
+    columns: tuple[str, ...]
+    """Headings of all columns, that of the row headings first; empty for a plain list of values."""
+    rows: tuple[Row, ...]
+    numeric: bool = True
+
+
+def headline(test: Mapping[str, Any], confidence: float | None) -> Table | None:
+    """base | adapted | difference with interval and p | BM25, one row per metric."""
+    return _comparison(test, [name for name in _ordered(test) if name not in SIMILARITY_METRICS], confidence, "Scores")
+
+
+def similarity(test: Mapping[str, Any]) -> Table | None:
+    """Mean cosines of positives and negatives, and the margin between them."""
+    return _comparison(test, [name for name in SIMILARITY_METRICS if name in test.get("base", {})], None, "Cosines")
+
+
+def guard(checks: list[dict[str, Any]]) -> Table | None:
+    """Data outside the domain: base against adapted, and whether the loss is beyond the bound."""
+    rows = []
+    for check in checks:
+        key = primary_metric(check) or next(iter(check.get("base", {})), None)
+        if key is None:
+            continue
+        delta = check.get("delta", {}).get(key, {})
+        delta = delta if isinstance(delta, Mapping) else {"value": delta}
+        lost = check.get("relative_loss")
+        change_in_percent = f"{percent(-lost)} of base".replace("-", "−") if is_number(lost) else ""
+        state = (
+            Cell("beyond the bound", change_in_percent, "bad")
+            if check.get("warn")
+            else Cell("within the bound", change_in_percent, "good")
+        )
+        before, after = Cell(score(check["base"].get(key))), Cell(score(check.get("adapted", {}).get(key)))
+        change = Cell(signed(delta.get("value")), _doubt(delta), tone_of(delta))
+        rows.append(Row(str(check.get("name", "")), (before, after, change, state), metric_name(key)))
+    columns = ("Data", "Base", "Adapted", "Difference", "Verdict")
+    return Table("Guard data", columns, tuple(rows)) if rows else None
+
+
+def values(caption: str, mapping: Mapping[str, Any]) -> list[Table]:
+    """Any JSON object of counts: its plain values as one list, each object in it as a table of its own.
+
+    An object of objects becomes a table with the inner keys as columns.
+    """
+    flat = {key: value for key, value in mapping.items() if _is_plain(value)}
+    tables = [_list(caption, flat)] if flat else []
+    nested = {key: value for key, value in mapping.items() if isinstance(value, Mapping) and value}
+    if nested and not flat and all(_is_flat(value) for value in nested.values()):
+        return [_matrix(caption, nested)]
+    for key, value in nested.items():
+        tables += values(plain(key).capitalize(), value)
+    return tables
+
+
+def reasons(rejected: Mapping[str, int]) -> Table | None:
+    """Why rows of the input are not used, and how many."""
+    rows = tuple(Row(reason, (Cell(count(number)),)) for reason, number in rejected.items())
+    return Table("Rows not used, by reason", ("Reason", "Rows"), rows) if rows else None
+
+
+def timings(seconds: Mapping[str, Any]) -> Table | None:
+    """Where the time went."""
+    rows = tuple(
+        Row("in all" if name == "total_s" else plain(name.removesuffix("_s")), (Cell(duration(value)),))
+        for name, value in seconds.items()
+        if is_number(value)
+    )
+    return Table("Time", (), rows) if rows else None
+
+
+def inputs(artifacts: Mapping[str, Mapping[str, str]]) -> Table | None:
+    """What each artifact was made from, with its sha256."""
+    rows = tuple(
+        Row(artifact, (Cell(name), Cell(value)))
+        for artifact, sources in artifacts.items()
+        for name, value in sources.items()
+    )
+    return (
+        Table("What each artifact was made from", ("Artifact", "Input", "Hash"), rows, numeric=False) if rows else None
+    )
+
+
+def _ordered(test: Mapping[str, Any]) -> list[str]:
+    """The metrics that are there: the known ones in their order, then the rest."""
+    base = test.get("base", {})
+    return [*(name for name in METRIC_NAMES if name in base), *(name for name in base if name not in METRIC_NAMES)]
+
+
+def _comparison(test: Mapping[str, Any], names: list[str], confidence: float | None, caption: str) -> Table | None:
+    if not names:
+        return None
+    lexical = test.get("bm25") or {}
+    deltas = {name: test.get("delta", {}).get(name, {}) for name in names}
+    with_bm25 = any(name in lexical for name in names)
+    level = f" ({percent(confidence)} interval)" if confidence and any(map(interval, deltas.values())) else ""
+    columns = ("Metric", "Base", "Adapted", f"Difference{level}", *(("BM25",) * with_bm25))
+    rows = []
+    for name in names:
+        before, after, delta = test["base"].get(name), test.get("adapted", {}).get(name), deltas[name]
+        change = delta.get("value", after - before if is_number(after) and is_number(before) else None)
+        cells = [Cell(score(before)), Cell(score(after)), Cell(signed(change), _doubt(delta), tone_of(delta))]
+        cells += [Cell(score(lexical.get(name)))] * with_bm25
+        rows.append(Row(metric_name(name), tuple(cells)))
+    return Table(caption, columns, tuple(rows))
+
+
+def _doubt(delta: Mapping[str, Any]) -> str:
+    """The interval and p of a difference."""
+    return ", ".join(part for part in (interval(delta), p_value(delta.get("p"))) if part)
+
+
+def _list(caption: str, flat: Mapping[str, Any]) -> Table:
+    return Table(caption, (), tuple(Row(plain(key), (Cell(count(value)),)) for key, value in flat.items()))
+
+
+def _matrix(caption: str, nested: Mapping[str, Mapping[str, Any]]) -> Table:
+    columns = list(dict.fromkeys(key for value in nested.values() for key in value))
+    rows = tuple(
+        Row(plain(key), tuple(Cell(count(value[name]) if name in value else ABSENT) for name in columns))
+        for key, value in nested.items()
+    )
+    return Table(caption, ("", *map(plain, columns)), rows)
+
+
+def _is_flat(value: Mapping[str, Any]) -> bool:
+    return all(_is_plain(item) for item in value.values())
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value fits a cell: no object, and no list of more than a few things."""
+    if isinstance(value, list):
+        return len(value) <= SHORT_LIST and not any(isinstance(item, Mapping | list) for item in value)
+    return not isinstance(value, Mapping)

@@ -1,0 +1,184 @@
+"""How the report says things: numbers, names of metrics, excerpts of texts, the verdict."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, TypeGuard
+
+Tone = Literal["", "good", "bad"]
+
+ABSENT = "–"
+NO_BREAK = "\N{NO-BREAK SPACE}"
+METRIC_NAMES = {
+    "ndcg@10": "NDCG@10",
+    "recall@5": "Recall@5",
+    "mrr@10": "MRR@10",
+    "map": "MAP",
+    "recall@100": "Recall@100",
+    "spearman": "Spearman",
+    "pearson": "Pearson",
+    "roc_auc": "ROC-AUC",
+    "best_f1": "Best F1",
+    "best_f1_threshold": "Threshold of best F1",
+    "positive_cosine": "Mean cosine of positives",
+    "negative_cosine": "Mean cosine of negatives",
+    "margin": "Margin (positive − negative)",
+}
+TRAINING_NAMES = {
+    "tokens": "tokens trained on",
+    "tokens_per_s": "tokens per second",
+    "trainable": "trained parameters",
+    "total": "parameters in all",
+    "best_step": "step kept",
+}
+SIMILARITY_METRICS = ("positive_cosine", "negative_cosine", "margin")
+_CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
+_SCRIPTS = (("ja", "\u3040", "\u30ff"), ("ko", "\uac00", "\ud7a3"), ("zh", "\u4e00", "\u9fff"))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The headline: a short claim, and the sentences that back it."""
+
+    claim: str
+    reason: str
+    advice: str
+    tone: Tone
+
+
+def metric_name(key: str) -> str:
+    """A metric's name as the field writes it."""
+    return METRIC_NAMES.get(key, key)
+
+
+def primary_metric(test: Mapping[str, Any]) -> str | None:
+    """The metric the verdict rests on: NDCG@10, or Spearman for labelled pairs."""
+    base = test.get("base", {})
+    return next((key for key in ("ndcg@10", "spearman") if key in base), None)
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether `value` is a finite number (JSON may hold NaN; a bool is no number)."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def score(value: Any, digits: int = 4) -> str:
+    """A metric's value, four decimals unless told."""
+    return f"{value:.{digits}f}".replace("-", "−") if is_number(value) else ABSENT
+
+
+def signed(value: Any, digits: int = 4) -> str:
+    """A difference with its sign, four decimals unless told."""
+    return f"{value:+.{digits}f}".replace("-", "−") if is_number(value) else ABSENT
+
+
+def interval(delta: Mapping[str, Any]) -> str:
+    """`low to high` of a difference, or nothing where it has no interval."""
+    if not (is_number(delta.get("low")) and is_number(delta.get("high"))):
+        return ""
+    return f"{signed(delta['low'])} to{NO_BREAK}{signed(delta['high'])}"
+
+
+def percent(share: float) -> str:
+    """A share as per cent, which a line never breaks."""
+    return f"{100 * share:.3g}{NO_BREAK}%"
+
+
+def p_value(value: Any) -> str:
+    """`p = 0.123`, `p < 0.001`, or nothing; on one line."""
+    if not is_number(value):
+        return ""
+    return ("p < 0.001" if value < 0.001 else f"p = {value:.3f}").replace(" ", NO_BREAK)
+
+
+def tone_of(delta: Mapping[str, Any]) -> Tone:
+    """Good or bad where the interval leaves zero out."""
+    low, high = delta.get("low"), delta.get("high")
+    if isinstance(low, int | float) and low > 0:
+        return "good"
+    return "bad" if isinstance(high, int | float) and high < 0 else ""
+
+
+def count(value: Any) -> str:
+    """A count with thousands separated, a fraction with up to four significant digits, a list of them, or text."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            return ABSENT
+        return f"{value:,.0f}" if abs(value) >= 1000 or value.is_integer() else f"{value:.4g}"
+    if isinstance(value, list):
+        return ", ".join(map(count, value))
+    return ABSENT if value is None else str(value)
+
+
+def duration(seconds: Any) -> str:
+    """Seconds as `1 h 02 min`, `4 min 43 s`, `43 s` or `0.8 s`; on one line."""
+    if not is_number(seconds):
+        return ABSENT
+    if seconds < 9.95:
+        return f"{seconds:.1f}{NO_BREAK}s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    words = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+    return words.replace(" ", NO_BREAK)
+
+
+def plain(key: str) -> str:
+    """A JSON key as words: `mean_tokens` -> `mean tokens`."""
+    return key.replace("_", " ")
+
+
+def excerpt(text: Any, limit: int = 320) -> str:
+    """The beginning of a text in one paragraph, without control characters; says how long the whole is if it is cut."""
+    words = " ".join(_CONTROLS.sub(" ", str(text)).split())
+    if len(words) <= limit:
+        return words
+    return f"{words[:limit].rstrip()} … ({len(words):,} characters)"
+
+
+def script_language(text: str) -> str:
+    """`zh`, `ja` or `ko` by the script of the text, else nothing: so that a browser takes the right glyphs."""
+    return next((tag for tag, first, last in _SCRIPTS if any(first <= letter <= last for letter in text)), "")
+
+
+def verdict(run_verdict: str, test: Mapping[str, Any], confidence: float | None) -> Verdict:
+    """The outcome in plain words, with the number and its interval.
+
+    Args:
+        run_verdict: `better`, `no evidence` or `worse`, as the evaluation decided it.
+        test: `base`, `adapted` and `delta` of the test split.
+        confidence: the interval's level, e.g. 0.95.
+    """
+    key = primary_metric(test)
+    delta: Mapping[str, Any] = test.get("delta", {}).get(key, {})
+    change = "" if key is None else _change(key, test, delta, confidence)
+    if run_verdict == "better":
+        return Verdict("The adapted model is better.", change, "Use the adapted model.", "good")
+    if run_verdict == "worse":
+        return Verdict("The adapted model is worse.", change, "Keep the base model.", "bad")
+    return Verdict(
+        "No evidence that the adapted model is better.",
+        f"{change} A difference of this size can be chance.".strip(),
+        "Keep the base model, or come back with more data.",
+        "",
+    )
+
+
+def _change(key: str, test: Mapping[str, Any], delta: Mapping[str, Any], confidence: float | None) -> str:
+    unit = "held-out queries" if "queries" in test else "held-out pairs"
+    number = test.get("queries", test.get("pairs"))
+    where = f"On {count(number)} {unit}" if number is not None else f"On {unit}"
+    level = f"{percent(confidence)} interval" if confidence else "interval"
+    bounds = interval(delta)
+    details = [f"{level} {bounds}"] * bool(bounds) + [p_value(delta.get("p"))] * is_number(delta.get("p"))
+    noted = f" ({', '.join(details)})" if details else ""
+    return (
+        f"{where}, {metric_name(key)} went from {score(test['base'].get(key))} to "
+        f"{score(test.get('adapted', {}).get(key))}: {signed(delta.get('value'))}{noted}."
+    )
