@@ -30,15 +30,21 @@ def progress(label: str, total: float, unit: str, done: float = 0.0) -> Iterator
     """Show the progress of `total` units of work, `done` of which were done before (a resumed run).
 
     Args:
-        label: what is being done.
+        label: what is being done; empty shows nothing.
         total: units of work in all.
         unit: the unit's name for the rate, e.g. "tokens".
         done: units done in an earlier start.
     """
-    if sys.stderr.isatty():
+    if not label:
+        yield _silent
+    elif sys.stderr.isatty():
         yield from _bar(label, total, unit, done)
     else:
         yield from _lines(label, total, unit, done)
+
+
+def _silent(amount: float = 1.0, note: str = "") -> None:
+    """Progress that nobody asked to see."""
 
 
 def _bar(label: str, total: float, unit: str, done: float) -> Iterator[Advance]:

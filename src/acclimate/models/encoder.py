@@ -165,8 +165,8 @@ class Encoder:
         tokens = self.tokenise(list(place_of), role, task)
         vectors = np.empty((len(place_of), self.dim), np.float32)
         lengths = tokens.lengths
-        bar = progress(label, int(lengths.sum()), "tokens") if label else contextlib.nullcontext(_silent)
-        with bar as advance, torch.inference_mode(), self.side_active(role):
+        shown = progress(label, int(lengths.sum()), "tokens")
+        with shown as advance, torch.inference_mode(), self.side_active(role):
             for chunk in chunks_by_tokens(lengths, CHUNK_TOKENS[self.device.type]):
                 vectors[chunk] = self.forward_tokens(tokens, chunk).cpu().numpy()
                 advance(int(lengths[chunk].sum()))
@@ -250,7 +250,7 @@ class Encoder:
     def with_adapter(self, adapter: Adapter) -> Encoder:
         """Another Encoder with this adapter, over the same base weights; this one stays as it is.
 
-        The prompts, pooling, dim and limit that the adapter was trained with hold, where it names them.
+        The adapter's prompts, pooling, dim and limit hold: it was trained with them.
 
         Raises:
             ModelError: the adapter belongs to another base.
@@ -261,10 +261,8 @@ class Encoder:
         adapted = self.fork()
         lora.attach_weights(adapted.model, adapter.modules)
         adapted.adapter = adapter
-        adapted.prompts = adapter.prompts or self.prompts
-        adapted.pooling = adapter.pooling or self.pooling
-        adapted.dim = adapter.dim or self.dim
-        adapted.max_tokens = adapter.max_tokens or self.max_tokens
+        adapted.prompts, adapted.pooling = adapter.prompts, adapter.pooling
+        adapted.dim, adapted.max_tokens = adapter.dim, adapter.max_tokens
         return adapted
 
     def fork(self) -> Encoder:
@@ -326,7 +324,3 @@ def _hash_adapter(adapter: Adapter) -> str:
     for name, pair in sorted(adapter.modules.items()):
         parts += [name, *(matrix.detach().float().cpu().numpy().tobytes().hex() for matrix in pair)]
     return hash_text(*parts)
-
-
-def _silent(amount: float = 1.0, note: str = "") -> None:
-    """A progress bar that nobody asked for."""

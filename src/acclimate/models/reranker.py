@@ -5,7 +5,6 @@ Shapes: N pairs, L tokens of the longest in a chunk.
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
@@ -107,8 +106,7 @@ class Reranker:
         scores = np.empty(len(pairs), np.float32)
         rough = [len(query) + len(text) for query, text in pairs]
         order = np.argsort(rough, kind="stable")[::-1]
-        bar = progress(label, len(pairs), "pairs") if label else contextlib.nullcontext(lambda amount: None)
-        with bar as advance, torch.inference_mode():
+        with progress(label, len(pairs), "pairs") as advance, torch.inference_mode():
             for block in np.array_split(order, -(-len(order) // 4096)) if len(order) else []:
                 for chunk, inputs in self._chunks(pairs, block):
                     scores[chunk] = self.model(**inputs.to(self.device)).logits[:, 0].float().cpu().numpy()
