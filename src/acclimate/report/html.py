@@ -29,6 +29,7 @@ from acclimate.report.words import (
     verdict,
 )
 
+FACT_CHARS = 120
 QUERY_CHARS = 200
 DOCUMENT_CHARS = 320
 
@@ -101,8 +102,8 @@ def _facts(run: RunFolder) -> list[tuple[str, str]]:
     summary, test = run.summary or {}, run.test
     train, model = summary.get("train", {}), summary.get("model", {})
     facts = [
-        ("Model", str(model.get("id", ""))),
-        ("Data", str(summary.get("source", ""))),
+        ("Model", excerpt(model.get("id", ""), FACT_CHARS)),
+        ("Data", excerpt(summary.get("source", ""), FACT_CHARS)),
         ("Test queries", count(test["queries"]) if "queries" in test else ""),
         ("Test pairs", count(test["pairs"]) if "pairs" in test else ""),
         ("Documents", count(test["documents"]) if "documents" in test else ""),
