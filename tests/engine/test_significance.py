@@ -117,5 +117,5 @@ def test_a_weight_is_a_repetition(rows: list[tuple[int, int, int]]) -> None:
     repeated_x, repeated_y = np.repeat(x, weight.astype(int)), np.repeat(y, weight.astype(int))
     constant = np.ptp(repeated_x) == 0 or np.ptp(repeated_y) == 0
     expected = 0.0 if constant else np.corrcoef(repeated_x, repeated_y)[0, 1]
-    found = weighted_correlation(x[None], y[None], weight[None])[0]
+    found = weighted_correlation(x[:, None], y[:, None], weight[:, None])[0]
     assert found == pytest.approx(expected, abs=1e-7)

@@ -1,0 +1,58 @@
+"""What stages read from a run's folder, or our error that names the command that makes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from acclimate.configs import RunConfig
+from acclimate.data.dataset import Dataset, is_dataset, load_dataset
+from acclimate.errors import StorageError
+from acclimate.models.adapter import adapter_folder, load_adapter
+from acclimate.models.encoder import Encoder
+
+ADAPTER_FILES = ("adapter_config.json", "modules.json")
+"""An adapter folder holds the first, a fully trained model only the second."""
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """The dataset at `RUN/dataset`.
+
+    Raises:
+        StorageError: there is none.
+    """
+    if not is_dataset(folder):
+        raise StorageError(
+            f"{folder} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {folder.parent}"
+        )
+    return load_dataset(folder)
+
+
+def require_adapter(folder: Path) -> None:
+    """Make sure that an adapter, or a fully trained model, is at `RUN/adapter`.
+
+    Raises:
+        StorageError: there is none.
+    """
+    if not any((folder / name).exists() for name in ADAPTER_FILES):
+        raise StorageError(f"{folder} holds no adapter", fix=f"Make it with: acclimate train {folder.parent}")
+
+
+def load_adapted(folder: Path, base: Encoder, config: RunConfig) -> Encoder:
+    """The encoder that `RUN/adapter` makes of its base; a fully trained model is one by itself.
+
+    Args:
+        folder: `RUN/adapter`.
+        base: shares its weights with an adapted encoder.
+        config: device and dtype of a fully trained model.
+
+    Raises:
+        ModelError: the adapter is damaged, or `base` is not the model that it was made for.
+    """
+    if adapter_folder(folder) is None:
+        return Encoder.load(str(folder), device=config.device, dtype=config.dtype)
+    return base.with_adapter(load_adapter(folder))
+
+
+def cache_folder(run: Path) -> Path:
+    """Where the vectors of a run's corpus are kept."""
+    return run / ".work" / "cache"

@@ -1,0 +1,208 @@
+"""`evaluate`: base against adapted on the test split, and on whatever guards against forgetting."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from acclimate.configs import DEFAULT_MODEL, PrepareConfig, RunConfig, effective
+from acclimate.data.build import build_dataset
+from acclimate.data.dataset import Dataset, is_dataset, load_dataset
+from acclimate.engine.bm25 import BM25
+from acclimate.engine.compare import (
+    MAIN_MEASURE,
+    MIN_DEPTH,
+    PairScores,
+    RankingScores,
+    deltas,
+    histograms,
+    judged_queries,
+    score,
+    won_and_lost,
+)
+from acclimate.engine.measures import evaluate_run, relative_loss
+from acclimate.engine.run_folder import cache_folder, load_adapted, open_dataset, require_adapter
+from acclimate.engine.significance import verdict
+from acclimate.engine.trec import write_trec
+from acclimate.files import (
+    REPORT_FILE,
+    artifact,
+    hash_file,
+    hash_folder,
+    is_current,
+    read_json,
+    write_json,
+    write_jsonl,
+)
+from acclimate.models.adapter import load_encoder
+from acclimate.models.encoder import Encoder
+from acclimate.progress import say
+from acclimate.types import Sides
+
+Scores = RankingScores | PairScores
+
+
+def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> dict[str, Any]:
+    """Measure the base and the adapted model on the same test split, through the same path.
+
+    Args:
+        dataset: `RUN/dataset`.
+        adapter: `RUN/adapter`: an adapter, or a fully trained model.
+        out: `RUN/evaluation`; gets report.json, per_query.jsonl and, for retrieval, runs/{base,adapted,bm25}.trec.
+        config: shared fields and `evaluate`.
+
+    Returns:
+        what report.json holds.
+
+    Raises:
+        StorageError: dataset or adapter are not there.
+        DataError: nothing to test on, or guard data that cannot be read.
+    """
+    started = time.monotonic()
+    data = open_dataset(dataset)
+    require_adapter(adapter)
+    settings, inputs = effective(config, "evaluate"), _inputs(dataset, adapter, config)
+    if is_current(out, settings, inputs):
+        return read_json(out / REPORT_FILE)
+    guards = [_outside_data(source, config) for source in config.evaluate.guard]
+    with artifact(out, settings, inputs) as fresh:
+        base, adapted, sides = _score_both([data, *guards], adapter, cache_folder(out.parent), config)
+        delta = deltas(base[0], adapted[0], config.evaluate, config.seed)
+        found = verdict(delta[MAIN_MEASURE[data.kind]])
+        report: dict[str, Any] = {
+            "kind": data.kind,
+            "sides": sides,
+            "test": {**_counts(data), "base": base[0].measures, "adapted": adapted[0].measures, "delta": delta},
+            "verdict": found,
+            "recommend": "adapted" if found == "better" else "base",
+            "confidence": config.evaluate.confidence,
+            "histograms": histograms(base[0], adapted[0]),
+            "guard": _guard_rows(guards, base[1:], adapted[1:], config),
+        }
+        match base[0], adapted[0]:
+            case RankingScores() as before, RankingScores() as after:
+                report["test"]["bm25"] = _write_rankings(fresh, data, before, after, config)
+                report["won"], report["lost"] = won_and_lost(before, after, data)
+            case PairScores() as before, PairScores() as after:
+                _write_pairs(fresh, data, before, after)
+        report["timings"] = {"evaluate_s": round(time.monotonic() - started, 3)}
+        write_json(fresh / REPORT_FILE, report)
+    return report
+
+
+def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict[str, Any]:
+    """Measure one model on the test split of any data.
+
+    Args:
+        source: a run's folder, or whatever `prepare` reads.
+        adapter: adapter or run folder; `config.model` alone if not given.
+        config: shared fields and `evaluate`.
+
+    Returns:
+        the measures, flat, and "queries" and "documents", or "pairs": how many they are taken over.
+    """
+    run = Path(source)
+    in_run = is_dataset(run / "dataset")
+    data = load_dataset(run / "dataset") if in_run else build_dataset(source, config)[0]
+    encoder = Encoder.from_config(config) if adapter is None else _load_named(adapter, config)
+    scores = score(encoder, data, config.evaluate, cache=cache_folder(run) if in_run else None, label="encode")
+    return {**scores.measures, **_counts(data)}
+
+
+def _load_named(adapter: Path, config: RunConfig) -> Encoder:
+    """An adapter and the base that it names, unless another model than the default is asked for."""
+    folder = adapter / "adapter" if (adapter / "adapter").is_dir() else adapter
+    require_adapter(folder)
+    base = None if config.model == DEFAULT_MODEL else config.model
+    return load_encoder(folder, base=base, device=config.device, dtype=config.dtype)
+
+
+def _inputs(dataset: Path, adapter: Path, config: RunConfig) -> dict[str, str]:
+    inputs = {"dataset": hash_folder(dataset), "adapter": hash_folder(adapter)}
+    for source in config.evaluate.guard:
+        path = Path(source)
+        inputs[f"guard {source}"] = hash_folder(path) if path.is_dir() else hash_file(path) if path.exists() else source
+    return inputs
+
+
+def _outside_data(source: str, config: RunConfig) -> Dataset:
+    """Guard data; how the run's own data is read (its columns, its corpus) says nothing about it."""
+    return build_dataset(source, dataclasses.replace(config, prepare=PrepareConfig()))[0]
+
+
+def _score_both(
+    datasets: Sequence[Dataset], adapter: Path, cache: Path, config: RunConfig
+) -> tuple[list[Scores], list[Scores], Sides]:
+    """Both models on every dataset."""
+    before = Encoder.from_config(config)
+    after = load_adapted(adapter, before, config)
+    base = [score(before, data, config.evaluate, cache=cache, label="base") for data in datasets]
+    adapted = [score(after, data, config.evaluate, cache=cache, label="adapted") for data in datasets]
+    return base, adapted, after.adapter.sides if after.adapter else "both"
+
+
+def _guard_rows(
+    guards: Sequence[Dataset], base: Sequence[Scores], adapted: Sequence[Scores], config: RunConfig
+) -> list[dict[str, Any]]:
+    rows = []
+    for source, data, before, after in zip(config.evaluate.guard, guards, base, adapted, strict=True):
+        name, main = Path(source).name or source, MAIN_MEASURE[data.kind]
+        loss = relative_loss(before.measures, after.measures, main)
+        warn = loss > config.evaluate.guard_bound
+        if warn:
+            say(f"guard {name}: the adapted model's {main} is {100 * loss:.1f} % below the base's")
+        rows.append(
+            {
+                "name": name,
+                "kind": data.kind,
+                **_counts(data),
+                "base": before.measures,
+                "adapted": after.measures,
+                "delta": deltas(before, after, config.evaluate, config.seed),
+                "relative_loss": loss,
+                "warn": warn,
+            }
+        )
+    return rows
+
+
+def _counts(data: Dataset) -> dict[str, int]:
+    if data.kind == "pairs":
+        return {"pairs": len(data.pairs["test"])}
+    judged, given = len(judged_queries(data)[0]), len(data.qrels["test"])
+    return {"queries": judged, "queries_without_relevant": given - judged, "documents": len(data.corpus)}
+
+
+def _write_rankings(
+    folder: Path, data: Dataset, base: RankingScores, adapted: RankingScores, config: RunConfig
+) -> dict[str, float]:
+    """Rank by BM25 too; write the three run files and every query's scores. Returns BM25's measures."""
+    queries, qrels = judged_queries(data)
+    lexical = BM25(data.corpus).rank(queries, max(config.evaluate.top_k, MIN_DEPTH))
+    lexical_means, lexical_per_query = evaluate_run(lexical, qrels)
+    scored = {"base": base.per_query, "adapted": adapted.per_query, "bm25": lexical_per_query}
+    rows = ({"query_id": query, **{name: scores[query] for name, scores in scored.items()}} for query in qrels)
+    write_jsonl(folder / "per_query.jsonl", rows)
+    (folder / "runs").mkdir()
+    for name, run in (("base", base.run), ("adapted", adapted.run), ("bm25", lexical)):
+        write_trec(folder / "runs" / f"{name}.trec", run, name, config.evaluate.top_k)
+    return lexical_means
+
+
+def _write_pairs(folder: Path, data: Dataset, base: PairScores, adapted: PairScores) -> None:
+    """Write every test pair's label and both cosines."""
+    columns = zip(data.pairs["test"], base.cosines.tolist(), adapted.cosines.tolist(), strict=True)
+    rows = (
+        {
+            "sentence1": pair.sentence1,
+            "sentence2": pair.sentence2,
+            "label": pair.label,
+            "base": before,
+            "adapted": after,
+        }
+        for pair, before, after in columns
+    )
+    write_jsonl(folder / "per_query.jsonl", rows)

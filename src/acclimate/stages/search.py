@@ -1,0 +1,61 @@
+"""`search`: the first documents of a run's corpus for one query, by base and adapted side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from acclimate.configs import RunConfig
+from acclimate.data.dataset import Dataset
+from acclimate.engine.retrieve import rank
+from acclimate.engine.run_folder import (
+    cache_folder,
+    load_adapted,
+    open_dataset,
+    require_adapter,
+)
+from acclimate.errors import UsageError
+from acclimate.models.encoder import Encoder
+
+
+def search(run: Path, query: str, config: RunConfig, top: int = 5) -> dict[str, Any]:
+    """Search a run's corpus with the base and with the adapted model.
+
+    The documents' vectors are kept in `RUN/.work/cache`, where `evaluate` puts them too.
+
+    Args:
+        run: the run's folder.
+        query: what to search for.
+        config: the run's model, device and dtype.
+        top: documents to return.
+
+    Returns:
+        {"query", "base": [{"id", "text", "score"}], "adapted": [the same]}, best first.
+
+    Raises:
+        UsageError: the query is empty, the run holds labelled pairs, or `top` is below 1.
+        StorageError: the run holds no dataset or no adapter.
+    """
+    if not query.strip():
+        raise UsageError("the query is empty", fix="Give some words to search for.")
+    if top < 1:
+        raise UsageError(f"top = {top}", possible="1 or more")
+    data = open_dataset(run / "dataset")
+    require_adapter(run / "adapter")
+    if data.kind == "pairs":
+        raise UsageError(
+            f"{run} holds labelled pairs, no documents to search", fix=f"Compare two texts: acclimate similarity {run}"
+        )
+    cache = cache_folder(run)
+    base = Encoder.from_config(config)
+    adapted = load_adapted(run / "adapter", base, config)
+    return {
+        "query": query,
+        "base": _hits(base, data, query, cache, top),
+        "adapted": _hits(adapted, data, query, cache, top),
+    }
+
+
+def _hits(encoder: Encoder, data: Dataset, query: str, cache: Path, top: int) -> list[dict[str, Any]]:
+    run = rank(encoder, {"query": query}, data.corpus, top, cache=cache)
+    return [{"id": name, "text": data.corpus[name], "score": score} for name, score in run["query"].items()]

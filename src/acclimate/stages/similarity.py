@@ -1,0 +1,38 @@
+"""`similarity`: the cosine of two texts, by base and by adapted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from acclimate.configs import RunConfig
+from acclimate.engine.compare import text_cosines
+from acclimate.engine.run_folder import load_adapted, require_adapter
+from acclimate.errors import UsageError
+from acclimate.models.encoder import Encoder
+
+
+def similarity(run: Path, text_a: str, text_b: str, config: RunConfig) -> dict[str, float]:
+    """Cosine of two texts, each in the role in which labelled pairs are trained.
+
+    Args:
+        run: the run's folder.
+        text_a: one text.
+        text_b: another.
+        config: the run's model, device and dtype.
+
+    Returns:
+        {"base", "adapted"}, from -1 to 1.
+
+    Raises:
+        UsageError: a text is empty.
+        StorageError: the run holds no adapter.
+    """
+    if not text_a.strip() or not text_b.strip():
+        raise UsageError("one of the texts is empty", fix="Give two texts.")
+    require_adapter(run / "adapter")
+    base = Encoder.from_config(config)
+    adapted = load_adapted(run / "adapter", base, config)
+    return {
+        name: float(text_cosines(encoder, [text_a], [text_b])[0])
+        for name, encoder in (("base", base), ("adapted", adapted))
+    }
