@@ -27,26 +27,8 @@ from transformers import (
     XLMRobertaModel,
 )
 
-WORDS = (
-    *(
-        "list",
-        "files",
-        "in",
-        "a",
-        "folder",
-        "show",
-        "disk",
-        "usage",
-        "find",
-        "large",
-        "sort",
-        "lines",
-        "count",
-        "words",
-    ),
-    *("copy", "remove", "directory", "print", "the", "of", "to", "and", "is", "for", "with", "name", "all", "that"),
-    *("not", "on", "by", "from", "as", "process", "memory", "user", "time", "run", "text", "data"),
-)
+WORDS = """list files in a folder show disk usage find large sort lines count words copy remove directory print
+the of to and is for with name all that not on by from as process memory user time run text data"""
 CHINESE = "水稻病虫害防治方法土壤肥料灌溉种植小麦玉米温度地球绕太阳公转"
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
@@ -64,7 +46,7 @@ def wordpiece_tokenizer(
 ) -> Tokenizer:
     """A WordPiece tokenizer over words, letters and some Chinese; the special tokens have the first ids, in order."""
     letters = string.ascii_lowercase + string.digits + string.punctuation
-    pieces = [*special, *WORDS, *letters, *(f"##{letter}" for letter in letters), *dict.fromkeys(CHINESE)]
+    pieces = [*special, *WORDS.split(), *letters, *(f"##{letter}" for letter in letters), *dict.fromkeys(CHINESE)]
     vocabulary = {piece: index for index, piece in enumerate(dict.fromkeys(pieces))}
     tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token=unknown))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
