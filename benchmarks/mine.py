@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from acclimate.models.encoder import Encoder
 
 from acclimate.configs import MineConfig
 from acclimate.data.dataset import Dataset
 from acclimate.engine.audit import Audit
 from acclimate.engine.mine import material, mine_negatives
 from acclimate.engine.retrieve import vectors_path
+from acclimate.models.encoder import Encoder
 from acclimate.types import Example
 from common import alternate, machine, read_beir, table
 
@@ -77,15 +77,7 @@ def read(data: Path, limit: int | None) -> Dataset:
         judged = {document for grades in train.values() for document in grades}
         corpus = {key: text for key, text in corpus.items() if key in judged}
     examples = [Example(queries[query], corpus[document]) for query, grades in train.items() for document in grades]
-    return Dataset(
-        kind="retrieval",
-        corpus=corpus,
-        queries={key: queries[key] for key in train},
-        qrels={"train": train},
-        examples=examples,
-        pairs={},
-        info={},
-    )
+    return Dataset("retrieval", corpus, {key: queries[key] for key in train}, {"train": train}, examples)
 
 
 class OurMiner:
@@ -152,7 +144,7 @@ def peak_anonymous_mb(size: int) -> float:
     encoder = Encoder.load(MODEL, device="cpu", dtype="float32")
     corpus = {f"d{index}": f"document number {index}" for index in range(size)}
     examples = [Example(f"query {index}", corpus[f"d{index}"]) for index in range(MEMORY_QUERIES)]
-    dataset = Dataset("retrieval", corpus, {}, {}, examples, {}, {})
+    dataset = Dataset("retrieval", corpus, examples=examples)
     with tempfile.TemporaryDirectory() as scratch, AnonymousPeak() as peak:
         cache = Path(scratch)
         write_random(vectors_path(encoder, list(corpus.values()), cache, "document"), size, encoder.dim)

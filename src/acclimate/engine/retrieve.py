@@ -29,7 +29,7 @@ BlockSearch: TypeAlias = Callable[[Vectors, Vectors, int], tuple[Vectors, Indice
 
 BLOCK_DOCUMENTS = 16384
 """Documents searched at a time: 24 MiB of 384 dimensions."""
-BLOCK_TEXTS = 8192
+BLOCK_TEXTS = 16384
 """Texts encoded between two writes to the cache."""
 TIED_ROWS = 64
 """Queries whose every score within a block is looked at together: 4 MiB."""
@@ -142,8 +142,7 @@ def encode_corpus(
     """
     if cache is None or not texts:
         return encoder.encode(texts, role, task, label=label)
-    key = hash_text(encoder.fingerprint, role, encoder.prompts.prompt(role, task), *texts)
-    path = cache / f"{key}.npy"
+    path = vectors_path(encoder, texts, cache, role, task)
     kept = _load_vectors(path, len(texts), encoder.dim)
     if kept is not None:
         return kept
@@ -151,6 +150,11 @@ def encode_corpus(
         _write_vectors(path, encoder, texts, role, task, label)
         written: Vectors = np.load(path, mmap_mode="r")
     return written
+
+
+def vectors_path(encoder: Encoder, texts: Sequence[str], cache: Path, role: Role, task: str | None = None) -> Path:
+    """Where `encode_corpus` keeps the vectors: the name is a hash of all that they depend on."""
+    return cache / f"{hash_text(encoder.role_fingerprint(role, task), *texts)}.npy"
 
 
 def _needs_torch(device: torch.device | str) -> bool:
@@ -249,7 +253,7 @@ def _write_vectors(
         with partial.open("wb") as stream:
             header = {"descr": "<f4", "fortran_order": False, "shape": (len(texts), encoder.dim)}
             np.lib.format.write_array_header_1_0(stream, header)
-            for _, block_ND in encoder.encode_blocks(texts, role, BLOCK_TEXTS, task=task, label=label):
+            for _, block_ND in encoder.encode_blocks(texts, role, BLOCK_TEXTS, task, label=label):
                 stream.write(np.ascontiguousarray(block_ND, np.float32).data)
             stream.flush()
             os.fsync(stream.fileno())

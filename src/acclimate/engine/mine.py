@@ -1,0 +1,253 @@
+"""Hard negatives: for every training query, documents that a teacher ranks high and that are not known to be relevant.
+
+Shapes: N queries of a block, M documents, D dimensions, C candidates per query. Queries are taken block by block and
+documents lie in a memory map, so that memory does not grow with the corpus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.configs import MineConfig
+from acclimate.core.selection import select_negatives
+from acclimate.engine.retrieve import Indices, Vectors, encode_corpus, top_k
+from acclimate.progress import progress
+
+if TYPE_CHECKING:
+    import torch
+
+    from acclimate.data.dataset import Dataset
+    from acclimate.models.encoder import Encoder
+    from acclimate.models.reranker import Reranker
+
+QUERY_BLOCK = 2048
+"""Queries searched at a time; each block reads the documents' vectors once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is mined: every text once, by its place in `documents`."""
+
+    documents: list[str]
+    """The corpus in its own order, then positives that it lacks."""
+    positives: dict[str, list[int]]
+    """Training query (text) -> its positives."""
+    given: dict[str, list[int]]
+    """Training query (text) -> negatives that the data brought and that are in the corpus."""
+    held_out: set[str]
+    """Texts of documents judged for dev or test queries, whatever the grade: as a negative, one would be a leak."""
+    excluded: NDArray[np.bool_]
+    """[M] never a negative: held out, or equal to an earlier document."""
+    place: dict[str, int]
+    """Text -> its first place in `documents`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A document and its score for a query: the teacher's cosine, or the reranker's score where there is one."""
+
+    document: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class MinedQuery:
+    """A training query with everything known about it."""
+
+    query: str
+    positives: list[Scored]
+    negatives: list[Scored]
+    """The chosen ones, best-ranked first."""
+    ranked: list[Scored]
+    """The candidates that they were chosen from, best first; empty unless `include_positives` asks for the list."""
+
+
+@dataclass(frozen=True, slots=True)
+class MinedBlock:
+    """Some queries, and how many candidates each filter removed for them."""
+
+    queries: list[MinedQuery]
+    candidates: int
+    removed: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some queries on their way: the ranked candidates, and the positives with their scores."""
+
+    material: Material
+    queries: list[str]
+    index: Indices
+    """[N, C] documents, best first."""
+    score: Vectors
+    """[N, C]"""
+    usable: NDArray[np.bool_]
+    """[N, C] False: known for that query, never to be mined."""
+    positive_scores: list[list[float]]
+
+
+def material(dataset: Dataset) -> Material:
+    """Gather what mining needs from a retrieval dataset.
+
+    Queries with the same text are one query, with the positives of all. Positives come from the training rows and
+    from the training judgements.
+    """
+    documents = list(dataset.corpus.values())
+    place: dict[str, int] = {}
+    for index, text in enumerate(documents):
+        place.setdefault(text, index)
+    positives: dict[str, dict[int, None]] = {}
+    given: dict[str, list[int]] = {}
+    for example in dataset.examples:
+        if example.positive not in place:
+            place[example.positive] = len(documents)
+            documents.append(example.positive)
+        positives.setdefault(example.anchor, {})[place[example.positive]] = None
+        given.setdefault(example.anchor, []).extend(place[text] for text in example.negatives if text in place)
+    for query_id, grades in dataset.qrels.get("train", {}).items():
+        if (known := positives.get(dataset.queries[query_id])) is not None:
+            known.update((place[dataset.corpus[document]], None) for document, grade in grades.items() if grade > 0)
+    held_out = {
+        dataset.corpus[document]
+        for split in ("dev", "test")
+        for grades in dataset.qrels.get(split, {}).values()
+        for document in grades
+    }
+    excluded = np.array([place[text] != i or text in held_out for i, text in enumerate(documents)], np.bool_)
+    known_lists = {query: list(known) for query, known in positives.items()}
+    return Material(documents, known_lists, given, held_out, excluded, place)
+
+
+def mine_negatives(
+    material: Material,
+    teacher: Encoder,
+    config: MineConfig,
+    seed: int,
+    *,
+    reranker: Reranker | None = None,
+    cache: Path | None = None,
+) -> Iterator[MinedBlock]:
+    """Mine every query, block by block.
+
+    Args:
+        material: queries, positives and documents.
+        teacher: the encoder that ranks the documents.
+        config: how many, from which ranks, and the filters.
+        seed: with the query's text it fixes the draws of `sampling = "random"`.
+        reranker: rescores and reorders the candidates and the positives before they are filtered.
+        cache: folder in which the teacher's vectors are kept and memory-mapped.
+    """
+    doc_MD = encode_corpus(teacher, material.documents, cache, "encode documents")
+    queries = list(material.positives)
+    query_ND = encode_corpus(teacher, queries, cache, "encode queries", role="query")
+    with progress("mine", len(queries), "queries") as advance:
+        for start in range(0, len(queries), QUERY_BLOCK):
+            texts = queries[start : start + QUERY_BLOCK]
+            vectors = np.asarray(query_ND[start : start + QUERY_BLOCK])
+            block = _retrieve(material, texts, vectors, doc_MD, config, teacher.device)
+            if reranker is not None:
+                block = _rescore(reranker, block, config)
+            yield _choose(block, config, seed)
+            advance(len(texts))
+
+
+def _retrieve(
+    material: Material,
+    queries: list[str],
+    query_ND: Vectors,
+    doc_MD: Vectors,
+    config: MineConfig,
+    device: torch.device,
+) -> _Block:
+    """The teacher's ranking: enough candidates for `range_max` of them to remain beside the known documents."""
+    known = [_never(material, query) for query in queries]
+    width = config.range_max + max(map(len, known))
+    score_NC, index_NC = top_k(query_ND, doc_MD, width, exclude=material.excluded, device=device)
+    count = len(material.documents)
+    known_keys = np.array([row * count + index for row, own in enumerate(known) for index in own], np.int64)
+    usable_NC = ~np.isin(index_NC + count * np.arange(len(queries))[:, None], known_keys)
+    row_P, index_P = _positive_pairs(material, queries)
+    cosines = np.einsum("pd,pd->p", query_ND[row_P], doc_MD[index_P])
+    return _Block(material, queries, index_NC, score_NC, usable_NC, _split(cosines, row_P, len(queries)))
+
+
+def _never(material: Material, query: str) -> set[int]:
+    """Documents that are never mined for a query: its positives, its own text, and negatives it has already."""
+    own = [material.place[query]] if query in material.place else []
+    return {*material.positives[query], *material.given.get(query, []), *own}
+
+
+def _positive_pairs(material: Material, queries: list[str]) -> tuple[Indices, Indices]:
+    """Row of the query and index of the document, for every positive of every query."""
+    pairs = [(row, index) for row, query in enumerate(queries) for index in material.positives[query]]
+    row_P, index_P = np.array(pairs, np.int64).reshape(-1, 2).T
+    return row_P, index_P
+
+
+def _rescore(reranker: Reranker, block: _Block, config: MineConfig) -> _Block:
+    """The usable candidates above `range_max` with the reranker's scores and in its order, the others at the end."""
+    usable_NC = block.usable & (np.cumsum(block.usable, axis=1) <= config.range_max)
+    row_P, index_P = _positive_pairs(block.material, block.queries)
+    row_C, column_C = np.nonzero(usable_NC)
+    rows = np.concatenate([row_P, row_C]).tolist()
+    indices = np.concatenate([index_P, block.index[row_C, column_C]]).tolist()
+    scores = reranker.score_pairs(
+        [block.queries[row] for row in rows], [block.material.documents[index] for index in indices]
+    )
+    score_NC = np.full(usable_NC.shape, -np.inf, np.float32)
+    score_NC[row_C, column_C] = scores[len(row_P) :]
+    order = np.argsort(-score_NC, axis=1, kind="stable")
+    return replace(
+        block,
+        index=np.take_along_axis(block.index, order, axis=1),
+        score=np.take_along_axis(score_NC, order, axis=1),
+        usable=np.take_along_axis(usable_NC, order, axis=1),
+        positive_scores=_split(scores[: len(row_P)], row_P, len(block.queries)),
+    )
+
+
+def _choose(block: _Block, config: MineConfig, seed: int) -> MinedBlock:
+    """Filter, take the best or draw, and turn indices into texts."""
+    lowest_N = np.array([min(scores) for scores in block.positive_scores], np.float32)
+    priority_NC = _draws(block.queries, block.score.shape[1], seed) if config.sampling == "random" else None
+    selection = select_negatives(block.score, block.usable, lowest_N, config, priority_NC)
+    mined = []
+    for row, query in enumerate(block.queries):
+        columns = selection.columns[row]
+        negatives = _scored(block, row, columns[columns >= 0])
+        positives = [
+            Scored(block.material.documents[index], score)
+            for index, score in zip(block.material.positives[query], block.positive_scores[row], strict=True)
+        ]
+        ranked = _scored(block, row, np.flatnonzero(block.usable[row])[: config.range_max])
+        mined.append(MinedQuery(query, positives, negatives, ranked if config.include_positives else []))
+    return MinedBlock(mined, selection.candidates, selection.removed)
+
+
+def _scored(block: _Block, row: int, columns: Indices) -> list[Scored]:
+    found = zip(block.index[row, columns].tolist(), block.score[row, columns].tolist(), strict=True)
+    return [Scored(block.material.documents[index], score) for index, score in found]
+
+
+def _draws(queries: list[str], width: int, seed: int) -> NDArray[np.float64]:
+    """[N, C] random numbers, a function of (seed, query) only: the other queries of the block do not matter."""
+    rows = []
+    for query in queries:
+        digest = hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest()
+        rows.append(np.random.default_rng([seed, int.from_bytes(digest[:8], "little")]).random(width))
+    return np.stack(rows)
+
+
+def _split(scores: Vectors, row_P: Indices, count: int) -> list[list[float]]:
+    """Scores of (query, positive) pairs, by query."""
+    parts: list[list[float]] = [[] for _ in range(count)]
+    for row, score in zip(row_P.tolist(), scores.tolist(), strict=True):
+        parts[row].append(score)
+    return parts
