@@ -1,0 +1,216 @@
+"""`evaluate`: its report, its files, what it refuses, on a tiny random model."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from acclimate.engine.measures import RETRIEVAL_MEASURES
+from acclimate.errors import DataError, StorageError
+from acclimate.files import hash_folder
+from acclimate.models.encoder import Encoder
+from acclimate.stages.evaluate import evaluate, evaluate_model
+from acclimate.types import Sides
+from tests.stages.worlds import config_for, tiny_embedder, write_adapter, write_pairs, write_retrieval
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_embedder(tmp_path_factory.mktemp("model") / "base")
+
+
+def evaluated(run: Path, model: Path, **settings: object) -> dict[str, Any]:
+    return evaluate(run / "dataset", run / "adapter", run / "evaluation", config_for(model, **settings))
+
+
+@pytest.fixture(scope="module")
+def harmed(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    """A run whose adapter turns only the queries away from their documents."""
+    run = tmp_path_factory.mktemp("harmed")
+    write_retrieval(run)
+    write_adapter(run / "adapter", model, strength=1.0, sides="query")
+    evaluated(run, model)
+    return run
+
+
+def report_of(run: Path) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads((run / "evaluation" / "report.json").read_text(encoding="utf-8"))
+    return value
+
+
+def test_a_harmful_adapter_is_found_worse(harmed: Path) -> None:
+    report = report_of(harmed)
+    test = report["test"]
+    # A query that is a document's text has that document's vector: found first, NDCG 1; q00 has one that is not found
+    # first, of grade 2.
+    assert test["base"]["mrr@10"] == 1.0
+    assert test["adapted"]["ndcg@10"] < test["base"]["ndcg@10"]
+    assert (report["kind"], report["sides"], report["verdict"], report["recommend"]) == (
+        "retrieval",
+        "query",
+        "worse",
+        "base",
+    )
+    assert (test["queries"], test["queries_without_relevant"], test["documents"]) == (12, 1, 40)
+    assert set(test["delta"]) == set(RETRIEVAL_MEASURES)
+    for name, delta in test["delta"].items():
+        assert delta["value"] == pytest.approx(test["adapted"][name] - test["base"][name])
+        assert delta["low"] <= delta["value"] <= delta["high"]
+        assert 0 < delta["p"] <= 1
+
+
+def test_run_files_and_per_query_scores_are_those_behind_the_report(harmed: Path) -> None:
+    report, rows = report_of(harmed), read_rows(harmed / "evaluation" / "per_query.jsonl")
+    assert len(rows) == 12
+    for model in ("base", "adapted", "bm25"):
+        found = read_trec(harmed / "evaluation" / "runs" / f"{model}.trec", model)
+        for row in rows:
+            ranking, number = found[row["query_id"]], row["query_id"][1:]
+            relevant = {f"d{number}", "d39"} if number == "00" else {f"d{number}"}
+            place = next((place for place, document in enumerate(ranking, 1) if document in relevant), math.inf)
+            assert row[model]["mrr@10"] == pytest.approx(1 / place if place <= 10 else 0)
+        for name in RETRIEVAL_MEASURES:
+            assert report["test"][model][name] == pytest.approx(np.mean([row[model][name] for row in rows]))
+
+
+def test_the_ranking_is_the_brute_force_one_and_documents_stay_with_the_base(harmed: Path, model: Path) -> None:
+    corpus = {row["_id"]: row["text"] for row in read_rows(harmed / "dataset" / "corpus.jsonl")}
+    base = Encoder.load(str(model), device="cpu", dtype="float32")
+    cosine = base.encode([corpus["d03"]], "query") @ base.encode(list(corpus.values()), "document").T
+    expected = [list(corpus)[index] for index in np.argsort(-cosine[0])]
+    assert read_trec(harmed / "evaluation" / "runs" / "base.trec", "base")["q03"][:5] == expected[:5]
+    assert len(list((harmed / ".work" / "cache").glob("*.npy"))) == 1
+
+
+def test_lost_queries_show_what_both_models_found(harmed: Path) -> None:
+    report = report_of(harmed)
+    assert report["lost"] and len(report["lost"]) <= 10
+    changes = [row["delta"] for row in report["lost"]]
+    assert changes == sorted(changes) and max(changes) < 0
+    worst = report["lost"][0]
+    assert worst["delta"] == pytest.approx(worst["adapted"] - worst["base"])
+    assert [len(worst["base_top"]), len(worst["adapted_top"])] == [3, 3]
+    assert worst["base_top"][0]["relevant"] and worst["base_top"][0]["text"] == worst["query"]
+
+
+def test_histograms_count_every_query(harmed: Path) -> None:
+    histograms = report_of(harmed)["histograms"]
+    for model in ("base", "adapted"):
+        for side in ("positive", "negative"):
+            counts = histograms[model][side]
+            assert (sum(counts), len(counts)) == (12, len(histograms["edges"]) - 1)
+
+
+def test_one_model_alone_has_the_same_measures(harmed: Path, model: Path) -> None:
+    report, config = report_of(harmed), config_for(model)
+    base = evaluate_model(str(harmed), None, config)
+    adapted = evaluate_model(str(harmed / "dataset"), harmed / "adapter", config)
+    for found, expected in ((base, report["test"]["base"]), (adapted, report["test"]["adapted"])):
+        assert {name: found[name] for name in expected} == pytest.approx(expected, abs=1e-6)
+        assert (found["queries"], found["documents"]) == (12, 40)
+
+
+def test_a_second_evaluation_is_kept_and_another_config_is_not(harmed: Path, model: Path) -> None:
+    before = (harmed / "evaluation" / "report.json").stat().st_mtime_ns
+    assert evaluated(harmed, model) == report_of(harmed)
+    assert (harmed / "evaluation" / "report.json").stat().st_mtime_ns == before
+    wide = evaluated(harmed, model, confidence=0.5)["test"]["delta"]["mrr@10"]
+    assert (harmed / "evaluation" / "report.json").stat().st_mtime_ns > before
+    narrow = evaluated(harmed, model)["test"]["delta"]["mrr@10"]
+    assert narrow["high"] - narrow["low"] > wide["high"] - wide["low"]
+
+
+@pytest.mark.parametrize("sides", ["both", "query"])
+def test_an_adapter_that_changes_nothing_is_no_evidence(tmp_path: Path, model: Path, sides: Sides) -> None:
+    write_retrieval(tmp_path)
+    write_adapter(tmp_path / "adapter", model, strength=0.0, sides=sides)
+    report = evaluated(tmp_path, model)
+    assert (report["verdict"], report["recommend"], report["sides"]) == ("no evidence", "base", sides)
+    assert report["test"]["base"] == pytest.approx(report["test"]["adapted"], abs=1e-6)
+    assert report["test"]["delta"]["ndcg@10"] == {"value": 0.0, "low": 0.0, "high": 0.0, "p": 1.0}
+    assert report["won"] == report["lost"] == []
+
+
+def test_a_fully_trained_model_in_place_of_an_adapter(tmp_path: Path, model: Path) -> None:
+    write_retrieval(tmp_path)
+    tiny_embedder(tmp_path / "adapter", seed=5)
+    report = evaluated(tmp_path, model)
+    assert report["sides"] == "both"
+    expected = evaluate_model(str(tmp_path), None, config_for(tmp_path / "adapter"))
+    assert report["test"]["adapted"]["map"] == pytest.approx(expected["map"])
+    assert report["test"]["adapted"]["negative_cosine"] != pytest.approx(report["test"]["base"]["negative_cosine"])
+
+
+def test_pairs(tmp_path: Path, model: Path) -> None:
+    dataset = write_pairs(tmp_path)
+    write_adapter(tmp_path / "adapter", model, strength=1.0)
+    report = evaluated(tmp_path, model)
+    rows, test = read_rows(tmp_path / "evaluation" / "per_query.jsonl"), report["test"]
+    assert (report["kind"], test["pairs"], len(rows)) == ("pairs", 60, 60)
+    labels = [pair.label for pair in dataset.pairs["test"]]
+    for name in ("base", "adapted"):
+        cosines = [row[name] for row in rows]
+        assert test[name]["spearman"] == pytest.approx(stats.spearmanr(cosines, labels).statistic)
+        assert set(test[name]) == {"spearman", "pearson", "roc_auc", "best_f1", "best_f1_threshold"}
+        # Scores of at least 0.5 are labels 2, 3 and 4: three of five.
+        assert sum(report["histograms"][name]["positive"]) == 36
+        assert sum(report["histograms"][name]["negative"]) == 24
+    assert set(test["delta"]) == {"spearman", "pearson"}
+    alone = evaluate_model(str(tmp_path), tmp_path / "adapter", config_for(model))
+    assert alone == pytest.approx(test["adapted"] | {"pairs": 60})
+
+
+def test_guard_data_of_both_kinds(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_pairs(tmp_path / "run")
+    write_adapter(tmp_path / "run" / "adapter", model, strength=1.0, sides="query")
+    write_retrieval(tmp_path / "general")
+    write_pairs(tmp_path / "sentences")
+    guard = (str(tmp_path / "general" / "dataset"), str(tmp_path / "sentences" / "dataset"))
+    general, sentences = evaluated(tmp_path / "run", model, guard=guard, guard_bound=0.05)["guard"]
+    assert general["base"]["mrr@10"] == 1.0
+    assert general["delta"]["ndcg@10"]["high"] < 0
+    expected = 1 - general["adapted"]["ndcg@10"] / general["base"]["ndcg@10"]
+    assert general["relative_loss"] == pytest.approx(expected)
+    assert expected > 0.05 and general["warn"]
+    assert "below the base's" in capsys.readouterr().err
+    assert sentences["kind"] == "pairs"
+    assert sentences["warn"] == (sentences["relative_loss"] > 0.05)
+
+
+def test_without_dataset_or_adapter_the_error_names_the_command(tmp_path: Path, model: Path) -> None:
+    with pytest.raises(StorageError, match="acclimate prepare DATA --out"):
+        evaluated(tmp_path, model)
+    write_retrieval(tmp_path)
+    with pytest.raises(StorageError, match="acclimate train"):
+        evaluated(tmp_path, model)
+    assert not (tmp_path / "evaluation").exists()
+
+
+def test_guard_data_that_is_not_there_leaves_the_older_evaluation(harmed: Path, model: Path) -> None:
+    before = hash_folder(harmed / "evaluation")
+    with pytest.raises(DataError, match="nowhere"):
+        evaluated(harmed, model, guard=(str(harmed / "nowhere.jsonl"),))
+    assert hash_folder(harmed / "evaluation") == before
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def read_trec(path: Path, tag: str) -> dict[str, list[str]]:
+    """Query -> documents in the order of the rank column, which must be that of the lines and of the scores."""
+    found: dict[str, list[str]] = {}
+    scores: dict[str, list[float]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        query, zero, document, rank, score, name = line.split()
+        assert (zero, name, int(rank)) == ("Q0", tag, len(found.setdefault(query, [])) + 1)
+        found[query].append(document)
+        scores.setdefault(query, []).append(float(score))
+    assert all(values == sorted(values, reverse=True) for values in scores.values())
+    return found

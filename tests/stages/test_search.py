@@ -1,0 +1,56 @@
+"""`search`: base and adapted side by side, from kept vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acclimate.errors import StorageError, UsageError
+from acclimate.models.encoder import Encoder
+from acclimate.stages.search import search
+from acclimate.types import Sides
+from tests.stages.worlds import config_for, tiny_embedder, write_adapter, write_pairs, write_retrieval
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny_embedder(tmp_path_factory.mktemp("model") / "base")
+
+
+@pytest.mark.parametrize(("sides", "kept"), [("both", 2), ("query", 1)])
+def test_both_sides_by_brute_force_and_vectors_are_kept(tmp_path: Path, model: Path, sides: Sides, kept: int) -> None:
+    dataset = write_retrieval(tmp_path)
+    write_adapter(tmp_path / "adapter", model, strength=1.0, sides=sides)
+    found = search(tmp_path, "wheat and rain", config_for(model), top=4)
+    encoder = Encoder.load(str(model), device="cpu", dtype="float32")
+    documents = encoder.encode(list(dataset.corpus.values()), "document")
+    cosine = (documents @ encoder.encode(["wheat and rain"], "query")[0]).astype(float)
+    best = np.argsort(-cosine)[:4]
+    assert [hit["id"] for hit in found["base"]] == [list(dataset.corpus)[index] for index in best]
+    assert [hit["score"] for hit in found["base"]] == pytest.approx(cosine[best].tolist(), abs=1e-5)
+    assert all(hit["text"] == dataset.corpus[hit["id"]] for hit in found["base"] + found["adapted"])
+    assert found["query"] == "wheat and rain" and found["adapted"] != found["base"]
+
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / ".work" / "cache").glob("*.npy")}
+    assert len(files) == kept
+    assert search(tmp_path, "wheat and rain", config_for(model), top=4) == found
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / ".work" / "cache").glob("*.npy")} == files
+
+
+def test_what_it_refuses(tmp_path: Path, model: Path) -> None:
+    config = config_for(model)
+    with pytest.raises(StorageError, match="acclimate prepare"):
+        search(tmp_path, "rain", config)
+    write_retrieval(tmp_path)
+    with pytest.raises(StorageError, match="acclimate train"):
+        search(tmp_path, "rain", config)
+    with pytest.raises(UsageError, match="empty"):
+        search(tmp_path, "  ", config)
+    with pytest.raises(UsageError, match="top = 0"):
+        search(tmp_path, "rain", config, top=0)
+    write_pairs(tmp_path / "pairs")
+    write_adapter(tmp_path / "pairs" / "adapter", model, strength=0.1)
+    with pytest.raises(UsageError, match="acclimate similarity"):
+        search(tmp_path / "pairs", "rain", config)
