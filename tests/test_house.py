@@ -117,6 +117,13 @@ def test_every_room_is_in_the_picture() -> None:
             assert name in (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
 
+def test_the_tree_in_the_architecture_is_whole() -> None:
+    """Every module is in docs/architecture.md, and every module there exists."""
+    tree = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8").split("```")[1]
+    drawn = set(re.findall(r"\b\w+\.py\b", tree))
+    assert drawn == {path.name for path in PACKAGE.rglob("*.py")} - {"__init__.py"}
+
+
 def test_imports_follow_the_arrows() -> None:
     wrong = [
         str(item)
