@@ -16,25 +16,8 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.prompts import Prompts
 from acclimate.types import Sides
 
-WORDS = [
-    "find",
-    ":",
-    "wheat",
-    "rice",
-    "water",
-    "soil",
-    "field",
-    "seed",
-    "harvest",
-    "rain",
-    "sun",
-    "leaf",
-    "grows",
-    "where",
-    "the",
-    "in",
-]
-TEXTS = ["wheat grows", "rain in the field", "soil", "where the sun", "harvest seed leaf water rice wheat"]
+WORDS = ["find", ":", "wheat", "rice", "water", "soil", "field", "seed", "rain", "sun", "leaf", "grows", "in", "the"]
+TEXTS = ["wheat grows", "rain in the field", "soil", "the sun", "seed leaf water rice wheat"]
 PROMPTS = Prompts({"": "find : "}, {"": ""})
 SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[END]"]
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
