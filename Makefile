@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
 DEMO_PAIRS := runs/demo-pairs.jsonl
+BENCH := runs/bench
 
 .PHONY: help demo test check bench clean
 .DELETE_ON_ERROR:
@@ -29,8 +30,12 @@ check: $(READY)  ## lint, format, types
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: $(READY)  ## the benchmarks, in their small sizes
-	for script in benchmarks/[!_]*.py; do echo "== $$script"; $(BIN)/python "$$script" || exit 1; done
+bench: $(READY) $(DEMO_PAIRS)  ## the benchmarks in small sizes, beside sentence-transformers, on the demo's data
+	$(BIN)/acclimate prepare $(DEMO_PAIRS) --out $(BENCH)
+	$(BIN)/python benchmarks/encode.py --texts 500
+	$(BIN)/python benchmarks/train.py --examples 256
+	$(BIN)/python benchmarks/mine.py $(BENCH)/dataset --limit 300
+	$(BIN)/python benchmarks/recipe.py $(BENCH)/dataset --pairs 600
 
 clean:  ## remove .venv and what the tools left; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/acclimate.egg-info
