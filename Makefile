@@ -45,7 +45,7 @@ $(DEMO_PAIRS): examples/docstrings.py | $(READY)
 
 # torch goes in first: it is the one big package, and a failure there should come before the sixty small ones.
 $(READY): pyproject.toml constraints.txt
-	@for name in "$(PYTHON)" python3.11 python3 python; do \
+	@found=""; for name in "$(PYTHON)" python3.11 python3 python; do \
 		if [ -n "$$name" ] && "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 			found="$$name"; break; \
 		fi; \
