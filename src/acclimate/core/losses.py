@@ -47,7 +47,8 @@ def cosine_mse(a_ND: Tensor, b_ND: Tensor, score_N: Tensor) -> Tensor:
 
 def cosines(query_ND: Tensor, document_MD: Tensor) -> Tensor:
     """[N, M] cosines of unit rows, in float32 at least."""
-    return at_least_float32(query_ND) @ at_least_float32(document_MD).T
+    query_ND = at_least_float32(query_ND)
+    return query_ND @ document_MD.to(query_ND.dtype).T
 
 
 def at_least_float32(values: Tensor) -> Tensor:

@@ -63,7 +63,9 @@ class StepTexts:
         self._number = {key: number for number, key in enumerate(ordered)}
         self.tokens = _concatenate([encoder.tokenise(found, role) for role, found in by_role.items() if found])
         self.lengths_N = self.tokens.lengths
-        itemsize = next(encoder.model.parameters()).element_size()
+        parameter = next(encoder.model.parameters())
+        self._dtype = torch.promote_types(parameter.dtype, torch.float32)
+        itemsize = parameter.element_size()
         per_token = activation_bytes_per_token(encoder.model.config, itemsize, config.gradient_checkpointing)
         self.max_tokens = config.activation_memory_gb * 1e9 / per_token
         self.chunk_tokens = int(min(CHUNK_TOKENS[encoder.device.type], max(1.0, self.max_tokens)))
@@ -92,7 +94,7 @@ class StepTexts:
             encode,
             chunks,
             loss_of,
-            torch.zeros(len(numbers_U), self.encoder.dim, device=self.encoder.device),
+            torch.zeros(len(numbers_U), self.encoder.dim, dtype=self._dtype, device=self.encoder.device),
             kept=kept_chunks([int(lengths_U[chunk].sum()) for chunk in chunks], self.max_tokens),
             seed_of=lambda chunk: step_seed(self.seed, step, chunk),
             processes=self.processes,

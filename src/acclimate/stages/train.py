@@ -72,7 +72,7 @@ def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -
         StorageError: no space left; earlier artifacts are untouched.
     """
     started = time.monotonic()
-    inputs = {"dataset": hash_folder(dataset), "model": resolve_model(config.model).sha256}
+    inputs = {"dataset": hash_folder(dataset), "model": resolve_model(config.model, pooling=config.pooling).sha256}
     if negatives is not None:
         inputs["negatives"] = hash_folder(negatives)
     settings = effective(config, "train")
@@ -149,7 +149,9 @@ def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
         trainable = trainable_parameters(encoder.model)
     if settings.gradient_checkpointing:
         model: Any = encoder.model
-        model.gradient_checkpointing_enable({"use_reentrant": False})
+        # transformers has renamed it, and warns at the old name
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     count, total = _sizes(encoder, trainable)
     say(f"trainable parameters: {count:,} of {total:,} ({100 * count / total:.2f} %)")
     return encoder, trainable

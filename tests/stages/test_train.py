@@ -1,0 +1,148 @@
+"""The train stage on tiny runs: what it writes, what it keeps, what it refuses."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from acclimate.configs import RunConfig, TrainConfig
+from acclimate.errors import DataError, UsageError
+from acclimate.files import hash_folder, write_jsonl
+from acclimate.models.adapter import load_adapter, load_encoder
+from acclimate.models.encoder import Encoder
+from acclimate.stages.train import train
+from tests.tiny_run import write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
+
+SETTINGS = TrainConfig(batch_size=8, epochs=4, rank=4, learning_rate=0.02, dev_documents=20, eval_steps=4)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_tiny_bert(tmp_path_factory.mktemp("model") / "tiny-bert")
+
+
+@pytest.fixture
+def config(model: Path) -> RunConfig:
+    return RunConfig(model=str(model), pooling="mean", device="cpu", dtype="float32", train=SETTINGS)
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_retrieval_is_learnt_and_reported(
+    tmp_path: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = write_tiny_retrieval(tmp_path / "dataset")
+    report = train(dataset, None, tmp_path / "adapter", config)
+    numbers = report["train"]
+    assert numbers["steps"] == 4 * 3
+    assert numbers["examples"] == 24
+    # All linears of two layers of 16: query, key, value, output (16 -> 16), up (16 -> 32), down (32 -> 16), rank 4.
+    assert numbers["trainable"] == 2 * 4 * (4 * (16 + 16) + 2 * (16 + 32))
+    assert f"trainable parameters: {numbers['trainable']:,} of {numbers['total']:,}" in capsys.readouterr().err
+    assert json.loads((tmp_path / "adapter" / "report.json").read_text()) == report
+    assert not (tmp_path / ".work" / "adapter").exists(), "checkpoints are gone once the adapter is there"
+
+    log = rows(tmp_path)
+    losses = [row["loss"] for row in log if "loss" in row]
+    dev = {row["step"]: row["dev"] for row in log if "dev" in row}
+    assert losses[-1] < losses[0]
+    assert list(dev) == [0, 4, 8, 12]
+    assert set(dev[0]) == {"ndcg@10", "recall@5", "mrr@10", "margin", "positive_cosine", "negative_cosine", "loss"}
+    assert numbers["best_step"] == max((4, 8, 12), key=lambda step: dev[step]["ndcg@10"])
+    assert numbers["base_score"] == dev[0]["ndcg@10"]
+    assert numbers["tokens"] == [row["tokens"] for row in log if "loss" in row][-1]
+
+
+def test_a_second_start_keeps_and_a_changed_setting_starts_anew(
+    tmp_path: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, out = write_tiny_retrieval(tmp_path / "dataset"), tmp_path / "adapter"
+    first = train(dataset, None, out, config)
+    before = hash_folder(out)
+    assert train(dataset, None, out, config) == first
+    assert "up to date" in capsys.readouterr().err
+    train(dataset, None, out, replace(config, seed=7))
+    assert hash_folder(out) != before
+
+
+def test_the_same_seed_gives_the_same_adapter(tmp_path: Path, config: RunConfig) -> None:
+    for name in ("a", "b"):
+        write_tiny_retrieval(tmp_path / name / "dataset")
+        train(tmp_path / name / "dataset", None, tmp_path / name / "adapter", config)
+    assert hash_folder(tmp_path / "a" / "adapter") == hash_folder(tmp_path / "b" / "adapter")
+
+
+def test_mined_negatives_are_used(tmp_path: Path, config: RunConfig) -> None:
+    dataset, negatives = write_tiny_retrieval(tmp_path / "dataset"), tmp_path / "negatives"
+    negatives.mkdir()
+    write_jsonl(negatives / "examples.jsonl", [{"anchor": "w1", "positive": "w2 w3", "negatives": ["w4"]}])
+    report = train(dataset, negatives, tmp_path / "adapter", config)
+    assert report["train"]["examples"] == 1
+    assert report["train"]["tokens"] == report["train"]["steps"] * 4
+
+
+def test_query_side_leaves_documents_alone(tmp_path: Path, config: RunConfig, model: Path) -> None:
+    dataset = write_tiny_retrieval(tmp_path / "dataset")
+    config = replace(config, train=replace(SETTINGS, sides="query"))
+    train(dataset, None, tmp_path / "adapter", config)
+    assert load_adapter(tmp_path / "adapter").sides == "query"
+    base = Encoder.load(str(model), pooling="mean", device="cpu")
+    adapted = load_encoder(tmp_path / "adapter", base=str(model), device="cpu")
+    texts = ["w1 w2 w3", "w4"]
+    np.testing.assert_array_equal(adapted.encode(texts, "document"), base.encode(texts, "document"))
+    assert np.abs(adapted.encode(texts, "query") - base.encode(texts, "query")).max() > 0.01
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_pairs_are_learnt_by_cosine_mse(tmp_path: Path, config: RunConfig, full: bool) -> None:
+    dataset = write_tiny_pairs(tmp_path / "dataset")
+    config = replace(config, train=replace(SETTINGS, full=full, epochs=8, patience=9))
+    report = train(dataset, None, tmp_path / "adapter", config)
+    log = rows(tmp_path)
+    assert all(set(row["dev"]) == {"spearman", "pearson", "loss"} for row in log if "dev" in row)
+    losses = [row["loss"] for row in log if "loss" in row]
+    assert sum(losses[-3:]) < 0.8 * sum(losses[:3])  # three steps are one pass over the pairs
+    assert report["train"]["loss"] == "cosine-mse"
+    assert (report["train"]["trainable"] == report["train"]["total"]) == full
+
+
+def test_full_training_is_saved_as_a_model(tmp_path: Path, config: RunConfig, model: Path) -> None:
+    dataset = write_tiny_retrieval(tmp_path / "dataset")
+    train(dataset, None, tmp_path / "adapter", replace(config, train=replace(SETTINGS, full=True)))
+    trained = Encoder.load(str(tmp_path / "adapter"), device="cpu")
+    base = Encoder.load(str(model), pooling="mean", device="cpu")
+    assert np.abs(trained.encode(["w1 w2"]) - base.encode(["w1 w2"])).max() > 0.01
+
+
+def test_gradient_checkpointing_changes_nothing(tmp_path: Path, config: RunConfig) -> None:
+    folders = []
+    for checkpointing in (False, True):
+        run = tmp_path / str(checkpointing)
+        write_tiny_retrieval(run / "dataset")
+        settings = replace(SETTINGS, gradient_checkpointing=checkpointing, lora_dropout=0.2, epochs=1)
+        train(run / "dataset", None, run / "adapter", replace(config, train=settings))
+        folders.append(load_adapter(run / "adapter").modules)
+    for name, matrices in folders[0].items():
+        for one, other in zip(matrices, folders[1][name], strict=True):
+            torch.testing.assert_close(one, other)
+
+
+def test_what_cannot_be_trained_is_refused(tmp_path: Path, config: RunConfig) -> None:
+    dataset = write_tiny_retrieval(tmp_path / "dataset")
+    with pytest.raises(UsageError, match="cosine-mse"):
+        train(dataset, None, tmp_path / "adapter", replace(config, train=replace(SETTINGS, loss="cosine-mse")))
+    with pytest.raises(UsageError, match="no linear layer"):
+        train(dataset, None, tmp_path / "adapter", replace(config, train=replace(SETTINGS, targets=("nowhere",))))
+    (tmp_path / "negatives").mkdir()
+    write_jsonl(tmp_path / "negatives" / "examples.jsonl", [])
+    with pytest.raises(DataError, match="no training examples"):
+        train(dataset, tmp_path / "negatives", tmp_path / "adapter", config)
+    assert not (tmp_path / "adapter").exists()
