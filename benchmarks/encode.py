@@ -12,9 +12,9 @@ from __future__ import annotations
 import argparse
 
 import torch
-from common import alternate, docstring_pairs, has_bfloat16, machine, table
 
 from acclimate.models.encoder import Encoder
+from common import alternate, docstring_pairs, has_bfloat16, machine, table
 
 
 def main() -> None:

@@ -81,12 +81,11 @@ def in_process(side: str, data: Path, scratch: Path, arguments: argparse.Namespa
 
 def run_acclimate(arguments: argparse.Namespace) -> dict[str, float]:
     """Our side: prepare, mine, train, evaluate; no dev evaluations, as the peer's recipe has none."""
-    from acclimate.stages.prepare import prepare
-    from acclimate.stages.train import train
-
     from acclimate.configs import RunConfig, with_overrides
     from acclimate.stages.evaluate import evaluate_model
     from acclimate.stages.mine import mine
+    from acclimate.stages.prepare import prepare
+    from acclimate.stages.train import train
 
     config = with_overrides(
         RunConfig(model=MODEL, seed=SEED),

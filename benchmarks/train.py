@@ -15,13 +15,12 @@ import tempfile
 import time
 from pathlib import Path
 
-from acclimate.models.encoder import Encoder
-
 from acclimate.configs import RunConfig, with_overrides
 from acclimate.core.lora import attach, trainable_parameters
 from acclimate.engine.fit import fit
 from acclimate.engine.recipes import contrastive
 from acclimate.engine.schedule import Schedule
+from acclimate.models.encoder import Encoder
 from acclimate.types import Example
 from common import docstring_pairs, has_bfloat16, machine, table
 

@@ -14,10 +14,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from tests.models.tiny import tiny_bert, tiny_qwen3
 
 from acclimate.cli.main import main
 from acclimate.files import MAX_LINE_BYTES, hash_folder
+from tests.models.tiny import tiny_bert, tiny_qwen3
 
 DATA_ERROR, MODEL_ERROR, STORAGE_ERROR, INTERRUPTED = 3, 4, 5, 130
 QUICK = ("--split-by", "query", "--batch-size", "8", "--dev-documents", "20", "--bootstrap", "100", "--rank", "2")
