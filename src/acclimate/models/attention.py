@@ -96,21 +96,23 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...],
 def _by_runs(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], causal: bool, scale: float) -> Tensor:
     """Texts of one length that follow one another are one batch [n, H, l, d], without padding and without a mask."""
     eager = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    runs = _runs(lengths, query.shape[1])
+    # One split, not a slice per run: the gradient of a slice is a zero tensor of the whole row (15 % of a step).
+    sizes = [count * length for count, length in runs]
     outputs = []
-    start = 0
-    for count, length in _runs(lengths, query.shape[1]):
-        stop = start + count * length
+    for (_, length), *states in zip(
+        runs, *(torch.split(part[0], sizes, dim=1) for part in (query, key, value)), strict=True
+    ):
         attend = _eager if eager and length <= EAGER_MAX_LENGTH else _sdpa
-        query_nHld, key_nGld, value_nGld = (_batch(states, start, stop, length) for states in (query, key, value))
+        query_nHld, key_nGld, value_nGld = (_batch(part, length) for part in states)
         outputs.append(attend(query_nHld, key_nGld, value_nGld, causal, scale).transpose(1, 2).flatten(0, 1))
-        start = stop
     return torch.cat(outputs)[None]
 
 
-def _batch(states: Tensor, start: int, stop: int, length: int) -> Tensor:
-    """[1, H, T, d] -> [n, H, l, d], a view."""
-    _, heads, _, dim = states.shape
-    return states[0, :, start:stop].view(heads, -1, length, dim).transpose(0, 1)
+def _batch(states: Tensor, length: int) -> Tensor:
+    """[H, T, d] of one run -> [n, H, l, d], a view."""
+    heads, _, dim = states.shape
+    return states.view(heads, -1, length, dim).transpose(0, 1)
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> Tensor:

@@ -213,16 +213,13 @@ def _corpus_vectors(encoder: Encoder, data: Dataset, cache: Path) -> Vectors:
 
 def _selection(data: Dataset, encoder: Encoder, course: Schedule, config: RunConfig, cache: Path) -> Selection | None:
     every = config.train.eval_steps or math.ceil(course.steps / EVALUATIONS)
-    if data.kind == "pairs":
-        if not data.pairs["dev"]:
-            return None
-        return Selection(evaluate=similarity_scores(encoder, data.pairs["dev"]), metric="spearman", every=every)
-    if not data.qrels["dev"]:
+    pairs, qrels = data.pairs.get("dev"), data.qrels.get("dev")
+    if pairs:
+        return Selection(evaluate=similarity_scores(encoder, pairs), metric="spearman", every=every)
+    if not qrels:
         return None
     corpus_MD = _corpus_vectors(encoder, data, cache)
-    dev = dev_set(
-        encoder, data.corpus, corpus_MD, data.queries, data.qrels["dev"], config.train.dev_documents, config.seed
-    )
+    dev = dev_set(encoder, data.corpus, corpus_MD, data.queries, qrels, config.train.dev_documents, config.seed)
     return Selection(evaluate=retrieval_scores(encoder, dev, config.train), metric="ndcg@10", every=every)
 
 
