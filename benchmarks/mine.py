@@ -1,6 +1,7 @@
 """Mining beside sentence-transformers' `mine_hard_negatives`, and its memory as the corpus grows.
 
-Same model, pairs, corpus and settings, float32, models loaded beforehand; medians of runs in turn. "Texts in" encodes
+Same model, pairs, corpus and settings, models loaded beforehand; medians of runs in turn. The peer runs by its default
+(float32), we in `--dtype` (auto: bfloat16 where the CPU computes in it). "Texts in" encodes
 everything anew; "vectors at hand" finds both sides' embeddings in their caches. The memory check mines the same queries
 from 10^4 and from 10^6 stored vectors, each in a process of its own, and compares the peaks of anonymous memory.
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, nargs="?", help="a BEIR folder")
     parser.add_argument("--limit", type=int, help="use this many training queries, and their documents only")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="ours")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -51,21 +53,21 @@ def main() -> None:
     elif arguments.memory:
         check_memory()
     elif arguments.data:
-        compare(arguments.data, arguments.limit, arguments.repeats)
+        compare(arguments.data, arguments.limit, arguments.repeats, arguments.dtype)
     else:
         parser.error("give a BEIR folder, or --memory")
 
 
-def compare(data: Path, limit: int | None, repeats: int) -> None:
+def compare(data: Path, limit: int | None, repeats: int, dtype: str) -> None:
     """Print the table of wall times."""
     dataset = read(data, limit)
-    ours, theirs = OurMiner(dataset), TheirMiner(dataset)
+    ours, theirs = OurMiner(dataset, dtype), TheirMiner(dataset)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, folder in (("texts in", None), ("vectors at hand", Path(scratch))):
             seconds, peer = alternate(lambda at=folder: ours(at), lambda at=folder: theirs(at), repeats)
             rows.append((name, f"{seconds:.2f}", f"{peer:.2f}", f"{peer / seconds:.2f}"))
-    print(f"{machine()}; {len(dataset.examples)} pairs, {len(dataset.corpus)} documents")
+    print(f"{machine()}; {ours.encoder.dtype}; {len(dataset.examples)} pairs, {len(dataset.corpus)} documents")
     print(table(("", "Acclimate, s", "sentence-transformers, s", "ratio"), rows))
 
 
@@ -83,9 +85,9 @@ def read(data: Path, limit: int | None) -> Dataset:
 class OurMiner:
     """From a dataset to negatives and their audit."""
 
-    def __init__(self, dataset: Dataset) -> None:
+    def __init__(self, dataset: Dataset, dtype: str) -> None:
         self.dataset = dataset
-        self.encoder = Encoder.load(MODEL, device="cpu", dtype="float32")
+        self.encoder = Encoder.load(MODEL, device="cpu", dtype=dtype)
 
     def __call__(self, cache: Path | None) -> dict[str, Any]:
         audit = Audit(SETTINGS.num_negatives, {})

@@ -78,7 +78,7 @@ class MineConfig:
     num_negatives: int = 4
     """Hard negatives kept per query."""
     range_min: int = 0
-    """Candidates ranked above this position are skipped."""
+    """So many best-ranked candidates are skipped; known positives do not count as candidates."""
     range_max: int = 50
     """Candidates ranked below this position are not considered."""
     min_score: float | None = None
@@ -86,15 +86,15 @@ class MineConfig:
     max_score: float | None = None
     """Candidates scoring above this are dropped."""
     absolute_margin: float | None = None
-    """Drop candidates whose score is above positive - absolute_margin."""
+    """Drop candidates whose score is above positive - absolute_margin; the lowest of several positives counts."""
     relative_margin: float | None = 0.05
-    """Drop candidates whose score is above positive * (1 - relative_margin)."""
+    """Drop candidates whose score is above positive - |positive| * relative_margin (the lowest of several)."""
     sampling: Literal["top", "random"] = "top"
     """Take the best-ranked candidates, or draw among them."""
     include_positives: bool = False
-    """Keep the positives in the ranked list (for inspection or for labelled output)."""
+    """Also write every query's ranked list, its positives in place (ranked.jsonl): to inspect, or to test rerankers."""
     output: Literal["n-tuple", "triplet", "labelled"] = "n-tuple"
-    """Form of the exported training rows."""
+    """Training rows: all negatives in one row per positive, one row per negative, or a label of 1 or 0 per document."""
 
     def __post_init__(self) -> None:
         _check_at_least("num_negatives", self.num_negatives, 1)

@@ -7,7 +7,7 @@ documents lie in a memory map, so that memory does not grow with the corpus.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -218,22 +218,25 @@ def _choose(block: _Block, config: MineConfig, seed: int) -> MinedBlock:
     lowest_N = np.array([min(scores) for scores in block.positive_scores], np.float32)
     priority_NC = _draws(block.queries, block.score.shape[1], seed) if config.sampling == "random" else None
     selection = select_negatives(block.score, block.usable, lowest_N, config, priority_NC)
+    indices, scores, columns = block.index.tolist(), block.score.tolist(), selection.columns.tolist()
+    documents = block.material.documents
+
+    def scored(row: int, among: Iterable[int]) -> list[Scored]:
+        return [Scored(documents[indices[row][column]], scores[row][column]) for column in among]
+
     mined = []
     for row, query in enumerate(block.queries):
-        columns = selection.columns[row]
-        negatives = _scored(block, row, columns[columns >= 0])
-        positives = [
-            Scored(block.material.documents[index], score)
-            for index, score in zip(block.material.positives[query], block.positive_scores[row], strict=True)
-        ]
-        ranked = _scored(block, row, np.flatnonzero(block.usable[row])[: config.range_max])
-        mined.append(MinedQuery(query, positives, negatives, ranked if config.include_positives else []))
+        positives = zip(block.material.positives[query], block.positive_scores[row], strict=True)
+        considered = np.flatnonzero(block.usable[row])[: config.range_max] if config.include_positives else ()
+        mined.append(
+            MinedQuery(
+                query,
+                positives=[Scored(documents[index], score) for index, score in positives],
+                negatives=scored(row, (column for column in columns[row] if column >= 0)),
+                ranked=scored(row, considered),
+            )
+        )
     return MinedBlock(mined, selection.candidates, selection.removed)
-
-
-def _scored(block: _Block, row: int, columns: Indices) -> list[Scored]:
-    found = zip(block.index[row, columns].tolist(), block.score[row, columns].tolist(), strict=True)
-    return [Scored(block.material.documents[index], score) for index, score in found]
 
 
 def _draws(queries: list[str], width: int, seed: int) -> NDArray[np.float64]:
