@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -32,16 +33,17 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
     """Base, adapted and their difference with its interval, and the verdict in words."""
     test = report["test"]
     counted = {name: test[name] for name in ("queries", "documents", "pairs") if name in test}
-    table = Table(title="test split: " + ", ".join(f"{value:,} {name}" for name, value in counted.items()))
+    title = "test split: " + ", ".join(f"{value:,} {name}" for name, value in counted.items())
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("metric")
     lexical = test.get("bm25")
-    for name in ("BM25",) * bool(lexical) + ("base", "adapted", "difference", "95 % interval", "p"):
+    for name in ("BM25",) * bool(lexical) + ("base", "adapted", "change", "95 % interval", "p"):
         table.add_column(name, justify="right")
     table.columns[-2].header = f"{PERCENT * report.get('confidence', 0.95):.0f} % interval"
     for metric, delta in test["delta"].items():
         row = [metric, *([_number(lexical.get(metric))] if lexical else [])]
         row += [_number(test["base"].get(metric)), _number(test["adapted"].get(metric))]
-        row += [f"{delta['value']:+.4f}", f"[{delta['low']:+.4f}, {delta['high']:+.4f}]", f"{delta['p']:.4f}"]
+        row += [f"{delta['value']:+.4f}", f"{delta['low']:+.4f} … {delta['high']:+.4f}", f"{delta['p']:.4f}"]
         table.add_row(*row)
     console = _console()
     console.print(table)
