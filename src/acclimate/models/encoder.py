@@ -12,6 +12,7 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,6 +56,7 @@ class Encoder:
         device: where it runs.
         dtype: of the base weights; vectors are always float32.
         adapter: what is attached, or None.
+        packed: whether chunks are packed; else they are padded, for architectures whose attention we cannot replace.
         token_cache: keeps the tokens of large inputs on disk; None keeps them in memory.
     """
 
@@ -80,6 +82,8 @@ class Encoder:
         self.adapter: Adapter | None = None
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
+        config: Any = model.config
+        self.packed: bool = config._attn_implementation == PACKED_ATTENTION
         self._accepts = frozenset(inspect.signature(model.forward).parameters)
 
     @classmethod
@@ -141,11 +145,6 @@ class Encoder:
             device=config.device,
             dtype=config.dtype,
         )
-
-    @property
-    def packed(self) -> bool:
-        """Whether chunks are packed; else they are padded, for architectures whose attention we cannot replace."""
-        return can_pack(self.source)
 
     def encode(
         self, texts: Sequence[str], role: Role = "document", task: str | None = None, *, label: str = ""
@@ -299,10 +298,14 @@ class Encoder:
             identity["adapter"] = _hash_adapter(self.adapter)
         return hash_config(identity)
 
+    @cached_property
+    def _tokenizer_fingerprint(self) -> str:
+        return tokenizer_fingerprint(self.tokenizer)
+
     def _base_identity(self) -> dict[str, Any]:
         return {
             "weights": self.source.sha256,
-            "tokenizer": tokenizer_fingerprint(self.tokenizer),
+            "tokenizer": self._tokenizer_fingerprint,
             "pooling": self.pooling,
             "dim": self.dim,
             "max_tokens": self.max_tokens,
