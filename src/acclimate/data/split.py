@@ -236,7 +236,8 @@ def _separate_documents(splits: Splits, kind: Kind, strict: bool) -> None:
     held_out = [record for split in ("dev", "test") for record in splits.records[split]]
     queries = {record.anchor for record in held_out}
     documents = {record.positive for record in held_out}
-    sides = documents | queries if kind == "pairs" else documents
+    held_texts = documents | queries
+    sides = held_texts if kind == "pairs" else documents
     train = splits.records["train"]
     judged = {text for record in train for text in _judged(record, kind)}
     splits.shared_documents = len(judged & sides)
@@ -245,7 +246,7 @@ def _separate_documents(splits: Splits, kind: Kind, strict: bool) -> None:
         if strict and not sides.isdisjoint(_judged(record, kind)):
             splits.rejected.append(record.rejected("shared document (strict_documents)"))
             continue
-        safe = without_negatives(record, queries | documents)
+        safe = without_negatives(record, held_texts)
         splits.negatives_removed += len(record.negatives) - len(safe.negatives)
         kept.append(safe)
     splits.records["train"] = kept

@@ -80,7 +80,7 @@ def _count_tokens(dataset: Dataset, config: RunConfig) -> None:
         dataset.info["lengths"][side]["longer_than_limit"] = {"max_tokens": limit, "share": round(longer, 4)}
         if longer > LONG_SHARE:
             dataset.info["warnings"].append(
-                f"{longer:.0%} of the {side} are longer than {limit} tokens: what comes after is not read (--max-tokens)"
+                f"{longer:.0%} of the {side} are longer than {limit} tokens: the rest is not read (--max-tokens)"
             )
 
 
