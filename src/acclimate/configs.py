@@ -149,23 +149,25 @@ class TrainConfig:
     """Recompute activations in the backward pass: less memory, about a third more time."""
     eval_steps: int | None = None
     """Steps between evaluations on dev; a quarter of the training if not given."""
-    dev_documents: int = 2000
-    """Documents that dev queries are ranked against during training: the relevant, the hardest, and a sample."""
+    dev_documents: int | None = None
+    """Documents that dev queries are ranked against during training: the relevant, the hardest, and a sample.
+    2,000 if not given, fewer where the training is short, so that watching it costs a fraction of it."""
     patience: int = 3
     """Stop after this many evaluations without a better dev NDCG@10."""
-    checkpoint_steps: int = 50
-    """Steps between checkpoints to resume from."""
+    checkpoint_steps: int | None = None
+    """Steps between checkpoints to resume from; a tenth of the training, at most 50, if not given."""
 
     def __post_init__(self) -> None:
-        for name in ("rank", "batch_size", "patience", "checkpoint_steps", "dev_documents"):
+        for name in ("rank", "batch_size", "patience"):
             _check_at_least(name, getattr(self, name), 1)
+        for name in ("checkpoint_steps", "dev_documents", "eval_steps"):
+            if (value := getattr(self, name)) is not None:
+                _check_at_least(name, value, 1)
         _check_at_least("negatives_per_example", self.negatives_per_example, 0)
         for name in ("temperature", "epochs", "max_grad_norm", "activation_memory_gb"):
             _check_above(name, getattr(self, name), 0.0)
         if self.learning_rate is not None:
             _check_above("learning_rate", self.learning_rate, 0.0)
-        if self.eval_steps is not None:
-            _check_at_least("eval_steps", self.eval_steps, 1)
         _check_fraction("warmup_fraction", self.warmup_fraction)
         _check_fraction("lora_dropout", self.lora_dropout)
         if self.full and self.sides == "query":

@@ -32,6 +32,9 @@ from acclimate.engine.schedule import Schedule
 from acclimate.errors import AcclimateError, Interrupted
 from acclimate.progress import Advance, progress, say
 
+MAX_CHECKPOINT_STEPS = 50
+"""At most this much work is lost by a kill, where `checkpoint_steps` does not say."""
+
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
@@ -132,6 +135,7 @@ class _Training:
     def run(self) -> Progress:
         self._resume()
         steps = self.schedule.steps
+        every = self.config.checkpoint_steps or max(1, min(MAX_CHECKPOINT_STEPS, steps // 10))
         with self.log, ExitStack() as stack:
             if self.state.step == 0 and self.selection is not None:
                 self._evaluate(self.selection)
@@ -141,7 +145,7 @@ class _Training:
                 last = self.state.step == steps
                 if self.selection is not None and (last or self.state.step % self.selection.every == 0):
                     self._evaluate(self.selection)
-                if last or self.state.stopped or self.state.step % self.config.checkpoint_steps == 0:
+                if last or self.state.stopped or self.state.step % every == 0:
                     self._save()
         with torch.no_grad():
             for name, tensor in self.best.items():

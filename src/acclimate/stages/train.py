@@ -46,6 +46,10 @@ from acclimate.types import Example
 
 EVALUATIONS = 4
 """Evaluations on dev over a training, where `eval_steps` does not say."""
+DEV_DOCUMENTS = (200, 2000)
+"""Fewest and most documents in the pool that dev queries are ranked against, where `dev_documents` does not say."""
+DEV_DOCUMENTS_PER_EXAMPLE = 0.2
+"""An example trains on two documents and more, at thrice the cost of encoding; the pool is encoded four times."""
 POSITIVE_LABEL = 0.5
 """Labelled pairs from this score on are positives for InfoNCE."""
 METRICS_FILE = "metrics.jsonl"
@@ -219,8 +223,15 @@ def _selection(data: Dataset, encoder: Encoder, course: Schedule, config: RunCon
     if not qrels:
         return None
     corpus_MD = _corpus_vectors(encoder, data, cache)
-    dev = dev_set(encoder, data.corpus, corpus_MD, data.queries, qrels, config.train.dev_documents, config.seed)
+    documents = config.train.dev_documents or _dev_documents(course)
+    dev = dev_set(encoder, data.corpus, corpus_MD, data.queries, qrels, documents, config.seed)
     return Selection(evaluate=retrieval_scores(encoder, dev, config.train), metric="ndcg@10", every=every)
+
+
+def _dev_documents(course: Schedule) -> int:
+    """A pool whose repeated encoding costs about a tenth of the training, within bounds."""
+    fewest, most = DEV_DOCUMENTS
+    return max(fewest, min(most, round(DEV_DOCUMENTS_PER_EXAMPLE * course.examples * course.epochs)))
 
 
 def _say_best(state: Progress, selection: Selection | None) -> None:
