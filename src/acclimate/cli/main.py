@@ -10,6 +10,8 @@ import os
 import sys
 import tempfile
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -18,8 +20,8 @@ from cyclopts.exceptions import CycloptsError
 
 from acclimate import __version__
 from acclimate.cli.options import configured, flags, given
-from acclimate.errors import AcclimateError, Interrupted, UsageError
-from acclimate.files import storage_error
+from acclimate.errors import AcclimateError, Interrupted, StorageError, UsageError
+from acclimate.files import locked, storage_error
 
 app = App(
     name="acclimate",
@@ -85,7 +87,9 @@ def prepare(
     from acclimate.stages.prepare import prepare as stage
 
     settings = configured(options, config, out)
-    tables.show_dataset(stage(data, out / "dataset", settings), out / "dataset")
+    with locked(out):
+        report = stage(data, out / "dataset", settings)
+    tables.show_dataset(report, out / "dataset")
 
 
 @app.command
@@ -100,7 +104,10 @@ def mine(
     from acclimate.cli import tables
     from acclimate.stages.mine import mine as stage
 
-    tables.show_mining(stage(run / "dataset", run / "negatives", configured(options, config, run)), run / "negatives")
+    settings = configured(options, config, run)
+    with _at_work_in(run):
+        report = stage(run / "dataset", run / "negatives", settings)
+    tables.show_mining(report, run / "negatives")
 
 
 @app.command
@@ -117,7 +124,8 @@ def train(
 
     negatives = run / "negatives"
     settings = configured(options, config, run)
-    report = stage(run / "dataset", negatives if negatives.is_dir() else None, run / "adapter", settings)
+    with _at_work_in(run):
+        report = stage(run / "dataset", negatives if negatives.is_dir() else None, run / "adapter", settings)
     tables.show_training(report, run / "adapter")
 
 
@@ -145,7 +153,8 @@ def evaluate(
     compares = adapter is None and "model" not in given(options) and (run / "adapter").is_dir()
     settings = configured(options, config, run if (run / "dataset").is_dir() else None)
     if compares:
-        report = stage.evaluate(run / "dataset", run / "adapter", run / "evaluation", settings)
+        with _at_work_in(run):
+            report = stage.evaluate(run / "dataset", run / "adapter", run / "evaluation", settings)
         metrics = report["test"]["adapted"]
     else:
         metrics = stage.evaluate_model(data, adapter, settings)
@@ -252,6 +261,15 @@ def encode(
 
     result = stage(texts, out, configured(options, None), role=role, adapter=adapter)
     sys.stdout.write(f"{out}: {result['texts']} vectors of {result['dim']} dimensions\n")
+
+
+@contextmanager
+def _at_work_in(run: Path) -> Iterator[None]:
+    """One process at a time in a run that has a dataset."""
+    if not (run / "dataset").is_dir():
+        raise StorageError(f"{run} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {run}")
+    with locked(run):
+        yield
 
 
 def main(arguments: list[str] | None = None) -> None:
