@@ -131,7 +131,7 @@ class TrainConfig:
     """In-batch documents whose cosine is above the positive's plus this are not counted as negatives; none: all are."""
     mask_mined: bool = False
     """Apply the false-negative margin to mined negatives too."""
-    epochs: float = 1.0
+    epochs: float = 2.0
     """Passes over the training examples."""
     batch_size: int = 128
     """Examples per step; with InfoNCE all other documents of the batch are negatives."""
