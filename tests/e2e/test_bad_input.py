@@ -17,7 +17,7 @@ import pytest
 
 from acclimate.cli.main import main
 from acclimate.files import MAX_LINE_BYTES, hash_folder
-from tests.models.tiny import tiny_bert, tiny_qwen3
+from tests.models.tiny import as_sentence_transformer, tiny_bert, tiny_qwen3
 
 DATA_ERROR, MODEL_ERROR, STORAGE_ERROR, INTERRUPTED = 3, 4, 5, 130
 QUICK = ("--split-by", "query", "--batch-size", "8", "--dev-documents", "20", "--bootstrap", "100", "--rank", "2")
@@ -46,7 +46,7 @@ def write_rows(path: Path, rows: Sequence[object]) -> Path:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny_bert(tmp_path_factory.mktemp("model") / "tiny-bert")
+    return as_sentence_transformer(tiny_bert(tmp_path_factory.mktemp("model") / "tiny-bert"))
 
 
 @pytest.fixture(scope="module")
@@ -126,7 +126,6 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], tuple[str, ...], tuple[str, ..
         ("--label-min", "0", "--label-max", "1"),
         ("labels.tsv", "row 43", "7"),
     ),
-    "label NaN": (lambda folder: label_file(folder / "labels.tsv", "nan"), (), ("labels.tsv", "row 43", "nan")),
     "unknown document": (
         lambda folder: beir_with_unknown_document(folder / "beir"),
         (),
@@ -147,13 +146,26 @@ def test_bad_data_is_one_line_that_names_file_and_row(
         assert word in line, line
 
 
-def test_a_broken_line_among_good_ones_costs_that_line(tmp_path: Path, model: Path) -> None:
+def broken_line(folder: Path) -> Path:
     rows = [json.dumps(row) for row in pairs()]
     rows[4] = '{"query": "cut off'
-    data = written("pairs.jsonl", "\n".join(rows) + "\n")(tmp_path)
+    return written("pairs.jsonl", "\n".join(rows) + "\n")(folder)
+
+
+@pytest.mark.parametrize(
+    ("make", "row", "reason"),
+    [(broken_line, 5, "not JSON"), (lambda folder: label_file(folder / "labels.tsv", "nan"), 43, "nan")],
+    ids=["broken line", "label NaN"],
+)
+def test_a_bad_row_among_good_ones_costs_that_row_and_is_reported(
+    make: Callable[[Path], Path], row: int, reason: str, tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = make(tmp_path)
     main(["prepare", str(data), "--out", str(tmp_path / "run"), "--model", str(model), "--split-by", "query"])
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "rejected" in line]
+    assert f"{data.name} row {row}: " in line
     rejected = [json.loads(line) for line in (tmp_path / "run" / "dataset" / "rejected.jsonl").open()]
-    assert [row["row"] for row in rejected if "JSON" in row["reason"]] == [5]
+    assert [found["row"] for found in rejected if reason in found["reason"].lower().replace("json", "JSON")] == [row]
 
 
 def test_nan_scores_are_refused_with_their_row(
@@ -182,7 +194,7 @@ def test_cls_on_a_causal_model_is_refused_and_says_why(
 
 
 def test_an_adapter_for_another_base_is_refused(tmp_path: Path, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = tiny_bert(tmp_path / "other-bert", seed=1)
+    other = as_sentence_transformer(tiny_bert(tmp_path / "other-bert", seed=1))
     arguments = ["evaluate", str(run / "dataset"), "--model", str(other), "--adapter", str(run / "adapter")]
     line = refused(arguments, MODEL_ERROR, capsys, run)
     assert "base" in line and "sha256" in line

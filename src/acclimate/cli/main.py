@@ -275,7 +275,7 @@ def _at_work_in(run: Path) -> Iterator[None]:
 def main(arguments: list[str] | None = None) -> None:
     """Run one command; every failure is one line on standard error and a non-zero exit code."""
     try:
-        app(arguments, exit_on_error=False, print_error=False)
+        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except AcclimateError as error:
         _fail(error)
     except CycloptsError as error:

@@ -12,6 +12,7 @@ from typing import Any
 
 from acclimate.configs import RunConfig, dump_config, effective
 from acclimate.files import REPORT_FILE, locked, read_json, write_json, write_text
+from acclimate.models.sources import resolve_model
 from acclimate.stages.evaluate import evaluate
 from acclimate.stages.mine import mine
 from acclimate.stages.prepare import prepare
@@ -36,6 +37,7 @@ def adapt(source: str, run: Path, config: RunConfig) -> dict[str, Any]:
         AcclimateError: whatever a stage raises; finished stages stay on disk.
     """
     started = time.monotonic()
+    resolve_model(config.model, pooling=config.pooling)  # a model that cannot be used is refused before any work
     with locked(run):
         write_text(run / "config.toml", dump_config(config))
         dataset, negatives, adapter = run / "dataset", run / "negatives", run / "adapter"
