@@ -79,7 +79,7 @@ def train(examples: list[Example], batch_size: int, memory_gb: float) -> float:
         RunConfig(),
         {"batch_size": batch_size, "temperature": TEMPERATURE, "rank": RANK, "activation_memory_gb": memory_gb},
     ).train
-    attach(encoder.model, config.targets, RANK)
+    attach(encoder.model, config.targets, rank=RANK)
     schedule = Schedule(
         examples=len(examples), batch_size=batch_size, epochs=1.0, seed=0, learning_rate=RATE, warmup_fraction=0.1
     )
