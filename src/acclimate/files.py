@@ -229,7 +229,7 @@ def artifact(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) ->
         if out.exists():
             out.rename(old)
         fresh.rename(out)
-        _fsync_path(out.parent)
+        fsync(out.parent)
         shutil.rmtree(work_folder(out), ignore_errors=True)
 
 
@@ -274,10 +274,11 @@ def is_current(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) 
 
 def _fsync_tree(folder: Path) -> None:
     for path in [*folder.rglob("*"), folder]:
-        _fsync_path(path)
+        fsync(path)
 
 
-def _fsync_path(path: Path) -> None:
+def fsync(path: Path) -> None:
+    """Make a written file, or the names in a folder, survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from acclimate.errors import StorageError
-from acclimate.files import read_json, storage_errors, write_json
+from acclimate.files import fsync, read_json, storage_errors, write_json
 
 STATE_FILE = "state.json"
 TENSOR_FILES = ("trainable", "moments", "best")
@@ -79,7 +78,7 @@ def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
             write_json(partial / STATE_FILE, dataclasses.asdict(checkpoint.progress))
             shutil.rmtree(final, ignore_errors=True)
             partial.rename(final)
-            _fsync(folder)
+            fsync(folder)
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
@@ -125,15 +124,7 @@ def _complete(folder: Path) -> list[Path]:
 
 def _save(path: Path, tensors: dict[str, Tensor]) -> None:
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
-    _fsync(path)
-
-
-def _fsync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    fsync(path)
 
 
 @contextlib.contextmanager

@@ -74,6 +74,8 @@ def _summary(
         "test": evaluated["test"],
         "verdict": evaluated["verdict"],
         "recommend": evaluated["recommend"],
+        "sides": evaluated["sides"],
+        "confidence": evaluated["confidence"],
         "timings": timings,
         "train": trained["train"],
         "dataset": {name: value for name, value in prepared.items() if name != "timings"},
