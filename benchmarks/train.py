@@ -78,8 +78,8 @@ def train(examples: list[Example], batch_size: int, memory_gb: float) -> float:
     config = with_overrides(
         RunConfig(),
         {"batch_size": batch_size, "temperature": TEMPERATURE, "rank": RANK, "activation_memory_gb": memory_gb},
-    ).train
-    attach(encoder.model, config.targets, rank=RANK)
+    )
+    attach(encoder.model, config.train.targets, rank=RANK)
     schedule = Schedule(
         examples=len(examples), batch_size=batch_size, epochs=1.0, seed=0, learning_rate=RATE, warmup_fraction=0.1
     )
@@ -90,7 +90,7 @@ def train(examples: list[Example], batch_size: int, memory_gb: float) -> float:
             trainable_parameters(encoder.model),
             loss_fn,
             schedule,
-            config,
+            config.train,
             selection=None,
             folder=Path(folder) / "work",
             metrics=Path(folder) / "metrics.jsonl",

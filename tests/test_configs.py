@@ -16,6 +16,7 @@ from acclimate.configs import (
     NONE,
     EvaluateConfig,
     MineConfig,
+    ObjectiveConfig,
     PrepareConfig,
     RunConfig,
     TrainConfig,
@@ -27,7 +28,13 @@ from acclimate.configs import (
 )
 from acclimate.errors import AcclimateError, DataError, UsageError
 
-SECTIONS = {"prepare": PrepareConfig, "mine": MineConfig, "train": TrainConfig, "evaluate": EvaluateConfig}
+SECTIONS = {
+    "prepare": PrepareConfig,
+    "mine": MineConfig,
+    "train": TrainConfig,
+    "objective": ObjectiveConfig,
+    "evaluate": EvaluateConfig,
+}
 
 
 def values_of(hint: Any) -> st.SearchStrategy[Any]:
@@ -110,7 +117,7 @@ def test_a_wrong_type_is_named(values: dict[str, Any], message: str) -> None:
         ("mine", {"range_min": 9, "range_max": 9}, "range_max = 9 is not above"),
         ("mine", {"min_score": 0.9, "max_score": 0.1}, "min_score = 0.9 is not below"),
         ("train", {"full": True, "sides": "query"}, "exclude each other"),
-        ("train", {"temperature": 0.0}, "temperature = 0.0"),
+        ("objective", {"temperature": 0.0}, "temperature = 0.0"),
         ("train", {"rank": 0}, "rank = 0"),
         ("train", {"targets": ()}, "targets is empty"),
         ("train", {"learning_rate": float("nan")}, "learning_rate = nan"),
@@ -138,7 +145,10 @@ def test_a_missing_or_broken_file_is_named(tmp_path: Path) -> None:
 
 def test_overrides_find_their_section() -> None:
     config = with_overrides(RunConfig(train=TrainConfig(rank=4)), {"seed": 1, "temperature": 0.1, "top_k": 20})
-    assert config == RunConfig(seed=1, train=TrainConfig(rank=4, temperature=0.1), evaluate=EvaluateConfig(top_k=20))
+    assert config.train == TrainConfig(rank=4) and config.objective == ObjectiveConfig(temperature=0.1)
+    assert config == RunConfig(
+        seed=1, train=config.train, objective=config.objective, evaluate=EvaluateConfig(top_k=20)
+    )
     with pytest.raises(AcclimateError, match="unknown setting 'tempo'"):
         with_overrides(RunConfig(), {"tempo": 3})
 

@@ -12,7 +12,7 @@ from acclimate.cli.options import configured, flags, given
 from acclimate.configs import RunConfig
 from acclimate.errors import UsageError
 
-Flags = flags("Flags", "prepare", "mine", "train", "evaluate")
+Flags = flags("Flags", "prepare", "mine", "train", "objective", "evaluate")
 
 
 def parse(*arguments: str) -> Any:

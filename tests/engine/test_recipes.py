@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from acclimate.configs import TrainConfig
+from acclimate.configs import RunConfig, with_overrides
 from acclimate.core.lora import attach, trainable_parameters
 from acclimate.engine import recipes
 from acclimate.engine.gradcache import activation_bytes_per_token
@@ -21,7 +22,14 @@ from acclimate.models.encoder import Encoder
 from acclimate.types import Example, Role
 from tests.tiny_run import write_tiny_bert
 
-CONFIG = TrainConfig(batch_size=5, negatives_per_example=1, lora_dropout=0.0, temperature=0.1)
+CONFIG = with_overrides(RunConfig(), {"batch_size": 5, "negatives_per_example": 1, "temperature": 0.1})
+
+
+def changed(**settings: Any) -> RunConfig:
+    """`CONFIG` with other settings."""
+    return with_overrides(CONFIG, settings)
+
+
 SCHEDULE = Schedule(examples=5, batch_size=5, epochs=1, seed=7, learning_rate=1e-3, warmup_fraction=0.1)
 EXAMPLES = [
     Example("w0 w1", "w10 w11 w12", ("w20", "w21 w22")),
@@ -64,10 +72,12 @@ def vector(encoder: Encoder, text: str, role: Role) -> Tensor:
     return encoder.forward_tokens(encoder.tokenise([text], role), np.array([0]))[0]
 
 
-def plain_info_nce(encoder: Encoder, config: TrainConfig) -> Tensor:
+def plain_info_nce(encoder: Encoder, config: RunConfig) -> Tensor:
     """The same loss, written as loops over the rows of step 0."""
     rows = [int(row) for row in SCHEDULE.batch(0)]
-    drawn = {row: draw_negatives(EXAMPLES[row], config.negatives_per_example, SCHEDULE.seed, 0, row) for row in rows}
+    drawn = {
+        row: draw_negatives(EXAMPLES[row], config.train.negatives_per_example, SCHEDULE.seed, 0, row) for row in rows
+    }
     documents = {EXAMPLES[row].positive for row in rows} | {text for row in rows for text in drawn[row]}
     losses = []
     for row in rows:
@@ -75,14 +85,14 @@ def plain_info_nce(encoder: Encoder, config: TrainConfig) -> Tensor:
         query = vector(encoder, example.anchor, "query")
         cosine = {text: query @ vector(encoder, text, "document") for text in documents}
         others = {e.positive for e in EXAMPLES if e.anchor == example.anchor} | {example.anchor}
-        threshold = cosine[example.positive].item() + (config.false_negative_margin or 0.0)
+        threshold = cosine[example.positive].item() + (config.objective.false_negative_margin or 0.0)
         logits = []
         for text, value in cosine.items():
-            spared = text in drawn[row] and not config.mask_mined
-            likely = config.false_negative_margin is not None and value.item() > threshold and not spared
+            spared = text in drawn[row] and not config.objective.mask_mined
+            likely = config.objective.false_negative_margin is not None and value.item() > threshold and not spared
             if text == example.positive or not (text in others or likely):
-                logits.append(value / config.temperature)
-        losses.append(torch.logsumexp(torch.stack(logits), 0) - cosine[example.positive] / config.temperature)
+                logits.append(value / config.objective.temperature)
+        losses.append(torch.logsumexp(torch.stack(logits), 0) - cosine[example.positive] / config.objective.temperature)
     return torch.stack(losses).mean()
 
 
@@ -92,7 +102,7 @@ def plain_info_nce(encoder: Encoder, config: TrainConfig) -> Tensor:
 def test_contrastive_equals_loops_over_rows(
     encoder: Encoder, margin: float | None, mask_mined: bool, memory_gb: float
 ) -> None:
-    config = replace(CONFIG, false_negative_margin=margin, mask_mined=mask_mined, activation_memory_gb=memory_gb)
+    config = changed(false_negative_margin=margin, mask_mined=mask_mined, activation_memory_gb=memory_gb)
     trainable = with_lora(encoder)
     expected_loss = plain_info_nce(encoder, config)
     expected_loss.backward()
@@ -106,7 +116,7 @@ def test_contrastive_equals_loops_over_rows(
 def test_the_margin_changes_something_here(encoder: Encoder) -> None:
     with_lora(encoder)
     configs = [
-        replace(CONFIG, false_negative_margin=margin, mask_mined=mined)
+        changed(false_negative_margin=margin, mask_mined=mined)
         for margin, mined in ((None, False), (-0.2, False), (-0.2, True))
     ]
     losses = {contrastive(encoder, EXAMPLES, SCHEDULE, config)(0).loss for config in configs}
@@ -115,7 +125,7 @@ def test_the_margin_changes_something_here(encoder: Encoder) -> None:
 
 def test_tokens_are_counted_once_per_unique_text(encoder: Encoder) -> None:
     with_lora(encoder)
-    config = replace(CONFIG, negatives_per_example=0)
+    config = changed(negatives_per_example=0)
     texts = {example.anchor for example in EXAMPLES} | {example.positive for example in EXAMPLES}
     assert contrastive(encoder, EXAMPLES, SCHEDULE, config)(0).tokens == sum(len(text.split()) for text in texts)
 
@@ -131,7 +141,7 @@ def test_two_passes_have_the_same_dropout(
     found = []
     per_token = activation_bytes_per_token(encoder.model.config, 8, checkpointing)
     for memory_gb in (1.0, 6.5 * per_token / 1e9):
-        config = replace(CONFIG, activation_memory_gb=memory_gb, gradient_checkpointing=checkpointing)
+        config = changed(activation_memory_gb=memory_gb, gradient_checkpointing=checkpointing)
         loss_fn = contrastive(encoder, EXAMPLES, SCHEDULE, config)
         found.append((loss_fn(0).loss, gradients(trainable)))
     assert found[0][0] == found[1][0]

@@ -150,7 +150,7 @@ def summary(evaluation: dict[str, Any], config: RunConfig) -> dict[str, Any]:
             "learning_rate": 0.002,
         },
         "model": {"id": "sentence-transformers/all-MiniLM-L6-v2", "sha256": "53aa51172d142c89d9012cce15ae4d6c" * 2},
-        "config": effective(config, "prepare", "mine", "train", "evaluate"),
+        "config": effective(config, "prepare", "mine", "train", "objective", "evaluate"),
         "versions": {"python": "3.11.2", "torch": "2.13.0", "transformers": "5.23.0", "acclimate": "0.1.0"},
     }
 

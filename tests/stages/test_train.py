@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from acclimate.configs import RunConfig, TrainConfig
+from acclimate.configs import ObjectiveConfig, RunConfig, TrainConfig
 from acclimate.errors import DataError, UsageError
 from acclimate.files import hash_folder, write_jsonl
 from acclimate.models.adapter import load_adapter, load_encoder
@@ -138,7 +138,7 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, config: RunConfi
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, config: RunConfig) -> None:
     dataset = write_tiny_retrieval(tmp_path / "dataset")
     with pytest.raises(UsageError, match="cosine-mse"):
-        train(dataset, None, tmp_path / "adapter", replace(config, train=replace(SETTINGS, loss="cosine-mse")))
+        train(dataset, None, tmp_path / "adapter", replace(config, objective=ObjectiveConfig(loss="cosine-mse")))
     with pytest.raises(UsageError, match="no linear layer"):
         train(dataset, None, tmp_path / "adapter", replace(config, train=replace(SETTINGS, targets=("nowhere",))))
     (tmp_path / "negatives").mkdir()

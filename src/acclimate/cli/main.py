@@ -34,9 +34,9 @@ Options = Parameter(name="*")
 ConfigFile = Annotated[Path | None, Parameter(help="TOML file with settings; flags win over it.")]
 PrepareFlags = flags("PrepareFlags", "prepare")
 MineFlags = flags("MineFlags", "mine")
-TrainFlags = flags("TrainFlags", "train")
+TrainFlags = flags("TrainFlags", "train", "objective")
 EvaluateFlags = flags("EvaluateFlags", "evaluate")
-AdaptFlags = flags("AdaptFlags", "prepare", "mine", "train", "evaluate")
+AdaptFlags = flags("AdaptFlags", "prepare", "mine", "train", "objective", "evaluate")
 SharedFlags = flags("SharedFlags")
 
 

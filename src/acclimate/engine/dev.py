@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from acclimate.configs import TrainConfig
+from acclimate.configs import RunConfig
 from acclimate.core.losses import cosine_mse, info_nce
 from acclimate.core.negatives import identity_mask
 from acclimate.engine.fit import Evaluate
@@ -79,7 +79,7 @@ def dev_set(
     )
 
 
-def retrieval_scores(encoder: Encoder, dev: DevSet, config: TrainConfig) -> Evaluate:
+def retrieval_scores(encoder: Encoder, dev: DevSet, config: RunConfig) -> Evaluate:
     """Ranking measures, margin and loss of the current model.
 
     Returns:
@@ -90,14 +90,14 @@ def retrieval_scores(encoder: Encoder, dev: DevSet, config: TrainConfig) -> Eval
 
     def evaluate(step: int) -> dict[str, float]:
         encoder.model.eval()
-        base_documents = step == 0 or config.sides == "query"
+        base_documents = step == 0 or config.train.sides == "query"
         query_ND = encoder.encode(query_texts, "query")
         document_MD = dev.base_vectors if base_documents else encoder.encode(document_texts, "document", label="dev")
         run = rank_vectors(query_ids, query_ND, document_ids, document_MD, TOP, device=encoder.device)
         means, _ = evaluate_run(run, dev.qrels)
         scores = {name: means[name] for name in ("ndcg@10", "recall@5", "mrr@10")}
         scores |= margin_measures(run, dev.qrels, query_ids, query_ND, document_ids, document_MD)
-        return scores | {"loss": _ranking_loss(dev, query_ND, document_MD, config.temperature)}
+        return scores | {"loss": _ranking_loss(dev, query_ND, document_MD, config.objective.temperature)}
 
     return evaluate
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acclimate.configs import TrainConfig
+from acclimate.configs import RunConfig, TrainConfig
 from acclimate.core.batching import chunks_by_tokens, step_seed
 from acclimate.core.losses import cosine_mse, cosines, info_nce
 from acclimate.core.negatives import identity_mask, margin_mask, own_mask
@@ -109,7 +109,7 @@ def contrastive(
     encoder: Encoder,
     examples: Sequence[Example],
     schedule: Schedule,
-    config: TrainConfig,
+    config: RunConfig,
     *,
     document_vectors: Mapping[str, np.ndarray] | None = None,
     processes: Processes | None = None,
@@ -121,7 +121,7 @@ def contrastive(
         encoder: being trained.
         examples: all training rows, with their negatives.
         schedule: which rows a step has.
-        config: temperature, masks, memory.
+        config: objective (temperature, masks), negatives per example, memory.
         document_vectors: the documents' vectors where they do not change (`sides="query"`). They cost nothing then, so
             all negatives of an example are candidates instead of a few.
         processes: what shares each step.
@@ -132,9 +132,9 @@ def contrastive(
         positives.setdefault(example.anchor, set()).add(example.positive)
     fixed = None if document_vectors is None else FixedVectors(document_vectors, encoder.device)
     bank = StepTexts(
-        encoder, _texts(examples, with_documents=fixed is None), config, schedule.seed, processes, autocast
+        encoder, _texts(examples, with_documents=fixed is None), config.train, schedule.seed, processes, autocast
     )
-    drawn = config.negatives_per_example if fixed is None else None
+    drawn = config.train.negatives_per_example if fixed is None else None
 
     def loss_fn(step: int) -> StepResult:
         rows = [int(row) for row in schedule.batch(step)]
@@ -154,11 +154,11 @@ def contrastive(
             query_ND = vectors_UD[place[: len(batch)]]
             document_MD = vectors_UD[place[len(batch) :]] if fixed is None else fixed(documents)
             excluded_NM = mask_NM
-            if config.false_negative_margin is not None:
+            if config.objective.false_negative_margin is not None:
                 cosine_NM = cosines(query_ND.detach(), document_MD.detach())
-                likely_NM = margin_mask(cosine_NM, target_N, config.false_negative_margin)
-                excluded_NM = mask_NM | (likely_NM if config.mask_mined else likely_NM & ~own_NM)
-            return info_nce(query_ND, document_MD, target_N, excluded_NM, config.temperature)
+                likely_NM = margin_mask(cosine_NM, target_N, config.objective.false_negative_margin)
+                excluded_NM = mask_NM | (likely_NM if config.objective.mask_mined else likely_NM & ~own_NM)
+            return info_nce(query_ND, document_MD, target_N, excluded_NM, config.objective.temperature)
 
         return bank.backward(step, numbers_U, loss_of)
 
@@ -169,14 +169,14 @@ def similarity(
     encoder: Encoder,
     examples: Sequence[Example],
     schedule: Schedule,
-    config: TrainConfig,
+    config: RunConfig,
     *,
     processes: Processes | None = None,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> LossFn:
     """Cosine-MSE against the labels of sentence pairs; arguments as `contrastive`."""
     texts: list[tuple[Role, str]] = [(PAIR_ROLE, text) for e in examples for text in (e.anchor, e.positive)]
-    bank = StepTexts(encoder, texts, config, schedule.seed, processes, autocast)
+    bank = StepTexts(encoder, texts, config.train, schedule.seed, processes, autocast)
 
     def loss_fn(step: int) -> StepResult:
         batch = [examples[row] for row in schedule.batch(step)]

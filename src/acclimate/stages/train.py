@@ -79,7 +79,7 @@ def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -
     inputs = {"dataset": hash_folder(dataset), "model": resolve_model(config.model, pooling=config.pooling).sha256}
     if negatives is not None:
         inputs["negatives"] = hash_folder(negatives)
-    settings = effective(config, "train")
+    settings = effective(config, "train", "objective")
     if is_current(out, settings, inputs):
         say(f"train: {out} is up to date")
         return read_json(out / REPORT_FILE)
@@ -118,7 +118,7 @@ def _examples(data: Dataset, negatives: Path | None, config: RunConfig) -> tuple
     if not examples:
         raise DataError("the dataset has no training examples", fix="Prepare data with a train split.")
     labelled = any(example.label is not None for example in examples)
-    loss = config.train.loss
+    loss = config.objective.loss
     if loss == "auto":
         loss = "cosine-mse" if labelled else "info-nce"
     if loss == "cosine-mse" and not labelled:
@@ -194,10 +194,16 @@ def _loss_fn(
     bf16 = config.train.full and choose_dtype(config.dtype, encoder.device) == torch.bfloat16
     autocast = partial(torch.autocast, encoder.device.type, torch.bfloat16, enabled=bf16)
     if loss == "cosine-mse":
-        return similarity(encoder, examples, course, config.train, processes=processes, autocast=autocast)
+        return similarity(encoder, examples, course, config, processes=processes, autocast=autocast)
     fixed = _document_vectors(encoder, examples, data, cache) if config.train.sides == "query" else None
     return contrastive(
-        encoder, examples, course, config.train, document_vectors=fixed, processes=processes, autocast=autocast
+        encoder,
+        examples,
+        course,
+        config,
+        document_vectors=fixed,
+        processes=processes,
+        autocast=autocast,
     )
 
 
@@ -225,7 +231,7 @@ def _selection(data: Dataset, encoder: Encoder, course: Schedule, config: RunCon
     corpus_MD = _corpus_vectors(encoder, data, cache)
     documents = config.train.dev_documents or _dev_documents(course)
     dev = dev_set(encoder, data.corpus, corpus_MD, data.queries, qrels, documents, config.seed)
-    return Selection(evaluate=retrieval_scores(encoder, dev, config.train), metric="ndcg@10", every=every)
+    return Selection(evaluate=retrieval_scores(encoder, dev, config), metric="ndcg@10", every=every)
 
 
 def _dev_documents(course: Schedule) -> int:

@@ -1,0 +1,30 @@
+"""Every setting of every stage, once. Frozen dataclasses; the string under a field is its documentation.
+
+`RunConfig` is the whole run: shared fields at the top, one flat section per stage. It is what `RUN/config.toml`
+holds, what a stage function takes, and what the command line's flags are made from. Field names are unique over all
+sections, so that every one of them is also a flag (`rank` -> `--rank`).
+"""
+
+from acclimate.configs.evaluate import EvaluateConfig
+from acclimate.configs.mine import MineConfig
+from acclimate.configs.objective import ObjectiveConfig
+from acclimate.configs.prepare import PrepareConfig
+from acclimate.configs.run import DEFAULT_MODEL, RunConfig, effective, with_overrides
+from acclimate.configs.toml import NONE, config_from_mapping, dump_config, load_config
+from acclimate.configs.train import TrainConfig
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "NONE",
+    "EvaluateConfig",
+    "MineConfig",
+    "ObjectiveConfig",
+    "PrepareConfig",
+    "RunConfig",
+    "TrainConfig",
+    "config_from_mapping",
+    "dump_config",
+    "effective",
+    "load_config",
+    "with_overrides",
+]

@@ -1,0 +1,88 @@
+"""`RunConfig`: the whole run, from its sections."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from acclimate.configs.checks import check_at_least
+from acclimate.configs.evaluate import EvaluateConfig
+from acclimate.configs.mine import MineConfig
+from acclimate.configs.objective import ObjectiveConfig
+from acclimate.configs.prepare import PrepareConfig
+from acclimate.configs.train import TrainConfig
+from acclimate.errors import UsageError
+from acclimate.types import Pooling
+
+DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RunConfig:
+    """The whole run: what `RUN/config.toml` holds."""
+
+    model: str = DEFAULT_MODEL
+    """Base model: a hub id, or a folder of sentence-transformers or transformers."""
+    pooling: Pooling | None = None
+    """mean, cls or last; the model's own files decide if not given."""
+    query_prompt: str | None = None
+    """Put before every query; the model's own if not given."""
+    document_prompt: str | None = None
+    """Put before every document; the model's own if not given."""
+    max_tokens: int | None = None
+    """Longer texts are cut to this many tokens; the model's own if not given."""
+    dim: int | None = None
+    """Keep this many leading dimensions (Matryoshka) and renormalise."""
+    seed: int = 42
+    """Fixes splits, sampling, initial weights and batch order."""
+    limit: int | None = None
+    """Use at most this many queries (or labelled pairs), drawn evenly; for a quick try."""
+    device: str = "auto"
+    """auto, cpu, cuda, cuda:1 or mps."""
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    """auto takes bfloat16 where the hardware computes in it, float32 elsewhere."""
+    prepare: PrepareConfig = field(default_factory=PrepareConfig)
+    """From raw data to a leak-free dataset."""
+    mine: MineConfig = field(default_factory=MineConfig)
+    """Hard negatives."""
+    train: TrainConfig = field(default_factory=TrainConfig)
+    """Training."""
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    """The loss."""
+    evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
+    """Evaluation."""
+
+    def __post_init__(self) -> None:
+        for name in ("limit", "max_tokens", "dim"):
+            if (value := getattr(self, name)) is not None:
+                check_at_least(name, value, 1)
+
+
+def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
+    """The config with some fields changed, each by its own name whatever its section (names are unique)."""
+    shared: dict[str, Any] = {}
+    left = dict(overrides)
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value) and not isinstance(value, type):
+            names = {sub.name for sub in dataclasses.fields(value)}
+            if changed := {name: left.pop(name) for name in names & set(left)}:
+                shared[item.name] = dataclasses.replace(value, **changed)
+        elif item.name in left:
+            shared[item.name] = left.pop(item.name)
+    if left:
+        raise UsageError(f"unknown setting {sorted(left)[0]!r}")
+    return dataclasses.replace(config, **shared)
+
+
+def effective(config: RunConfig, *sections: str) -> dict[str, Any]:
+    """What an artifact's `settings.json` holds: the shared fields and the named sections, as plain JSON values."""
+    values = dataclasses.asdict(config)
+    names = [item.name for item in dataclasses.fields(config)]
+    nested = {name for name in names if isinstance(values[name], dict)}
+    kept = {name: values[name] for name in names if name not in nested or name in sections}
+    plain: dict[str, Any] = json.loads(json.dumps(kept))
+    return plain

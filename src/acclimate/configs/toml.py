@@ -1,0 +1,127 @@
+"""`config.toml` in and out."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
+
+from acclimate.configs.run import RunConfig
+from acclimate.errors import DataError, UsageError
+
+NONE = "none"
+"""How TOML and flags say None (TOML has no null)."""
+
+
+def config_from_mapping(values: Mapping[str, Any], where: str) -> RunConfig:
+    """Build a `RunConfig` from nested tables.
+
+    Args:
+        values: as `tomllib` gives them: shared fields at the top, a table per stage.
+        where: the file's name, for the message.
+
+    Raises:
+        UsageError: an unknown key or a value of the wrong type, named with the possible ones.
+    """
+    config: RunConfig = _build(RunConfig, values, where)
+    return config
+
+
+def load_config(path: Path) -> RunConfig:
+    """Read a `config.toml`.
+
+    Raises:
+        DataError: the file is missing or is not TOML.
+        UsageError: an unknown key or a value of the wrong type.
+    """
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(f"{path}: no such file", fix="Give a TOML file to --config.") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path}: not valid TOML ({error})", fix="Correct the line named.") from None
+    return config_from_mapping(values, str(path))
+
+
+def dump_config(config: RunConfig) -> str:
+    """The config as TOML, every effective value written out."""
+    lines: list[str] = []
+    sections: list[str] = []
+    for item in dataclasses.fields(config):
+        value = getattr(config, item.name)
+        if dataclasses.is_dataclass(value):
+            sections += ["", f"[{item.name}]"]
+            sections += [_toml_line(sub.name, getattr(value, sub.name)) for sub in dataclasses.fields(value)]
+        else:
+            lines.append(_toml_line(item.name, value))
+    return "\n".join(lines + sections) + "\n"
+
+
+def _toml_line(name: str, value: object) -> str:
+    return f"{name} = {_toml_value(value)}"
+
+
+def _toml_value(value: object) -> str:
+    if value is None:
+        return f'"{NONE}"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple):
+        return "[" + ", ".join(_toml_value(item) for item in value) + "]"
+    if isinstance(value, str):
+        # JSON's escapes are TOML's; only DEL, which JSON leaves bare, must be escaped too.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)
+
+
+def _build(cls: Any, values: Mapping[str, Any], where: str) -> Any:
+    hints = get_type_hints(cls)
+    unknown = sorted(set(values) - set(hints))
+    if unknown:
+        raise UsageError(f"{where}: unknown key {unknown[0]!r}", possible=", ".join(sorted(hints)))
+    arguments: dict[str, Any] = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints[name]):
+            if not isinstance(value, Mapping):
+                raise UsageError(f"{where}: [{name}] is a table, found {value!r}")
+            arguments[name] = _build(hints[name], value, f"{where} [{name}]")
+        else:
+            arguments[name] = _convert(name, value, hints[name], where)
+    return cls(**arguments)
+
+
+def _convert(name: str, value: Any, hint: Any, where: str) -> Any:
+    """`value` as the type of the hint, or our error; integers are taken for floats, lists for tuples."""
+    for choice in _alternatives(hint):
+        if choice is type(None) and value == NONE:
+            return None
+        if get_origin(choice) is Literal and value in get_args(choice):
+            return value
+        if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        if get_origin(choice) is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
+            return tuple(value)
+        if choice in (str, int, bool) and type(value) is choice:
+            return value
+    raise UsageError(f"{where}: {name} = {value!r}", possible=_describe(hint))
+
+
+def _alternatives(hint: Any) -> tuple[Any, ...]:
+    choices = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+    return tuple(sorted(choices, key=lambda choice: choice is not type(None)))
+
+
+def _describe(hint: Any) -> str:
+    words = []
+    for choice in _alternatives(hint):
+        if get_origin(choice) is Literal:
+            words += [repr(value) for value in get_args(choice)]
+        elif get_origin(choice) is tuple:
+            words.append("a list of strings")
+        elif choice is not type(None):
+            words.append({str: "a string", int: "a whole number", float: "a number", bool: "true or false"}[choice])
+    return " or ".join(words)

@@ -1,0 +1,72 @@
+"""Settings of `train`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from acclimate.configs.checks import check_above, check_at_least, check_fraction
+from acclimate.errors import UsageError
+from acclimate.types import Sides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig:
+    """From examples to an adapter."""
+
+    sides: Sides = "both"
+    """both: queries and documents are adapted; query: documents stay with the base, an existing index stays valid."""
+    full: bool = False
+    """Train every weight instead of an adapter."""
+    rank: int = 16
+    """Rank of the LoRA matrices."""
+    alpha: float | None = None
+    """LoRA scaling: the update is multiplied by alpha / rank; equal to the rank if not given."""
+    lora_dropout: float = 0.0
+    """Dropout on the input of the LoRA matrices."""
+    targets: tuple[str, ...] = ("all-linear",)
+    """Linear layers that get LoRA: all-linear, or (endings of) module names such as query,key,value."""
+    negatives_per_example: int = 1
+    """Mined or given negatives drawn for each example in each pass."""
+    epochs: float = 2.0
+    """Passes over the training examples."""
+    batch_size: int = 128
+    """Examples per step; with InfoNCE all other documents of the batch are negatives."""
+    learning_rate: float | None = None
+    """Peak learning rate; chosen by the size of the model if not given."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay."""
+    warmup_fraction: float = 0.1
+    """Share of the steps over which the learning rate rises, before it falls as a cosine."""
+    max_grad_norm: float = 1.0
+    """Gradients are clipped to this norm."""
+    activation_memory_gb: float = 2.0
+    """Memory for one step's activations; a batch that needs more is computed in two passes (GradCache)."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    eval_steps: int | None = None
+    """Steps between evaluations on dev; a quarter of the training if not given."""
+    dev_documents: int | None = None
+    """Documents that dev queries are ranked against during training: the relevant, the hardest, and a sample.
+    2,000 if not given, fewer where the training is short, so that watching it costs a fraction of it."""
+    patience: int = 3
+    """Stop after this many evaluations without a better dev NDCG@10."""
+    checkpoint_steps: int | None = None
+    """Steps between checkpoints to resume from; a tenth of the training, at most 50, if not given."""
+
+    def __post_init__(self) -> None:
+        for name in ("rank", "batch_size", "patience"):
+            check_at_least(name, getattr(self, name), 1)
+        for name in ("checkpoint_steps", "dev_documents", "eval_steps"):
+            if (value := getattr(self, name)) is not None:
+                check_at_least(name, value, 1)
+        check_at_least("negatives_per_example", self.negatives_per_example, 0)
+        for name in ("epochs", "max_grad_norm", "activation_memory_gb"):
+            check_above(name, getattr(self, name), 0.0)
+        if self.learning_rate is not None:
+            check_above("learning_rate", self.learning_rate, 0.0)
+        check_fraction("warmup_fraction", self.warmup_fraction)
+        check_fraction("lora_dropout", self.lora_dropout)
+        if self.full and self.sides == "query":
+            raise UsageError("--full and --sides query exclude each other", fix="Train an adapter for the query side.")
+        if not self.targets:
+            raise UsageError("targets is empty", possible="all-linear, or endings of module names")
