@@ -1,0 +1,147 @@
+"""What each setting of the training is worth: every variant against the default, same data, same steps, several seeds.
+
+The data is prepared and mined once. Each (variant, seed) trains for the same number of passes, its last step is kept,
+and the whole corpus is ranked for the dev and the test queries. Choose by the dev column; the test column is the proof.
+The gain is the mean over the seeds of variant - default per query; its interval draws queries and seeds anew.
+
+    python benchmarks/settings.py PATH/TO/BEIR --out FOLDER [--variants default,guide] [--seeds 3] [--epochs 0.5]
+
+A run that is finished is not run again, and a run that another process has begun is left to it: start the same command
+twice to use two cores one thread each (OMP_NUM_THREADS=1). `--table` only prints the table of what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import machine, table
+
+VARIANTS: dict[str, dict[str, Any]] = {
+    "default": {},
+    "no negatives": {"group_size": 1},
+}
+"""Name -> settings that differ from the default."""
+MEASURE = "ndcg@10"
+RESAMPLES = 2000
+
+
+def main() -> None:
+    """Run what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=float, default=0.5)
+    parser.add_argument("--table", action="store_true")
+    arguments = parser.parse_args()
+    names = arguments.variants.split(",")
+    if not arguments.table:
+        for seed in range(arguments.seeds):
+            for name in names:
+                run_once(arguments, name, seed)
+    results = [json.loads(path.read_text()) for path in sorted(arguments.out.glob("*/result.json"))]
+    print(f"{arguments.data.name}, {arguments.epochs:g} passes, {machine()}\n")
+    print(table(HEADER, rows([result for result in results if result["variant"] in names])))
+
+
+def run_once(arguments: argparse.Namespace, name: str, seed: int) -> None:
+    """Train and measure one variant with one seed, unless that is done or under way."""
+    from acclimate.configs import RunConfig, with_overrides
+    from acclimate.errors import AcclimateError
+    from acclimate.files import locked
+    from acclimate.stages.mine import mine
+    from acclimate.stages.prepare import prepare
+    from acclimate.stages.train import train
+
+    shared, run = arguments.out / "shared", arguments.out / f"{name.replace(' ', '-')}-{seed}"
+    if (run / "result.json").exists():
+        return
+    default = with_overrides(RunConfig(), {"epochs": arguments.epochs, "dtype": "float32"})
+    prepare(str(arguments.data), shared / "dataset", default)
+    mine(shared / "dataset", shared / "negatives", default)
+    settings = {"seed": seed, "eval_steps": 10**9, "dev_documents": 200, **VARIANTS[name]}
+    config = with_overrides(default, settings)
+    try:
+        with locked(run):
+            if not (run / ".work" / "cache").exists():
+                (run / ".work").mkdir(exist_ok=True)
+                (run / ".work" / "cache").symlink_to((shared / ".work" / "cache").resolve())
+            report = train(shared / "dataset", shared / "negatives", run / "adapter", config)
+            result = {"variant": name, "seed": seed, **measure(shared / "dataset", run / "adapter")}
+            result |= {"tokens": report["train"]["tokens"], "train_s": report["train"]["step_s"]}
+            (run / "result.json").write_text(json.dumps(result))
+    except AcclimateError as error:
+        print(f"{name}, seed {seed}: {error}")
+
+
+def measure(dataset: Path, adapter: Path) -> dict[str, Any]:
+    """NDCG@10 of the dev and of the test queries over the whole corpus, and of every test query."""
+    from acclimate.data.dataset import load_dataset
+    from acclimate.engine.measures import evaluate_run
+    from acclimate.engine.retrieve import rank
+    from acclimate.models.adapter import load_encoder
+
+    data, encoder = load_dataset(dataset), load_encoder(adapter, dtype="float32")
+    judged = data.qrels["dev"] | data.qrels["test"]
+    ranking = rank(encoder, {query: data.queries[query] for query in judged}, data.corpus, 10)
+    dev, _ = evaluate_run(ranking, data.qrels["dev"])
+    test, per_query = evaluate_run(ranking, data.qrels["test"])
+    scores = {query: values[MEASURE] for query, values in sorted(per_query.items())}
+    return {"dev": dev[MEASURE], "test": test[MEASURE], "per_query": scores}
+
+
+HEADER = ("variant", "seeds", "dev NDCG@10", "test NDCG@10", "gain on test [95 %]", "tokens", "train s")
+
+
+def rows(results: list[dict[str, Any]]) -> list[list[str]]:
+    """A row per variant, the best on dev first."""
+    by_name: dict[str, dict[int, dict[str, Any]]] = {}
+    for result in results:
+        by_name.setdefault(result["variant"], {})[result["seed"]] = result
+    mean = {
+        name: {key: float(np.mean([r[key] for r in runs.values()])) for key in ("dev", "test", "tokens", "train_s")}
+        for name, runs in by_name.items()
+    }
+    return [
+        [
+            name,
+            str(len(by_name[name])),
+            f"{mean[name]['dev']:.4f}",
+            f"{mean[name]['test']:.4f}",
+            gain(by_name["default"], by_name[name]) if name != "default" and "default" in by_name else "",
+            f"{mean[name]['tokens']:,.0f}",
+            f"{mean[name]['train_s']:.0f}",
+        ]
+        for name in sorted(by_name, key=lambda name: -mean[name]["dev"])
+    ]
+
+
+def gain(default: Mapping[int, Mapping[str, Any]], variant: Mapping[int, Mapping[str, Any]]) -> str:
+    """Mean difference on the test queries with its interval: seeds and queries drawn anew, the same for both sides."""
+    seeds = sorted(default.keys() & variant.keys())
+    if not seeds:
+        return ""
+    queries = sorted(variant[seeds[0]]["per_query"])
+    difference_SN = np.array(
+        [[variant[s]["per_query"][q] - default[s]["per_query"][q] for q in queries] for s in seeds]
+    )
+    generator = np.random.default_rng(0)
+    draws = [
+        difference_SN[generator.integers(len(seeds), size=len(seeds))][
+            :, generator.integers(len(queries), size=len(queries))
+        ]
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile([draw.mean() for draw in draws], [2.5, 97.5])
+    return f"{difference_SN.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+if __name__ == "__main__":
+    main()
