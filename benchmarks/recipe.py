@@ -92,7 +92,7 @@ def run_acclimate(arguments: argparse.Namespace) -> dict[str, float]:
         {
             "dev_fraction": 0.0,
             "num_negatives": arguments.negatives,
-            "negatives_per_example": arguments.negatives,
+            "group_size": arguments.negatives + 1,
             "rank": RANK,
             "targets": TARGETS,
             "batch_size": BATCH,

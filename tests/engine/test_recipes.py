@@ -22,7 +22,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.types import Example, Role
 from tests.tiny_run import write_tiny_bert
 
-CONFIG = with_overrides(RunConfig(), {"batch_size": 5, "negatives_per_example": 1, "temperature": 0.1})
+CONFIG = with_overrides(RunConfig(), {"batch_size": 5, "group_size": 2, "temperature": 0.1})
 
 
 def changed(**settings: Any) -> RunConfig:
@@ -76,7 +76,7 @@ def plain_info_nce(encoder: Encoder, config: RunConfig) -> Tensor:
     """The same loss, written as loops over the rows of step 0."""
     rows = [int(row) for row in SCHEDULE.batch(0)]
     drawn = {
-        row: draw_negatives(EXAMPLES[row], config.train.negatives_per_example, SCHEDULE.seed, 0, row) for row in rows
+        row: draw_negatives(EXAMPLES[row], config.train.group_size - 1, SCHEDULE.seed, 0, row) for row in rows
     }
     documents = {EXAMPLES[row].positive for row in rows} | {text for row in rows for text in drawn[row]}
     losses = []
@@ -125,7 +125,7 @@ def test_the_margin_changes_something_here(encoder: Encoder) -> None:
 
 def test_tokens_are_counted_once_per_unique_text(encoder: Encoder) -> None:
     with_lora(encoder)
-    config = changed(negatives_per_example=0)
+    config = changed(group_size=1)
     texts = {example.anchor for example in EXAMPLES} | {example.positive for example in EXAMPLES}
     assert contrastive(encoder, EXAMPLES, SCHEDULE, config)(0).tokens == sum(len(text.split()) for text in texts)
 

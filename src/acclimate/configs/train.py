@@ -25,8 +25,8 @@ class TrainConfig:
     """Dropout on the input of the LoRA matrices."""
     targets: tuple[str, ...] = ("all-linear",)
     """Linear layers that get LoRA: all-linear, or (endings of) module names such as query,key,value."""
-    negatives_per_example: int = 1
-    """Mined or given negatives drawn for each example in each pass."""
+    group_size: int = 2
+    """Documents of each example in a pass: its positive, and group_size - 1 drawn from its mined or given negatives."""
     epochs: float = 2.0
     """Passes over the training examples."""
     batch_size: int = 128
@@ -54,12 +54,11 @@ class TrainConfig:
     """Steps between checkpoints to resume from; a tenth of the training, at most 50, if not given."""
 
     def __post_init__(self) -> None:
-        for name in ("rank", "batch_size", "patience"):
+        for name in ("rank", "group_size", "batch_size", "patience"):
             check_at_least(name, getattr(self, name), 1)
         for name in ("checkpoint_steps", "dev_documents", "eval_steps"):
             if (value := getattr(self, name)) is not None:
                 check_at_least(name, value, 1)
-        check_at_least("negatives_per_example", self.negatives_per_example, 0)
         for name in ("epochs", "max_grad_norm", "activation_memory_gb"):
             check_above(name, getattr(self, name), 0.0)
         if self.learning_rate is not None:

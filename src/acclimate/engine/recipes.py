@@ -121,7 +121,7 @@ def contrastive(
         encoder: being trained.
         examples: all training rows, with their negatives.
         schedule: which rows a step has.
-        config: objective (temperature, masks), negatives per example, memory.
+        config: objective (temperature, masks), group size, memory.
         document_vectors: the documents' vectors where they do not change (`sides="query"`). They cost nothing then, so
             all negatives of an example are candidates instead of a few.
         processes: what shares each step.
@@ -134,7 +134,7 @@ def contrastive(
     bank = StepTexts(
         encoder, _texts(examples, with_documents=fixed is None), config.train, schedule.seed, processes, autocast
     )
-    drawn = config.train.negatives_per_example if fixed is None else None
+    drawn = config.train.group_size - 1 if fixed is None else None
 
     def loss_fn(step: int) -> StepResult:
         rows = [int(row) for row in schedule.batch(step)]

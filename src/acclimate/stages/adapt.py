@@ -43,7 +43,7 @@ def adapt(source: str, run: Path, config: RunConfig) -> dict[str, Any]:
         dataset, negatives, adapter = run / "dataset", run / "negatives", run / "adapter"
         prepared = prepare(source, dataset, config)
         retrieval = read_json(dataset / "dataset.json")["kind"] == "retrieval"
-        wants_negatives = retrieval and config.train.negatives_per_example > 0
+        wants_negatives = retrieval and config.train.group_size > 1
         mined = mine(dataset, negatives, config) if wants_negatives else None
         trained = train(dataset, negatives if wants_negatives else None, adapter, config)
         evaluated = evaluate(dataset, adapter, run / "evaluation", config)

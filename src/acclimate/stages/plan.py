@@ -72,7 +72,7 @@ def _training_tokens(encoder: Encoder, dataset: Dataset, config: RunConfig) -> i
     """Tokens of all passes: anchors, positives, and as many negatives, of a document's mean length, as are drawn."""
     anchors = _tokens(encoder, [example.anchor for example in dataset.examples])
     positives = _tokens(encoder, [example.positive for example in dataset.examples])
-    negatives = config.train.negatives_per_example if dataset.kind == "retrieval" else 0
+    negatives = config.train.group_size - 1 if dataset.kind == "retrieval" else 0
     documents = 0 if config.train.sides == "query" else positives * (1 + negatives)
     return round(config.train.epochs * (anchors + documents))
 
