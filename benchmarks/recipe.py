@@ -1,8 +1,10 @@
 """The whole recipe side by side: mine, train LoRA, evaluate; Acclimate against sentence-transformers.
 
 Same data (a BEIR folder, cut to `--pairs` training pairs), same model, same LoRA (rank 8 on query, key, value), same
-number of examples, negatives and batch size, same learning rate and dtype. Each side runs in a process of its own, and
-scores its model on the same test queries over the same corpus.
+number of examples, negatives and batch size, same learning rate and dtype. The peer's miner drops every pair for which
+it finds fewer than `--negatives` negatives, ours keeps them; so ours is cut to the peer's number of examples, the pairs
+with the most negatives first. Each side runs in a process of its own, and scores its model on the same test queries
+over the same corpus.
 
     python benchmarks/recipe.py PATH/TO/BEIR [--pairs 6000] [--negatives 3] [--learning-rate 2e-3]
 """
@@ -35,6 +37,7 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--side", choices=("acclimate", "sentence-transformers"))
     parser.add_argument("--out", type=Path)
+    parser.add_argument("--examples", type=int, help="of one side: train on so many, as the other side does")
     arguments = parser.parse_args()
     if arguments.side:
         side = {"acclimate": run_acclimate, "sentence-transformers": run_sentence_transformers}[arguments.side]
@@ -43,9 +46,9 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         data = cut(arguments.data, Path(scratch) / "data", arguments.pairs)
-        results = {
-            side: in_process(side, data, Path(scratch), arguments) for side in ("sentence-transformers", "acclimate")
-        }
+        peer = in_process("sentence-transformers", data, Path(scratch), arguments)
+        ours = in_process("acclimate", data, Path(scratch), arguments, examples=int(peer["examples"]))
+        results = {"sentence-transformers": peer, "acclimate": ours}
     report(results, arguments)
 
 
@@ -66,12 +69,15 @@ def cut(source: Path, target: Path, pairs: int) -> Path:
     return target
 
 
-def in_process(side: str, data: Path, scratch: Path, arguments: argparse.Namespace) -> dict[str, float]:
+def in_process(
+    side: str, data: Path, scratch: Path, arguments: argparse.Namespace, examples: int | None = None
+) -> dict[str, float]:
     """Run one side in its own process; its wall time counts from start to end, imports included."""
     out = scratch / side
     out.mkdir()
     command = [sys.executable, __file__, str(data), "--side", side, "--out", str(out)]
     command += ["--negatives", str(arguments.negatives), "--learning-rate", str(arguments.learning_rate)]
+    command += [] if examples is None else ["--examples", str(examples)]
     started = time.perf_counter()
     subprocess.run(command, check=True)
     wall = time.perf_counter() - started
@@ -103,12 +109,20 @@ def run_acclimate(arguments: argparse.Namespace) -> dict[str, float]:
     run, marks = arguments.out / "run", [time.perf_counter()]
     prepare(str(arguments.data), run / "dataset", config)
     mine(run / "dataset", run / "negatives", config)
+    keep_fullest(run / "negatives" / "examples.jsonl", arguments.examples)
     marks.append(time.perf_counter())
     report = train(run / "dataset", run / "negatives", run / "adapter", config)
     marks.append(time.perf_counter())
     scores = evaluate_model(str(run / "dataset"), run / "adapter", config)
     marks.append(time.perf_counter())
     return timed(marks, scores["ndcg@10"]) | {"examples": report["train"]["examples"]}
+
+
+def keep_fullest(path: Path, count: int | None) -> None:
+    """Keep `count` mined examples: those with the most negatives, in their order among equals."""
+    rows = path.read_text(encoding="utf-8").splitlines()
+    fullest = sorted(rows, key=lambda row: -len(json.loads(row)["negatives"]))
+    path.write_text("\n".join(fullest[:count]) + "\n", encoding="utf-8")
 
 
 def run_sentence_transformers(arguments: argparse.Namespace) -> dict[str, float]:
@@ -121,9 +135,9 @@ def run_sentence_transformers(arguments: argparse.Namespace) -> dict[str, float]
         SentenceTransformerTrainer,
         SentenceTransformerTrainingArguments,
     )
-    from sentence_transformers.evaluation import InformationRetrievalEvaluator
-    from sentence_transformers.losses import MultipleNegativesRankingLoss
-    from sentence_transformers.training_args import BatchSamplers
+    from sentence_transformers.sentence_transformer.evaluation import InformationRetrievalEvaluator
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.training_args import BatchSamplers
     from sentence_transformers.util import mine_hard_negatives
 
     corpus, queries, qrels = read_beir(arguments.data)

@@ -109,7 +109,7 @@ def train_peer(examples: list[Example], batch_size: int) -> float:
         SentenceTransformerTrainer,
         SentenceTransformerTrainingArguments,
     )
-    from sentence_transformers.losses import MultipleNegativesRankingLoss
+    from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 
     model = SentenceTransformer(str(get_model_path()), device="cpu")
     model.add_adapter(

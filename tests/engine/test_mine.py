@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import random
 from pathlib import Path
@@ -15,7 +16,7 @@ from acclimate.data.dataset import Dataset
 from acclimate.engine import mine as engine
 from acclimate.engine.audit import Audit
 from acclimate.engine.mine import MinedQuery, material, mine_negatives
-from acclimate.engine.retrieve import encode_corpus, rank, vectors_path
+from acclimate.engine.retrieve import KEPT_MODELS, encode_corpus, rank, vectors_path
 from acclimate.models.encoder import Encoder
 from acclimate.types import Example, Qrels, Split
 from tests.models.tiny import as_sentence_transformer, tiny_bert
@@ -200,7 +201,7 @@ def test_cached_vectors_are_the_encoder_s_and_a_damaged_file_is_made_again(teach
     np.testing.assert_allclose(encode_corpus(teacher, texts, tmp_path), expected, atol=1e-6)
     path = vectors_path(teacher, texts, tmp_path, "document")
     written = path.read_bytes()
-    assert [*tmp_path.iterdir()] == [path]
+    assert [found for found in tmp_path.rglob("*") if found.is_file()] == [path]
     kept = encode_corpus(teacher, texts, tmp_path)
     assert isinstance(kept, np.memmap)
     hole = bytearray(written)
@@ -210,6 +211,20 @@ def test_cached_vectors_are_the_encoder_s_and_a_damaged_file_is_made_again(teach
         np.testing.assert_allclose(encode_corpus(teacher, texts, tmp_path), expected, atol=1e-6)
         assert path.read_bytes() == written
     assert vectors_path(teacher, texts, tmp_path, "document") != vectors_path(teacher, texts[1:], tmp_path, "document")
+
+
+def test_a_cache_keeps_the_models_that_were_used_last(teacher: Encoder, tmp_path: Path) -> None:
+    def use(prompt: str) -> Path:
+        model = copy.copy(teacher)
+        model.prompts = teacher.prompts.with_defaults(None, prompt)
+        encode_corpus(model, ["one text", "another"], tmp_path)
+        return vectors_path(model, ["one text", "another"], tmp_path, "document")
+
+    paths = [use(f"w{number} ") for number in range(KEPT_MODELS)]
+    assert all(path.exists() for path in paths)
+    use("w0 ")  # so that the second is the one that was not used for longest
+    paths.append(use("one more "))
+    assert [path.exists() for path in paths] == [True, False, *[True] * (KEPT_MODELS - 1)]
 
 
 def test_rank_is_the_sorted_list_of_cosines(dataset: Dataset, teacher: Encoder) -> None:

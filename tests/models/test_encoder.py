@@ -20,6 +20,7 @@ from acclimate.errors import AcclimateError, ModelError, UsageError
 from acclimate.models.adapter import Adapter
 from acclimate.models.attention import PACKED_MODEL_TYPES
 from acclimate.models.encoder import Encoder
+from acclimate.models.loading import checkpoint_activations
 from acclimate.models.prompts import Prompts
 from acclimate.types import Sides
 from tests.models import tiny
@@ -224,7 +225,7 @@ def test_gradient_checkpointing_in_training_mode_changes_nothing(folder: str, re
     for checkpointing in (False, True):
         encoder.model.train()  # dropout probabilities of 0.1 in the folder must not show
         if checkpointing:
-            encoder.model.gradient_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
+            checkpoint_activations(encoder.model)
         vectors = encoder.forward_tokens(tokens, chunk)
         (vectors * torch.arange(vectors.numel()).view(vectors.shape).sin()).sum().backward()
         results.append([vectors.detach(), *(leaf.grad.clone() for leaf in trained if leaf.grad is not None)])

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from acclimate.errors import DataError, StorageError
+from acclimate.report import tables
 from acclimate.report.folder import read_run
 from acclimate.report.html import render
 from tests.report.sample_run import METRICS, edit, retrieval_evaluation, write_sample_run
@@ -230,3 +231,10 @@ def test_a_torn_last_row_of_the_metrics_is_left_out(run: Path) -> None:
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as stream:
         stream.write('{"step": 99, "lo')
     assert read_run(run).metrics == whole
+
+
+def test_an_object_of_other_keys_does_not_widen_a_table() -> None:
+    lengths = {"characters": {"p50": 4, "max": 9}, "tokens": {"p50": 1, "max": 2}, "limit": {"max_tokens": 8}}
+    wide, narrow = tables.values("Queries", lengths)
+    assert wide.columns == ("", "p50", "max") and [row.head for row in wide.rows] == ["characters", "tokens"]
+    assert narrow.caption == "Queries: limit" and [row.head for row in narrow.rows] == ["max tokens"]

@@ -85,7 +85,7 @@ def test_the_ranking_is_the_brute_force_one_and_documents_stay_with_the_base(har
     cosine = base.encode([corpus["d03"]], "query") @ base.encode(list(corpus.values()), "document").T
     expected = [list(corpus)[index] for index in np.argsort(-cosine[0])]
     assert read_trec(harmed / "evaluation" / "runs" / "base.trec", "base")["q03"][:5] == expected[:5]
-    assert len(list((harmed / ".work" / "cache").glob("*.npy"))) == 1
+    assert len(list((harmed / ".work" / "cache").rglob("*.npy"))) == 1
 
 
 def test_lost_queries_show_what_both_models_found(harmed: Path) -> None:

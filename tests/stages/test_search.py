@@ -33,10 +33,10 @@ def test_both_sides_by_brute_force_and_vectors_are_kept(tmp_path: Path, model: P
     assert all(hit["text"] == dataset.corpus[hit["id"]] for hit in found["base"] + found["adapted"])
     assert found["query"] == "wheat and rain" and found["adapted"] != found["base"]
 
-    files = {path: path.stat().st_mtime_ns for path in (tmp_path / ".work" / "cache").glob("*.npy")}
+    files = {path: path.stat().st_mtime_ns for path in (tmp_path / ".work" / "cache").rglob("*.npy")}
     assert len(files) == kept
     assert search(tmp_path, "wheat and rain", config_for(model), top=4) == found
-    assert {path: path.stat().st_mtime_ns for path in (tmp_path / ".work" / "cache").glob("*.npy")} == files
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / ".work" / "cache").rglob("*.npy")} == files
 
 
 def test_what_it_refuses(tmp_path: Path, model: Path) -> None:

@@ -21,12 +21,11 @@ from acclimate.core.negatives import identity_mask, margin_mask, own_mask
 from acclimate.engine.fit import LossFn, StepResult
 from acclimate.engine.gradcache import Processes, activation_bytes_per_token, chunked_backward, kept_chunks
 from acclimate.engine.schedule import Schedule
+from acclimate.models.devices import CHUNK_TOKENS
 from acclimate.models.encoder import Encoder
 from acclimate.models.tokens import Tokens
 from acclimate.types import Example, Role
 
-CHUNK_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 32768}
-"""Tokens computed at a time: enough for full speed of the matrix products, few enough for the CPU's cache."""
 PAIR_ROLE: Role = "query"
 """Both sentences of a labelled pair are encoded as queries: the side that every adapter adapts."""
 

@@ -7,7 +7,9 @@ block, and nothing of the size N x M or M x D is ever held, so that memory does 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -31,6 +33,8 @@ BLOCK_DOCUMENTS = 16384
 """Documents searched at a time: 24 MiB of 384 dimensions."""
 BLOCK_TEXTS = 16384
 """Texts encoded between two writes to the cache."""
+KEPT_MODELS = 6
+"""Models, each role counted, whose vectors a cache keeps: base, teacher and adapted of a run. Older ones are gone."""
 TIED_ROWS = 64
 """Queries whose every score within a block is looked at together: 4 MiB."""
 
@@ -101,7 +105,14 @@ def rank_vectors(
 
 
 def rank(
-    encoder: Encoder, queries: Queries, corpus: Corpus, k: int, *, task: str | None = None, cache: Path | None = None
+    encoder: Encoder,
+    queries: Queries,
+    corpus: Corpus,
+    k: int,
+    *,
+    task: str | None = None,
+    cache: Path | None = None,
+    label: str = "",
 ) -> Run:
     """Rank the whole corpus for every query with one encoder.
 
@@ -112,9 +123,10 @@ def rank(
         k: documents kept per query.
         task: the task whose prompts are used; the encoder's default if not given.
         cache: folder in which the documents' vectors are kept.
+        label: whose vectors, for the progress bar; silent if empty.
     """
-    query_ND = encoder.encode(list(queries.values()), "query", task, label="encode queries")
-    doc_MD = encode_corpus(encoder, list(corpus.values()), cache, "encode documents", task=task)
+    query_ND = encoder.encode(list(queries.values()), "query", task, label=label and f"{label} queries")
+    doc_MD = encode_corpus(encoder, list(corpus.values()), cache, label and f"{label} documents", task=task)
     return rank_vectors(list(queries), query_ND, list(corpus), doc_MD, k, device=encoder.device)
 
 
@@ -128,6 +140,8 @@ def encode_corpus(
     task: str | None = None,
 ) -> Vectors:
     """Unit vectors [M, D] of texts, kept on disk and memory-mapped where a cache is given.
+
+    A cache keeps the vectors of the `KEPT_MODELS` that were used last: those of replaced adapters go.
 
     Args:
         encoder: gives the vectors; its fingerprint is part of the cache's key.
@@ -144,17 +158,17 @@ def encode_corpus(
         return encoder.encode(texts, role, task, label=label)
     path = vectors_path(encoder, texts, cache, role, task)
     kept = _load_vectors(path, len(texts), encoder.dim)
-    if kept is not None:
-        return kept
     with storage_errors(path):
-        _write_vectors(path, encoder, texts, role, task, label)
-        written: Vectors = np.load(path, mmap_mode="r")
-    return written
+        if kept is None:
+            _write_vectors(path, encoder, texts, role, task, label)
+            kept = np.load(path, mmap_mode="r")
+        _forget_unused(cache, path.parent)
+    return kept
 
 
 def vectors_path(encoder: Encoder, texts: Sequence[str], cache: Path, role: Role, task: str | None = None) -> Path:
-    """Where `encode_corpus` keeps the vectors: the name is a hash of all that they depend on."""
-    return cache / f"{hash_text(encoder.role_fingerprint(role, task), *texts)}.npy"
+    """Where `encode_corpus` keeps the vectors: a folder per model and role, named by hashes of what they depend on."""
+    return cache / encoder.role_fingerprint(role, task)[:32] / f"{hash_text(*texts)[:32]}.npy"
 
 
 def _needs_torch(device: torch.device | str) -> bool:
@@ -238,6 +252,15 @@ def _load_vectors(path: Path, count: int, dim: int) -> Vectors | None:
         if not np.all(np.abs(np.einsum("nd,nd->n", block, block) - 1.0) < 1e-3):
             return None
     return vectors
+
+
+def _forget_unused(cache: Path, used: Path) -> None:
+    """Note that one model's folder is in use, and remove those that were not for longest."""
+    now = time.time_ns()
+    os.utime(used, ns=(now, now))
+    by_use = sorted((path for path in cache.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime_ns)
+    for folder in by_use[:-KEPT_MODELS]:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write_vectors(

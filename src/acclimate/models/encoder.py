@@ -12,7 +12,6 @@ import contextlib
 import copy
 import inspect
 from collections.abc import Iterator, Sequence
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,7 +25,7 @@ from acclimate.core.pooling import pool_packed, truncate_dim, unit
 from acclimate.errors import UsageError
 from acclimate.files import hash_config, hash_text
 from acclimate.models.attention import PACKED_ATTENTION, PACKED_MODEL_TYPES
-from acclimate.models.devices import choose_device, choose_dtype
+from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype
 from acclimate.models.folders import OFFSET_POSITIONS, read_model_config
 from acclimate.models.loading import load_base, load_tokenizer
 from acclimate.models.prompts import Prompts
@@ -37,9 +36,6 @@ from acclimate.types import Pooling, Role
 
 if TYPE_CHECKING:
     from acclimate.models.adapter_files import Adapter
-
-CHUNK_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 65536}
-"""Tokens computed at once without gradient. On a CPU a chunk should stay in its cache; a GPU wants to be filled."""
 
 
 class Encoder:
@@ -298,14 +294,10 @@ class Encoder:
             identity["adapter"] = _hash_adapter(self.adapter)
         return hash_config(identity)
 
-    @cached_property
-    def _tokenizer_fingerprint(self) -> str:
-        return tokenizer_fingerprint(self.tokenizer)
-
     def _base_identity(self) -> dict[str, Any]:
         return {
             "weights": self.source.sha256,
-            "tokenizer": self._tokenizer_fingerprint,
+            "tokenizer": tokenizer_fingerprint(self.tokenizer),
             "pooling": self.pooling,
             "dim": self.dim,
             "max_tokens": self.max_tokens,

@@ -48,6 +48,13 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device, attention:
     return freeze(model, info, folder, device)
 
 
+def checkpoint_activations(model: Any) -> None:
+    """Recompute activations in the backward pass instead of keeping them; only in training mode."""
+    # transformers has renamed it, and warns at the old name
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": False})
+
+
 def freeze(model: Any, info: dict[str, Any], folder: Path, device: torch.device) -> nn.Module:
     """A loaded model made ready: complete, frozen, without dropout, on its device.
 

@@ -17,14 +17,11 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from acclimate.core.batching import chunks_by_tokens
 from acclimate.errors import ModelError, UsageError
-from acclimate.models.devices import choose_device, choose_dtype
+from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype
 from acclimate.models.folders import position_limit, read_model_config
 from acclimate.models.loading import freeze, load_tokenizer, model_errors, quiet_transformers, zero_dropout
 from acclimate.models.sources import hash_weights, locate
 from acclimate.progress import progress
-
-CHUNK_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 65536}
-"""Padded tokens computed at once."""
 
 
 class Reranker:

@@ -93,13 +93,17 @@ def guard(checks: list[dict[str, Any]]) -> Table | None:
 def values(caption: str, mapping: Mapping[str, Any]) -> list[Table]:
     """Any JSON object of counts: its plain values as one list, each object in it as a table of its own.
 
-    An object of objects becomes a table with the inner keys as columns.
+    An object of objects becomes a table with the inner keys as columns; an inner object with other keys than the
+    first would widen it for nothing, and is a list of its own.
     """
     flat = {key: value for key, value in mapping.items() if _is_plain(value)}
     tables = [_list(caption, flat)] if flat else []
     nested = {key: value for key, value in mapping.items() if isinstance(value, Mapping) and value}
     if nested and not flat and all(_is_flat(value) for value in nested.values()):
-        return [_matrix(caption, nested)]
+        keys = next(iter(nested.values())).keys()
+        alike = {key: value for key, value in nested.items() if value.keys() & keys}
+        tables.append(_matrix(caption, alike))
+        nested = {f"{caption}: {plain(key)}": value for key, value in nested.items() if key not in alike}
     for key, value in nested.items():
         tables += values(plain(key).capitalize(), value)
     return tables

@@ -51,11 +51,11 @@ def search(run: Path, query: str, config: RunConfig, top: int = 5) -> dict[str, 
     adapted = load_adapted(run / "adapter", base, config)
     return {
         "query": query,
-        "base": _hits(base, data, query, cache, top),
-        "adapted": _hits(adapted, data, query, cache, top),
+        "base": _hits(base, data, query, cache, top, "base"),
+        "adapted": _hits(adapted, data, query, cache, top, "adapted"),
     }
 
 
-def _hits(encoder: Encoder, data: Dataset, query: str, cache: Path, top: int) -> list[dict[str, Any]]:
-    run = rank(encoder, {"query": query}, data.corpus, top, cache=cache)
+def _hits(encoder: Encoder, data: Dataset, query: str, cache: Path, top: int, label: str) -> list[dict[str, Any]]:
+    run = rank(encoder, {"query": query}, data.corpus, top, cache=cache, label=label)
     return [{"id": name, "text": data.corpus[name], "score": score} for name, score in run["query"].items()]

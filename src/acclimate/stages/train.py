@@ -40,6 +40,7 @@ from acclimate.models.adapter import Adapter, save_adapter
 from acclimate.models.devices import choose_device, choose_dtype
 from acclimate.models.encoder import Encoder
 from acclimate.models.full_model import save_full
+from acclimate.models.loading import checkpoint_activations
 from acclimate.models.sources import resolve_model
 from acclimate.progress import say
 from acclimate.types import Example
@@ -152,10 +153,7 @@ def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
         )
         trainable = trainable_parameters(encoder.model)
     if settings.gradient_checkpointing:
-        model: Any = encoder.model
-        # transformers has renamed it, and warns at the old name
-        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
-        enable({"use_reentrant": False})
+        checkpoint_activations(encoder.model)
     count, total = _sizes(encoder, trainable)
     say(f"trainable parameters: {count:,} of {total:,} ({100 * count / total:.2f} %)")
     return encoder, trainable
