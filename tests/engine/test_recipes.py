@@ -75,9 +75,7 @@ def vector(encoder: Encoder, text: str, role: Role) -> Tensor:
 def plain_info_nce(encoder: Encoder, config: RunConfig) -> Tensor:
     """The same loss, written as loops over the rows of step 0."""
     rows = [int(row) for row in SCHEDULE.batch(0)]
-    drawn = {
-        row: draw_negatives(EXAMPLES[row], config.train.group_size - 1, SCHEDULE.seed, 0, row) for row in rows
-    }
+    drawn = {row: draw_negatives(EXAMPLES[row], config.train.group_size - 1, SCHEDULE.seed, 0, row) for row in rows}
     documents = {EXAMPLES[row].positive for row in rows} | {text for row in rows for text in drawn[row]}
     losses = []
     for row in rows:
