@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from acclimate.configs import (
     NONE,
+    DomainConfig,
     EvaluateConfig,
     MineConfig,
     ObjectiveConfig,
@@ -29,6 +30,7 @@ from acclimate.configs import (
 from acclimate.errors import AcclimateError, DataError, UsageError
 
 SECTIONS = {
+    "domain": DomainConfig,
     "prepare": PrepareConfig,
     "mine": MineConfig,
     "train": TrainConfig,

@@ -5,6 +5,7 @@ holds, what a stage function takes, and what the command line's flags are made f
 sections, so that every one of them is also a flag (`rank` -> `--rank`).
 """
 
+from acclimate.configs.domain import DomainConfig
 from acclimate.configs.evaluate import EvaluateConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
@@ -16,6 +17,7 @@ from acclimate.configs.train import TrainConfig
 __all__ = [
     "DEFAULT_MODEL",
     "NONE",
+    "DomainConfig",
     "EvaluateConfig",
     "MineConfig",
     "ObjectiveConfig",

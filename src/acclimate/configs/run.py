@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from acclimate.configs.checks import check_at_least
+from acclimate.configs.domain import DomainConfig
 from acclimate.configs.evaluate import EvaluateConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
@@ -44,6 +45,8 @@ class RunConfig:
     """auto, cpu, cuda, cuda:1 or mps."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto takes bfloat16 where the hardware computes in it, float32 elsewhere."""
+    domain: DomainConfig = field(default_factory=DomainConfig)
+    """The domain's vocabulary."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     """From raw data to a leak-free dataset."""
     mine: MineConfig = field(default_factory=MineConfig)

@@ -10,14 +10,14 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
+from acclimate.core.lexicon import CJK
 from acclimate.core.metrics import rank_documents
 from acclimate.types import Corpus, Queries, Run
 
 K1 = 1.2
 B = 0.75
 
-_CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
-_TOKEN = re.compile(rf"([{_CJK}]+)|(?:(?![{_CJK}])\w)+")
+_TOKEN = re.compile(rf"([{CJK}]+)|(?:(?![{CJK}])\w)+")
 
 
 def tokenise(text: str) -> list[str]:

@@ -1,0 +1,238 @@
+"""The terms of a domain: finding known ones in a text, and extracting unknown ones from a corpus.
+
+Pure functions on strings; no word segmentation library and no list of stop words, so that the result does not depend
+on a language's resources.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import unicodedata
+from collections import Counter, defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
+"""Chinese, Japanese and Korean letters, as the inside of a regular expression's class: no space parts their words."""
+_TOKEN = re.compile(rf"[{CJK}]|(?:(?![{CJK}])\w)+|[^\w\s]")
+_INSIDE_WORD = re.compile(rf"(?<=[^\W{CJK}])(?=[^\W{CJK}])")
+_WORD = rf"(?:(?![{CJK}])\w)+(?:[-'’](?:(?![{CJK}])\w)+)*"
+_RUN = re.compile(rf"[{CJK}]+|{_WORD}(?: {_WORD})*")
+_CJK_START = re.compile(rf"[{CJK}]")
+_BORDER = ""
+
+
+def fold(text: str) -> str:
+    """The form in which terms and texts are compared: NFKC, case-folded, every run of whitespace one space."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+class Lexicon:
+    """A set of terms that are looked up in texts.
+
+    A term is found where it begins and ends with a token: a CJK character, a word of any other script, or a
+    punctuation mark. So "rust" is not in "trust", "锈病" is in "小麦条锈病", and "c++" is a term like any other. Terms
+    may overlap; no stemming: list "seedling" and "seedlings" where both shall count.
+
+    A text costs one look-up for each of its tokens, and one more per length of the terms that begin with that token,
+    whatever the number of terms.
+    """
+
+    def __init__(self, terms: Iterable[str]) -> None:
+        """Take the terms; of terms that fold to the same form the first is kept, blank ones are left out."""
+        self.terms: dict[str, str] = {}
+        """Folded form -> the term as given."""
+        lengths: defaultdict[str, set[int]] = defaultdict(set)
+        for term in terms:
+            if (folded := fold(term)) and (first := _TOKEN.match(folded)):
+                self.terms.setdefault(folded, term)
+                lengths[first.group()].add(len(folded))
+        self._lengths = {token: tuple(sorted(found)) for token, found in lengths.items()}
+        """A term's first token -> the lengths of all that begin with it."""
+
+    def __len__(self) -> int:
+        """How many distinct terms there are."""
+        return len(self.terms)
+
+    def find(self, text: str) -> list[str]:
+        """The distinct terms that a text holds, as they were given, in the order in which they first occur."""
+        folded = fold(text)
+        found: dict[str, None] = {}
+        for token in _TOKEN.finditer(folded):
+            for length in self._lengths.get(token.group(), ()):
+                end = token.start() + length
+                term = self.terms.get(folded[token.start() : end])
+                if term is not None and not _INSIDE_WORD.match(folded, end):
+                    found[term] = None
+        return list(found)
+
+    def count(self, text: str) -> int:
+        """How many distinct terms a text holds."""
+        return len(self.find(text))
+
+
+@dataclass(frozen=True, slots=True)
+class GramCounts:
+    """How often every n-gram occurs in some texts."""
+
+    grams: Counter[str]
+    """Words joined by a space, CJK characters by nothing -> occurrences."""
+    tokens: int
+    """Words and CJK characters in all."""
+
+
+def count_grams(texts: Iterable[str], *, max_words: int = 3, max_characters: int = 4) -> GramCounts:
+    """Count the n-grams of words and of CJK characters; none reaches over a punctuation mark or into another script."""
+    grams: Counter[str] = Counter()
+    tokens = 0
+    for text in texts:
+        for run in _runs(text):
+            tokens += len(run)
+            longest = max_characters if _is_cjk(run[0]) else max_words
+            for size in range(1, min(longest, len(run)) + 1):
+                grams.update(_join(run[start : start + size]) for start in range(len(run) - size + 1))
+    return GramCounts(grams, tokens)
+
+
+def log_odds_z(gram: str, domain: GramCounts, background: GramCounts, *, prior: float = 0.1) -> float:
+    """By how many standard errors an n-gram is oftener in the domain than in the background.
+
+    The log-odds ratio under an informative Dirichlet prior: Monroe, Colaresi and Quinn 2008, equations 15, 20 and 22.
+    The prior is the two sides' pooled counts, weighted as `prior` times as many tokens: it shrinks the difference of
+    rare n-grams, for which the counts say little. Both sides must hold a token.
+    """
+    y_domain, y_background = domain.grams[gram], background.grams[gram]
+    if y_domain + y_background == domain.tokens + background.tokens:
+        return 0.0  # there is no other word
+    a = prior * (y_domain + y_background)
+    a_0 = prior * (domain.tokens + background.tokens)
+    odds_domain = (y_domain + a) / (domain.tokens + a_0 - y_domain - a)
+    odds_background = (y_background + a) / (background.tokens + a_0 - y_background - a)
+    return math.log(odds_domain / odds_background) / math.sqrt(1 / (y_domain + a) + 1 / (y_background + a))
+
+
+def cohesion(gram: str, counts: GramCounts) -> float:
+    """Pointwise mutual information, in nats, of an n-gram's two parts at the split where it is least.
+
+    Sproat and Shih 1990 (characters), Church and Hanks 1990 (words). Of a single token: infinite.
+    """
+    tokens = _split(gram)
+    whole = counts.grams[gram] * counts.tokens
+    parts = ((_join(tokens[:cut]), _join(tokens[cut:])) for cut in range(1, len(tokens)))
+    return min((math.log(whole / (counts.grams[a] * counts.grams[b])) for a, b in parts), default=math.inf)
+
+
+def branching_entropy(texts: Iterable[str], grams: Collection[str]) -> dict[str, float]:
+    """For every n-gram: the entropy, in nats, of the tokens to its left and to its right, the lesser of the two.
+
+    Jin and Tanaka-Ishii 2006: low inside an expression ("fertilis" is always followed by "er"), high at its ends. The
+    border of a run of tokens is a new neighbour each time.
+    """
+    neighbours: dict[str, tuple[Counter[str], Counter[str]]] = {gram: (Counter(), Counter()) for gram in grams}
+    sizes = {(_is_cjk(gram[0]), len(_split(gram))) for gram in grams}
+    for text in texts:
+        for run in _runs(text):
+            for size in (size for cjk, size in sizes if cjk == _is_cjk(run[0])):
+                for start in range(len(run) - size + 1):
+                    if (found := neighbours.get(_join(run[start : start + size]))) is not None:
+                        found[0][run[start - 1] if start else _BORDER] += 1
+                        found[1][run[start + size] if start + size < len(run) else _BORDER] += 1
+    return {gram: min(map(_entropy, sides)) for gram, sides in neighbours.items()}
+
+
+def extract_terms(
+    domain: Sequence[str],
+    background: Iterable[str],
+    *,
+    count: int,
+    min_count: int = 5,
+    min_z: float = 1.96,
+    min_cohesion: float = 3.0,
+    min_entropy: float = 0.7,
+    max_background: float = 0.001,
+    max_texts: float = 0.1,
+    max_words: int = 3,
+    max_characters: int = 4,
+) -> list[str]:
+    """The terms by which domain texts differ most from background texts, strongest first.
+
+    Candidates are 1 to `max_words` words of a script with spaces, and 2 to `max_characters` CJK characters. They are
+    ranked by `log_odds_z`. Several tokens must also be one expression, and not a chance neighbourhood or a fragment of
+    a longer one, as unsupervised word discovery has it: enough `cohesion`, enough `branching_entropy`. What stands in
+    a large share of the domain's texts, or is common in the background too, is not a term, nor is an expression that
+    begins or ends with such a word ("of the soil"): this is what takes the place of a list of stop words.
+
+    Args:
+        domain: texts; read twice.
+        background: texts of other kinds in the same language.
+        count: at most so many terms.
+        min_count: occurrences in the domain below which nothing is said.
+        min_z: standard errors by which a term must be oftener in the domain.
+        min_cohesion: of several tokens, in nats.
+        min_entropy: of several tokens, in nats.
+        max_background: share of the background's tokens, above which an n-gram is common there.
+        max_texts: share of the domain's texts.
+        max_words: of an expression.
+        max_characters: of a CJK term.
+
+    Returns:
+        The terms, folded.
+    """
+    here = count_grams(domain, max_words=max_words, max_characters=max_characters)
+    there = count_grams(background, max_words=max_words, max_characters=max_characters)
+    if not there.tokens:
+        return []  # nothing to differ from
+    z = {gram: log_odds_z(gram, here, there) for gram, number in here.grams.items() if number >= min_count}
+
+    z = {gram: value for gram, value in z.items() if value >= min_z and _may_be_term(gram)}
+    edges = Lexicon(edge for gram in z for edge in _edges(gram))
+    texts_holding = Counter(term for text in domain for term in edges.find(text))
+
+    def is_common(gram: str) -> bool:
+        return there.grams[gram] > max_background * there.tokens or texts_holding[gram] > max_texts * len(domain)
+
+    tight = [gram for gram in z if cohesion(gram, here) >= min_cohesion and not any(map(is_common, _edges(gram)))]
+    entropy = branching_entropy(domain, [gram for gram in tight if len(_split(gram)) > 1])
+    terms = [gram for gram in tight if entropy.get(gram, math.inf) >= min_entropy]
+    return sorted(terms, key=lambda gram: (-z[gram], gram))[:count]
+
+
+def _may_be_term(gram: str) -> bool:
+    """Not a single character, and words of more than letters' remains ("s", "2") at both ends."""
+    if _is_cjk(gram[0]):
+        return len(gram) > 1
+    return all(len(word) > 1 and not word.isnumeric() for word in _edges(gram))
+
+
+def _edges(gram: str) -> tuple[str, ...]:
+    """What must not be common: the first and the last word of an expression; a CJK term as a whole."""
+    if _is_cjk(gram[0]):
+        return (gram,)
+    words = gram.split(" ")
+    return words[0], words[-1]
+
+
+def _runs(text: str) -> Iterator[list[str]]:
+    """The folded text's runs of CJK characters, and of words with nothing but a space between them."""
+    return (_split(match.group()) for match in _RUN.finditer(fold(text)))
+
+
+def _split(gram: str) -> list[str]:
+    return list(gram) if _is_cjk(gram[0]) else gram.split(" ")
+
+
+def _join(tokens: Sequence[str]) -> str:
+    return ("" if _is_cjk(tokens[0]) else " ").join(tokens)
+
+
+def _is_cjk(text: str) -> bool:
+    return _CJK_START.match(text) is not None
+
+
+def _entropy(counted: Counter[str]) -> float:
+    """Of neighbours; each border counts as a neighbour of its own."""
+    total = counted.total()
+    borders = counted[_BORDER]
+    inner = (number / total for neighbour, number in counted.items() if neighbour != _BORDER)
+    return borders / total * math.log(total) - sum(share * math.log(share) for share in inner) if total else 0.0

@@ -1,0 +1,142 @@
+"""Lexicon files, and the texts that a lexicon is extracted against."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from acclimate.configs import DomainConfig, PrepareConfig
+from acclimate.core.lexicon import fold
+from acclimate.data.readers import is_hub_id, no_usable_row, read_source, source_hashes
+from acclimate.data.records import BadRowError, normalise
+from acclimate.data.tables import DELIMITERS, Row, Rows, detect_format, read_table
+from acclimate.errors import DataError
+from acclimate.files import hash_file, iter_lines, open_input
+from acclimate.progress import say
+from acclimate.types import Rejected
+
+Entries: TypeAlias = dict[str, tuple[str, ...]]
+"""Term -> its definitions, none where the file has none."""
+
+MAX_TERM_CHARS = 100
+"""A longer line is a text, not a term: most likely the wrong file."""
+TERM, DEFINITION = "term", "definition"
+
+
+def read_lexicon(path: Path) -> Entries:
+    """Read a lexicon: a text file with one term per line, or a table with a column `term`, and `definition` if there.
+
+    A term that comes again, in whatever case or width, adds its definition to the first. Rows without a usable term
+    are counted, and their number and the first reason are said.
+
+    Raises:
+        DataError: the file is missing or empty, is a table without a column `term`, or holds no usable term.
+    """
+    entries: Entries = {}
+    spelling: dict[str, str] = {}
+    rejected: list[Rejected] = []
+    for row in _lexicon_rows(path):
+        if isinstance(row, Rejected):
+            rejected.append(row)
+            continue
+        try:
+            term, definition = _entry(row, path)
+        except BadRowError as error:
+            rejected.append(Rejected(path.name, row.row, str(error), str(row.values)[:200]))
+            continue
+        term = spelling.setdefault(fold(term), term)
+        known = entries.setdefault(term, ())
+        if definition and definition not in known:
+            entries[term] = (*known, definition)
+    if not entries:
+        raise no_usable_row(str(path), rejected)
+    if rejected:
+        first = rejected[0]
+        say(f"{path}: {len(rejected)} rows hold no usable term; the first is row {first.row}: {first.reason}")
+    return entries
+
+
+def read_texts(source: str) -> list[str]:
+    """The distinct texts of any source: the background of a domain.
+
+    A text file holds one text per line. Of a table of texts the column `text` is read; any other source is read as
+    `prepare` reads it, both sides.
+
+    Raises:
+        DataError: it is missing, empty, of no known form, or holds no usable row.
+    """
+    path = Path(source)
+    if is_hub_id(source) or path.is_dir():
+        return _texts_of_source(source)
+    if _is_plain(path):
+        lines = (text for _, text, error in iter_lines(path) if not error)
+    else:
+        first = next((row for row in read_table(path, path.name) if isinstance(row, Row)), None)
+        if first is None or "text" not in first.values:
+            return _texts_of_source(source)
+        lines = (str(row.values.get("text") or "") for row in read_table(path, path.name) if isinstance(row, Row))
+    texts = list(dict.fromkeys(text for line in lines if (text := " ".join(line.split()))))
+    if not texts:
+        raise DataError(f"{path}: no text", fix="Give a file with one text per line, or a column named text.")
+    return texts
+
+
+def domain_hashes(config: DomainConfig) -> dict[str, str]:
+    """Name -> sha256 of the files that the settings of the domain name; for an artifact's `inputs.json`.
+
+    Raises:
+        DataError: one of them is missing, empty or of no known form.
+    """
+    hashes: dict[str, str] = {}
+    if config.lexicon is not None:
+        with open_input(Path(config.lexicon)):
+            hashes["lexicon"] = hash_file(Path(config.lexicon))
+    if config.background is not None:
+        found = source_hashes(config.background, None)
+        hashes |= {f"background {name}": value for name, value in found.items()}
+    return hashes
+
+
+def _texts_of_source(source: str) -> list[str]:
+    material = read_source(source, PrepareConfig())
+    pairs = [text for record in material.records for text in (record.anchor, record.positive)]
+    return list(dict.fromkeys([*material.corpus.values(), *material.unnamed, *material.queries.values(), *pairs]))
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether a file has neither objects nor columns: any text file whose name is not that of a table."""
+    return detect_format(path) == "delimited" and path.suffix.lower() not in DELIMITERS
+
+
+def _lexicon_rows(path: Path) -> Rows:
+    if not _is_plain(path):
+        return read_table(path, path.name)
+    return _terms_by_line(path)
+
+
+def _terms_by_line(path: Path) -> Iterator[Row | Rejected]:
+    for row, text, error in iter_lines(path):
+        if error:
+            yield Rejected(path.name, row, error, "")
+        elif text.strip():
+            yield Row(path.name, row, {TERM: text})
+
+
+def _entry(row: Row, path: Path) -> tuple[str, str]:
+    columns: dict[str, Any] = {name.strip().casefold(): value for name, value in row.values.items()}
+    if TERM not in columns:
+        raise DataError(
+            f"{path} row {row.row}: no column {TERM!r}; columns found: {', '.join(map(repr, row.values))}",
+            possible=f"{TERM}, {DEFINITION}?; or a .txt file with one term per line",
+            fix="Name the column of the terms so.",
+        )
+    if not isinstance(columns[TERM], str):
+        raise BadRowError(f"not text (term: {columns[TERM]!r})")
+    term = normalise(columns[TERM])
+    if not term:
+        raise BadRowError("empty (term)")
+    if len(term) > MAX_TERM_CHARS:
+        raise BadRowError(f"a text, not a term ({len(term)} characters, at most {MAX_TERM_CHARS})")
+    definition = columns.get(DEFINITION)
+    return term, normalise(definition) if isinstance(definition, str) else ""
