@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acclimate.configs import MineConfig
-from acclimate.core.selection import Selection, select_negatives
+from acclimate.core.selection import Selection, fill, select_negatives
 
 # One query: candidates at 0.90, 0.80, ... 0.40; the positive scores 0.80 and is the second candidate.
 SCORES = np.array([[0.90, 0.80, 0.70, 0.60, 0.50, 0.40]], np.float32)
@@ -118,3 +118,43 @@ def test_whole_blocks_equal_one_candidate_at_a_time(
         )
         expected = slow_choice(scores[row].tolist(), usable[row].tolist(), float(positive[row]), rounded)
         assert [column for column in columns if column >= 0] == expected
+
+
+# Three queries of three candidates each; positives at 0.5, 0.55 and 0.9, and a margin of 0.1 to stay below.
+FILL_SCORES = np.array([[0.9, 0.8, 0.7], [0.9, 0.8, 0.7], [0.7, 0.6, 0.5]], np.float32)
+FILL_POSITIVE = np.array([0.5, 0.55, 0.9], np.float32)
+
+
+def filled(needed: int, examples: tuple[int, ...] = (1, 1, 0), **rules: Any) -> tuple[list[list[int]], dict[str, int]]:
+    config = MineConfig(**{"num_negatives": 2, "relative_margin": None, "absolute_margin": 0.1, **rules})
+    usable = np.ones((3, 3), np.bool_)
+    usable[1, 2] = False
+    selection = select_negatives(FILL_SCORES, usable, FILL_POSITIVE, config)
+    columns, by_filter = fill(selection, FILL_SCORES, usable, FILL_POSITIVE, config, np.array(examples), needed)
+    return columns.tolist(), by_filter
+
+
+@pytest.mark.parametrize(
+    ("needed", "examples", "rules", "expected", "by_filter"),
+    [
+        (0, (1, 1, 0), {}, [[-1, -1], [-1, -1], [0, 1]], {}),
+        # The two lowest-scoring usable ones; their best is 0.3 above the first positive, 0.35 above the second.
+        (1, (1, 1, 0), {}, [[1, 2], [-1, -1], [0, 1]], {"absolute_margin": 1}),
+        (1, (0, 1, 0), {}, [[-1, -1], [0, 1], [0, 1]], {"absolute_margin": 1}),
+        (9, (1, 1, 0), {}, [[1, 2], [0, 1], [0, 1]], {"absolute_margin": 2}),
+        # One query that stands for two examples is enough for two.
+        (2, (2, 1, 0), {}, [[1, 2], [-1, -1], [0, 1]], {"absolute_margin": 1}),
+        # The margin goes first; what max_score still holds back comes when that is loosened too.
+        (9, (1, 1, 0), {"max_score": 0.75}, [[2, -1], [0, 1], [0, 1]], {"absolute_margin": 1, "max_score": 1}),
+        # Nothing to loosen: range_max and what is not usable hold.
+        (9, (1, 1, 0), {"absolute_margin": None, "range_max": 1}, [[0, -1], [0, -1], [0, -1]], {}),
+    ],
+)
+def test_filling_by_hand(
+    needed: int,
+    examples: tuple[int, ...],
+    rules: dict[str, Any],
+    expected: list[list[int]],
+    by_filter: dict[str, int],
+) -> None:
+    assert filled(needed, examples, **rules) == (expected, by_filter)

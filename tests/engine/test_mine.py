@@ -71,7 +71,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 
 def mine_all(dataset: Dataset, teacher: Encoder, seed: int = 0, **rules: Any) -> dict[str, MinedQuery]:
-    config = MineConfig(**rules)
+    config = MineConfig(**{"hard_negative_share": 0.0, **rules})
     blocks = mine_negatives(material(dataset), teacher, config, seed)
     return {mined.query: mined for block in blocks for mined in block.queries}
 
@@ -172,7 +172,7 @@ def test_the_ranked_list_is_what_the_choice_was_made_from(dataset: Dataset, teac
 
 
 def test_audit_counts_by_hand(dataset: Dataset, teacher: Encoder) -> None:
-    config = MineConfig(num_negatives=4, range_max=3, relative_margin=None, max_score=-2.0)
+    config = MineConfig(num_negatives=4, range_max=3, relative_margin=None, max_score=-2.0, hard_negative_share=0.0)
     audit = Audit(4, {text: query_id for query_id, text in dataset.queries.items()})
     for block in mine_negatives(material(dataset), teacher, config, 0):
         audit.add(block)
@@ -180,8 +180,33 @@ def test_audit_counts_by_hand(dataset: Dataset, teacher: Encoder) -> None:
     # 7 queries of 3 candidates; a cosine is never below -2, so the filter takes all 21.
     assert (summary["queries"], summary["candidates"], summary["removed"]) == (7, 21, {"max_score": 21})
     assert (summary["queries_with_too_few"], summary["negatives"], summary["positives"]) == (7, 0, 9)
+    assert (summary["hard_negative_share"], summary["filled"]) == (0.125, {})  # what the data brought to q4
     assert summary["queries_with_too_few_ids"][0] == "q0"
     assert sum(summary["histograms"]["positive"]) == 9
+
+
+@pytest.mark.parametrize("block", [1, 3, 2048])
+def test_the_share_of_hard_negatives_is_held(
+    dataset: Dataset, teacher: Encoder, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "QUERY_BLOCK", block)
+    config = MineConfig(num_negatives=2, range_max=3, relative_margin=None, max_score=-2.0, hard_negative_share=0.5)
+    audit = Audit(2, {})
+    mined: dict[str, MinedQuery] = {}
+    for found in mine_negatives(material(dataset), teacher, config, 0):
+        audit.add(found)
+        mined |= {one.query: one for one in found.queries}
+    # 4 of 8 examples are wanted and q4 brings its own: 3 others are filled, or fewer where q1 = q2 counts for two.
+    summary = audit.summary()
+    filled = {query for query, one in mined.items() if one.negatives}
+    assert summary["filled"] == {"max_score": len(filled)}
+    assert 4 / 8 <= summary["hard_negative_share"] <= 5 / 8
+    assert dataset.queries["q4"] not in filled
+    positives = positives_of(dataset)
+    for query in filled:
+        negatives = {one.document for one in mined[query].negatives}
+        assert len(negatives) == 2
+        assert not negatives & (positives[query] | held_out(dataset) | {query})
 
 
 def test_audit_names_the_highest_scoring_negatives(dataset: Dataset, teacher: Encoder) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from acclimate.configs.checks import check_at_least
+from acclimate.configs.checks import check_at_least, check_fraction
 from acclimate.errors import UsageError
 
 
@@ -33,6 +33,9 @@ class MineConfig:
     """Drop candidates whose score is above positive - |positive| * relative_margin (the lowest of several)."""
     sampling: Literal["top", "random"] = "top"
     """Take the best-ranked candidates, or draw among them."""
+    hard_negative_share: float = 0.3
+    """Where fewer of the training examples get a hard negative, filters are loosened for queries without any until so
+    many have one: min_score, absolute_margin, relative_margin, max_score, range_min, in this order; 0: never."""
     include_positives: bool = False
     """Also write every query's ranked list, its positives in place (ranked.jsonl): to inspect, or to test rerankers."""
     output: Literal["n-tuple", "triplet", "labelled"] = "n-tuple"
@@ -43,5 +46,6 @@ class MineConfig:
         check_at_least("range_min", self.range_min, 0)
         if self.range_max <= self.range_min:
             raise UsageError(f"range_max = {self.range_max} is not above range_min = {self.range_min}")
+        check_fraction("hard_negative_share", self.hard_negative_share)
         if self.min_score is not None and self.max_score is not None and self.min_score >= self.max_score:
             raise UsageError(f"min_score = {self.min_score} is not below max_score = {self.max_score}")

@@ -5,7 +5,8 @@ Shapes: N queries, C ranked candidates per query, n negatives.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,10 @@ from acclimate.configs import MineConfig
 
 Floats = NDArray[np.float32]
 Booleans = NDArray[np.bool_]
+
+LOOSENING = ("min_score", "absolute_margin", "relative_margin", "max_score", "range_min")
+"""The order in which filters are loosened: first the one against easy negatives, then those against likely positives,
+from the one that judges by the query's own positive to the one that judges by nothing but the rank."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,55 @@ def select_negatives(
         removed[name] = int((alive_NC & drop_NC).sum())
         alive_NC &= ~drop_NC
     return Selection(_choose(alive_NC, priority_NC, config.num_negatives), candidates, removed)
+
+
+def fill(
+    selection: Selection,
+    score_NC: Floats,
+    usable_NC: Booleans,
+    positive_N: Floats,
+    config: MineConfig,
+    examples_N: NDArray[np.int64],
+    needed: int,
+) -> tuple[NDArray[np.int64], dict[str, int]]:
+    """Negatives for some of the queries that have none, by loosening the filters one after the other (`LOOSENING`).
+
+    A filter that is loosened stays so for the next. Of what is left the lowest-scoring candidates are taken, and first
+    for the queries whose candidates lie furthest below their positive: those are the least likely to be relevant.
+    What is not usable stays out, and so does what is ranked beyond `range_max`.
+
+    Args:
+        selection: what the filters left.
+        score_NC: as for `select_negatives`; so are `usable_NC`, `positive_N` and `config`.
+        usable_NC: see there.
+        positive_N: see there.
+        config: see there.
+        examples_N: training examples of each query that still lack a negative.
+        needed: so many of them shall get one; fewer do where there are no candidates.
+
+    Returns:
+        [N, n] columns as in the selection, and loosened filter -> queries that got theirs by it.
+    """
+    columns, filled = selection.columns.copy(), dict[str, int]()
+    priority_C = np.arange(score_NC.shape[1], 0, -1, dtype=np.float64)
+    for name in LOOSENING:
+        if needed <= 0 or not score_NC.size:
+            break
+        loosened: dict[str, Any] = {name: 0 if name == "range_min" else None}
+        if getattr(config, name) == loosened[name]:
+            continue
+        config = replace(config, **loosened)
+        rows = np.flatnonzero((columns[:, 0] < 0) & (examples_N > 0))
+        priority_NC = np.broadcast_to(priority_C, (len(rows), len(priority_C)))
+        found = select_negatives(score_NC[rows], usable_NC[rows], positive_N[rows], config, priority_NC).columns
+        best_N = np.take_along_axis(score_NC[rows], np.maximum(found[:, :1], 0), axis=1)[:, 0] - positive_N[rows]
+        for row in np.argsort(np.where(found[:, 0] < 0, np.inf, best_N), kind="stable").tolist():
+            if needed <= 0 or found[row, 0] < 0:
+                break
+            columns[rows[row]] = found[row]
+            needed -= int(examples_N[rows[row]])
+            filled[name] = filled.get(name, 0) + 1
+    return columns, filled
 
 
 def _filters(

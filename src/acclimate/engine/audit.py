@@ -34,6 +34,9 @@ class Audit:
         self.queries = 0
         self.candidates = 0
         self.removed: Counter[str] = Counter()
+        self.filled: Counter[str] = Counter()
+        self.examples = 0
+        self.with_negatives = 0
         self.positive_scores = array("f")
         self.negative_scores = array("f")
         self.too_few: list[str] = []
@@ -45,6 +48,9 @@ class Audit:
         self.queries += len(block.queries)
         self.candidates += block.candidates
         self.removed.update(block.removed)
+        self.filled.update(block.filled)
+        self.examples += block.examples
+        self.with_negatives += block.with_negatives
         for mined in block.queries:
             self.positive_scores.extend(one.score for one in mined.positives)
             self.negative_scores.extend(one.score for one in mined.negatives)
@@ -58,7 +64,8 @@ class Audit:
         """The whole of `audit.json`.
 
         `likeliest_false_negatives` are the chosen negatives that score highest; `removed` counts, per filter, the
-        candidates that the filters before it had left.
+        candidates that the filters before it had left; `filled` counts, per loosened filter, the queries that got their
+        negatives only so. `hard_negative_share` is that of the training examples with a hard negative, mined or given.
         """
         positive = np.array(self.positive_scores, np.float32)
         negative = np.array(self.negative_scores, np.float32)
@@ -69,6 +76,8 @@ class Audit:
             "negatives": len(negative),
             "candidates": self.candidates,
             "removed": dict(self.removed),
+            "filled": dict(self.filled),
+            "hard_negative_share": round(self.with_negatives / max(1, self.examples), 4),
             "mean_positive_score": float(positive.mean()) if len(positive) else None,
             "mean_negative_score": float(negative.mean()) if len(negative) else None,
             "histograms": {

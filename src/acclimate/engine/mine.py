@@ -7,6 +7,7 @@ documents lie in a memory map, so that memory does not grow with the corpus.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,9 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.configs import MineConfig
-from acclimate.core.selection import select_negatives
+from acclimate.core.selection import fill, select_negatives
 from acclimate.engine.retrieve import Indices, Vectors, encode_corpus, top_k
 from acclimate.progress import progress
+from acclimate.types import Example
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +49,10 @@ class Material:
     """[M] never a negative: held out, or equal to an earlier document."""
     place: dict[str, int]
     """Text -> its first place in `documents`."""
+    examples: dict[str, list[Example]]
+    """Training query (text) -> its rows, without given negatives that cannot be negatives."""
+    dropped: int
+    """How many given negatives those were."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +82,20 @@ class MinedBlock:
     queries: list[MinedQuery]
     candidates: int
     removed: dict[str, int]
+    filled: dict[str, int]
+    """Loosened filter -> queries that got their negatives only so; see `core.selection.fill`."""
+    examples: int
+    """Training examples of the queries."""
+    with_negatives: int
+    """Those of them that have a hard negative, mined or given."""
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Training examples so far, and those of them that have a hard negative."""
+
+    examples: int = 0
+    with_negatives: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +142,22 @@ def material(dataset: Dataset) -> Material:
     }
     excluded = np.array([place[text] != i or text in held_out for i, text in enumerate(documents)], np.bool_)
     known_lists = {query: list(known) for query, known in positives.items()}
-    return Material(documents, known_lists, given, held_out, excluded, place)
+    examples, dropped = _examples_by_query(dataset.examples, documents, known_lists, held_out)
+    return Material(documents, known_lists, given, held_out, excluded, place, examples, dropped)
+
+
+def _examples_by_query(
+    examples: Iterable[Example], documents: list[str], positives: dict[str, list[int]], held_out: set[str]
+) -> tuple[dict[str, list[Example]], int]:
+    """Training examples by query text, without given negatives that cannot be negatives, and how many those were."""
+    by_query: dict[str, list[Example]] = {}
+    dropped = 0
+    for example in examples:
+        never = {documents[index] for index in positives[example.anchor]} | {example.anchor}
+        negatives = tuple(text for text in example.negatives if text not in never and text not in held_out)
+        dropped += len(example.negatives) - len(negatives)
+        by_query.setdefault(example.anchor, []).append(replace(example, negatives=negatives, scores=None))
+    return by_query, dropped
 
 
 def mine_negatives(
@@ -145,6 +180,7 @@ def mine_negatives(
         cache: folder in which the teacher's vectors are kept and memory-mapped.
     """
     doc_MD = encode_corpus(teacher, material.documents, cache, "encode documents")
+    pool = _Pool()
     queries = list(material.positives)
     query_ND = encode_corpus(teacher, queries, cache, "encode queries", role="query")
     with progress("mine", len(queries), "queries") as advance:
@@ -154,7 +190,7 @@ def mine_negatives(
             block = _retrieve(material, texts, vectors, doc_MD, config, teacher.device)
             if reranker is not None:
                 block = _rescore(reranker, block, config)
-            yield _choose(block, config, seed)
+            yield _choose(block, config, seed, pool)
             advance(len(texts))
 
 
@@ -213,12 +249,23 @@ def _rescore(reranker: Reranker, block: _Block, config: MineConfig) -> _Block:
     )
 
 
-def _choose(block: _Block, config: MineConfig, seed: int) -> MinedBlock:
-    """Filter, take the best or draw, and turn indices into texts."""
+def _choose(block: _Block, config: MineConfig, seed: int, pool: _Pool) -> MinedBlock:
+    """Filter, take the best or draw, fill up to the share that is held, and turn indices into texts.
+
+    The share counts all examples up to here, so it holds in the end, and no block is kept in memory for it.
+    """
     lowest_N = np.array([min(scores) for scores in block.positive_scores], np.float32)
     priority_NC = _draws(block.queries, block.score.shape[1], seed) if config.sampling == "random" else None
     selection = select_negatives(block.score, block.usable, lowest_N, config, priority_NC)
-    indices, scores, columns = block.index.tolist(), block.score.tolist(), selection.columns.tolist()
+    rows = [block.material.examples[query] for query in block.queries]
+    without_N = np.array([sum(not example.negatives for example in examples) for examples in rows], np.int64)
+    total = sum(map(len, rows))
+    covered = total - int(without_N[selection.columns[:, 0] < 0].sum())
+    needed = math.ceil(config.hard_negative_share * (pool.examples + total) - pool.with_negatives - covered)
+    filled_columns, filled = fill(selection, block.score, block.usable, lowest_N, config, without_N, needed)
+    covered = total - int(without_N[filled_columns[:, 0] < 0].sum())
+    pool.examples, pool.with_negatives = pool.examples + total, pool.with_negatives + covered
+    indices, scores, columns = block.index.tolist(), block.score.tolist(), filled_columns.tolist()
     documents = block.material.documents
 
     def scored(row: int, among: Iterable[int]) -> list[Scored]:
@@ -236,7 +283,7 @@ def _choose(block: _Block, config: MineConfig, seed: int) -> MinedBlock:
                 ranked=scored(row, considered),
             )
         )
-    return MinedBlock(mined, selection.candidates, selection.removed)
+    return MinedBlock(mined, selection.candidates, selection.removed, filled, total, covered)
 
 
 def _draws(queries: list[str], width: int, seed: int) -> NDArray[np.float64]:

@@ -2,32 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
-from dataclasses import replace
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 from acclimate.configs import RunConfig, effective
 from acclimate.data.dataset import Dataset
-from acclimate.engine.audit import Audit
-from acclimate.engine.mine import Material, MinedBlock, MinedQuery, material, mine_negatives
+from acclimate.engine.mine import material, mine_negatives
+from acclimate.engine.mined_rows import write_negatives
 from acclimate.engine.run_folder import cache_folder, open_dataset
 from acclimate.errors import DataError, UsageError
-from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, storage_errors, write_json
+from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json
 from acclimate.models.adapter import load_encoder
 from acclimate.models.adapter_files import adapter_folder, full_folder
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
 from acclimate.models.sources import hash_weights, locate, resolve_model
 from acclimate.progress import say
-from acclimate.types import Example
-
-Row: TypeAlias = dict[str, Any]
-ToRows: TypeAlias = Callable[[MinedQuery, list[Example]], Iterable[Row]]
-"""(a mined query, its training examples with the negatives that the data brought) -> rows of one file."""
 
 
 def mine(dataset: Path, out: Path, config: RunConfig) -> dict[str, Any]:
@@ -61,7 +53,17 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> dict[str, Any]:
         report = _mine_into(folder, loaded, config, cache_folder(out.parent))
         report["timings"] = {"mine_s": round(time.perf_counter() - started, 3)}
         write_json(folder / REPORT_FILE, report)
+    _announce(report, config)
     return report
+
+
+def _announce(report: Mapping[str, Any], config: RunConfig) -> None:
+    share, wanted = report["hard_negative_share"], config.mine.hard_negative_share
+    say(f"mine: {share:.0%} of the training examples have a hard negative")
+    for name, count in report["filled"].items():
+        say(f"  {count:,} queries had none, and got theirs with {name} loosened (hard_negative_share = {wanted:g})")
+    if share < wanted:
+        say(f"  warning: below hard_negative_share = {wanted:g}, and there are no more candidates to fill it with")
 
 
 def _model_hashes(config: RunConfig) -> dict[str, str]:
@@ -86,24 +88,13 @@ def _check_minable(dataset: Dataset, folder: Path) -> None:
         raise DataError(f"{folder} has no training examples", fix="Prepare data with a train split.")
 
 
-def _mine_into(folder: Path, dataset: Dataset, config: RunConfig, cache: Path) -> Row:
+def _mine_into(folder: Path, dataset: Dataset, config: RunConfig, cache: Path) -> dict[str, Any]:
     """Mine, write everything into `folder`, and return the counts."""
-    settings = config.mine
     gathered = material(dataset)
-    examples, dropped = _examples_by_query(dataset.examples, gathered)
-    audit = Audit(settings.num_negatives, {text: query_id for query_id, text in dataset.queries.items()})
-    blocks = mine_negatives(gathered, _teacher(config), settings, config.seed, reranker=_reranker(config), cache=cache)
-    files = {
-        "examples.jsonl": OUTPUTS[settings.output],
-        "rejected_response.jsonl": _rejected_responses,
-        "query_pos_neg.jsonl": _query_pos_neg,
-    }
-    if settings.include_positives:
-        files["ranked.jsonl"] = _ranked_lists
-    rows = _write_files(folder, files, examples, _watched(blocks, audit))
-    write_json(folder / "audit.json", audit.summary())
-    counts = {name: value for name, value in audit.summary().items() if isinstance(value, int | float | None)}
-    return {**counts, "removed": dict(audit.removed), "given_negatives_dropped": dropped, "rows": rows}
+    blocks = mine_negatives(
+        gathered, _teacher(config), config.mine, config.seed, reranker=_reranker(config), cache=cache
+    )
+    return write_negatives(folder, gathered, dataset.queries, blocks, config.mine)
 
 
 def _teacher(config: RunConfig) -> Encoder:
@@ -116,95 +107,3 @@ def _teacher(config: RunConfig) -> Encoder:
 def _reranker(config: RunConfig) -> Reranker | None:
     name = config.mine.reranker
     return Reranker.load(name, device=config.device, dtype=config.dtype) if name else None
-
-
-def _examples_by_query(examples: Iterable[Example], gathered: Material) -> tuple[dict[str, list[Example]], int]:
-    """Training examples by query text, without given negatives that cannot be negatives, and how many those were."""
-    by_query: dict[str, list[Example]] = {}
-    dropped = 0
-    for example in examples:
-        positives = {gathered.documents[index] for index in gathered.positives[example.anchor]}
-        never = positives | {example.anchor}
-        negatives = tuple(text for text in example.negatives if text not in never and text not in gathered.held_out)
-        dropped += len(example.negatives) - len(negatives)
-        by_query.setdefault(example.anchor, []).append(replace(example, negatives=negatives, scores=None))
-    return by_query, dropped
-
-
-def _watched(blocks: Iterable[MinedBlock], audit: Audit) -> Iterator[MinedQuery]:
-    for block in blocks:
-        audit.add(block)
-        yield from block.queries
-
-
-def _write_files(
-    folder: Path, files: Mapping[str, ToRows], examples: Mapping[str, list[Example]], mined: Iterable[MinedQuery]
-) -> dict[str, int]:
-    """Write all files side by side, one query at a time; returns the rows of each."""
-    counts = dict.fromkeys(files, 0)
-    with storage_errors(folder), ExitStack() as stack:
-        streams = {name: stack.enter_context((folder / name).open("w", encoding="utf-8")) for name in files}
-        for query in mined:
-            for name, to_rows in files.items():
-                for row in to_rows(query, examples[query.query]):
-                    streams[name].write(json.dumps(row, ensure_ascii=False) + "\n")
-                    counts[name] += 1
-    return counts
-
-
-def _n_tuples(mined: MinedQuery, examples: list[Example]) -> Iterator[Row]:
-    """One row per positive with all negatives; scores where the same teacher gave all of them."""
-    scores = {one.document: one.score for one in mined.positives}
-    for example in examples:
-        row: Row = {"anchor": example.anchor, "positive": example.positive, "negatives": _negatives(mined, example)}
-        if mined.negatives and not example.negatives:
-            row["scores"] = [scores[example.positive], *(one.score for one in mined.negatives)]
-        yield row
-
-
-def _triplets(mined: MinedQuery, examples: list[Example]) -> Iterator[Row]:
-    """One row per positive and negative."""
-    for row in _n_tuples(mined, examples):
-        scores = row.pop("scores", [])
-        for place, negative in enumerate(row["negatives"], start=1):
-            yield row | {"negatives": [negative]} | ({"scores": [scores[0], scores[place]]} if scores else {})
-
-
-def _labelled(mined: MinedQuery, examples: list[Example]) -> Iterator[Row]:
-    """One row per document: label 1 for the positives, 0 for the negatives."""
-    for one in mined.positives:
-        yield {"anchor": mined.query, "positive": one.document, "label": 1.0}
-    for text in _all_negatives(mined, examples):
-        yield {"anchor": mined.query, "positive": text, "label": 0.0}
-
-
-OUTPUTS: dict[str, ToRows] = {"n-tuple": _n_tuples, "triplet": _triplets, "labelled": _labelled}
-
-
-def _rejected_responses(mined: MinedQuery, examples: list[Example]) -> Iterator[Row]:
-    for example in examples:
-        rejected = _negatives(mined, example)
-        yield {"query": example.anchor, "response": example.positive, "rejected_response": rejected}
-
-
-def _query_pos_neg(mined: MinedQuery, examples: list[Example]) -> Iterator[Row]:
-    positives = [one.document for one in mined.positives]
-    yield {"query": mined.query, "pos": positives, "neg": _all_negatives(mined, examples)}
-
-
-def _ranked_lists(mined: MinedQuery, _examples: list[Example]) -> Iterator[Row]:
-    """The query's candidates with its positives in place, best first: for inspection, or to test rerankers."""
-    both = [(one, True) for one in mined.positives] + [(one, False) for one in mined.ranked]
-    both.sort(key=lambda entry: -entry[0].score)
-    documents = [{"text": one.document, "score": one.score, "positive": positive} for one, positive in both]
-    yield {"query": mined.query, "documents": documents}
-
-
-def _negatives(mined: MinedQuery, example: Example) -> list[str]:
-    """The negatives that the data brought, then the mined ones; each text once."""
-    return list(dict.fromkeys([*example.negatives, *(one.document for one in mined.negatives)]))
-
-
-def _all_negatives(mined: MinedQuery, examples: list[Example]) -> list[str]:
-    """The same over all of a query's examples."""
-    return list(dict.fromkeys(text for example in examples for text in _negatives(mined, example)))
