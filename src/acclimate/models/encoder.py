@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import inspect
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -24,9 +23,10 @@ from acclimate.core.batching import chunks_by_tokens
 from acclimate.core.pooling import pool_packed, truncate_dim, unit
 from acclimate.errors import UsageError
 from acclimate.files import hash_config, hash_text
-from acclimate.models.attention import PACKED_ATTENTION, PACKED_MODEL_TYPES
+from acclimate.models.attention import PACKED_ATTENTION
 from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype
-from acclimate.models.folders import OFFSET_POSITIONS, read_model_config
+from acclimate.models.folders import read_model_config
+from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
 from acclimate.models.loading import load_base, load_tokenizer
 from acclimate.models.prompts import Prompts
 from acclimate.models.sources import ModelSource, resolve_model
@@ -80,7 +80,6 @@ class Encoder:
         self.device, self.dtype = parameter.device, parameter.dtype
         config: Any = model.config
         self.packed: bool = config._attn_implementation == PACKED_ATTENTION
-        self._accepts = frozenset(inspect.signature(model.forward).parameters)
 
     @classmethod
     def load(
@@ -118,9 +117,9 @@ class Encoder:
             raise UsageError(f"max_tokens = {max_tokens} with {source.id}", possible=f"2 to {source.position_limit}")
         if dim is not None and not 1 <= dim <= source.dim:
             raise UsageError(f"dim = {dim} with {source.id}", possible=f"1 to {source.dim}")
-        attention = PACKED_ATTENTION if can_pack(source) else None
+        packed = can_pack(read_model_config(source.transformer, source.folder))
         return cls(
-            load_base(source.transformer, number_format, place, attention),
+            load_base(source.transformer, number_format, place, PACKED_ATTENTION if packed else None),
             load_tokenizer(source.transformer, lowercase=source.lowercase),
             source,
             prompts=source.prompts.with_defaults(query_prompt, document_prompt),
@@ -200,47 +199,14 @@ class Encoder:
         Whether a query-side adapter is active is the caller's: see `side_active`.
         """
         ids, positions, lengths = tokens.pack(np.asarray(indices, np.int64))
-        forward = self._forward_packed if self.packed else self._forward_padded
-        hidden_TD = forward(ids, positions, lengths)
+        if self.packed:
+            inputs = packed_inputs(self.model, ids, positions, lengths)
+            hidden_TD = self.model(**inputs).last_hidden_state[0]
+        else:
+            inputs = padded_inputs(self.model, ids, positions, lengths, self.tokenizer.pad_token_id or 0)
+            hidden_TD = self.model(**inputs).last_hidden_state[inputs["attention_mask"].bool()]
         pooled_ND = pool_packed(hidden_TD, torch.from_numpy(lengths).to(self.device), self.pooling)
         return truncate_dim(pooled_ND, self.dim) if self.dim < self.source.dim else unit(pooled_ND)
-
-    def _forward_packed(
-        self, ids: NDArray[np.int32], positions: NDArray[np.int64], lengths: NDArray[np.int64]
-    ) -> Tensor:
-        """Hidden states [T, D]: one row of all tokens, attention within each text."""
-        input_ids = torch.from_numpy(ids.astype(np.int64))[None].to(self.device)
-        inputs: dict[str, Any] = {"input_ids": input_ids, "lengths": tuple(lengths.tolist())}
-        if "position_ids" in self._accepts:
-            inputs["position_ids"] = torch.from_numpy(positions + self._first_position)[None].to(self.device)
-        if "token_type_ids" in self._accepts:  # BERT's default for them ends at its last position
-            inputs["token_type_ids"] = torch.zeros_like(input_ids)
-        if self.source.architecture == "causal":
-            inputs["use_cache"] = False
-        hidden: Tensor = self.model(**inputs).last_hidden_state[0]
-        return hidden
-
-    def _forward_padded(
-        self, ids: NDArray[np.int32], positions: NDArray[np.int64], lengths: NDArray[np.int64]
-    ) -> Tensor:
-        """Hidden states [T, D] by a padded batch with a mask, for architectures that cannot be packed."""
-        rows = np.repeat(np.arange(len(lengths)), lengths)
-        padded = np.full((len(lengths), int(lengths.max())), self.tokenizer.pad_token_id or 0, np.int64)
-        mask = np.zeros_like(padded)
-        padded[rows, positions], mask[rows, positions] = ids, 1
-        mask_NL = torch.from_numpy(mask).to(self.device)
-        inputs: dict[str, Any] = {"input_ids": torch.from_numpy(padded).to(self.device), "attention_mask": mask_NL}
-        if self.source.architecture == "causal":
-            inputs["use_cache"] = False
-        hidden: Tensor = self.model(**inputs).last_hidden_state[mask_NL.bool()]
-        return hidden
-
-    @property
-    def _first_position(self) -> int:
-        if self.source.model_type not in OFFSET_POSITIONS:
-            return 0
-        config: Any = self.model.config
-        return int(config.pad_token_id) + 1
 
     def with_adapter(self, adapter: Adapter) -> Encoder:
         """Another Encoder with this adapter, over the same base weights; this one stays as it is.
@@ -303,15 +269,6 @@ class Encoder:
             "max_tokens": self.max_tokens,
             "dtype": str(self.dtype),
         }
-
-
-def can_pack(source: ModelSource) -> bool:
-    """Whether this model's texts can be packed: a tested architecture, and every layer attends to the whole text."""
-    if source.model_type not in PACKED_MODEL_TYPES:
-        return False
-    config = read_model_config(source.transformer, source.folder)
-    sliding = config.get("sliding_window") and config.get("use_sliding_window", True)
-    return not sliding and "sliding_attention" not in (config.get("layer_types") or [])
 
 
 def _hash_adapter(adapter: Adapter) -> str:

@@ -1,0 +1,98 @@
+"""A chunk of tokens -> what a transformer is called with: packed into one row, or padded with a mask.
+
+Shapes: N texts, T tokens of all of them, L tokens of the longest.
+"""
+
+from __future__ import annotations
+
+import inspect
+from functools import cache
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from acclimate.models.attention import PACKED_MODEL_TYPES
+from acclimate.models.folders import OFFSET_POSITIONS
+
+Ids = NDArray[np.int32]
+Counts = NDArray[np.int64]
+
+
+def can_pack(config: dict[str, Any]) -> bool:
+    """Whether the texts of a model with this config.json can be packed.
+
+    Its architecture must be a tested one, and every layer must attend to the whole text.
+    """
+    if config.get("model_type") not in PACKED_MODEL_TYPES:
+        return False
+    sliding = config.get("sliding_window") and config.get("use_sliding_window", True)
+    return not sliding and "sliding_attention" not in (config.get("layer_types") or [])
+
+
+def packed_inputs(
+    model: nn.Module, ids: Ids, positions: Counts, lengths: Counts, segments: Counts | None = None
+) -> dict[str, Any]:
+    """Keyword arguments for texts one after the other in one row, which packed attention keeps apart.
+
+    Args:
+        model: a transformer without a head.
+        ids: int32 [T].
+        positions: of each token within its text, int64 [T].
+        lengths: tokens per text, int64 [N].
+        segments: BERT's token types, int64 [T]; all 0 if not given.
+    """
+    device, accepted = next(model.parameters()).device, _accepted(type(model))
+    input_ids = torch.from_numpy(ids.astype(np.int64))[None].to(device)
+    inputs: dict[str, Any] = {"input_ids": input_ids, "lengths": tuple(lengths.tolist())}
+    if "position_ids" in accepted:
+        inputs["position_ids"] = torch.from_numpy(positions + _first_position(model))[None].to(device)
+    if "token_type_ids" in accepted:  # BERT's default for them ends at its last position
+        inputs["token_type_ids"] = (
+            torch.zeros_like(input_ids) if segments is None else torch.from_numpy(segments)[None].to(device)
+        )
+    if "use_cache" in accepted:
+        inputs["use_cache"] = False
+    return inputs
+
+
+def padded_inputs(
+    model: nn.Module, ids: Ids, positions: Counts, lengths: Counts, pad_id: int, segments: Counts | None = None
+) -> dict[str, Any]:
+    """Keyword arguments for the texts as a batch [N, L], padded at the right; `attention_mask` says where they are.
+
+    Args:
+        model: a transformer, with or without a head.
+        ids: as for `packed_inputs`, like `positions`, `lengths` and `segments`.
+        positions: see there.
+        lengths: see there.
+        pad_id: stands where no token is.
+        segments: see there; the model's own default if not given.
+    """
+    device, accepted = next(model.parameters()).device, _accepted(type(model))
+    rows = np.repeat(np.arange(len(lengths)), lengths)
+
+    def padded(values: NDArray[Any] | int, blank: int) -> Tensor:
+        batch = np.full((len(lengths), int(lengths.max())), blank, np.int64)
+        batch[rows, positions] = values
+        return torch.from_numpy(batch).to(device)
+
+    inputs: dict[str, Any] = {"input_ids": padded(ids, pad_id), "attention_mask": padded(1, 0)}
+    if segments is not None and "token_type_ids" in accepted:
+        inputs["token_type_ids"] = padded(segments, 0)
+    if "use_cache" in accepted:
+        inputs["use_cache"] = False
+    return inputs
+
+
+@cache
+def _accepted(kind: type[nn.Module]) -> frozenset[str]:
+    return frozenset(inspect.signature(kind.forward).parameters)
+
+
+def _first_position(model: nn.Module) -> int:
+    """Position of a text's first token."""
+    config: Any = model.config
+    return int(config.pad_token_id) + 1 if config.model_type in OFFSET_POSITIONS else 0
