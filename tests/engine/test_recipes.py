@@ -14,11 +14,12 @@ from torch import Tensor, nn
 
 from acclimate.configs import RunConfig, with_overrides
 from acclimate.core.lora import attach, trainable_parameters
-from acclimate.engine import recipes
+from acclimate.engine import step_texts
 from acclimate.engine.gradcache import activation_bytes_per_token
 from acclimate.engine.recipes import contrastive, draw_negatives, similarity
 from acclimate.engine.schedule import Schedule
 from acclimate.models.encoder import Encoder
+from acclimate.models.prompts import Prompts
 from acclimate.types import Example, Role
 from tests.tiny_run import write_tiny_bert
 
@@ -121,6 +122,21 @@ def test_the_margin_changes_something_here(encoder: Encoder) -> None:
     assert len(losses) == 3
 
 
+def test_a_task_has_its_own_prompts_and_its_weight_scales_the_gradient(encoder: Encoder) -> None:
+    encoder.prompts = Prompts({"one": "w50 "}, {"one": "w51 w52 "})
+    trainable = with_lora(encoder)
+    found = []
+    for weight in (1.0, 2.5):
+        loss_fn = contrastive(encoder, EXAMPLES, SCHEDULE, changed(group_size=1), task="one", weight=weight)
+        found.append((loss_fn(0), gradients(trainable)))
+    (result, gradient), (weighted, scaled) = found
+    anchors, positives = {e.anchor for e in EXAMPLES}, {e.positive for e in EXAMPLES}
+    assert result.tokens == sum(1 + len(text.split()) for text in anchors) + sum(2 + len(t.split()) for t in positives)
+    assert weighted.loss == pytest.approx(result.loss)
+    for name, values in gradient.items():
+        torch.testing.assert_close(scaled[name], 2.5 * values)
+
+
 def test_tokens_are_counted_once_per_unique_text(encoder: Encoder) -> None:
     with_lora(encoder)
     config = changed(group_size=1)
@@ -135,7 +151,7 @@ def test_two_passes_have_the_same_dropout(
     if checkpointing:
         encoder.model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     trainable = with_lora(encoder, dropout=0.4)
-    monkeypatch.setitem(recipes.CHUNK_TOKENS, "cpu", 6)
+    monkeypatch.setitem(step_texts.CHUNK_TOKENS, "cpu", 6)
     found = []
     per_token = activation_bytes_per_token(encoder.model.config, 8, checkpointing)
     for memory_gb in (1.0, 6.5 * per_token / 1e9):
