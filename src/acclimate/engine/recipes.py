@@ -7,7 +7,7 @@ Legend: N training rows of the step, M candidate documents, U unique texts, D ve
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -74,11 +74,7 @@ def contrastive(
         rows = [int(row) for row in schedule.batch(step)]
         batch = [examples[row] for row in rows]
         negatives = [draw_negatives(examples[row], drawn, schedule.seed, schedule.epoch(step), row) for row in rows]
-        documents = list(dict.fromkeys([e.positive for e in batch] + [text for texts in negatives for text in texts]))
-        column = {text: index for index, text in enumerate(documents)}
-        target_N = torch.tensor([column[example.positive] for example in batch])
-        mask_NM = identity_mask([example.anchor for example in batch], documents, target_N, positives)
-        own_NM = own_mask([[column[text] for text in texts] for texts in negatives], len(documents))
+        documents, target_N, mask_NM, own_NM = _candidates(batch, negatives, positives)
         target_N, mask_NM, own_NM = (value.to(encoder.device) for value in (target_N, mask_NM, own_NM))
         query_numbers = bank.numbers("query", [example.anchor for example in batch])
         document_numbers = bank.numbers("document", documents) if fixed is None else np.empty(0, np.int64)
@@ -143,6 +139,18 @@ def draw_negatives(example: Example, count: int | None, seed: int, epoch: int, n
         return example.negatives
     chosen = np.random.default_rng([seed, epoch, number]).choice(len(example.negatives), size=count, replace=False)
     return tuple(example.negatives[index] for index in chosen)
+
+
+def _candidates(
+    batch: Sequence[Example], negatives: Sequence[Sequence[str]], positives: Mapping[str, Collection[str]]
+) -> tuple[list[str], Tensor, Tensor, Tensor]:
+    """The batch's documents, each once; each row's target among them [N]; its identity mask and own negatives [N, M]."""
+    documents = list(dict.fromkeys([e.positive for e in batch] + [text for texts in negatives for text in texts]))
+    column = {text: index for index, text in enumerate(documents)}
+    target_N = torch.tensor([column[example.positive] for example in batch])
+    mask_NM = identity_mask([example.anchor for example in batch], documents, target_N, positives)
+    own_NM = own_mask([[column[text] for text in texts] for texts in negatives], len(documents))
+    return documents, target_N, mask_NM, own_NM
 
 
 class FixedVectors:
