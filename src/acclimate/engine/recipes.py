@@ -58,15 +58,9 @@ def contrastive(
     for example in examples:
         positives.setdefault(example.anchor, set()).add(example.positive)
     fixed = None if document_vectors is None else FixedVectors(document_vectors, encoder.device)
+    texts = _texts(examples, with_documents=fixed is None)
     bank = StepTexts(
-        encoder,
-        _texts(examples, with_documents=fixed is None),
-        config.train,
-        schedule.seed,
-        task=task,
-        weight=weight,
-        processes=processes,
-        autocast=autocast,
+        encoder, texts, config.train, schedule.seed, task=task, weight=weight, processes=processes, autocast=autocast
     )
     drawn = config.train.group_size - 1 if fixed is None else None
 
@@ -109,14 +103,7 @@ def similarity(
     """Cosine-MSE against the labels of sentence pairs; arguments as `contrastive`."""
     texts: list[tuple[Role, str]] = [(PAIR_ROLE, text) for e in examples for text in (e.anchor, e.positive)]
     bank = StepTexts(
-        encoder,
-        texts,
-        config.train,
-        schedule.seed,
-        task=task,
-        weight=weight,
-        processes=processes,
-        autocast=autocast,
+        encoder, texts, config.train, schedule.seed, task=task, weight=weight, processes=processes, autocast=autocast
     )
 
     def loss_fn(step: int) -> StepResult:
@@ -144,7 +131,7 @@ def draw_negatives(example: Example, count: int | None, seed: int, epoch: int, n
 def _candidates(
     batch: Sequence[Example], negatives: Sequence[Sequence[str]], positives: Mapping[str, Collection[str]]
 ) -> tuple[list[str], Tensor, Tensor, Tensor]:
-    """The batch's documents, each once; each row's target among them [N]; its identity mask and own negatives [N, M]."""
+    """The batch's documents, each once; each row's target [N]; its identity mask, its own negatives [N, M]."""
     documents = list(dict.fromkeys([e.positive for e in batch] + [text for texts in negatives for text in texts]))
     column = {text: index for index, text in enumerate(documents)}
     target_N = torch.tensor([column[example.positive] for example in batch])
