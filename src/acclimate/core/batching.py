@@ -5,6 +5,7 @@ N texts; lengths are in tokens.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -40,6 +41,105 @@ def chunks_by_tokens(lengths: Sequence[int] | NDArray[np.integer], max_tokens: i
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order of `count` examples in one pass: a permutation, a function of (seed, epoch) and nothing else."""
     return np.random.default_rng([_unsigned(seed), epoch]).permutation(count).astype(np.int64)
+
+
+def spread(order: NDArray[np.int64], texts_NK: NDArray[np.int64], sizes: Sequence[int]) -> list[NDArray[np.int64]]:
+    """Deal examples out into batches so that no text occurs twice in a batch.
+
+    Each example in turn goes into the first batch that has room and none of its texts; so an example whose text is in
+    the current batch is deferred to a later one. Those that no batch takes change places with an example of another
+    batch where both then fit. What is left (a text in more examples than there are batches) goes where there is room:
+    the losses' masks by text identity take care of it. sentence-transformers' `NO_DUPLICATES` defers in the same way,
+    but makes more, and smaller, batches where texts repeat, so that the number of steps is not known beforehand.
+
+    Args:
+        order: a permutation of the examples.
+        texts_NK: the numbers of each example's texts.
+        sizes: of the batches; in all as many as there are examples, and different by one at most.
+
+    Returns:
+        A batch for every size, its examples in the order of their arrival. A function of the arguments alone.
+    """
+    deal = _Deal(texts_NK.tolist(), sizes)
+    left = [row for row in order.tolist() if not deal.defer(row)]
+    for row in left:
+        if not deal.exchange(row):
+            deal.put(row, deal.first_open())
+    return [np.array(batch, np.int64) for batch in deal.batches]
+
+
+class _Deal:
+    """Batches that are being filled."""
+
+    def __init__(self, texts: list[list[int]], sizes: Sequence[int]) -> None:
+        self.texts, self.sizes = texts, sizes
+        self.batches: list[list[int]] = [[] for _ in sizes]
+        self.held: list[Counter[int]] = [Counter() for _ in sizes]
+        self.holders: Counter[int] = Counter()
+        """Text -> batches that hold it."""
+        self.next: dict[int, int] = {}
+        """Text -> no batch before this one takes it."""
+        self.open = 0
+
+    def defer(self, row: int) -> bool:
+        """Put an example into the first batch that takes it, if there is one."""
+        at = max(self._first_without(text) for text in self.texts[row])
+        while at < len(self.sizes) and not (self._has_room(at) and self._fits(row, at)):
+            at += 1
+        if at == len(self.sizes):
+            return False
+        self.put(row, at)
+        return True
+
+    def exchange(self, row: int) -> bool:
+        """Make room for an example by moving another one, so that both fit; the batch with room takes that one."""
+        if any(self.holders[text] == len(self.sizes) for text in self.texts[row]):
+            return False
+        target = self.first_open()
+        for at in range(len(self.sizes)):
+            if not self._fits(row, at):
+                continue
+            if self._has_room(at):
+                self.put(row, at)
+                return True
+            for place, other in enumerate(self.batches[at]):
+                if self._fits(other, target):
+                    self.batches[at].pop(place)
+                    self._count(other, at, -1)
+                    self.put(other, target)
+                    self.put(row, at)
+                    return True
+        return False
+
+    def put(self, row: int, at: int) -> None:
+        self.batches[at].append(row)
+        self._count(row, at, 1)
+
+    def first_open(self) -> int:
+        while not self._has_room(self.open):
+            self.open += 1
+        return self.open
+
+    def _first_without(self, text: int) -> int:
+        at = max(self.first_open(), self.next.get(text, 0))
+        while at < len(self.sizes) and (not self._has_room(at) or self.held[at][text]):
+            at += 1
+        self.next[text] = at
+        return at
+
+    def _has_room(self, at: int) -> bool:
+        return len(self.batches[at]) < self.sizes[at]
+
+    def _fits(self, row: int, at: int) -> bool:
+        held = self.held[at]
+        return not any(held[text] for text in self.texts[row])
+
+    def _count(self, row: int, at: int, change: int) -> None:
+        held = self.held[at]
+        for text in set(self.texts[row]):
+            self.holders[text] -= held[text] > 0
+            held[text] += change
+            self.holders[text] += held[text] > 0
 
 
 def step_seed(seed: int, step: int, chunk: int = 0) -> int:
