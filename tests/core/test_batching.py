@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from itertools import pairwise
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acclimate.core.batching import chunks_by_tokens, epoch_order, step_seed
+from acclimate.core.batching import chunks_by_tokens, epoch_order, spread, step_seed
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 80))
@@ -33,6 +34,62 @@ def test_epoch_order_is_a_function_of_seed_and_epoch() -> None:
     assert np.array_equal(first, epoch_order(100, 42, 0))
     assert not np.array_equal(first, epoch_order(100, 42, 1))
     assert not np.array_equal(first, epoch_order(100, -42, 0))
+
+
+def dealt(texts: list[list[int]], size: int, seed: int) -> list[list[int]]:
+    """`spread` over batches of at most `size`."""
+    order = epoch_order(len(texts), seed, 0)
+    sizes = [len(part) for part in np.array_split(order, -(-len(texts) // size))]
+    batches = spread(order, np.array(texts), sizes)
+    assert [len(batch) for batch in batches] == sizes
+    return [batch.tolist() for batch in batches]
+
+
+def repeats(batches: list[list[int]], texts: list[list[int]]) -> int:
+    """Pairs of examples of one batch with a text in common."""
+    return sum(
+        bool(set(texts[first]) & set(texts[second]))
+        for batch in batches
+        for place, first in enumerate(batch)
+        for second in batch[:place]
+    )
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(10, 19)), min_size=1, max_size=60), st.integers(1, 9))
+def test_every_example_is_dealt_once(pairs: list[tuple[int, int]], size: int) -> None:
+    texts = [list(pair) for pair in pairs]
+    batches = dealt(texts, size, 7)
+    assert sorted(row for batch in batches for row in batch) == list(range(len(texts)))
+    assert batches == dealt(texts, size, 7)
+
+
+@given(st.lists(st.integers(0, 30), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 99))
+def test_no_text_is_twice_in_a_batch_where_that_can_be(numbers: list[int], size: int, seed: int) -> None:
+    """With one text per example it can be, if and only if no text has more examples than there are batches."""
+    texts = [[number] for number in numbers]
+    batches = dealt(texts, size, seed)
+    most = max(Counter(numbers).values())
+    assert (repeats(batches, texts) == 0) == (most <= len(batches))
+
+
+def test_repeats_by_hand() -> None:
+    # Two batches of three. In order: 2 has 0's text and is deferred, 3 and 4 fill the first batch.
+    texts = [[0, 10], [1, 11], [0, 12], [3, 13], [4, 14], [5, 15]]
+    assert [batch.tolist() for batch in spread(np.arange(6), np.array(texts), [3, 3])] == [[0, 1, 3], [2, 4, 5]]
+    # The text 0 is in the last two: one changes places with the first example whose texts the second batch lacks.
+    texts = [[1, 11], [2, 12], [3, 13], [4, 14], [0, 15], [0, 16]]
+    assert [batch.tolist() for batch in spread(np.arange(6), np.array(texts), [3, 3])] == [[1, 2, 5], [3, 4, 0]]
+    # Three examples with one text and two batches: one batch has to hold two of them.
+    texts = [[0, 10], [0, 11], [0, 12], [3, 13]]
+    assert [batch.tolist() for batch in spread(np.arange(4), np.array(texts), [2, 2])] == [[0, 3], [1, 2]]
+
+
+@given(st.integers(0, 50))
+def test_few_repeats_in_pairs_of_texts_are_avoided(seed: int) -> None:
+    """Anchors that repeat and positives that repeat, as in question/answer data: 100 examples, 10 batches."""
+    draw = np.random.default_rng(seed)
+    texts = [[int(anchor), 100 + int(positive)] for anchor, positive in draw.integers(0, 60, (100, 2))]
+    assert repeats(dealt(texts, 10, seed), texts) == 0
 
 
 def test_step_seeds_differ() -> None:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from acclimate.configs.checks import check_above, check_at_least, check_fraction
 from acclimate.errors import UsageError
 from acclimate.types import Sides
+
+TaskSampling: TypeAlias = Literal["proportional", "round-robin", "temperature"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +34,11 @@ class TrainConfig:
     """Passes over the training examples."""
     batch_size: int = 128
     """Examples per step; with InfoNCE all other documents of the batch are negatives."""
+    task_sampling: TaskSampling = "proportional"
+    """Which of several datasets a step is taken from: proportional (every example once in a pass), round-robin (in
+    turns), temperature (in proportion to size ** (1 / sampling_temperature)); the steps in all are the same."""
+    sampling_temperature: float = 2.0
+    """With task_sampling = temperature: 1 is proportional, a higher one gives small datasets more steps."""
     learning_rate: float | None = None
     """Peak learning rate; chosen by the size of the model if not given."""
     weight_decay: float = 0.01
@@ -59,7 +67,7 @@ class TrainConfig:
         for name in ("checkpoint_steps", "dev_documents", "eval_steps"):
             if (value := getattr(self, name)) is not None:
                 check_at_least(name, value, 1)
-        for name in ("epochs", "max_grad_norm", "activation_memory_gb"):
+        for name in ("sampling_temperature", "epochs", "max_grad_norm", "activation_memory_gb"):
             check_above(name, getattr(self, name), 0.0)
         if self.learning_rate is not None:
             check_above("learning_rate", self.learning_rate, 0.0)

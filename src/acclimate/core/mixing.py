@@ -33,7 +33,7 @@ def steps_of_tasks(batches: Sequence[int], sizes: Sequence[int], temperature: fl
     total = sum(batches)
     log_T = np.log(np.asarray(sizes, np.float64)) / temperature
     weight_T = np.exp(log_T - log_T.max())
-    quota_T = total * weight_T / weight_T.sum()
+    quota_T = np.round(total * weight_T / weight_T.sum(), 9)  # so that equal remainders are equal
     steps_T = np.maximum(np.floor(quota_T).astype(np.int64), 1)
     while steps_T.sum() < total:
         steps_T[np.argmax(quota_T - steps_T)] += 1
