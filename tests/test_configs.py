@@ -93,6 +93,17 @@ def test_an_unknown_key_is_named_with_the_possible_ones() -> None:
         config_from_mapping({"rank": 8}, "run.toml")
 
 
+def test_padding_side_is_no_setting() -> None:
+    """Nothing depends on it: texts are packed, or padded with a mask."""
+    with pytest.raises(UsageError, match="unknown key 'padding_side'"):
+        config_from_mapping({"padding_side": "left"}, "run.toml")
+
+
+def test_an_instruction_and_a_whole_prompt_exclude_each_other() -> None:
+    with pytest.raises(UsageError, match="--instruction and --query-prompt exclude each other"):
+        RunConfig(instruction="find farms", query_prompt="query: ")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acclimate.errors import ModelError, UsageError
-from acclimate.models.families import find_family, instruct_prompt
+from acclimate.models.families import find_family
 from acclimate.models.prompts import Prompts
 
 TABLES = st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=3)
 
 
 def test_tasks_and_defaults() -> None:
-    prompts = Prompts({"": "query: ", "farm": instruct_prompt("find farms")}, {"": "passage: "})
+    prompts = Prompts({"": "query: ", "farm": "Instruct: find farms\nQuery:"}, {"": "passage: "})
     assert prompts.prompt("query") == "query: "
     assert prompts.prompt("query", "farm") == "Instruct: find farms\nQuery:"
     assert prompts.prompt("document", "farm") == "passage: "  # a task of queries only: documents keep their default
@@ -74,6 +74,9 @@ def test_other_names_are_tasks() -> None:
         ("intfloat/multilingual-e5-small", "mean", "query: "),
         ("e5-small-v2", "mean", "query: "),
         ("thenlper/gte-base", "mean", ""),
+        ("thenlper/gte-base/", "mean", ""),
+        ("Alibaba-NLP/gte-base-en-v1.5", "cls", ""),
+        ("google/embeddinggemma-300m", "mean", "task: search result | query: "),
         ("moka-ai/m3e-base", "mean", ""),
         (
             "Qwen/Qwen3-Embedding-0.6B",
@@ -88,5 +91,25 @@ def test_families(name: str, pooling: str, query: str) -> None:
     assert (family.pooling, family.query_prompt) == (pooling, query)
 
 
-def test_unknown_family() -> None:
-    assert find_family("acme/my-own-model", "") is None
+@pytest.mark.parametrize("name", ["acme/my-own-model", "", "acme/bge-small-en-v1.5-tuned", "qwen3-embedding", "gte-x"])
+def test_a_model_derived_from_a_family_may_have_another_recipe(name: str) -> None:
+    assert find_family(name) is None
+
+
+@pytest.mark.parametrize(
+    ("own", "expected"),
+    [
+        ("Instruct: search the web\nQuery:", "Instruct: find farms\nQuery:"),
+        ("Instruct: search the web\nQuery: ", "Instruct: find farms\nQuery: "),
+        ("task: search result | query: ", "task: find farms | query: "),
+    ],
+)
+def test_an_instruction_takes_the_place_of_the_models_own(own: str, expected: str) -> None:
+    prompts = Prompts({"": own, "farm": "f"}, {"": "d"}).with_instruction("find farms")
+    assert prompts == Prompts({"": expected, "farm": "f"}, {"": "d"})
+
+
+@pytest.mark.parametrize("own", ["", "query: "])
+def test_an_instruction_needs_a_place(own: str) -> None:
+    with pytest.raises(UsageError, match=r"no place for a task.*--query-prompt"):
+        Prompts({"": own}).with_instruction("find farms")

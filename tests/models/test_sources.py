@@ -80,6 +80,19 @@ def test_plain_folder_asks_for_the_pooling_unless_the_family_is_known(bert: Path
     assert resolve_model(str(known), pooling="mean").pooling == "mean"
 
 
+def test_prompts_of_the_family_where_the_folder_is_silent(bert: Path) -> None:
+    known = tiny.as_sentence_transformer(bert.rename(bert.parent / "e5-small-v2"))
+    source = resolve_model(str(known))
+    assert (source.prompts.prompt("query"), source.prompts.prompt("document")) == ("query: ", "passage: ")
+    tiny.as_sentence_transformer(known, prompts={"query": "", "document": ""})
+    assert resolve_model(str(known)).prompts.prompt("query") == ""
+
+
+def test_embeddinggemma_needs_its_dense_layers(bert: Path) -> None:
+    with pytest.raises(ModelError, match=r"without the Dense layers.*modules\.json"):
+        resolve_model(str(bert.rename(bert.parent / "embeddinggemma-300m")))
+
+
 def test_positions_of_roberta_begin_behind_the_padding(tmp_path: Path) -> None:
     source = resolve_model(str(tiny.tiny_xlm_roberta(tmp_path / "x", max_tokens=30)), pooling="mean")
     assert source.position_limit == 30
@@ -145,6 +158,10 @@ def _add_dense(folder: Path) -> None:
 
 BREAKAGES: dict[str, tuple[Any, str]] = {
     "dense": (_add_dense, "Dense"),
+    "code of its own": (
+        lambda f: (f / "modules.json").write_text('[{"idx": 0, "path": "", "type": "custom_st.Transformer"}]'),
+        "custom_st.Transformer.*code of its own",
+    ),
     "prompt left out of pooling": (lambda f: edit(f / "1_Pooling/config.json", include_prompt=False), "include_prompt"),
     "max pooling": (
         lambda f: edit(f / "1_Pooling/config.json", pooling_mode_mean_tokens=False, pooling_mode_max_tokens=True),

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -33,6 +33,16 @@ CHINESE = "水稻病虫害防治方法土壤肥料灌溉种植小麦玉米温度
 QWEN_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
+QWEN_SPECIAL = (
+    *("<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>", "<|box_start|>"),
+    *("<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>", "<|vision_end|>", "<|vision_pad|>"),
+    *("<|image_pad|>", "<|video_pad|>"),
+)
+QWEN_ADDED = (
+    *("<tool_call>", "</tool_call>", "<|fim_prefix|>", "<|fim_middle|>", "<|fim_suffix|>", "<|fim_pad|>"),
+    *("<|repo_name|>", "<|file_sep|>", "<tool_response>", "</tool_response>", "<think>", "</think>"),
+)
+"""Qwen3's added tokens in the order of their ids, from 151643 on; the second row is not marked as special."""
 SIZES: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64}
 OLD_FLAGS = {"mean": "mean_tokens", "cls": "cls_token", "last": "lasttoken", "max": "max_tokens"}
 NEW_MODES = {"mean": "mean", "cls": "cls", "last": "lasttoken", "max": "max"}
@@ -61,7 +71,10 @@ def wordpiece_tokenizer(
 
 
 def qwen_tokenizer(bpe: Path | None = None) -> Tokenizer:
-    """Qwen's byte-level BPE with <|endoftext|> appended to every text.
+    """Qwen3-Embedding's tokenizer: byte-level BPE, its 26 added tokens, <|endoftext|> appended to every text.
+
+    The model's own tokenizer.json has these parts: NFC, the split by its regular expression, and as post-processor a
+    sequence of ByteLevel and the template that appends the end token (it came after the first release).
 
     Args:
         bpe: a folder with Qwen's vocab.json and merges.txt; without it the vocabulary is the 256 bytes.
@@ -75,11 +88,14 @@ def qwen_tokenizer(bpe: Path | None = None) -> Tokenizer:
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"), byte_level])
     tokenizer.decoder = decoders.ByteLevel()
-    tokenizer.add_special_tokens(["<|endoftext|>", "<|im_start|>", "<|im_end|>"])
+    tokenizer.add_special_tokens(list(QWEN_SPECIAL))
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in QWEN_ADDED])
     end = tokenizer.token_to_id("<|endoftext|>")
-    tokenizer.post_processor = processors.TemplateProcessing(
+    template = processors.TemplateProcessing(
         single="$A <|endoftext|>", pair="$A $B <|endoftext|>", special_tokens=[("<|endoftext|>", end)]
     )
+    plain = processors.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False)
+    tokenizer.post_processor = processors.Sequence([plain, template])
     return tokenizer
 
 
@@ -133,7 +149,10 @@ def tiny_qwen3(folder: Path, *, seed: int = 0, bpe: Path | None = None, max_toke
         model_max_length=max_tokens,
         model_input_names=["input_ids", "attention_mask"],
     )
-    return _write(folder, Qwen3Model, config, wrapped, seed)
+    _write(folder, Qwen3Model, config, wrapped, seed)
+    own = json.loads((folder / "tokenizer_config.json").read_text())
+    _dump(folder / "tokenizer_config.json", own | {"tokenizer_class": "Qwen2Tokenizer"})  # the hub's name of it
+    return folder
 
 
 def tiny_model(folder: Path, model_type: str, *, seed: int = 0, max_tokens: int = 64, **settings: Any) -> Path:

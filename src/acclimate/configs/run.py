@@ -31,6 +31,9 @@ class RunConfig:
     """mean, cls or last; the model's own files decide if not given."""
     query_prompt: str | None = None
     """Put before every query; the model's own if not given."""
+    instruction: str | None = None
+    """What a query asks for, in English, put into the model's own query prompt; for instruction models such as
+    Qwen3-Embedding, whose queries begin with Instruct: {instruction}."""
     document_prompt: str | None = None
     """Put before every document; the model's own if not given."""
     max_tokens: int | None = None
@@ -62,6 +65,8 @@ class RunConfig:
         for name in ("limit", "max_tokens", "dim"):
             if (value := getattr(self, name)) is not None:
                 check_at_least(name, value, 1)
+        if self.instruction is not None and self.query_prompt is not None:
+            raise UsageError("--instruction and --query-prompt exclude each other", fix="Give one of them.")
 
 
 def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:

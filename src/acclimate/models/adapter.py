@@ -50,6 +50,7 @@ def load_encoder(
     max_tokens: int | None = None,
     dim: int | None = None,
     query_prompt: str | None = None,
+    instruction: str | None = None,
     document_prompt: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -59,12 +60,13 @@ def load_encoder(
     Args:
         name: `RUN`, `RUN/adapter`, another adapter folder, or a model (folder or hub id).
         base: the adapter's base, where its id does not lead to it (a folder that has moved).
-        max_tokens: overrides what the adapter or model says; so do `dim`, `query_prompt` and `document_prompt`.
+        max_tokens: overrides what the adapter or model says; so do all the others, see `Encoder.load`.
         dim: see there.
         query_prompt: see there.
+        instruction: see there.
         document_prompt: see there.
-        device: as for `Encoder.load`.
-        dtype: as for `Encoder.load`.
+        device: see there.
+        dtype: see there.
 
     Raises:
         ModelError: the base is not the one that the adapter was made for, or cannot be found.
@@ -74,7 +76,7 @@ def load_encoder(
         adapter = load_adapter(folder, base)
         adapter = dataclasses.replace(
             adapter,
-            prompts=adapter.prompts.with_defaults(query_prompt, document_prompt),
+            prompts=adapter.prompts.with_defaults(query_prompt, document_prompt, instruction),
             dim=dim or adapter.dim,
             max_tokens=max_tokens or adapter.max_tokens,
         )
@@ -94,6 +96,7 @@ def load_encoder(
     return Encoder.load(
         str(name),
         query_prompt=query_prompt,
+        instruction=instruction,
         document_prompt=document_prompt,
         max_tokens=max_tokens,
         dim=dim,

@@ -88,6 +88,7 @@ class Encoder:
         *,
         pooling: Pooling | None = None,
         query_prompt: str | None = None,
+        instruction: str | None = None,
         document_prompt: str | None = None,
         max_tokens: int | None = None,
         dim: int | None = None,
@@ -100,6 +101,7 @@ class Encoder:
             name: see `resolve_model`.
             pooling: overrides the model's own.
             query_prompt: overrides the default query prompt.
+            instruction: another task in an instruction model's query prompt; not together with `query_prompt`.
             document_prompt: overrides the default document prompt.
             max_tokens: overrides the model's own limit, up to what its positions allow.
             dim: keep so many leading dimensions and renormalise.
@@ -122,7 +124,7 @@ class Encoder:
             load_base(source.transformer, number_format, place, PACKED_ATTENTION if packed else None),
             load_tokenizer(source.transformer, lowercase=source.lowercase),
             source,
-            prompts=source.prompts.with_defaults(query_prompt, document_prompt),
+            prompts=source.prompts.with_defaults(query_prompt, document_prompt, instruction),
             dim=dim or source.dim,
             max_tokens=max_tokens or source.max_tokens,
         )
@@ -134,6 +136,7 @@ class Encoder:
             config.model,
             pooling=config.pooling,
             query_prompt=config.query_prompt,
+            instruction=config.instruction,
             document_prompt=config.document_prompt,
             max_tokens=config.max_tokens,
             dim=config.dim,

@@ -1,7 +1,11 @@
 """Pooling and prompts of well-known model families, for folders that do not say it themselves.
 
-A sentence-transformers folder knows its pooling; a plain transformers folder does not, and a wrong guess costs
-quality without a sign. So only families whose model card states the recipe are here; for all others we ask.
+A sentence-transformers folder knows its pooling and sometimes its prompts; a plain transformers folder knows neither,
+and a wrong guess costs quality without a sign. So only models whose card states the recipe are here, by their own
+names: of a model derived from one, and of all others, we ask.
+
+Source: the model cards of the families on the hub (Qwen/Qwen3-Embedding-0.6B, intfloat/e5-*, BAAI/bge-*,
+Alibaba-NLP/gte-*, google/embeddinggemma-300m, ...).
 """
 
 from __future__ import annotations
@@ -22,10 +26,12 @@ class Family:
     """How a family of models turns texts into vectors."""
 
     pattern: str
-    """Regular expression, searched in the lower-case id."""
+    """Regular expression of the whole lower-case name, without the organisation."""
     pooling: Pooling
     query_prompt: str = ""
     document_prompt: str = ""
+    dense: bool = False
+    """Whether its vectors also need Dense layers, which a plain transformers folder does not hold."""
 
     @property
     def prompts(self) -> Prompts:
@@ -34,33 +40,29 @@ class Family:
 
 
 FAMILIES = (
-    Family(r"qwen3-embedding", "last", f"Instruct: {WEB_SEARCH}\nQuery:"),
-    Family(r"e5-mistral", "last", f"Instruct: {WEB_SEARCH}\nQuery: "),
-    Family(r"e5.*instruct", "mean", f"Instruct: {WEB_SEARCH}\nQuery: "),
-    Family(r"\be5-|-e5-|/e5-", "mean", "query: ", "passage: "),
+    Family(r"qwen3-embedding-\d+(\.\d+)?b", "last", f"Instruct: {WEB_SEARCH}\nQuery:"),  # no space after the colon
+    Family(r"e5-mistral-7b-instruct", "last", f"Instruct: {WEB_SEARCH}\nQuery: "),
+    Family(r"multilingual-e5-large-instruct", "mean", f"Instruct: {WEB_SEARCH}\nQuery: "),
+    Family(r"(multilingual-)?e5-(small|base|large)(-v2)?(-unsupervised)?", "mean", "query: ", "passage: "),
     Family(r"bge-m3", "cls"),
-    Family(r"bge-.*-zh", "cls", BGE_CHINESE),
-    Family(r"bge-(small|base|large)-en|bge-.*-en-v", "cls", BGE_ENGLISH),
-    Family(r"arctic-embed.*v2", "cls", "query: "),
-    Family(r"arctic-embed", "cls", BGE_ENGLISH),
-    Family(r"mxbai-embed", "cls", BGE_ENGLISH),
-    Family(r"gte-(modernbert|multilingual)", "cls"),
+    Family(r"bge-(small|base|large)-zh(-v1\.5)?", "cls", BGE_CHINESE),
+    Family(r"bge-(small|base|large)-en(-v1\.5)?", "cls", BGE_ENGLISH),
+    Family(r"snowflake-arctic-embed-[ml]-v2\.0", "cls", "query: "),
+    Family(r"snowflake-arctic-embed-(xs|s|m|m-v1\.5|m-long|l)", "cls", BGE_ENGLISH),
+    Family(r"mxbai-embed-large-v1", "cls", BGE_ENGLISH),
+    Family(r"gte-(modernbert-base|multilingual-base|(base|large)-en-v1\.5)", "cls"),
     Family(r"gte-(tiny|small|base|large)", "mean"),
-    Family(r"nomic-embed-text", "mean", "search_query: ", "search_document: "),
-    Family(r"m3e-|text2vec|all-minilm|all-mpnet|paraphrase-|multi-qa-.*-mean", "mean"),
+    Family(r"nomic-embed-text-v\d.*", "mean", "search_query: ", "search_document: "),
+    Family(r"embeddinggemma-300m", "mean", "task: search result | query: ", "title: none | text: ", dense=True),
+    Family(r"m3e-(small|base|large)|text2vec-(base|large)-.*|paraphrase-.*", "mean"),
+    Family(r"all-(minilm|mpnet|distilroberta|roberta)-.*|multi-qa-.*-cos-v1", "mean"),
 )
-"""The first that matches holds, so the special ones come first."""
 
 
 def find_family(*names: str) -> Family | None:
     """The family that the first of these names (ids, folder names) belongs to, if any."""
     for name in filter(None, names):
         for family in FAMILIES:
-            if re.search(family.pattern, name.lower()):
+            if re.fullmatch(family.pattern, name.lower().rstrip("/").rsplit("/", 1)[-1]):
                 return family
     return None
-
-
-def instruct_prompt(task: str) -> str:
-    """Qwen3-Embedding's query prompt for a task; there is no space after `Query:`."""
-    return f"Instruct: {task}\nQuery:"

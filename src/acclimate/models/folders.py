@@ -75,7 +75,14 @@ def read_folder(folder: Path) -> TransformerFolder:
         return _describe(folder, folder, None, normalise=False)
     paths: dict[str, Path] = {}
     for module in modules:
-        kind = str(module.get("type", "")).rsplit(".", 1)[-1]
+        library, _, kind = str(module.get("type", "")).partition(".")
+        if library != "sentence_transformers":
+            raise ModelError(
+                f"{folder / 'modules.json'} names {module.get('type')!r}: the model needs code of its own, "
+                "which is not run here",
+                fix="Look for a version of the model that transformers knows by itself.",
+            )
+        kind = kind.rsplit(".", 1)[-1]
         if kind not in SUPPORTED_MODULES or kind in paths:
             raise ModelError(
                 f"{folder / 'modules.json'}: a module of type {module.get('type')!r} is not supported here",
@@ -118,17 +125,15 @@ def _describe(folder: Path, transformer: Path, pooling: Pooling | None, *, norma
     tokenizer = _read_object(transformer / "tokenizer_config.json") or {}
     limit = position_limit(config)
     own_limit = limits.get("max_seq_length") or tokenizer.get("model_max_length") or limit
-    settings = _read_object(folder / "config_sentence_transformers.json")
-    named = (settings or {}).get("prompts") or {}
+    settings = _read_object(folder / "config_sentence_transformers.json") or {}
+    named = settings.get("prompts")
     return TransformerFolder(
         folder=folder,
         transformer=transformer,
         config=config,
         pooling=pooling,
         normalise=normalise,
-        prompts=Prompts.from_sentence_transformers(named, (settings or {}).get("default_prompt_name"))
-        if pooling
-        else None,
+        prompts=Prompts.from_sentence_transformers(named, settings.get("default_prompt_name")) if named else None,
         max_tokens=int(min(own_limit, limit)),
         position_limit=limit,
         dim=dim,

@@ -20,6 +20,10 @@ from acclimate.errors import ModelError
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError, SafetensorError)
 """What transformers raises for a damaged folder, an unknown architecture or a missing package: anything."""
 
+OWN_CODE = (
+    "The model brings code of its own, which is not run here; look for a version that transformers knows by itself."
+)
+
 
 def load_base(folder: Path, dtype: torch.dtype, device: torch.device, attention: str | None) -> nn.Module:
     """The transformer of a folder: frozen, every dropout probability 0, in evaluation mode.
@@ -65,7 +69,9 @@ def freeze(model: Any, info: dict[str, Any], folder: Path, device: torch.device)
     if missing:
         raise ModelError(
             f"{folder}: {len(missing)} weights are missing or of another shape, the first is {missing[0]}",
-            fix="Fetch the model again, or check that it is the model that its config.json names.",
+            fix=OWN_CODE
+            if getattr(model.config, "auto_map", None)
+            else "Fetch the model again, or check that it is the model that its config.json names.",
         )
     for module in model.modules():
         zero_dropout(module)
@@ -109,7 +115,8 @@ def model_errors(folder: Path) -> Iterator[None]:
         yield
     except LOADING_ERRORS as error:
         reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        raise ModelError(f"{folder} cannot be loaded ({reason})", fix="Check that the folder is complete.") from error
+        fix = OWN_CODE if "trust_remote_code" in str(error) else "Check that the folder is complete."
+        raise ModelError(f"{folder} cannot be loaded ({reason})", fix=fix) from error
 
 
 @contextlib.contextmanager

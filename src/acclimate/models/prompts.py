@@ -12,6 +12,8 @@ from acclimate.types import Role
 
 DEFAULT_TASK = ""
 _DOCUMENT_NAMES = ("document", "passage", "corpus")
+_INSTRUCTED = re.compile(r"(Instruct: |task: )(.*)(\nQuery: ?| \| query: )", re.DOTALL)
+"""Query prompts with a place for a task: of Qwen3-Embedding and E5-instruct, of EmbeddingGemma."""
 _ROLE_OF_SUFFIX: dict[str, Role] = {"query": "query", **dict.fromkeys(_DOCUMENT_NAMES, "document")}
 
 
@@ -43,14 +45,32 @@ class Prompts:
         """Names of the tasks beside the default one, sorted."""
         return tuple(sorted({*self.query, *self.document} - {DEFAULT_TASK}))
 
-    def with_defaults(self, query: str | None = None, document: str | None = None) -> Prompts:
-        """The same prompts with another default for a role; None leaves it."""
-        changed = self
+    def with_defaults(
+        self, query: str | None = None, document: str | None = None, instruction: str | None = None
+    ) -> Prompts:
+        """The same prompts with another default for a role, or see `with_instruction`; None leaves it."""
+        changed = self if instruction is None else self.with_instruction(instruction)
         if query is not None:
             changed = replace(changed, query={**changed.query, DEFAULT_TASK: query})
         if document is not None:
             changed = replace(changed, document={**changed.document, DEFAULT_TASK: document})
         return changed
+
+    def with_instruction(self, instruction: str) -> Prompts:
+        """The same prompts with this task in the default query prompt, in the model's own format.
+
+        Raises:
+            UsageError: the model's query prompt has no place for a task.
+        """
+        own = self.prompt("query")
+        found = _INSTRUCTED.fullmatch(own)
+        if found is None:
+            raise UsageError(
+                f"instruction = {instruction!r}: the model's query prompt {own!r} has no place for a task",
+                possible="models whose query prompt is 'Instruct: ...\\nQuery:' or 'task: ... | query: '",
+                fix="Give the whole prompt by --query-prompt.",
+            )
+        return self.with_defaults(query=found[1] + instruction + found[3])
 
     def to_json(self) -> dict[str, dict[str, str]]:
         """Plain tables, for JSON."""

@@ -83,13 +83,20 @@ def resolve_model(name: str, *, pooling: Pooling | None = None) -> ModelSource:
 def describe(found: TransformerFolder, model_id: str, sha256: str, pooling: Pooling | None) -> ModelSource:
     """Complete what the folder says by the family table and the caller's pooling."""
     folder = found.folder
-    family = None if found.pooling else find_family(model_id, str(found.config.get("_name_or_path", "")))
+    family = (
+        None if found.pooling and found.prompts else find_family(model_id, str(found.config.get("_name_or_path", "")))
+    )
     chosen = pooling or found.pooling or (family.pooling if family else None)
     if chosen is None:
         raise ModelError(
             f"{folder} is a plain transformers model ({found.model_type}), its files do not say how to pool",
             possible="--pooling mean, --pooling cls or --pooling last",
             fix="Look at its model card.",
+        )
+    if family and family.dense and not found.pooling:
+        raise ModelError(
+            f"{folder} holds the transformer of {model_id} without the Dense layers that its vectors need",
+            fix="Fetch the whole repository: modules.json names them.",
         )
     if chosen == "cls" and found.architecture == "causal":
         raise ModelError(

@@ -94,6 +94,7 @@ def _encoder(config: RunConfig, adapter: Path | None) -> Encoder:
         max_tokens=config.max_tokens,
         dim=config.dim,
         query_prompt=config.query_prompt,
+        instruction=config.instruction,
         document_prompt=config.document_prompt,
         device=config.device,
         dtype=config.dtype,
