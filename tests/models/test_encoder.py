@@ -153,8 +153,9 @@ def test_equals_sentence_transformers_in_old_and_new_layout(make: Any, pooling: 
     from sentence_transformers import SentenceTransformer
 
     prompts = {"query": "Instruct: find words\nQuery:", "document": "text: "}
+    lowercase = make is not tiny.tiny_qwen3  # transformers' Qwen2Tokenizer forgets it when saved
     folder = tiny.as_sentence_transformer(
-        make(tmp_path / "old"), pooling, prompts=prompts, max_seq_length=20, do_lower_case=True
+        make(tmp_path / "old"), pooling, prompts=prompts, max_seq_length=20, do_lower_case=lowercase
     )
     theirs = SentenceTransformer(str(folder), device="cpu")
     theirs.save(str(tmp_path / "new"))
