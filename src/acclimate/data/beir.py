@@ -69,8 +69,9 @@ def read_beir(folder: Path, min_chars: int) -> Material:
         DataError: a part is missing, an id comes twice, or the qrels name an id that is not there.
     """
     rejected: list[Rejected] = []
-    corpus, no_document = _texts_by_id(folder / "corpus.jsonl", rejected)
-    queries, no_query = _texts_by_id(folder / "queries.jsonl", rejected)
+    titles: dict[str, str] = {}
+    corpus, no_document = _texts_by_id(folder / "corpus.jsonl", rejected, titles)
+    queries, no_query = _texts_by_id(folder / "queries.jsonl", rejected, {})
     records: list[Record] = []
     files = qrels_files(folder)
     for split, path in files:
@@ -100,7 +101,15 @@ def read_beir(folder: Path, min_chars: int) -> Material:
         first = rejected[0]
         raise DataError(f"{folder}: no usable judgement; {first.source} row {first.row}: {first.reason}")
     given = frozenset(split for split, _ in files)
-    return Material(kind="retrieval", records=records, corpus=corpus, queries=queries, given=given, rejected=rejected)
+    return Material(
+        kind="retrieval",
+        records=records,
+        corpus=corpus,
+        titles=titles,
+        queries=queries,
+        given=given,
+        rejected=rejected,
+    )
 
 
 def _judgement(
@@ -149,8 +158,8 @@ def _qrels_columns(path: Path, values: Mapping[str, Any]) -> dict[str, str]:
     return columns
 
 
-def _texts_by_id(path: Path, rejected: list[Rejected]) -> tuple[dict[str, str], set[str]]:
-    """Id -> text of every usable line, and the ids of lines whose text is not usable."""
+def _texts_by_id(path: Path, rejected: list[Rejected], titles: dict[str, str]) -> tuple[dict[str, str], set[str]]:
+    """Id -> text of every usable line, and the ids of lines whose text is not usable; titles go into `titles`."""
     texts: dict[str, str] = {}
     unusable: set[str] = set()
     first_bad = len(rejected)
@@ -162,7 +171,7 @@ def _texts_by_id(path: Path, rejected: list[Rejected]) -> tuple[dict[str, str], 
         try:
             if identifier is None:
                 raise BadRowError(f"no _id (columns found: {', '.join(row.values)})")
-            text = _text(row)
+            text = _text(row, titles)
         except BadRowError as error:
             rejected.append(Rejected(row.source, row.row, str(error), str(row.values)[:200]))
             if identifier is not None:
@@ -184,14 +193,17 @@ def _identifier(row: Row) -> str | None:
     return None if found is None else str(found).strip()
 
 
-def _text(row: Row) -> str:
-    """Title and text, joined by a space as BEIR and MTEB do."""
+def _text(row: Row, titles: dict[str, str]) -> str:
+    """Title and text, joined by a space as BEIR and MTEB do; the title is noted in `titles`, by that text."""
     parts = [row.values.get("title"), row.values.get("text")]
     if not isinstance(parts[1], str):
         raise BadRowError(f"no text (columns found: {', '.join(row.values)})")
     text = normalise(" ".join(part for part in parts if isinstance(part, str)))
     if not text:
         raise BadRowError("empty (text)")
+    title = normalise(parts[0]) if isinstance(parts[0], str) else ""
+    if title and text.startswith(title + " "):
+        titles[text] = title
     return text
 
 
@@ -211,7 +223,7 @@ def add_documents(material: Material, path: Path) -> None:
             material.rejected.append(row)
             continue
         try:
-            text = _text(row)
+            text = _text(row, material.titles)
         except BadRowError as error:
             material.rejected.append(Rejected(row.source, row.row, str(error), str(row.values)[:200]))
             continue

@@ -76,7 +76,8 @@ def _label_range(material: Material, settings: PrepareConfig, source: str) -> tu
 def _retrieval(material: Material, cleaned: Sequence[Record], chosen: dict[Split, list[Record]]) -> Dataset:
     corpus, document_ids = _documents(material, cleaned)
     query_ids = _query_ids(material, cleaned)
-    dataset = Dataset("retrieval", corpus=corpus)
+    titles = {key: material.titles[text] for key, text in corpus.items() if text in material.titles}
+    dataset = Dataset("retrieval", corpus=corpus, titles=titles)
     for split, records in chosen.items():
         qrels: Qrels = {}
         for record in records:

@@ -37,6 +37,8 @@ class Dataset:
     pairs: dict[Split, list[LabelledPair]] = field(default_factory=dict)
     info: dict[str, Any] = field(default_factory=dict)
     """What `dataset.json` holds: kind, counts, lengths, languages, warnings, splits, columns, label_range."""
+    titles: dict[str, str] = field(default_factory=dict)
+    """Id -> title, of the documents that have one; their text begins with it."""
 
 
 def is_dataset(folder: Path) -> bool:
@@ -57,7 +59,7 @@ def write_dataset(folder: Path, dataset: Dataset, rejected: list[Rejected]) -> N
         StorageError: no space, no permission.
     """
     if dataset.kind == "retrieval":
-        write_jsonl(folder / "corpus.jsonl", ({"_id": key, "text": text} for key, text in dataset.corpus.items()))
+        write_jsonl(folder / "corpus.jsonl", _corpus_rows(dataset))
         write_jsonl(folder / "queries.jsonl", ({"_id": key, "text": text} for key, text in dataset.queries.items()))
         for split, qrels in dataset.qrels.items():
             judged = ((query, key, str(grade)) for query, found in qrels.items() for key, grade in found.items())
@@ -84,7 +86,9 @@ def load_dataset(folder: Path) -> Dataset:
     try:
         dataset.examples = [_example(row) for row in _rows(folder / "examples.jsonl")]
         if kind == "retrieval":
-            dataset.corpus = {row["_id"]: row["text"] for row in _rows(folder / "corpus.jsonl")}
+            rows = list(_rows(folder / "corpus.jsonl"))
+            dataset.titles = {row["_id"]: row["title"] for row in rows if "title" in row}
+            dataset.corpus = {row["_id"]: " ".join((*_title(row), row["text"])) for row in rows}
             dataset.queries = {row["_id"]: row["text"] for row in _rows(folder / "queries.jsonl")}
         for split in SPLITS:
             if (path := folder / "qrels" / f"{split}.tsv").exists():
@@ -111,6 +115,19 @@ def read_examples(path: Path) -> list[Example]:
         return [_example(row) for row in _rows(path)]
     except (KeyError, TypeError) as error:
         raise StorageError(f"{path} is damaged ({type(error).__name__}: {error})", fix=DAMAGED) from None
+
+
+def _corpus_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:
+    for key, text in dataset.corpus.items():
+        title = dataset.titles.get(key)
+        if title is None:
+            yield {"_id": key, "text": text}
+        else:
+            yield {"_id": key, "title": title, "text": text.removeprefix(title + " ")}
+
+
+def _title(row: dict[str, Any]) -> tuple[str, ...]:
+    return (row["title"],) if "title" in row else ()
 
 
 def _example_row(example: Example) -> dict[str, Any]:

@@ -280,5 +280,10 @@ def material_of(dataset: Dataset, source: str) -> Material:
     if not records:
         raise DataError(f"{source}: a dataset without a judged query", fix="Run prepare again.")
     return Material(
-        kind=kind, records=records, corpus=dataset.corpus, queries=dataset.queries, given=frozenset(dataset.qrels)
+        kind=kind,
+        records=records,
+        corpus=dataset.corpus,
+        titles={dataset.corpus[key]: title for key, title in dataset.titles.items()},
+        queries=dataset.queries,
+        given=frozenset(dataset.qrels),
     )

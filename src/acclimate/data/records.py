@@ -45,6 +45,8 @@ class Material:
     records: list[Record]
     corpus: Corpus = field(default_factory=dict)
     """Documents that have an id of their own."""
+    titles: dict[str, str] = field(default_factory=dict)
+    """Text of a document that begins with its title -> the title."""
     unnamed: list[str] = field(default_factory=list)
     """Further documents that have no id yet."""
     queries: Queries = field(default_factory=dict)

@@ -1,0 +1,135 @@
+"""Weak pairs: what a corpus says about itself, without any query. Pure functions of the texts and a seed.
+
+Three kinds: a title and its body; two neighbouring passages of one document; two random crops of one text. No text
+of a dev or test query, and no document judged for one, is part of a pair: documents that are to be found in the proof
+stay as new to the model as those that will be added to the index later.
+
+Units: words, and single characters of scripts that put no spaces between words.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from acclimate.data.dataset import Dataset
+from acclimate.types import Example, Split
+
+Pair: TypeAlias = tuple[str, str]
+Maker: TypeAlias = Callable[[str, str, np.random.Generator], Iterator[Pair]]
+"""(a document's text, its title or "", draws) -> pairs."""
+
+UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
+"""Kana and Han."""
+UNIT = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；])")
+PASSAGE_UNITS = 40
+"""A passage is so many units and the rest of the sentence."""
+WINDOW_UNITS = 256
+"""Longer texts are cropped within a window of this length."""
+CROP_SHARES = (0.05, 0.5)
+"""Shortest and longest crop, as a share of the window (Contriever's)."""
+MIN_CROP_UNITS = 3
+MIN_UNITS = 2 * MIN_CROP_UNITS
+"""Shorter texts are not cropped: both crops would be the text."""
+
+
+def weak_pairs(dataset: Dataset, kinds: Sequence[str], limit: int, seed: int) -> dict[str, list[Example]]:
+    """Pairs of every kind from the documents that nothing is proven with.
+
+    Args:
+        dataset: of kind "retrieval".
+        kinds: names in `KINDS`.
+        limit: pairs of each kind at most, drawn evenly.
+        seed: with the document's place it fixes the draws.
+
+    Returns:
+        Kind -> training rows without negatives, in the order of the corpus; a kind that finds nothing is empty.
+    """
+    held_out = _held_out(dataset)
+    queries = _queries_kept_out(dataset)
+    pairs: dict[str, list[Example]] = {}
+    for number, kind in enumerate(kinds):
+        found: dict[Pair, None] = {}
+        for place, (document, text) in enumerate(dataset.corpus.items()):
+            if text in held_out:
+                continue
+            made = KINDS[kind](text, dataset.titles.get(document, ""), np.random.default_rng([seed, number, place]))
+            found |= dict.fromkeys(pair for pair in made if queries.isdisjoint(map(str.casefold, pair)))
+        pairs[kind] = [Example(anchor, positive) for anchor, positive in _drawn(list(found), limit, seed)]
+    return pairs
+
+
+def title_and_body(text: str, title: str, _draws: np.random.Generator) -> Iterator[Pair]:
+    """The title asks for what comes after it."""
+    body = text.removeprefix(title).strip()
+    if title and body and body != title:
+        yield title, body
+
+
+def neighbours(text: str, _title: str, _draws: np.random.Generator) -> Iterator[Pair]:
+    """Every two consecutive passages of a long document (Contriever calls them positive by locality)."""
+    yield from (pair for pair in itertools.pairwise(passages(text)) if pair[0] != pair[1])
+
+
+def crops(text: str, _title: str, draws: np.random.Generator) -> Iterator[Pair]:
+    """Two spans drawn independently from one text (Izacard et al. 2021, Contriever, section 3.1: independent cropping).
+
+    Spans of 5 to 50 % of a window of 256 units, as there; but at least three, because our texts may be short.
+    """
+    spans = [match.span() for match in UNIT.finditer(text)]
+    if len(spans) < MIN_UNITS:
+        return
+    start = int(draws.integers(max(1, len(spans) - WINDOW_UNITS + 1)))
+    window = spans[start : start + WINDOW_UNITS]
+    first, second = (_crop(text, window, draws) for _ in range(2))
+    if first != second:
+        yield first, second
+
+
+def passages(text: str) -> list[str]:
+    """A text cut at ends of sentences into passages of `PASSAGE_UNITS` and more; a short rest joins the last one."""
+    starts = [0]
+    for end in SENTENCE_END.finditer(text):
+        if _units(text[starts[-1] : end.start()]) >= PASSAGE_UNITS:
+            starts.append(end.end())
+    if len(starts) > 1 and _units(text[starts[-1] :]) < PASSAGE_UNITS:
+        starts.pop()
+    return [text[start:end].strip() for start, end in itertools.pairwise([*starts, len(text)])]
+
+
+KINDS: Mapping[str, Maker] = {"title": title_and_body, "neighbours": neighbours, "crop": crops}
+
+
+def _units(text: str) -> int:
+    return sum(1 for _ in UNIT.finditer(text))
+
+
+def _crop(text: str, window: Sequence[tuple[int, int]], draws: np.random.Generator) -> str:
+    low, high = CROP_SHARES
+    length = max(MIN_CROP_UNITS, int(draws.uniform(low, high) * len(window)))
+    start = int(draws.integers(len(window) - length + 1))
+    return text[window[start][0] : window[start + length - 1][1]]
+
+
+def _held_out(dataset: Dataset) -> set[str]:
+    """Texts of the documents judged for dev or test queries: by text, so that their twins are out too."""
+    splits: tuple[Split, ...] = ("dev", "test")
+    judged = (found for split in splits for found in dataset.qrels.get(split, {}).values())
+    return {dataset.corpus[document] for found in judged for document in found if document in dataset.corpus}
+
+
+def _queries_kept_out(dataset: Dataset) -> set[str]:
+    splits: tuple[Split, ...] = ("dev", "test")
+    return {dataset.queries[query].casefold() for split in splits for query in dataset.qrels.get(split, {})}
+
+
+def _drawn(pairs: list[Pair], limit: int, seed: int) -> list[Pair]:
+    if len(pairs) <= limit:
+        return pairs
+    chosen = np.random.default_rng([seed, limit]).choice(len(pairs), size=limit, replace=False)
+    return [pairs[index] for index in sorted(chosen.tolist())]
