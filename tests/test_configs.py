@@ -20,6 +20,7 @@ from acclimate.configs import (
     ObjectiveConfig,
     PrepareConfig,
     RunConfig,
+    StagesConfig,
     TrainConfig,
     config_from_mapping,
     dump_config,
@@ -35,6 +36,7 @@ SECTIONS = {
     "mine": MineConfig,
     "train": TrainConfig,
     "objective": ObjectiveConfig,
+    "stages": StagesConfig,
     "evaluate": EvaluateConfig,
 }
 

@@ -36,7 +36,7 @@ PrepareFlags = flags("PrepareFlags", "prepare")
 MineFlags = flags("MineFlags", "mine")
 TrainFlags = flags("TrainFlags", "train", "objective")
 EvaluateFlags = flags("EvaluateFlags", "evaluate")
-AdaptFlags = flags("AdaptFlags", "prepare", "mine", "train", "objective", "evaluate")
+AdaptFlags = flags("AdaptFlags", "prepare", "mine", "train", "stages", "objective", "evaluate")
 SharedFlags = flags("SharedFlags")
 
 

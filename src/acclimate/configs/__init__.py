@@ -11,6 +11,7 @@ from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import PrepareConfig
 from acclimate.configs.run import DEFAULT_MODEL, RunConfig, effective, with_overrides
+from acclimate.configs.stages import StagesConfig
 from acclimate.configs.toml import NONE, config_from_mapping, dump_config, load_config
 from acclimate.configs.train import TrainConfig
 
@@ -23,6 +24,7 @@ __all__ = [
     "ObjectiveConfig",
     "PrepareConfig",
     "RunConfig",
+    "StagesConfig",
     "TrainConfig",
     "config_from_mapping",
     "dump_config",

@@ -14,6 +14,7 @@ from acclimate.configs.evaluate import EvaluateConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import PrepareConfig
+from acclimate.configs.stages import StagesConfig
 from acclimate.configs.train import TrainConfig
 from acclimate.errors import UsageError
 from acclimate.types import Pooling
@@ -56,6 +57,8 @@ class RunConfig:
     """Hard negatives."""
     train: TrainConfig = field(default_factory=TrainConfig)
     """Training."""
+    stages: StagesConfig = field(default_factory=StagesConfig)
+    """One training, or three stages."""
     objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
     """The loss."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
@@ -67,6 +70,9 @@ class RunConfig:
                 check_at_least(name, value, 1)
         if self.instruction is not None and self.query_prompt is not None:
             raise UsageError("--instruction and --query-prompt exclude each other", fix="Give one of them.")
+        if self.stages.recipe == "three-stage" and (self.train.full or self.train.start_adapter is not None):
+            given = "--full" if self.train.full else "--start-adapter"
+            raise UsageError(f"--recipe three-stage and {given} exclude each other", fix="Leave one of them out.")
 
 
 def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:

@@ -20,6 +20,8 @@ class TrainConfig:
     """both: queries and documents are adapted; query: documents stay with the base, an existing index stays valid."""
     full: bool = False
     """Train every weight instead of an adapter."""
+    start_adapter: str | None = None
+    """Adapter (a run, or its folder) of the same base, rank and targets whose matrices the training goes on from."""
     rank: int = 16
     """Rank of the LoRA matrices."""
     alpha: float | None = None
@@ -75,5 +77,7 @@ class TrainConfig:
         check_fraction("lora_dropout", self.lora_dropout)
         if self.full and self.sides == "query":
             raise UsageError("--full and --sides query exclude each other", fix="Train an adapter for the query side.")
+        if self.full and self.start_adapter is not None:
+            raise UsageError("--full and --start-adapter exclude each other", fix="Train an adapter to go on from one.")
         if not self.targets:
             raise UsageError("targets is empty", possible="all-linear, or endings of module names")

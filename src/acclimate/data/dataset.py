@@ -16,7 +16,8 @@ from acclimate.files import iter_jsonl, iter_lines, read_json, storage_errors, w
 from acclimate.types import SPLITS, Corpus, Example, Kind, LabelledPair, Qrels, Queries, Rejected, Split
 
 DATASET_FILE = "dataset.json"
-FILES = (DATASET_FILE, "corpus.jsonl", "queries.jsonl", "examples.jsonl", "qrels/*.tsv", "pairs/*.tsv")
+EXAMPLES_FILE = "examples.jsonl"
+FILES = (DATASET_FILE, "corpus.jsonl", "queries.jsonl", EXAMPLES_FILE, "qrels/*.tsv", "pairs/*.tsv")
 """Patterns of the files a dataset is made of (the rejected rows are no part of it)."""
 DAMAGED = "Run prepare again."
 
@@ -67,7 +68,7 @@ def write_dataset(folder: Path, dataset: Dataset, rejected: list[Rejected]) -> N
     for split, pairs in dataset.pairs.items():
         rows = ((pair.sentence1, pair.sentence2, _plain(pair.label)) for pair in pairs)
         _write_tsv(folder / "pairs" / f"{split}.tsv", ("sentence1", "sentence2", "label"), rows)
-    write_jsonl(folder / "examples.jsonl", map(_example_row, dataset.examples))
+    write_examples(folder / EXAMPLES_FILE, dataset.examples)
     write_jsonl(folder / "rejected.jsonl", map(asdict, rejected))
     write_json(folder / DATASET_FILE, {"kind": dataset.kind, **dataset.info})
 
@@ -84,7 +85,7 @@ def load_dataset(folder: Path) -> Dataset:
         raise StorageError(f"{folder / DATASET_FILE}: unknown kind {kind!r}", possible="retrieval, pairs", fix=DAMAGED)
     dataset = Dataset(kind, info=info)
     try:
-        dataset.examples = [_example(row) for row in _rows(folder / "examples.jsonl")]
+        dataset.examples = [_example(row) for row in _rows(folder / EXAMPLES_FILE)]
         if kind == "retrieval":
             rows = list(_rows(folder / "corpus.jsonl"))
             dataset.titles = {row["_id"]: row["title"] for row in rows if "title" in row}
@@ -115,6 +116,11 @@ def read_examples(path: Path) -> list[Example]:
         return [_example(row) for row in _rows(path)]
     except (KeyError, TypeError) as error:
         raise StorageError(f"{path} is damaged ({type(error).__name__}: {error})", fix=DAMAGED) from None
+
+
+def write_examples(path: Path, examples: Iterable[Example]) -> None:
+    """Write training rows, as `read_examples` reads them."""
+    write_jsonl(path, map(_example_row, examples))
 
 
 def _corpus_rows(dataset: Dataset) -> Iterator[dict[str, Any]]:

@@ -90,7 +90,8 @@ def retrieval_scores(encoder: Encoder, dev: DevSet, config: RunConfig) -> Evalua
 
     def evaluate(step: int) -> dict[str, float]:
         encoder.model.eval()
-        base_documents = step == 0 or config.train.sides == "query"
+        untrained = step == 0 and config.train.start_adapter is None
+        base_documents = untrained or config.train.sides == "query"
         query_ND = encoder.encode(query_texts, "query")
         document_MD = dev.base_vectors if base_documents else encoder.encode(document_texts, "document", label="dev")
         run = rank_vectors(query_ids, query_ND, document_ids, document_MD, TOP, device=encoder.device)

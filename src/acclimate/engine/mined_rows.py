@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from acclimate.configs import MineConfig
+from acclimate.data.dataset import EXAMPLES_FILE
 from acclimate.engine.audit import Audit
 from acclimate.engine.mine import Material, MinedBlock, MinedQuery
 from acclimate.files import storage_errors, write_json
 from acclimate.types import Example, Queries
 
-EXAMPLES_FILE = "examples.jsonl"
 AUDIT_FILE = "audit.json"
 
 Row: TypeAlias = dict[str, Any]

@@ -13,6 +13,10 @@ from acclimate.models.encoder import Encoder
 ADAPTER_FILES = ("adapter_config.json", "modules.json")
 """An adapter folder holds the first, a fully trained model only the second."""
 
+METRICS_FILE = "metrics.jsonl"
+STAGES = "stages"
+"""Folder of the stages of a training that has several."""
+
 
 def open_dataset(folder: Path) -> Dataset:
     """The dataset at `RUN/dataset`.
@@ -54,5 +58,5 @@ def load_adapted(folder: Path, base: Encoder, config: RunConfig) -> Encoder:
 
 
 def cache_folder(run: Path) -> Path:
-    """Where the vectors of a run's corpus are kept."""
-    return run / ".work" / "cache"
+    """Where the vectors of a run's corpus are kept; the stages of a run, `RUN/stages/*`, share the run's."""
+    return (run.parent.parent if run.parent.name == STAGES else run) / ".work" / "cache"

@@ -5,8 +5,13 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import torch
+
+from acclimate.core.lora import lora_layers
+from acclimate.errors import ModelError, UsageError
 from acclimate.models import st_folder
 from acclimate.models.adapter_files import (
+    ADAPTER_FILE,
     Adapter,
     adapter_folder,
     full_folder,
@@ -17,8 +22,41 @@ from acclimate.models.adapter_files import (
 from acclimate.models.encoder import Encoder
 from acclimate.models.full_model import save_full, save_tokenizer, view_of
 from acclimate.models.hub_cache import share_packaged
+from acclimate.models.sources import resolve_model
+from acclimate.types import Pooling
 
-__all__ = ["Adapter", "adapter_folder", "load_adapter", "load_encoder", "save_adapter", "save_full"]
+__all__ = ["Adapter", "adapter_folder", "go_on_from", "load_adapter", "load_encoder", "save_adapter", "save_full"]
+
+
+def go_on_from(encoder: Encoder, name: str) -> None:
+    """Copy a finished adapter's matrices into the LoRA attached to `encoder`, for training to go on from them.
+
+    Args:
+        encoder: with LoRA of the same rank on the same layers.
+        name: a run or an adapter folder.
+
+    Raises:
+        ModelError: no adapter there, or one of another base.
+        UsageError: its rank or its layers are not those that are attached.
+    """
+    folder = adapter_folder(name)
+    if folder is None:
+        raise ModelError(f"start_adapter: {name} holds no adapter", fix="Give a run, or its adapter folder.")
+    adapter = load_adapter(folder)
+    adapter.check_base(encoder.source)
+    layers = lora_layers(encoder.model)
+    found = {name: matrices[0].shape[0] for name, matrices in adapter.modules.items()}
+    wanted = {name: layer.A.shape[1] for name, layer in layers.items()}
+    if found != wanted:
+        raise UsageError(
+            f"start_adapter: {folder} has {len(found)} layers of rank {adapter.rank}, the training {len(wanted)} of "
+            f"rank {max(wanted.values())}",
+            fix="Give the --rank and --targets that it was trained with.",
+        )
+    with torch.no_grad():
+        for path, (A_rI, B_Or) in adapter.modules.items():
+            layers[path].A.copy_(A_rI[None])
+            layers[path].B.copy_(B_Or[None] / layers[path].scaling)
 
 
 def save_adapter(folder: Path, adapter: Adapter, encoder: Encoder) -> None:
@@ -41,6 +79,17 @@ def save_adapter(folder: Path, adapter: Adapter, encoder: Encoder) -> None:
     else:
         st_folder.write_pipeline(folder, view)
         share_packaged(encoder.source)
+
+
+def own_base(name: str | Path, model: str, pooling: Pooling | None) -> str | None:
+    """`model`, where it is what the adapter at `name` was made for; else None: the adapter's own id says where it is.
+
+    A model that is a folder has an id that leads nowhere.
+    """
+    folder = adapter_folder(name)
+    if folder is None or not (folder / ADAPTER_FILE).exists():
+        return None
+    return model if read_facts(folder)["base"]["sha256"] == resolve_model(model, pooling=pooling).sha256 else None
 
 
 def load_encoder(

@@ -11,13 +11,27 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.configs import RunConfig, dump_config, effective
+from acclimate.engine.run_folder import METRICS_FILE, STAGES, open_dataset
+from acclimate.engine.three_stage import (
+    FINETUNE,
+    PRETRAIN,
+    check_three_stages,
+    finetuning,
+    helped,
+    pretraining,
+    stage_rows,
+    watched,
+)
 from acclimate.files import REPORT_FILE, locked, read_json, write_json, write_text
 from acclimate.models.sources import resolve_model
+from acclimate.progress import say
+from acclimate.stages.blend import blend
 from acclimate.stages.evaluate import evaluate
 from acclimate.stages.mine import mine
 from acclimate.stages.prepare import prepare
 from acclimate.stages.report import report
 from acclimate.stages.train import train
+from acclimate.stages.weak import weak
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "acclimate")
 
@@ -40,19 +54,51 @@ def adapt(source: str, run: Path, config: RunConfig) -> dict[str, Any]:
     resolve_model(config.model, pooling=config.pooling)  # a model that cannot be used is refused before any work
     with locked(run):
         write_text(run / "config.toml", dump_config(config))
-        dataset, negatives, adapter = run / "dataset", run / "negatives", run / "adapter"
+        dataset, adapter = run / "dataset", run / "adapter"
         prepared = prepare(source, dataset, config)
-        retrieval = read_json(dataset / "dataset.json")["kind"] == "retrieval"
-        wants_negatives = retrieval and config.train.group_size > 1
-        mined = mine(dataset, negatives, config) if wants_negatives else None
-        trained = train(dataset, negatives if wants_negatives else None, adapter, config)
+        stages: list[dict[str, Any]] = []
+        if config.stages.recipe == "three-stage":
+            mined, trained, stages = _three_stages(run, config)
+        else:
+            mined, trained = _mine_and_train(run, adapter, config)
         evaluated = evaluate(dataset, adapter, run / "evaluation", config)
-        summary = _summary(source, config, prepared, mined, trained, evaluated)
+        summary = _summary(source, config, prepared, mined, trained, evaluated) | ({"stages": stages} if stages else {})
         summary["model"] = dict(read_json(adapter / "acclimate.json")["base"])
         summary["timings"]["total_s"] = round(time.monotonic() - started, 3)
         write_json(run / REPORT_FILE, summary)
         report(run)
     return summary
+
+
+def _mine_and_train(run: Path, out: Path, config: RunConfig) -> tuple[dict[str, Any] | None, dict[str, Any]]:
+    """The reports of mining (None where there is nothing to mine) and of training."""
+    dataset, negatives = run / "dataset", run / "negatives"
+    retrieval = read_json(dataset / "dataset.json")["kind"] == "retrieval"
+    wants_negatives = retrieval and config.train.group_size > 1
+    mined = mine(dataset, negatives, config) if wants_negatives else None
+    return mined, train(dataset, negatives if wants_negatives else None, out, config)
+
+
+def _three_stages(run: Path, config: RunConfig) -> tuple[dict[str, Any] | None, dict[str, Any], list[dict[str, Any]]]:
+    """Train on weak pairs, go on with what that model mines, merge; what does not help on dev is dropped.
+
+    Returns:
+        The reports of mining and of the second training, and a row per stage.
+    """
+    dataset = run / "dataset"
+    check_three_stages(open_dataset(dataset))
+    first, second = run / STAGES / PRETRAIN, run / STAGES / FINETUNE
+    pairs = weak(dataset, first / "pairs", config)
+    pretrained = train(dataset, first / "pairs", first / "adapter", pretraining(config))
+    start = first / "adapter" if helped(pretrained) else None
+    say(f"stage {PRETRAIN}: " + ("better on dev than the base, kept" if start else "no better on dev, dropped"))
+    mined, trained = _mine_and_train(run, second / "adapter", finetuning(config, start))
+    write_text(run / METRICS_FILE, (second / METRICS_FILE).read_text(encoding="utf-8"))
+    adapters = {PRETRAIN: start} if start else {}
+    merged = blend(dataset, {**adapters, FINETUNE: second / "adapter"}, run / "adapter", watched(config))
+    timings = {"weak_s": pairs["timings"]["weak_s"], "pretrain_s": pretrained["timings"]["train_s"]}
+    trained["timings"] = timings | trained["timings"] | merged["timings"]
+    return mined, trained, stage_rows(pairs, pretrained, trained, merged)
 
 
 def _summary(
@@ -81,7 +127,7 @@ def _summary(
         "dataset": {name: value for name, value in prepared.items() if name != "timings"},
         "mining": {name: value for name, value in (mined or {}).items() if name != "timings"},
         "guard": evaluated.get("guard", []),
-        "config": effective(config, "prepare", "mine", "train", "objective", "evaluate"),
+        "config": effective(config, "prepare", "mine", "train", "stages", "objective", "evaluate"),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
     }

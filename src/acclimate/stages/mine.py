@@ -14,7 +14,7 @@ from acclimate.engine.mined_rows import write_negatives
 from acclimate.engine.run_folder import cache_folder, open_dataset
 from acclimate.errors import DataError, UsageError
 from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json
-from acclimate.models.adapter import load_encoder
+from acclimate.models.adapter import load_encoder, own_base
 from acclimate.models.adapter_files import adapter_folder, full_folder
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
@@ -101,7 +101,8 @@ def _teacher(config: RunConfig) -> Encoder:
     """The run's own model with the run's own prompts, or another model (or run, or adapter) with its own."""
     if config.mine.teacher is None:
         return Encoder.from_config(config)
-    return load_encoder(config.mine.teacher, device=config.device, dtype=config.dtype)
+    base = own_base(config.mine.teacher, config.model, config.pooling)
+    return load_encoder(config.mine.teacher, base=base, device=config.device, dtype=config.dtype)
 
 
 def _reranker(config: RunConfig) -> Reranker | None:

@@ -16,14 +16,14 @@ from accelerate import Accelerator
 from torch import nn
 
 from acclimate.configs import RunConfig, effective
-from acclimate.core.lora import attach, lora_layers, trainable_parameters
-from acclimate.data.dataset import Dataset, load_dataset, read_examples
+from acclimate.core.lora import adapters_off, attach, lora_layers, trainable_parameters
+from acclimate.data.dataset import EXAMPLES_FILE, Dataset, load_dataset, read_examples
 from acclimate.engine.checkpoint import Progress
 from acclimate.engine.dev import dev_set, retrieval_scores, similarity_scores
 from acclimate.engine.fit import LossFn, Selection, fit
 from acclimate.engine.recipes import contrastive, similarity
 from acclimate.engine.retrieve import Vectors, encode_corpus
-from acclimate.engine.run_folder import cache_folder
+from acclimate.engine.run_folder import METRICS_FILE, cache_folder
 from acclimate.engine.schedule import Schedule, auto_learning_rate
 from acclimate.errors import DataError, UsageError
 from acclimate.files import (
@@ -36,7 +36,7 @@ from acclimate.files import (
     work_folder,
     write_json,
 )
-from acclimate.models.adapter import Adapter, save_adapter
+from acclimate.models.adapter import Adapter, adapter_folder, go_on_from, save_adapter
 from acclimate.models.devices import choose_device, choose_dtype
 from acclimate.models.encoder import Encoder
 from acclimate.models.full_model import save_full
@@ -53,8 +53,6 @@ DEV_DOCUMENTS_PER_EXAMPLE = 0.2
 """An example trains on two documents and more, at thrice the cost of encoding; the pool is encoded four times."""
 POSITIVE_LABEL = 0.5
 """Labelled pairs from this score on are positives for InfoNCE."""
-METRICS_FILE = "metrics.jsonl"
-EXAMPLES_FILE = "examples.jsonl"
 
 
 def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -> dict[str, Any]:
@@ -80,6 +78,8 @@ def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -
     inputs = {"dataset": hash_folder(dataset), "model": resolve_model(config.model, pooling=config.pooling).sha256}
     if negatives is not None:
         inputs["negatives"] = hash_folder(negatives)
+    if config.train.start_adapter and (start := adapter_folder(config.train.start_adapter)) is not None:
+        inputs["start_adapter"] = hash_folder(start)
     settings = effective(config, "train", "objective")
     if is_current(out, settings, inputs):
         say(f"train: {out} is up to date")
@@ -151,6 +151,8 @@ def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
             dropout=settings.lora_dropout,
             generator=torch.Generator().manual_seed(config.seed),
         )
+        if settings.start_adapter is not None:
+            go_on_from(encoder, settings.start_adapter)
         trainable = trainable_parameters(encoder.model)
     if settings.gradient_checkpointing:
         checkpoint_activations(encoder.model)
@@ -212,11 +214,15 @@ def _document_vectors(
     corpus_MD = _corpus_vectors(encoder, data, cache)
     vectors = dict(zip(data.corpus.values(), corpus_MD, strict=True))
     others = dict.fromkeys(text for e in examples for text in (e.positive, *e.negatives) if text not in vectors)
-    return vectors | dict(zip(others, encode_corpus(encoder, list(others), cache), strict=True)) if others else vectors
+    if others:
+        with adapters_off(encoder.model):
+            vectors |= dict(zip(others, encode_corpus(encoder, list(others), cache), strict=True))
+    return vectors
 
 
 def _corpus_vectors(encoder: Encoder, data: Dataset, cache: Path) -> Vectors:
-    return encode_corpus(encoder, list(data.corpus.values()), cache, "encode documents (base)")
+    with adapters_off(encoder.model):
+        return encode_corpus(encoder, list(data.corpus.values()), cache, "encode documents (base)")
 
 
 def _selection(data: Dataset, encoder: Encoder, course: Schedule, config: RunConfig, cache: Path) -> Selection | None:
@@ -228,7 +234,8 @@ def _selection(data: Dataset, encoder: Encoder, course: Schedule, config: RunCon
         return None
     corpus_MD = _corpus_vectors(encoder, data, cache)
     documents = config.train.dev_documents or _dev_documents(course)
-    dev = dev_set(encoder, data.corpus, corpus_MD, data.queries, qrels, documents, config.seed)
+    with adapters_off(encoder.model):  # the pool is the base's choice, also where the training goes on from an adapter
+        dev = dev_set(encoder, data.corpus, corpus_MD, data.queries, qrels, documents, config.seed)
     return Selection(evaluate=retrieval_scores(encoder, dev, config), metric="ndcg@10", every=every)
 
 

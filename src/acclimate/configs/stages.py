@@ -1,0 +1,34 @@
+"""Settings of `adapt`'s recipe: how many stages a training has."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from acclimate.configs.checks import check_above, check_at_least
+from acclimate.errors import UsageError
+
+WEAK_KINDS = ("title", "neighbours", "crop")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagesConfig:
+    """One training, or three stages: weak pairs, fine-tuning, a merge."""
+
+    recipe: Literal["one-stage", "three-stage"] = "one-stage"
+    """three-stage: train on weak pairs of the corpus, go on with negatives mined by that model, then merge both with
+    the base; a stage that does not help on dev is dropped."""
+    weak_pairs: tuple[str, ...] = WEAK_KINDS
+    """Kinds of weak pairs: title (and body), neighbours (passages of a long document), crop (two spans of a text)."""
+    weak_limit: int = 50_000
+    """Weak pairs of each kind, at most."""
+    weak_epochs: float = 1.0
+    """Passes over the weak pairs."""
+
+    def __post_init__(self) -> None:
+        check_at_least("weak_limit", self.weak_limit, 1)
+        check_above("weak_epochs", self.weak_epochs, 0.0)
+        if wrong := [kind for kind in self.weak_pairs if kind not in WEAK_KINDS]:
+            raise UsageError(f"weak_pairs: {wrong[0]!r}", possible=", ".join(WEAK_KINDS))
+        if not self.weak_pairs:
+            raise UsageError("weak_pairs is empty", possible=", ".join(WEAK_KINDS))

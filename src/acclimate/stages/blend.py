@@ -1,0 +1,112 @@
+"""`blend`: the adapters of the stages and the base, merged by weights that are chosen on dev."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import torch
+
+from acclimate.configs import RunConfig, effective
+from acclimate.data.dataset import Dataset
+from acclimate.engine.dev import DevSet, dev_set, retrieval_scores
+from acclimate.engine.retrieve import encode_corpus
+from acclimate.engine.run_folder import cache_folder, open_dataset
+from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json
+from acclimate.models.adapter import Adapter, load_adapter, save_adapter
+from acclimate.models.encoder import Encoder
+from acclimate.progress import say
+
+Weights: TypeAlias = tuple[float, ...]
+"""One per adapter; what is missing to a sum of 1 is the base's."""
+
+MEASURE = "ndcg@10"
+MIXES = (0.25, 0.5, 1.0)
+"""Shares of the earlier stage that are tried beside the later one alone."""
+SCALES = (0.8, 0.6, 0.4)
+"""Then shares of the best mix, the rest being the base (WiSE-FT, Wortsman et al. 2022)."""
+
+
+def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunConfig) -> dict[str, Any]:
+    """Try mixtures of the adapters, then of the best one with the base; keep the best on dev, the last adapter on ties.
+
+    The mixtures are exact: the update is sum_k w_k B_k A_k, of as many ranks as the adapters of weights above 0 have
+    together.
+
+    Args:
+        dataset: a folder that `prepare` wrote, with a dev split.
+        adapters: stage -> adapter folder, the later stage last; one or two.
+        out: the adapter folder to write.
+        config: the model, `train.dev_documents` and the seed: those of the trainings, so that the scores compare.
+
+    Returns:
+        what `out/report.json` holds: `merge` (the base's dev score, every mixture's, the chosen one) and `timings`.
+    """
+    started = time.monotonic()
+    settings = effective(config, "train", "objective")
+    inputs = {"dataset": hash_folder(dataset), **{name: hash_folder(folder) for name, folder in adapters.items()}}
+    if is_current(out, settings, inputs):
+        say(f"merge: {out} is up to date")
+        return read_json(out / REPORT_FILE)
+    base = Encoder.from_config(config)
+    dev = _dev(open_dataset(dataset), base, out.parent, config)
+    stages = [load_adapter(folder, config.model) for folder in adapters.values()]
+    scores: dict[Weights, float] = {}
+
+    def score(weights: Weights) -> float:
+        if weights not in scores:
+            mixed = base.with_adapter(_mixed(stages, weights))
+            scores[weights] = retrieval_scores(mixed, dev, config)(1)[MEASURE]
+            say(f"merge: dev {MEASURE} {scores[weights]:.4f} of {_named(adapters, weights)}")
+        return scores[weights]
+
+    chosen = _choose(len(stages), score)
+    merge = {
+        "measure": MEASURE,
+        "base": retrieval_scores(base, dev, config)(0)[MEASURE],
+        "candidates": [{**_named(adapters, weights), "dev": value} for weights, value in scores.items()],
+        "chosen": {**_named(adapters, chosen), "dev": scores[chosen]},
+    }
+    with artifact(out, settings, inputs) as folder:
+        adapter = dataclasses.replace(_mixed(stages, chosen), metrics={**stages[-1].metrics, "merge": merge["chosen"]})
+        save_adapter(folder, adapter, base.with_adapter(adapter))
+        report = {"merge": merge, "timings": {"merge_s": round(time.monotonic() - started, 3)}}
+        write_json(folder / REPORT_FILE, report)
+    return report
+
+
+def _choose(stages: int, score: Callable[[Weights], float]) -> Weights:
+    """The best weights, greedily: the mix of the stages first, then how much of it; equal scores keep the earlier."""
+    best: Weights = (0.0, 1.0) if stages == 2 else (1.0,)
+    mixes = [best] + ([(share, 1.0 - share) for share in MIXES] if stages == 2 else [])
+    best = max(mixes, key=score)
+    return max([best, *(tuple(scale * weight for weight in best) for scale in SCALES)], key=score)
+
+
+def _mixed(stages: Sequence[Adapter], weights: Weights) -> Adapter:
+    used = [(stage, weight) for stage, weight in zip(stages, weights, strict=True) if weight]
+    modules = {
+        name: (
+            torch.cat([stage.modules[name][0] for stage, _ in used]),
+            torch.cat([weight * stage.modules[name][1] for stage, weight in used], dim=1),
+        )
+        for name in stages[-1].modules
+    }
+    rank = max(len(A_rI) for A_rI, _ in modules.values())
+    return dataclasses.replace(stages[-1], modules=modules, rank=rank, alpha=float(rank))
+
+
+def _dev(data: Dataset, base: Encoder, run: Path, config: RunConfig) -> DevSet:
+    """The queries and the pool by which the trainings were watched."""
+    documents = encode_corpus(base, list(data.corpus.values()), cache_folder(run), "encode documents (base)")
+    size = config.train.dev_documents or len(data.corpus)
+    return dev_set(base, data.corpus, documents, data.queries, data.qrels["dev"], size, config.seed)
+
+
+def _named(adapters: Mapping[str, Path], weights: Weights) -> dict[str, float]:
+    """Every stage's weight, and what the base keeps."""
+    named = {name: round(weight, 4) for name, weight in zip(adapters, weights, strict=True)}
+    return {**named, "base": round(1.0 - sum(weights), 4)}
