@@ -21,6 +21,9 @@ def show_run(summary: Mapping[str, Any], run: Path) -> None:
     timings, train = summary["timings"], summary["train"]
     minutes = {name.removesuffix("_s"): value / 60 for name, value in timings.items()}
     console = _console()
+    for row in summary.get("stages", []):
+        outcome = "kept" if row["kept"] else "dropped"
+        console.print(f"stage {row['stage']}: dev {row['dev_before']:.4f} -> {row['dev_after']:.4f}, {outcome}")
     console.print(
         f"trained {train['trainable']:,} of {train['total']:,} parameters on {train['tokens']:,} tokens "
         f"({train['tokens_per_s']:,.0f}/s); minutes: "

@@ -136,6 +136,7 @@ def _training(run: RunFolder) -> dict[str, Any]:
     return {
         "curves": [curve for curve in curves if curve],
         "training_values": tables.values("Training", named),
+        "stages": tables.stages(summary.get("stages", [])),
         "timings": tables.timings(summary.get("timings", {})),
     }
 

@@ -90,6 +90,20 @@ def guard(checks: list[dict[str, Any]]) -> Table | None:
     return Table("Guard data", columns, tuple(rows)) if rows else None
 
 
+def stages(rows: list[dict[str, Any]]) -> Table | None:
+    """What each stage of a three-stage training did on dev, and whether it is part of the result."""
+    shown = []
+    for row in rows:
+        before, after = row.get("dev_before"), row.get("dev_after")
+        change = after - before if is_number(after) and is_number(before) else None
+        weights = ", ".join(f"{name} {percent(share)}" for name, share in row.get("weights", {}).items())
+        detail = weights or f"{count(row.get('examples'))} examples"
+        state = Cell("kept", tone="good") if row.get("kept") else Cell("dropped")
+        shown.append(Row(row["stage"], (Cell(score(before)), Cell(score(after)), Cell(signed(change)), state), detail))
+    columns = ("Stage", "Dev before", "Dev after", "Difference", "Outcome")
+    return Table("Stages, by NDCG@10 on dev", columns, tuple(shown)) if shown else None
+
+
 def values(caption: str, mapping: Mapping[str, Any]) -> list[Table]:
     """Any JSON object of counts: its plain values as one list, each object in it as a table of its own.
 
