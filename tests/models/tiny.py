@@ -17,11 +17,14 @@ from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalize
 from transformers import (
     AutoConfig,
     AutoModel,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
     BertConfig,
     BertForSequenceClassification,
     BertModel,
     PreTrainedTokenizerFast,
     Qwen3Config,
+    Qwen3ForCausalLM,
     Qwen3Model,
     XLMRobertaConfig,
     XLMRobertaModel,
@@ -115,6 +118,15 @@ def tiny_reranker(folder: Path, *, seed: int = 0, num_labels: int = 1, max_token
     return _write(folder, BertForSequenceClassification, config, _wrap(tokenizer, max_tokens), seed)
 
 
+def tiny_classifier(folder: Path, model_type: str, *, seed: int = 0, max_tokens: int = 64) -> Path:
+    """A sequence-classification folder of any architecture, with one label."""
+    offset = 2 if model_type == "xlm-roberta" else 0
+    sizes = SIZES | {"vocab_size": 512, "max_position_embeddings": max_tokens + offset, "num_labels": 1}
+    config = AutoConfig.for_model(model_type, pad_token_id=0, **sizes)
+    model = AutoModelForSequenceClassification
+    return _write(folder, model, config, _wrap(wordpiece_tokenizer(), max_tokens), seed)
+
+
 def tiny_xlm_roberta(folder: Path, *, seed: int = 0, max_tokens: int = 64) -> Path:
     """An XLMRobertaModel folder: positions begin at padding_idx + 1 = 2."""
     tokenizer = wordpiece_tokenizer(("<s>", "<pad>", "</s>", "<unk>", "<mask>"), "<s>", "</s>", "<unk>")
@@ -153,6 +165,15 @@ def tiny_qwen3(folder: Path, *, seed: int = 0, bpe: Path | None = None, max_toke
     own = json.loads((folder / "tokenizer_config.json").read_text())
     _dump(folder / "tokenizer_config.json", own | {"tokenizer_class": "Qwen2Tokenizer"})  # the hub's name of it
     return folder
+
+
+def tiny_qwen3_reranker(
+    folder: Path, bpe: Path | None = None, *, seed: int = 0, max_tokens: int = 192, tied: bool = True
+) -> Path:
+    """A Qwen3ForCausalLM folder; with Qwen's BPE, yes and no are tokens, without it they are bytes."""
+    tiny_qwen3(folder, bpe=bpe, max_tokens=max_tokens)
+    config = Qwen3Config.from_pretrained(folder, tie_word_embeddings=tied)
+    return _write(folder, Qwen3ForCausalLM, config, AutoTokenizer.from_pretrained(folder), seed)
 
 
 def tiny_model(folder: Path, model_type: str, *, seed: int = 0, max_tokens: int = 64, **settings: Any) -> Path:
@@ -215,7 +236,7 @@ def _wrap(tokenizer: Tokenizer, max_tokens: int, names: list[str] | None = None)
 def _write(folder: Path, kind: Any, config: Any, tokenizer: PreTrainedTokenizerFast, seed: int) -> Path:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = kind.from_config(config) if kind is AutoModel else kind(config)
+        model = kind.from_config(config) if hasattr(kind, "from_config") else kind(config)
         for parameter in model.parameters():  # larger than at initialisation, so that attention matters
             torch.nn.init.normal_(parameter, 1.0 if parameter.ndim == 1 else 0.0, 0.3)
     model.save_pretrained(folder)

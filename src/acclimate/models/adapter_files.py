@@ -12,12 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from acclimate.errors import ModelError
-from acclimate.files import read_json, storage_errors, write_json
+from acclimate.files import read_json, write_json
 from acclimate.models import peft_format
 from acclimate.models.prompts import Prompts
 from acclimate.models.sources import ModelSource, resolve_model
@@ -72,9 +70,9 @@ def load_adapter(folder: Path, base: str | None = None) -> Adapter:
         ModelError: no adapter there, or one that low-rank updates of linear layers cannot express, named by the field.
         StorageError: a file is missing or damaged.
     """
+    own = read_facts(folder) if (folder / ADAPTER_FILE).exists() else None
     weights = peft_format.read(folder)
-    where = folder / ADAPTER_FILE
-    facts = read_facts(folder) if where.exists() else _facts_of_base(folder, base or weights.base_id)
+    facts = own or _facts_of_base(folder, base or weights.base_id)
     return Adapter(
         base_id=facts["base"]["id"],
         base_sha256=facts["base"]["sha256"],
@@ -93,16 +91,7 @@ def load_adapter(folder: Path, base: str | None = None) -> Adapter:
 
 def write_adapter(folder: Path, adapter: Adapter) -> None:
     """PEFT's two files and `acclimate.json`, into an existing folder."""
-    scale = adapter.alpha / adapter.rank
-    with storage_errors(folder):
-        tensors = {}
-        for name, (A_rI, B_Or) in adapter.modules.items():
-            tensors[peft_format.key(name, "A")] = A_rI.detach().to("cpu", torch.float32).contiguous()
-            tensors[peft_format.key(name, "B")] = (B_Or.detach().to("cpu", torch.float32) / scale).contiguous()
-        save_file(tensors, folder / peft_format.WEIGHTS_FILE, metadata={"format": "pt"})
-    ranks = {name: A.shape[0] for name, (A, _) in adapter.modules.items()}
-    config = peft_format.config_of(adapter.base_id, ranks, adapter.rank, adapter.alpha)
-    write_json(folder / peft_format.CONFIG_FILE, config)
+    peft_format.write(folder, adapter.modules, adapter.base_id, adapter.rank, adapter.alpha)
     write_json(
         folder / ADAPTER_FILE,
         {
@@ -127,6 +116,8 @@ def read_facts(folder: Path) -> dict[str, Any]:
     """
     where = folder / ADAPTER_FILE
     facts = read_json(where)
+    if facts.get("kind") == "reranker":
+        raise ModelError(f"{folder} holds a reranker, no embedding model", fix="Give it to --reranker.")
     base = facts.get("base")
     if not isinstance(base, dict) or not all(isinstance(base.get(name), str) for name in ("id", "sha256")):
         raise ModelError(f"{where}: base is {base!r}", possible='{"id": ..., "sha256": ...}')

@@ -44,7 +44,7 @@ def packed_inputs(
         lengths: tokens per text, int64 [N].
         segments: BERT's token types, int64 [T]; all 0 if not given.
     """
-    device, accepted = next(model.parameters()).device, _accepted(type(model))
+    device, accepted = next(model.parameters()).device, _accepted(model)
     input_ids = torch.from_numpy(ids.astype(np.int64))[None].to(device)
     inputs: dict[str, Any] = {"input_ids": input_ids, "lengths": tuple(lengths.tolist())}
     if "position_ids" in accepted:
@@ -71,7 +71,7 @@ def padded_inputs(
         pad_id: stands where no token is.
         segments: see there; the model's own default if not given.
     """
-    device, accepted = next(model.parameters()).device, _accepted(type(model))
+    device, accepted = next(model.parameters()).device, _accepted(model)
     rows = np.repeat(np.arange(len(lengths)), lengths)
 
     def padded(values: NDArray[Any] | int, blank: int) -> Tensor:
@@ -87,9 +87,13 @@ def padded_inputs(
     return inputs
 
 
+def _accepted(model: nn.Module) -> frozenset[str]:
+    return _parameters(type(model).forward)
+
+
 @cache
-def _accepted(kind: type[nn.Module]) -> frozenset[str]:
-    return frozenset(inspect.signature(kind.forward).parameters)
+def _parameters(forward: Any) -> frozenset[str]:
+    return frozenset(inspect.signature(forward).parameters)
 
 
 def _first_position(model: nn.Module) -> int:

@@ -18,15 +18,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from acclimate.errors import ModelError, StorageError
-from acclimate.files import read_json
+from acclimate.files import read_json, storage_errors, write_json
 
 CONFIG_FILE = "adapter_config.json"
 WEIGHTS_FILE = "adapter_model.safetensors"
 _PICKLED_FILE = "adapter_model.bin"
+_ROOT = "base_model.model."
 _KEY = re.compile(r"base_model\.model\.(?P<name>.+)\.lora_(?P<side>[AB])(?:\.default)?\.weight")
 _HONOURED = frozenset({"peft_type", "r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern"})
 _WITHOUT_EFFECT = frozenset(
@@ -52,10 +53,16 @@ class PeftWeights:
     rank: int
     alpha: float
     modules: dict[str, tuple[Tensor, Tensor]]
+    head: dict[str, Tensor]
+    """Parameter path -> weights of a head that was trained in whole (PEFT's `modules_to_save`)."""
 
 
-def read(folder: Path) -> PeftWeights:
+def read(folder: Path, *, with_head: bool = False) -> PeftWeights:
     """Read `adapter_config.json` and `adapter_model.safetensors`.
+
+    Args:
+        folder: holds both.
+        with_head: let in a classification head beside the matrices, as rerankers have.
 
     Raises:
         ModelError: not a LoRA adapter, or a field or tensor that the primitive cannot express.
@@ -65,20 +72,62 @@ def read(folder: Path) -> PeftWeights:
         raise ModelError(f"{folder} is no adapter folder", fix="Give a run, or a folder with an adapter_config.json.")
     config = read_json(folder / CONFIG_FILE)
     where = folder / CONFIG_FILE
-    _refuse_inexpressible(where, config)
+    _refuse_inexpressible(where, config, {"modules_to_save"} if with_head else set())
+    tensors = _tensors(folder)
+    head = {name: tensor for name, tensor in tensors.items() if with_head and not _KEY.fullmatch(name)}
     rank, alpha = _number(where, config, "r", 8), _number(where, config, "lora_alpha", 8)
     modules = {}
-    for name, (A_rI, B_Or) in _pairs(folder).items():
+    for name, (A_rI, B_Or) in _pairs(
+        folder / WEIGHTS_FILE, {name: tensors[name] for name in tensors.keys() - head.keys()}
+    ).items():
         own_rank = A_rI.shape[0]
         own_alpha = float(_by_pattern(config.get("alpha_pattern") or {}, name, alpha))
         scale = own_alpha / (math.sqrt(own_rank) if config.get("use_rslora") else own_rank)
         modules[name] = (A_rI, B_Or * scale)
     # One alpha / rank stands for the whole from here on; per-module scales are in B already.
     effective = alpha * math.sqrt(rank) if config.get("use_rslora") else alpha
-    return PeftWeights(str(config.get("base_model_name_or_path") or ""), int(rank), effective, modules)
+    base_id = str(config.get("base_model_name_or_path") or "")
+    return PeftWeights(base_id, int(rank), effective, modules, {name.removeprefix(_ROOT): head[name] for name in head})
 
 
-def config_of(base_id: str, ranks: Mapping[str, int], rank: int, alpha: float) -> dict[str, Any]:
+def write(
+    folder: Path,
+    modules: Mapping[str, tuple[Tensor, Tensor]],
+    base_id: str,
+    rank: int,
+    alpha: float,
+    *,
+    task: str = "FEATURE_EXTRACTION",
+    head: Mapping[str, Tensor] | None = None,
+) -> None:
+    """Write `adapter_config.json` and `adapter_model.safetensors` into an existing folder.
+
+    Args:
+        folder: exists.
+        modules: module path -> (A [r, d_in], B [d_out, r]), alpha / rank folded into B; on disk it is not.
+        base_id: by which readers find the base.
+        rank: r of most modules.
+        alpha: the update is the stored B A alpha / rank.
+        task: PEFT's name of what the model is for.
+        head: parameter path -> weights that were trained in whole, for PEFT's `modules_to_save`.
+    """
+    tensors = {}
+    with storage_errors(folder):
+        for name, (A_rI, B_Or) in modules.items():
+            tensors[key(name, "A")] = A_rI.detach().to("cpu", torch.float32).contiguous()
+            tensors[key(name, "B")] = (B_Or.detach().to("cpu", torch.float32) / (alpha / rank)).contiguous()
+        for name, weights in (head or {}).items():
+            tensors[_ROOT + name] = weights.detach().to("cpu", torch.float32).contiguous()
+        save_file(tensors, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    ranks = {name: A.shape[0] for name, (A, _) in modules.items()}
+    saved = sorted({name.partition(".")[0] for name in head or {}})
+    write_json(
+        folder / CONFIG_FILE,
+        _config_of(base_id, ranks, rank, alpha) | {"task_type": task, "modules_to_save": saved or None},
+    )
+
+
+def _config_of(base_id: str, ranks: Mapping[str, int], rank: int, alpha: float) -> dict[str, Any]:
     """`adapter_config.json` for modules of the given ranks whose stored B times alpha / rank is the update.
 
     Targets are whole module paths, so that no reader has to guess what an ending means.
@@ -86,7 +135,6 @@ def config_of(base_id: str, ranks: Mapping[str, int], rank: int, alpha: float) -
     others = {name: own for name, own in ranks.items() if own != rank}
     return {
         "peft_type": "LORA",
-        "task_type": "FEATURE_EXTRACTION",
         "base_model_name_or_path": base_id,
         "inference_mode": True,
         "r": rank,
@@ -104,7 +152,7 @@ def key(name: str, side: str) -> str:
     return f"base_model.model.{name}.lora_{side}.weight"
 
 
-def _refuse_inexpressible(where: Path, config: Mapping[str, Any]) -> None:
+def _refuse_inexpressible(where: Path, config: Mapping[str, Any], let_in: set[str]) -> None:
     if config.get("peft_type") != "LORA":
         raise ModelError(f"{where}: peft_type is {config.get('peft_type')!r}", possible="'LORA'")
     if config.get("init_lora_weights", True) not in _PLAIN_INITS:
@@ -113,7 +161,7 @@ def _refuse_inexpressible(where: Path, config: Mapping[str, Any]) -> None:
             fix="Let PEFT convert it to a plain LoRA (path_initial_model_for_weight_conversion) and load that.",
         )
     for name, value in config.items():
-        harmless = name in _HONOURED or name in _WITHOUT_EFFECT or name == "init_lora_weights"
+        harmless = name in _HONOURED | _WITHOUT_EFFECT | let_in or name == "init_lora_weights"
         if not harmless and value not in (None, False, "none", {}, []):
             raise ModelError(
                 f"{where}: {name} is {value!r}; a low-rank update of linear layers cannot express that",
@@ -121,18 +169,22 @@ def _refuse_inexpressible(where: Path, config: Mapping[str, Any]) -> None:
             )
 
 
-def _pairs(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+def _tensors(folder: Path) -> dict[str, Tensor]:
     path = folder / WEIGHTS_FILE
     if not path.exists() and (folder / _PICKLED_FILE).exists():
         raise ModelError(
             f"{folder} holds {_PICKLED_FILE}, a pickle, which can run code", fix="Save it as safetensors with PEFT."
         )
     try:
-        tensors = load_file(path)
+        tensors: dict[str, Tensor] = load_file(path)
     except FileNotFoundError:
         raise StorageError(f"{path} is missing", fix="Train the adapter again, or copy the whole folder.") from None
     except (SafetensorError, OSError) as error:
         raise StorageError(f"{path} is damaged ({error})", fix="Train the adapter again, or copy it again.") from None
+    return tensors
+
+
+def _pairs(path: Path, tensors: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor]]:
     sides: dict[str, dict[str, Tensor]] = {}
     for tensor_name, tensor in tensors.items():
         match = _KEY.fullmatch(tensor_name)

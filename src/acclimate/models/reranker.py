@@ -1,89 +1,111 @@
-"""Reranker: a cross-encoder reads query and text together and gives one score.
+"""Reranker: reads query and text together and gives one score. The one way to do it, as `Encoder` is for vectors.
 
-Shapes: N pairs, L tokens of the longest in a chunk.
+Unique pairs only, sorted by length, cut into chunks by a token budget, packed without padding, scattered back. The
+same chunk runs with or without gradient.
+
+Shapes: N pairs, T tokens of all of them, D hidden width.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import repeat
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from torch import Tensor, nn
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from acclimate.core import lora
 from acclimate.core.batching import chunks_by_tokens
 from acclimate.errors import ModelError, UsageError
+from acclimate.models import peft_format
+from acclimate.models.attention import PACKED_ATTENTION
 from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype
-from acclimate.models.folders import position_limit, read_model_config
+from acclimate.models.folders import position_limit
+from acclimate.models.inputs import packed_inputs, padded_inputs
 from acclimate.models.loading import freeze, load_tokenizer, model_errors, quiet_transformers, zero_dropout
-from acclimate.models.sources import hash_weights, locate
+from acclimate.models.reranker_kinds import YES_NO_MAX_TOKENS, CrossEncoder, Kind, Pairs, YesNo
+from acclimate.models.reranker_source import POSSIBLE, RerankerSource, resolve_reranker
 from acclimate.progress import progress
+
+LOADERS: dict[type[CrossEncoder] | type[YesNo], Any] = {
+    CrossEncoder: AutoModelForSequenceClassification,
+    YesNo: AutoModelForCausalLM,
+}
+BLOCK_PAIRS = 4096
+"""Pairs tokenised at a time: what bounds memory, whatever the number of pairs."""
 
 
 class Reranker:
-    """A sequence-classification model with one label.
+    """A frozen reranker, maybe with an adapter.
 
     Attributes:
-        model: the classifier, frozen, without dropout.
+        model: the transformer with its head, without dropout.
         tokenizer: its fast tokenizer.
-        id: the hub id, or the folder's name.
-        sha256: of the weights.
-        max_tokens: query, text and special tokens together; the longer of the two is cut first.
+        source: where it comes from.
+        kind: how pairs become tokens, and hidden states a score.
+        max_tokens: query, text and what is put around them.
+        device: where it runs.
+        packed: whether chunks are packed; else they are padded, for architectures whose attention we cannot replace.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, model_id: str, sha256: str, max_tokens: int) -> None:
+    def __init__(self, model: nn.Module, tokenizer: Any, source: RerankerSource, kind: Kind, max_tokens: int) -> None:
         self.model = model
         self.tokenizer = tokenizer
-        self.id = model_id
-        self.sha256 = sha256
+        self.source = source
+        self.kind = kind
         self.max_tokens = max_tokens
         self.device = next(model.parameters()).device
+        config: Any = model.config
+        self.packed: bool = config._attn_implementation == PACKED_ATTENTION
 
     @classmethod
-    def load(cls, name: str, *, max_tokens: int | None = None, device: str = "auto", dtype: str = "auto") -> Reranker:
-        """Load a reranker by folder or hub id.
+    def load(
+        cls,
+        name: str,
+        *,
+        instruction: str | None = None,
+        max_tokens: int | None = None,
+        base: str | None = None,
+        head_seed: int | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> Reranker:
+        """Load a reranker.
+
+        Args:
+            name: a run with a reranker, a folder (a model's or an adapter's), or a hub id.
+            instruction: what makes a text relevant (Qwen3-Reranker only); the folder's own, else the model card's.
+            max_tokens: query, text and what is put around them; the folder's own, else the model's limit.
+            base: where an adapter's base is, if its own record does not lead there.
+            head_seed: give an encoder without a classification head a new, random one. Only training wants that.
+            device: auto, cpu, cuda, cuda:1 or mps.
+            dtype: auto, float32 or bfloat16.
 
         Raises:
-            ModelError: not found, damaged, an embedding model, or a classifier of several labels.
-            UsageError: a limit, device or dtype that cannot be.
+            ModelError: not found, damaged, an embedding model, a classifier of several labels, or a causal model whose
+                tokenizer has no yes and no.
+            UsageError: a limit, device, dtype or instruction that cannot be.
+            StorageError: a run without a reranker.
         """
+        source = resolve_reranker(name, base=base)
+        if source.headless and head_seed is None:
+            raise ModelError(f"{name} is an embedding model, no reranker: it has no head", possible=POSSIBLE)
         place = choose_device(device)
-        number_format = choose_dtype(dtype, place)
-        folder, hub_id = locate(name)
-        settings = read_model_config(folder, folder)
-        kinds = [str(kind) for kind in settings.get("architectures") or []]
-        if (folder / "1_Pooling").exists() or not any(kind.endswith("ForSequenceClassification") for kind in kinds):
-            raise ModelError(
-                f"{name} is no reranker ({', '.join(kinds) or settings.get('model_type')})",
-                possible="a cross-encoder: a sequence-classification model with one label",
-            )
-        with quiet_transformers(), model_errors(folder):
-            config = AutoConfig.from_pretrained(folder)
-            if config.num_labels != 1:
-                raise ModelError(f"{name} has {config.num_labels} labels", possible="a reranker has one")
-            zero_dropout(config)
-            model, info = AutoModelForSequenceClassification.from_pretrained(
-                folder, config=config, dtype=number_format, use_safetensors=True, output_loading_info=True
-            )
-        tokenizer = load_tokenizer(folder)
-        limit = position_limit(settings)
-        if max_tokens is not None and not 4 <= max_tokens <= limit:
-            raise UsageError(f"max_tokens = {max_tokens} with {name}", possible=f"4 to {limit}")
-        return cls(
-            freeze(model, info, folder, place),
-            tokenizer,
-            hub_id or folder.resolve().name,
-            hash_weights(folder),
-            max_tokens or min(limit, tokenizer.model_max_length),
-        )
+        tokenizer = load_tokenizer(source.folder)
+        kind = _kind(source, tokenizer, instruction, max_tokens)
+        model = _load_model(source, kind, choose_dtype(dtype, place), place, head_seed)
+        if source.adapter is not None:
+            weights = peft_format.read(source.adapter, with_head=True)
+            lora.attach_weights(model, weights.modules)
+            model.load_state_dict(weights.head, strict=False)
+        return cls(model, tokenizer, source, kind, kind.max_tokens)
 
     def score(self, query: str, texts: Sequence[str], *, label: str = "") -> NDArray[np.float32]:
         """How well each text answers the query: raw logits, float32 [N]; higher is better, any real number."""
-        return self.score_pairs(list(repeat(query, len(texts))), texts, label=label)
+        return self.score_pairs([query] * len(texts), texts, label=label)
 
     def score_pairs(self, queries: Sequence[str], texts: Sequence[str], *, label: str = "") -> NDArray[np.float32]:
         """How well each text answers the query beside it.
@@ -101,24 +123,76 @@ class Reranker:
         place_of = {pair: place for place, pair in enumerate(dict.fromkeys(zip(queries, texts, strict=True)))}
         pairs = list(place_of)
         scores = np.empty(len(pairs), np.float32)
-        rough = [len(query) + len(text) for query, text in pairs]
-        order = np.argsort(rough, kind="stable")[::-1]
+        order = np.argsort([-len(query) - len(text) for query, text in pairs], kind="stable")
+        self.model.eval()
         with progress(label, len(pairs), "pairs") as advance, torch.inference_mode():
-            for block in np.array_split(order, -(-len(order) // 4096)) if len(order) else []:
-                for chunk, inputs in self._chunks(pairs, block):
-                    scores[chunk] = self.model(**inputs.to(self.device)).logits[:, 0].float().cpu().numpy()
+            for start in range(0, len(pairs), BLOCK_PAIRS):
+                block = order[start : start + BLOCK_PAIRS]
+                tokens = self.tokenise([pairs[place][0] for place in block], [pairs[place][1] for place in block])
+                for chunk in chunks_by_tokens(tokens.tokens.lengths, CHUNK_TOKENS[self.device.type]):
+                    scores[block[chunk]] = self.forward_tokens(tokens, chunk).cpu().numpy()
                     advance(len(chunk))
         return scores[[place_of[pair] for pair in zip(queries, texts, strict=True)]]
 
-    def _chunks(self, pairs: list[tuple[str, str]], block: NDArray[np.int64]) -> Any:
-        """(indices, padded inputs) of a block of pairs, by length."""
-        encoded = self.tokenizer(
-            [pairs[index][0] for index in block],
-            [pairs[index][1] for index in block],
-            truncation="longest_first",
-            max_length=self.max_tokens,
-        )
-        lengths = [len(ids) for ids in encoded["input_ids"]]
-        for chunk in chunks_by_tokens(lengths, CHUNK_TOKENS[self.device.type]):
-            rows = {name: [values[row] for row in chunk] for name, values in encoded.items()}
-            yield block[chunk], self.tokenizer.pad(rows, return_tensors="pt")
+    def tokenise(self, queries: Sequence[str], texts: Sequence[str]) -> Pairs:
+        """Tokens of N pairs, cut to `max_tokens`."""
+        return self.kind.tokenise(queries, texts)
+
+    def forward_tokens(self, pairs: Pairs, indices: NDArray[np.int64]) -> Tensor:
+        """Raw logits, float32 [len(indices)], of one chunk in the order of `indices`, under whatever grad mode is on.
+
+        The pairs are packed in that order; those of one length should be neighbours, as `chunks_by_tokens` has them.
+        """
+        ids, positions, lengths = pairs.tokens.pack(np.asarray(indices, np.int64))
+        segments = (positions >= np.repeat(pairs.first[indices], lengths)).astype(np.int64)
+        model: Any = self.model
+        if not self.packed:
+            pad_id = self.tokenizer.pad_token_id or 0
+            return self.kind.score_padded(model, padded_inputs(model, ids, positions, lengths, pad_id, segments))
+        body = model.base_model
+        hidden_TD = body(**packed_inputs(body, ids, positions, lengths, segments)).last_hidden_state[0]
+        return self.kind.score_packed(model, hidden_TD, torch.from_numpy(lengths).to(self.device))
+
+
+def _kind(
+    source: RerankerSource, tokenizer: Any, instruction: str | None, max_tokens: int | None
+) -> CrossEncoder | YesNo:
+    limit = position_limit(source.config)
+    if max_tokens is not None and max_tokens > limit:
+        raise UsageError(f"{max_tokens} tokens for a pair with {source.id}", possible=f"up to {limit}")
+    own = min(limit, tokenizer.model_max_length)
+    if source.kind is YesNo:
+        tokens = max_tokens or source.max_tokens or min(own, YES_NO_MAX_TOKENS)
+        return YesNo(tokenizer, tokens, instruction or source.instruction)
+    if instruction is not None:
+        raise UsageError(f"{source.id} takes no instruction", possible="one only for Qwen3-Reranker")
+    return CrossEncoder(tokenizer, max_tokens or source.max_tokens or own)
+
+
+def _load_model(
+    source: RerankerSource, kind: Kind, dtype: torch.dtype, place: torch.device, head_seed: int | None
+) -> nn.Module:
+    with quiet_transformers(), model_errors(source.folder):
+        config = AutoConfig.from_pretrained(source.folder)
+        if source.headless:
+            config.num_labels = 1
+        if source.kind is CrossEncoder and config.num_labels != 1:
+            raise ModelError(f"{source.id} has {config.num_labels} labels", possible="a reranker has one")
+        zero_dropout(config)
+        arguments: dict[str, Any] = {"attn_implementation": PACKED_ATTENTION} if kind.packs(source.config) else {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(head_seed or 0)
+            model, info = LOADERS[source.kind].from_pretrained(
+                source.folder,
+                config=config,
+                dtype=dtype,
+                use_safetensors=True,
+                output_loading_info=True,
+                **arguments,
+            )
+    if source.headless:
+        body = f"{model.base_model_prefix}."
+        info["missing_keys"] = {
+            name for name in info["missing_keys"] if name.startswith(body) and ".pooler." not in name
+        }
+    return freeze(model, info, source.folder, place)

@@ -18,7 +18,8 @@ from acclimate.models.adapter import load_encoder, own_base
 from acclimate.models.adapter_files import adapter_folder, full_folder
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
-from acclimate.models.sources import hash_weights, locate, resolve_model
+from acclimate.models.reranker_source import resolve_reranker
+from acclimate.models.sources import resolve_model
 from acclimate.progress import say
 
 
@@ -75,7 +76,7 @@ def _model_hashes(config: RunConfig) -> dict[str, str]:
         hashes = {"model": hash_folder(trained)}
     else:
         hashes = {"model": resolve_model(teacher).sha256}
-    return hashes | ({"reranker": hash_weights(locate(reranker)[0])} if reranker else {})
+    return hashes | ({"reranker": resolve_reranker(reranker).fingerprint} if reranker else {})
 
 
 def _check_minable(dataset: Dataset, folder: Path) -> None:
