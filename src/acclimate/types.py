@@ -19,6 +19,7 @@ Run: TypeAlias = dict[str, dict[str, float]]
 
 Role: TypeAlias = Literal["query", "document"]
 Pooling: TypeAlias = Literal["mean", "cls", "last"]
+BaseFormat: TypeAlias = Literal["4bit"]
 Sides: TypeAlias = Literal["both", "query"]
 Split: TypeAlias = Literal["train", "dev", "test"]
 Kind: TypeAlias = Literal["retrieval", "pairs"]

@@ -17,7 +17,7 @@ from acclimate.configs.prepare import PrepareConfig
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.train import TrainConfig
 from acclimate.errors import UsageError
-from acclimate.types import Pooling
+from acclimate.types import BaseFormat, Pooling
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 
@@ -49,6 +49,9 @@ class RunConfig:
     """auto, cpu, cuda, cuda:1 or mps."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """auto takes bfloat16 where the hardware computes in it, float32 elsewhere."""
+    quantise_base: BaseFormat | None = None
+    """4bit keeps the base's linear layers in 4 bits, on CUDA only, with pip install 'acclimate[qlora]' (QLoRA). The
+    adapter is the same kind as without, and merge folds it into the unquantised base."""
     domain: DomainConfig = field(default_factory=DomainConfig)
     """The domain's vocabulary."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
@@ -73,6 +76,8 @@ class RunConfig:
         if self.stages.recipe == "three-stage" and (self.train.full or self.train.start_adapter is not None):
             given = "--full" if self.train.full else "--start-adapter"
             raise UsageError(f"--recipe three-stage and {given} exclude each other", fix="Leave one of them out.")
+        if self.quantise_base is not None and self.train.full:
+            raise UsageError("--full and --quantise-base exclude each other", fix="Train an adapter over a 4-bit base.")
 
 
 def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:

@@ -32,7 +32,7 @@ from acclimate.models.prompts import Prompts
 from acclimate.models.sources import ModelSource, resolve_model
 from acclimate.models.tokens import TokenCache, Tokens, tokenise, tokenizer_fingerprint
 from acclimate.progress import progress
-from acclimate.types import Pooling, Role
+from acclimate.types import BaseFormat, Pooling, Role
 
 if TYPE_CHECKING:
     from acclimate.models.adapter_files import Adapter
@@ -94,6 +94,7 @@ class Encoder:
         dim: int | None = None,
         device: str = "auto",
         dtype: str = "auto",
+        quantise_base: BaseFormat | None = None,
     ) -> Encoder:
         """Load a model by folder, hub id, or the packaged default's name.
 
@@ -107,10 +108,12 @@ class Encoder:
             dim: keep so many leading dimensions and renormalise.
             device: auto, cpu, cuda, cuda:1 or mps.
             dtype: auto, float32 or bfloat16.
+            quantise_base: 4bit, see `four_bit`, or None.
 
         Raises:
             ModelError: the model cannot be found or used.
             UsageError: an option that this model or machine cannot have.
+            MissingExtraError: a 4-bit base without bitsandbytes.
         """
         place = choose_device(device)
         number_format = choose_dtype(dtype, place)
@@ -121,7 +124,7 @@ class Encoder:
             raise UsageError(f"dim = {dim} with {source.id}", possible=f"1 to {source.dim}")
         packed = can_pack(read_model_config(source.transformer, source.folder))
         return cls(
-            load_base(source.transformer, number_format, place, PACKED_ATTENTION if packed else None),
+            load_base(source.transformer, number_format, place, PACKED_ATTENTION if packed else None, quantise_base),
             load_tokenizer(source.transformer, lowercase=source.lowercase),
             source,
             prompts=source.prompts.with_defaults(query_prompt, document_prompt, instruction),
@@ -142,6 +145,7 @@ class Encoder:
             dim=config.dim,
             device=config.device,
             dtype=config.dtype,
+            quantise_base=config.quantise_base,
         )
 
     def encode(
@@ -248,6 +252,12 @@ class Encoder:
             yield
 
     @property
+    def parameters(self) -> int:
+        """Parameters of the base and of what is attached to it; a byte of a 4-bit weight holds two."""
+        model: Any = self.model
+        return int(model.num_parameters())
+
+    @property
     def fingerprint(self) -> str:
         """sha256 over all that decides the vectors: the key of embedding caches."""
         adapter = {} if self.adapter is None else {"adapter": _hash_adapter(self.adapter)}
@@ -270,7 +280,7 @@ class Encoder:
             "pooling": self.pooling,
             "dim": self.dim,
             "max_tokens": self.max_tokens,
-            "dtype": str(self.dtype),
+            "dtype": f"{self.dtype}, 4 bits" if getattr(self.model, "is_quantized", False) else str(self.dtype),
         }
 
 

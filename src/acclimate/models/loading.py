@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,10 +13,11 @@ import torch
 from safetensors import SafetensorError
 from tokenizers.normalizers import Lowercase, Sequence
 from torch import nn
-from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer
+from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from acclimate.errors import ModelError
+from acclimate.errors import MissingExtraError, ModelError, UsageError
+from acclimate.types import BaseFormat
 
 LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError, SafetensorError)
 """What transformers raises for a damaged folder, an unknown architecture or a missing package: anything."""
@@ -24,8 +26,19 @@ OWN_CODE = (
     "The model brings code of its own, which is not run here; look for a version that transformers knows by itself."
 )
 
+NF4 = {
+    "load_in_4bit": True,
+    "bnb_4bit_quant_type": "nf4",
+    "bnb_4bit_use_double_quant": True,
+    "bnb_4bit_compute_dtype": torch.bfloat16,
+}
+"""4-bit normal floats, their scales quantised too, products in bfloat16.
+Source: Dettmers et al. 2023, "QLoRA: Efficient Finetuning of Quantized LLMs"."""
 
-def load_base(folder: Path, dtype: torch.dtype, device: torch.device, attention: str | None) -> nn.Module:
+
+def load_base(
+    folder: Path, dtype: torch.dtype, device: torch.device, attention: str | None, quantise: BaseFormat | None = None
+) -> nn.Module:
     """The transformer of a folder: frozen, every dropout probability 0, in evaluation mode.
 
     Dropout is switched off by its probability, not by `eval()`, because transformers' gradient checkpointing only
@@ -36,20 +49,41 @@ def load_base(folder: Path, dtype: torch.dtype, device: torch.device, attention:
         dtype: of the weights.
         device: where they shall be.
         attention: transformers' attention implementation; None leaves the choice to transformers.
+        quantise: 4bit keeps the linear layers' weights in 4 bits (see `four_bit`); None keeps them as they are.
 
     Raises:
         ModelError: damaged, incomplete, or of an unknown architecture.
+        UsageError: a quantised base without CUDA.
+        MissingExtraError: a quantised base without bitsandbytes.
     """
+    placed = {} if quantise is None else {"quantization_config": four_bit(device), "device_map": {"": device}}
     with quiet_transformers(), model_errors(folder):
         config = AutoConfig.from_pretrained(folder)
         zero_dropout(config)
-        arguments: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True}
+        arguments: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True, **placed}
         if "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters:
             arguments["add_pooling_layer"] = False
         if attention is not None:
             arguments["attn_implementation"] = attention
         model, info = AutoModel.from_pretrained(folder, use_safetensors=True, **arguments)
     return freeze(model, info, folder, device)
+
+
+def four_bit(device: torch.device) -> BitsAndBytesConfig:
+    """How a base is kept in 4 bits (`NF4`).
+
+    Raises:
+        UsageError: the device is not CUDA.
+        MissingExtraError: bitsandbytes is not installed.
+    """
+    if device.type != "cuda":
+        raise UsageError(
+            f"quantise_base = '4bit' on the device {device.type}: 4-bit layers are computed on CUDA only",
+            fix="Give --quantise-base none, or use a machine with an NVIDIA GPU.",
+        )
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise MissingExtraError("A 4-bit base", "qlora")
+    return BitsAndBytesConfig(**NF4)
 
 
 def checkpoint_activations(model: Any) -> None:
@@ -77,8 +111,8 @@ def freeze(model: Any, info: dict[str, Any], folder: Path, device: torch.device)
         zero_dropout(module)
         if isinstance(module, nn.Dropout):
             module.p = 0.0
-    frozen: nn.Module = model.requires_grad_(False).eval().to(device)
-    return frozen
+    frozen: nn.Module = model.requires_grad_(False).eval()
+    return frozen if getattr(model, "is_quantized", False) else frozen.to(device)  # a quantised one is there already
 
 
 def load_tokenizer(folder: Path, *, lowercase: bool = False) -> Any:

@@ -163,13 +163,12 @@ def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
 
 def _course(config: RunConfig, examples: int, encoder: Encoder) -> Schedule:
     settings = config.train
-    parameters = sum(parameter.numel() for parameter in encoder.model.parameters())
     return Schedule(
         examples=examples,
         batch_size=settings.batch_size,
         epochs=settings.epochs,
         seed=config.seed,
-        learning_rate=settings.learning_rate or auto_learning_rate(parameters, settings.full),
+        learning_rate=settings.learning_rate or auto_learning_rate(encoder.parameters, settings.full),
         warmup_fraction=settings.warmup_fraction,
     )
 
@@ -257,8 +256,7 @@ def _say_best(state: Progress, selection: Selection | None) -> None:
 
 def _sizes(encoder: Encoder, trainable: Mapping[str, nn.Parameter]) -> tuple[int, int]:
     """Parameters that train, and all, adapter included."""
-    total = sum(parameter.numel() for parameter in encoder.model.parameters())
-    return sum(parameter.numel() for parameter in trainable.values()), total
+    return sum(parameter.numel() for parameter in trainable.values()), encoder.parameters
 
 
 def _report(
