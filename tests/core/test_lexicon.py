@@ -12,12 +12,14 @@ from hypothesis import strategies as st
 from acclimate.core.lexicon import (
     CJK,
     Lexicon,
+    TermRules,
     branching_entropy,
     cohesion,
     count_grams,
     extract_terms,
     fold,
     log_odds_z,
+    topic_terms,
 )
 
 LETTER = rf"[^\W{CJK}]"
@@ -103,7 +105,7 @@ def test_chinese_terms_are_whole_and_of_the_domain() -> None:
     crops, ills = ["小麦", "玉米", "大豆", "水稻", "油菜"], ["赤霉病", "红蜘蛛", "灰飞虱"]
     domain = [f"{crop}{verb}{ill}{end}" for crop in crops for ill in ills for verb in "防治除" for end in "了吗呢"]
     background = ["今天天气很好", "他去看了电影", "这本书好吗", "我们明天见", "你吃了吗"] * 20
-    terms = extract_terms(domain, background, count=20, max_texts=0.5)
+    terms = extract_terms(domain, background, count=20, rules=TermRules(max_texts=0.5))
     assert set(terms) == {*crops, *ills}
 
 
@@ -115,7 +117,7 @@ def test_english_terms_and_expressions() -> None:
     background = [
         f"how to {verb} the {noun} in a year" for verb in ("read", "sell", "paint") for noun in ("book", "car")
     ]
-    terms = extract_terms(domain, background * 20, count=50, max_texts=0.5, min_cohesion=1.0)
+    terms = extract_terms(domain, background * 20, count=50, rules=TermRules(max_texts=0.5, min_cohesion=1.0))
     assert {"powdery", "mildew", "powdery mildew", *subjects} <= set(terms)
     assert not {"the", "how", "in", "mildew on", "in the", "year"} & set(terms)
 
@@ -123,5 +125,14 @@ def test_english_terms_and_expressions() -> None:
 def test_few_texts_say_nothing() -> None:
     assert extract_terms(["rust on wheat"], ["a book"], count=10) == []
     assert extract_terms([], [], count=10) == []
-    assert extract_terms(["rust " * 10], [], count=10, max_texts=1.0) == []  # nothing to differ from
-    assert extract_terms(["rust " * 10], ["rust"], count=10, max_texts=1.0) == []
+    assert extract_terms(["rust " * 10], [], count=10, rules=TermRules(max_texts=1.0)) == []  # nothing to differ from
+    assert extract_terms(["rust " * 10], ["rust"], count=10, rules=TermRules(max_texts=1.0)) == []
+
+
+def test_topics_are_told_apart_by_their_terms() -> None:
+    rows = {"rust": "the leaf has {} spots", "weevil": "the {} eats a grain", "drought": "{} in the dry year"}
+    topics = [[rows[term].format(term)] * 6 for term in rows]
+    terms = topic_terms(topics, count=50, rules=TermRules(max_texts=0.5))
+    assert {*rows, "leaf", "spots", "eats", "grain", "dry", "year"} <= set(terms)
+    assert "the" not in terms
+    assert topic_terms([["rust"] * 9], count=50) == []  # one topic

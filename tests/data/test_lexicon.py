@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from acclimate.configs import DomainConfig
+from acclimate.configs import DomainConfig, EvaluateConfig, RunConfig
 from acclimate.data.lexicon import domain_hashes, read_lexicon, read_texts
 from acclimate.errors import DataError
 from acclimate.files import hash_file
@@ -69,7 +69,7 @@ def test_missing_files(tmp_path: Path) -> None:
         with pytest.raises(DataError, match="no such file"):
             read(tmp_path / "absent.txt")
     with pytest.raises(DataError, match="no such file"):
-        domain_hashes(DomainConfig(lexicon=str(tmp_path / "absent.txt")))
+        domain_hashes(RunConfig(domain=DomainConfig(lexicon=str(tmp_path / "absent.txt"))))
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,8 @@ def test_background_in_every_form(tmp_path: Path, name: str, content: str) -> No
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
     assert read_texts(str(path)) == ["a book", "the car"]
-    assert list(domain_hashes(DomainConfig(background=str(path))).values()) == [hash_file(path)]
+    config = RunConfig(domain=DomainConfig(background=str(path)), evaluate=EvaluateConfig(guard=(str(tmp_path),)))
+    assert domain_hashes(config) == {f"background {path}": hash_file(path)}
 
 
 def test_background_without_a_text(tmp_path: Path) -> None:

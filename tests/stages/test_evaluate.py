@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -11,13 +12,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from acclimate.configs import DomainConfig
 from acclimate.engine.measures import RETRIEVAL_MEASURES
 from acclimate.errors import DataError, StorageError
 from acclimate.files import hash_folder
 from acclimate.models.encoder import Encoder
 from acclimate.stages.evaluate import evaluate, evaluate_model
 from acclimate.types import Sides
-from tests.stages.worlds import config_for, tiny_embedder, write_adapter, write_pairs, write_retrieval
+from tests.stages.worlds import WORDS, config_for, tiny_embedder, write_adapter, write_pairs, write_retrieval
 
 
 @pytest.fixture(scope="module")
@@ -214,3 +216,36 @@ def read_trec(path: Path, tag: str) -> dict[str, list[str]]:
         scores.setdefault(query, []).append(float(score))
     assert all(values == sorted(values, reverse=True) for values in scores.values())
     return found
+
+
+def test_terms_and_topics_of_the_domain(tmp_path: Path, model: Path) -> None:
+    write_retrieval(tmp_path)
+    write_adapter(tmp_path / "adapter", model, strength=1.0)
+    lexicon, topics = tmp_path / "l.txt", tmp_path / "t.jsonl"
+    settings = config_for(model, topics=str(topics))
+    settings = dataclasses.replace(settings, domain=DomainConfig(lexicon=str(lexicon)))
+
+    def domain() -> dict[str, Any]:
+        found: dict[str, Any] = evaluate(tmp_path / "dataset", tmp_path / "adapter", tmp_path / "evaluation", settings)
+        return dict(found["domain"])
+
+    with pytest.raises(DataError, match=r"l.txt: no such file"):
+        domain()
+    lexicon.write_text("rain water\nthe like of which is not there\n", encoding="utf-8")
+    topics.write_text('{"text": "rain"}\n', encoding="utf-8")
+    with pytest.raises(DataError, match=r"no column 'topic'; columns found: 'text'"):
+        domain()
+    rows = [{"text": f"{word} in the {place}", "topic": place} for word in WORDS for place in ("field", "soil")]
+    topics.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+    first = domain()
+    corpus = [row["text"] for row in read_rows(tmp_path / "dataset" / "corpus.jsonl")]
+    holding = sum("rain water" in text for text in corpus)
+    assert 2 <= holding <= 4
+    assert read_rows(tmp_path / "evaluation" / "per_term.jsonl")[0]["documents"] == holding
+    assert first["term_accuracy"]["terms"] == 1 and first["lexicon"]["terms"] == 2
+    assert (tmp_path / "evaluation" / "lexicon.txt").read_text().splitlines()[0] == "rain water"
+    assert (first["relatedness"]["topics"], first["relatedness"]["texts"]) == (2, 26)
+    assert set(first["term_accuracy"]["delta"]) == {"term_accuracy@1", "term_r_precision", "text_accuracy@1"}
+    lexicon.write_text("snow\n", encoding="utf-8")  # the content counts, not only the name
+    assert "no term of the lexicon stands in 2 to 100 documents" in domain()["term_accuracy"]["skipped"]

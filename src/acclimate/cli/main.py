@@ -35,8 +35,8 @@ ConfigFile = Annotated[Path | None, Parameter(help="TOML file with settings; fla
 PrepareFlags = flags("PrepareFlags", "prepare")
 MineFlags = flags("MineFlags", "mine")
 TrainFlags = flags("TrainFlags", "train", "objective")
-EvaluateFlags = flags("EvaluateFlags", "evaluate")
-AdaptFlags = flags("AdaptFlags", "prepare", "mine", "train", "stages", "objective", "evaluate")
+EvaluateFlags = flags("EvaluateFlags", "evaluate", "domain")
+AdaptFlags = flags("AdaptFlags", "prepare", "mine", "train", "stages", "objective", "evaluate", "domain")
 SharedFlags = flags("SharedFlags")
 
 

@@ -43,13 +43,19 @@ def show_evaluation(report: Mapping[str, Any]) -> None:
     for name in ("BM25",) * bool(lexical) + ("base", "adapted", "change", "95 % interval", "p"):
         table.add_column(name, justify="right")
     table.columns[-2].header = f"{PERCENT * report.get('confidence', 0.95):.0f} % interval"
-    for metric, delta in test["delta"].items():
-        row = [metric, *([_number(lexical.get(metric))] if lexical else [])]
-        row += [_number(test["base"].get(metric)), _number(test["adapted"].get(metric))]
-        row += [f"{delta['value']:+.4f}", f"{delta['low']:+.4f} … {delta['high']:+.4f}", f"{delta['p']:.4f}"]
-        table.add_row(*row)
+    domain = report.get("domain", {})
+    for part in (test, domain.get("term_accuracy", {}), domain.get("relatedness", {})):
+        table.add_section()
+        for metric, delta in part.get("delta", {}).items():
+            row = [metric, *([_number((part.get("bm25") or {}).get(metric))] if lexical else [])]
+            row += [_number(part["base"].get(metric)), _number(part["adapted"].get(metric))]
+            row += [f"{delta['value']:+.4f}", f"{delta['low']:+.4f} … {delta['high']:+.4f}", f"{delta['p']:.4f}"]
+            table.add_row(*row)
     console = _console()
     console.print(table)
+    for name in ("term_accuracy", "relatedness"):
+        if why := domain.get(name, {}).get("skipped"):
+            console.print(f"{name.replace('_', ' ')} is not measured: {why}")
     console.print(_verdict(report))
     for guard in report.get("guard", []):
         console.print(_guard_line(guard))

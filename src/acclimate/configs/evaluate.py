@@ -19,6 +19,9 @@ class EvaluateConfig:
     """Data outside the domain on which the adapted model must not get worse."""
     guard_bound: float = 0.02
     """Relative loss on guard data beyond which the report warns."""
+    topics: str | None = None
+    """Table of texts of the domain with columns text and topic, for the relatedness of texts of one topic.
+    Clusters of the corpus by its words if not given."""
     top_k: int = 100
     """Documents kept per query in the run files."""
 

@@ -10,7 +10,7 @@ import math
 import re
 import unicodedata
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 CJK = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uac00-\ud7af\uf900-\ufaff\U00020000-\U0003ffff"
@@ -141,61 +141,98 @@ def branching_entropy(texts: Iterable[str], grams: Collection[str]) -> dict[str,
     return {gram: min(map(_entropy, sides)) for gram, sides in neighbours.items()}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TermRules:
+    """What makes an n-gram a term: often enough, typical of the domain, one expression, and not common."""
+
+    max_words: int = 3
+    """Of an expression in a script with spaces."""
+    max_characters: int = 4
+    """Of a CJK term; it has two at least."""
+    min_count: int = 5
+    """Occurrences below which nothing is said."""
+    min_z: float = 1.96
+    """`log_odds_z` below which the difference can be chance."""
+    min_cohesion: float = 3.0
+    """`cohesion` below which several tokens are a chance neighbourhood."""
+    min_entropy: float = 0.7
+    """`branching_entropy` below which several tokens are a fragment of something longer."""
+    max_background: float = 0.001
+    """Share of the background's tokens above which an n-gram is common there."""
+    max_texts: float = 0.1
+    """Share of the domain's texts above which an n-gram is common here."""
+
+
 def extract_terms(
-    domain: Sequence[str],
-    background: Iterable[str],
-    *,
-    count: int,
-    min_count: int = 5,
-    min_z: float = 1.96,
-    min_cohesion: float = 3.0,
-    min_entropy: float = 0.7,
-    max_background: float = 0.001,
-    max_texts: float = 0.1,
-    max_words: int = 3,
-    max_characters: int = 4,
+    domain: Sequence[str], background: Iterable[str], *, count: int, rules: TermRules | None = None
 ) -> list[str]:
     """The terms by which domain texts differ most from background texts, strongest first.
 
-    Candidates are 1 to `max_words` words of a script with spaces, and 2 to `max_characters` CJK characters. They are
-    ranked by `log_odds_z`. Several tokens must also be one expression, and not a chance neighbourhood or a fragment of
-    a longer one, as unsupervised word discovery has it: enough `cohesion`, enough `branching_entropy`. What stands in
-    a large share of the domain's texts, or is common in the background too, is not a term, nor is an expression that
-    begins or ends with such a word ("of the soil"): this is what takes the place of a list of stop words.
+    Candidates are n-grams of words, and of CJK characters, ranked by `log_odds_z`. Several tokens must also be one
+    expression, as unsupervised word discovery has it (`cohesion`, `branching_entropy`). What is common in the
+    background, or stands in a large share of the domain's texts, is not a term, nor is an expression that begins or
+    ends with such a word ("of the soil"): this takes the place of a list of stop words.
 
     Args:
-        domain: texts; read twice.
+        domain: texts; read more than once.
         background: texts of other kinds in the same language.
         count: at most so many terms.
-        min_count: occurrences in the domain below which nothing is said.
-        min_z: standard errors by which a term must be oftener in the domain.
-        min_cohesion: of several tokens, in nats.
-        min_entropy: of several tokens, in nats.
-        max_background: share of the background's tokens, above which an n-gram is common there.
-        max_texts: share of the domain's texts.
-        max_words: of an expression.
-        max_characters: of a CJK term.
+        rules: what makes a term.
 
     Returns:
         The terms, folded.
     """
-    here = count_grams(domain, max_words=max_words, max_characters=max_characters)
-    there = count_grams(background, max_words=max_words, max_characters=max_characters)
+    rules = rules or TermRules()
+    here = count_grams(domain, max_words=rules.max_words, max_characters=rules.max_characters)
+    there = count_grams(background, max_words=rules.max_words, max_characters=rules.max_characters)
     if not there.tokens:
         return []  # nothing to differ from
-    z = {gram: log_odds_z(gram, here, there) for gram, number in here.grams.items() if number >= min_count}
+    z = {gram: log_odds_z(gram, here, there) for gram, number in here.grams.items() if number >= rules.min_count}
+    most = rules.max_background * there.tokens
+    common = {gram for gram, number in there.grams.items() if number > most}
+    return _select(z, here, domain, common, rules)[:count]
 
-    z = {gram: value for gram, value in z.items() if value >= min_z and _may_be_term(gram)}
-    edges = Lexicon(edge for gram in z for edge in _edges(gram))
-    texts_holding = Counter(term for text in domain for term in edges.find(text))
 
-    def is_common(gram: str) -> bool:
-        return there.grams[gram] > max_background * there.tokens or texts_holding[gram] > max_texts * len(domain)
+def topic_terms(topics: Sequence[Sequence[str]], *, count: int, rules: TermRules | None = None) -> list[str]:
+    """The terms that tell the topics of one corpus apart, strongest first: without any background.
 
-    tight = [gram for gram in z if cohesion(gram, here) >= min_cohesion and not any(map(is_common, _edges(gram)))]
-    entropy = branching_entropy(domain, [gram for gram in tight if len(_split(gram)) > 1])
-    terms = [gram for gram in tight if entropy.get(gram, math.inf) >= min_entropy]
-    return sorted(terms, key=lambda gram: (-z[gram], gram))[:count]
+    As `extract_terms`, but an n-gram is ranked by its highest `log_odds_z` for one topic against the others together.
+    Words that serve every topic alike fall away; so do terms that do.
+
+    Args:
+        topics: the texts of each topic.
+        count: at most so many terms.
+        rules: what makes a term.
+    """
+    rules = rules or TermRules()
+    counted = [count_grams(texts, max_words=rules.max_words, max_characters=rules.max_characters) for texts in topics]
+    here = GramCounts(Counter(), sum(counts.tokens for counts in counted))
+    for counts in counted:
+        here.grams.update(counts.grams)
+    z: dict[str, float] = {}
+    for counts in counted:
+        often = [gram for gram, number in counts.grams.items() if number >= rules.min_count]
+        others = Counter({gram: here.grams[gram] - counts.grams[gram] for gram in often})
+        rest = GramCounts(others, here.tokens - counts.tokens)
+        if rest.tokens:
+            z |= {gram: max(z.get(gram, -math.inf), log_odds_z(gram, counts, rest)) for gram in often}
+    return _select(z, here, [text for texts in topics for text in texts], set(), rules)[:count]
+
+
+def _select(
+    z: Mapping[str, float], here: GramCounts, texts: Sequence[str], common: Collection[str], rules: TermRules
+) -> list[str]:
+    """Of n-grams with their z those that obey the rules, highest z first."""
+    candidates = [gram for gram, value in z.items() if value >= rules.min_z and _may_be_term(gram)]
+    edges = Lexicon(edge for gram in candidates for edge in _edges(gram))
+    holding = Counter(term for text in texts for term in edges.find(text))
+    common = {*common, *(gram for gram, number in holding.items() if number > rules.max_texts * len(texts))}
+    tight = [
+        gram for gram in candidates if common.isdisjoint(_edges(gram)) and cohesion(gram, here) >= rules.min_cohesion
+    ]
+    entropy = branching_entropy(texts, [gram for gram in tight if len(_split(gram)) > 1])
+    terms = [gram for gram in tight if entropy.get(gram, math.inf) >= rules.min_entropy]
+    return sorted(terms, key=lambda gram: (-z[gram], gram))
 
 
 def _may_be_term(gram: str) -> bool:

@@ -171,7 +171,7 @@ def _texts_by_id(path: Path, rejected: list[Rejected], titles: dict[str, str]) -
         try:
             if identifier is None:
                 raise BadRowError(f"no _id (columns found: {', '.join(row.values)})")
-            text = _text(row, titles)
+            text = text_of(row, titles)
         except BadRowError as error:
             rejected.append(Rejected(row.source, row.row, str(error), str(row.values)[:200]))
             if identifier is not None:
@@ -193,7 +193,7 @@ def _identifier(row: Row) -> str | None:
     return None if found is None else str(found).strip()
 
 
-def _text(row: Row, titles: dict[str, str]) -> str:
+def text_of(row: Row, titles: dict[str, str]) -> str:
     """Title and text, joined by a space as BEIR and MTEB do; the title is noted in `titles`, by that text."""
     parts = [row.values.get("title"), row.values.get("text")]
     if not isinstance(parts[1], str):
@@ -223,7 +223,7 @@ def add_documents(material: Material, path: Path) -> None:
             material.rejected.append(row)
             continue
         try:
-            text = _text(row, material.titles)
+            text = text_of(row, material.titles)
         except BadRowError as error:
             material.rejected.append(Rejected(row.source, row.row, str(error), str(row.values)[:200]))
             continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -20,6 +20,7 @@ MANY_REJECTED = 0.05
 PERCENTILES = (50, 90, 99)
 SAMPLE_TEXTS = 5_000
 SAMPLE_CHARS = 500
+Item = TypeVar("Item")
 SCRIPTS = {"CJK": "Han", "HIRAGANA": "Kana", "KATAKANA": "Kana"}
 """First word of a character's Unicode name -> script, where that word is not the script itself."""
 
@@ -56,10 +57,10 @@ def sides(dataset: Dataset) -> dict[str, list[str]]:
     return {"queries": [pair.sentence1 for pair in pairs], "documents": [pair.sentence2 for pair in pairs]}
 
 
-def evenly(texts: Sequence[str], count: int = SAMPLE_TEXTS) -> list[str]:
-    """At most `count` of the texts, at even distances."""
-    step = max(len(texts) / count, 1.0)
-    return [texts[int(index * step)] for index in range(min(len(texts), count))]
+def evenly(items: Sequence[Item], count: int = SAMPLE_TEXTS) -> list[Item]:
+    """At most `count` of the items, at even distances."""
+    step = max(len(items) / count, 1.0)
+    return [items[int(index * step)] for index in range(min(len(items), count))]
 
 
 def percentiles(lengths: Iterable[int]) -> dict[str, int]:

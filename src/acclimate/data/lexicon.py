@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from acclimate.configs import DomainConfig, PrepareConfig
+from acclimate.configs import PrepareConfig, RunConfig
 from acclimate.core.lexicon import fold
-from acclimate.data.readers import is_hub_id, no_usable_row, read_source, source_hashes
+from acclimate.data.readers import is_hub_id, no_usable_row, read_source, source_hash
 from acclimate.data.records import BadRowError, normalise
 from acclimate.data.tables import DELIMITERS, Row, Rows, detect_format, read_table
 from acclimate.errors import DataError
-from acclimate.files import hash_file, iter_lines, open_input
+from acclimate.files import iter_lines
 from acclimate.progress import say
 from acclimate.types import Rejected
 
@@ -82,19 +82,22 @@ def read_texts(source: str) -> list[str]:
     return texts
 
 
-def domain_hashes(config: DomainConfig) -> dict[str, str]:
-    """Name -> sha256 of the files that the settings of the domain name; for an artifact's `inputs.json`.
+def background_sources(config: RunConfig) -> tuple[str, ...]:
+    """What terms are extracted against: the background given, or else the guard data; nothing for a given lexicon."""
+    if config.domain.lexicon is not None:
+        return ()
+    return (config.domain.background,) if config.domain.background is not None else config.evaluate.guard
+
+
+def domain_hashes(config: RunConfig) -> dict[str, str]:
+    """Name -> sha256 of what the domain's vocabulary is made from; for an artifact's `inputs.json`.
 
     Raises:
-        DataError: one of them is missing, empty or of no known form.
+        DataError: a file is missing or empty.
     """
-    hashes: dict[str, str] = {}
-    if config.lexicon is not None:
-        with open_input(Path(config.lexicon)):
-            hashes["lexicon"] = hash_file(Path(config.lexicon))
-    if config.background is not None:
-        found = source_hashes(config.background, None)
-        hashes |= {f"background {name}": value for name, value in found.items()}
+    hashes = {f"background {source}": source_hash(source) for source in background_sources(config)}
+    if config.domain.lexicon is not None:
+        hashes["lexicon"] = source_hash(config.domain.lexicon)
     return hashes
 
 

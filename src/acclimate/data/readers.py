@@ -16,7 +16,7 @@ from acclimate.data.dataset import FILES, Dataset, is_dataset, load_dataset
 from acclimate.data.records import BadRowError, Material, Record
 from acclimate.data.tables import EXTENSIONS, HUB_ID, Row, Rows, hub_rows, load_hub, read_table
 from acclimate.errors import DataError
-from acclimate.files import hash_file, open_input
+from acclimate.files import hash_file, hash_folder, open_input
 from acclimate.types import Kind, Rejected, Split
 
 SPLIT_STEM = re.compile(rf"({'|'.join(SPLIT_NAMES)})(-\d+-of-\d+)?", re.IGNORECASE)
@@ -64,6 +64,17 @@ def source_hashes(source: str, corpus: str | None) -> dict[str, str]:
             pass
         hashes["corpus"] = hash_file(Path(corpus))
     return hashes
+
+
+def source_hash(source: str) -> str:
+    """One hash for all that a source may hold: a folder's, a file's, or the name of a dataset on the hub."""
+    path = Path(source)
+    if is_hub_id(source):
+        return source
+    if path.is_dir():
+        return hash_folder(path)
+    with open_input(path):
+        return hash_file(path)
 
 
 def is_hub_id(source: str) -> bool:

@@ -1,11 +1,12 @@
-"""Is the difference between two models more than chance? The paired bootstrap, for means and for correlations.
+"""Is the difference between two models more than chance? The paired bootstrap, for means, correlations and ROC-AUC.
 
-Shape suffixes: N queries or pairs, B resamples of one block, R resamples in all, G groups of equal values.
+Shape suffixes: N queries, pairs or texts, P pairs of texts, B resamples of one block, R resamples in all, G groups of
+equal values.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Literal
 
 import numpy as np
@@ -70,6 +71,62 @@ def paired_bootstrap_correlation(
     observed = difference(np.ones((base_N.size, 1)))
     resampled = [difference(count_NB) for count_NB in _resample_counts(base_N.size, resamples, seed)]
     return _delta(float(observed[0]), np.concatenate(resampled), confidence)
+
+
+def paired_bootstrap_auc(
+    base_P: Floats,
+    adapted_P: Floats,
+    same_P: npt.NDArray[np.bool_],
+    text_P2: npt.NDArray[np.intp],
+    *,
+    resamples: int,
+    confidence: float,
+    seed: int,
+) -> Delta:
+    """Difference of two models' ROC-AUC over pairs of the same texts; as `paired_bootstrap` otherwise.
+
+    The texts are drawn, not the pairs: pairs that share a text hang together. A pair counts as often as the product
+    of its texts' counts, a text drawn twice makes no pair with itself. A resample without a pair of either class says
+    nothing and counts as no difference.
+
+    Args:
+        base_P: the base model's cosine per pair.
+        adapted_P: the adapted model's.
+        same_P: the positive class.
+        text_P2: the two texts of every pair, as numbers 0 to N - 1.
+        resamples: R.
+        confidence: width of the interval.
+        seed: of the resampling.
+    """
+    base_auc, adapted_auc = _auc_by_count(base_P, same_P, text_P2), _auc_by_count(adapted_P, same_P, text_P2)
+    size = int(text_P2.max()) + 1
+    resampled = [
+        adapted_auc(count_N) - base_auc(count_N)
+        for count_NB in _resample_counts(size, resamples, seed)
+        for count_N in np.ascontiguousarray(count_NB.T)
+    ]
+    once_N = np.ones(size)
+    return _delta(adapted_auc(once_N) - base_auc(once_N), np.array(resampled), confidence)
+
+
+def _auc_by_count(
+    score_P: Floats, same_P: npt.NDArray[np.bool_], text_P2: npt.NDArray[np.intp]
+) -> Callable[[npt.NDArray[np.float64]], float]:
+    """ROC-AUC as a function of how often each text is drawn; the pairs are sorted once. Ties count one half."""
+    order = np.argsort(score_P[~same_P], kind="stable")
+    negative_score, (left, right) = score_P[~same_P][order], text_P2[~same_P][order].T
+    below = np.searchsorted(negative_score, score_P[same_P], "left")
+    not_above = np.searchsorted(negative_score, score_P[same_P], "right")
+    positive_left, positive_right = text_P2[same_P].T
+    cumulative = np.zeros(negative_score.size + 1)
+
+    def auc(count_N: npt.NDArray[np.float64]) -> float:
+        np.cumsum(count_N[left] * count_N[right], out=cumulative[1:])
+        positive = count_N[positive_left] * count_N[positive_right]
+        pairs = positive.sum() * cumulative[-1]
+        return float(positive @ (cumulative[below] + cumulative[not_above]) / (2 * pairs)) if pairs else 0.5
+
+    return auc
 
 
 def verdict(delta: Mapping[str, float]) -> Verdict:

@@ -17,6 +17,7 @@ from acclimate.report.words import (
     TRAINING_NAMES,
     Tone,
     count,
+    domain_notes,
     duration,
     excerpt,
     is_number,
@@ -92,6 +93,8 @@ def _result(run: RunFolder) -> dict[str, Any]:
             for title, key in (("Most won", "won"), ("Most lost", "lost"))
             if (changes := [_change(item) for item in report.get(key, [])])
         ],
+        "domain": tables.domain(report.get("domain", {}), confidence),
+        "domain_notes": domain_notes(report.get("domain", {})),
         "guard": tables.guard(report.get("guard", [])),
         "guard_bound": config.get("evaluate", {}).get("guard_bound"),
     }

@@ -67,6 +67,16 @@ def similarity(test: Mapping[str, Any]) -> Table | None:
     return _comparison(test, [name for name in SIMILARITY_METRICS if name in test.get("base", {})], None, "Cosines")
 
 
+def domain(report: Mapping[str, Any], confidence: float | None) -> Table | None:
+    """What the models know of the domain's terms and topics; a metric that was skipped has no row."""
+    parts = [report.get(name, {}) for name in ("term_accuracy", "relatedness")]
+    scores = {
+        side: {name: value for part in parts for name, value in part.get(side, {}).items()}
+        for side in ("base", "adapted", "delta")
+    }
+    return _comparison(scores, _ordered(scores), confidence, "Terms and topics")
+
+
 def guard(checks: list[dict[str, Any]]) -> Table | None:
     """Data outside the domain: base against adapted, and whether the loss is beyond the bound."""
     rows = []

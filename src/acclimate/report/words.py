@@ -26,6 +26,11 @@ METRIC_NAMES = {
     "positive_cosine": "Mean cosine of positives",
     "negative_cosine": "Mean cosine of negatives",
     "margin": "Margin (positive − negative)",
+    "term_accuracy@1": "A term finds a text that holds it, accuracy@1",
+    "term_r_precision": "A term finds all of them, R-precision",
+    "text_accuracy@1": "A text that holds a term is nearest to another one, accuracy@1",
+    "definition_accuracy@1": "A term finds its definition, accuracy@1",
+    "topic_auc": "Texts of one topic are closer than others, ROC-AUC",
 }
 TRAINING_NAMES = {
     "tokens": "tokens trained on",
@@ -92,6 +97,31 @@ def p_value(value: Any) -> str:
     if not is_number(value):
         return ""
     return ("p < 0.001" if value < 0.001 else f"p = {value:.3f}").replace(" ", NO_BREAK)
+
+
+def domain_notes(domain: Mapping[str, Any]) -> list[str]:
+    """What the metrics of the domain are taken on, or why they are not there."""
+    notes = []
+    terms, topics = domain.get("term_accuracy", {}), domain.get("relatedness", {})
+    if "skipped" in terms:
+        notes.append(f"Terms are not measured: {terms['skipped']}.")
+    elif terms:
+        lexicon = domain.get("lexicon", {})
+        asked = f"{count(terms.get('terms'))} of {count(lexicon.get('terms'))} terms"
+        documents = count(terms.get("documents"))
+        notes.append(
+            f"Lexicon {lexicon.get('origin', '')}. Asked: {asked}, those that some of the {documents} documents hold,"
+            " but not too many. What counts is whether a text holds the very words: a model that moves from words to"
+            " meaning may lose here and win above."
+        )
+    if "skipped" in topics:
+        notes.append(f"Topics are not measured: {topics['skipped']}.")
+    elif topics:
+        notes.append(
+            f"Topics {topics.get('origin', '')}: all pairs of {count(topics.get('texts'))} texts of"
+            f" {count(topics.get('topics'))} topics; 0.5 is chance."
+        )
+    return notes
 
 
 def tone_of(delta: Mapping[str, Any]) -> Tone:

@@ -127,7 +127,8 @@ def _summary(
         "dataset": {name: value for name, value in prepared.items() if name != "timings"},
         "mining": {name: value for name, value in (mined or {}).items() if name != "timings"},
         "guard": evaluated.get("guard", []),
-        "config": effective(config, "prepare", "mine", "train", "stages", "objective", "evaluate"),
+        "domain": evaluated.get("domain", {}),
+        "config": effective(config, "domain", "prepare", "mine", "train", "stages", "objective", "evaluate"),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
     }

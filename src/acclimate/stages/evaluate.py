@@ -11,6 +11,8 @@ from typing import Any
 from acclimate.configs import DEFAULT_MODEL, PrepareConfig, RunConfig, effective
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset, is_dataset, load_dataset
+from acclimate.data.lexicon import domain_hashes
+from acclimate.data.readers import source_hash
 from acclimate.engine.bm25 import BM25
 from acclimate.engine.compare import (
     MAIN_MEASURE,
@@ -23,6 +25,7 @@ from acclimate.engine.compare import (
     score,
     won_and_lost,
 )
+from acclimate.engine.domain import DomainMaterial, Models, domain_material, relatedness, term_accuracy
 from acclimate.engine.measures import evaluate_run, relative_loss
 from acclimate.engine.run_folder import cache_folder, load_adapted, open_dataset, require_adapter
 from acclimate.engine.significance import verdict
@@ -30,17 +33,16 @@ from acclimate.engine.trec import write_trec
 from acclimate.files import (
     REPORT_FILE,
     artifact,
-    hash_file,
     hash_folder,
     is_current,
     read_json,
     write_json,
     write_jsonl,
+    write_text,
 )
 from acclimate.models.adapter import load_encoder
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
-from acclimate.types import Sides
 
 Scores = RankingScores | PairScores
 
@@ -51,36 +53,41 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> dict
     Args:
         dataset: `RUN/dataset`.
         adapter: `RUN/adapter`: an adapter, or a fully trained model.
-        out: `RUN/evaluation`; gets report.json, per_query.jsonl and, for retrieval, runs/{base,adapted,bm25}.trec.
-        config: shared fields and `evaluate`.
+        out: `RUN/evaluation`; gets report.json, per_query.jsonl, lexicon.txt, per_term.jsonl and, for retrieval,
+            runs/{base,adapted,bm25}.trec.
+        config: shared fields, `domain` and `evaluate`.
 
     Returns:
         what report.json holds.
 
     Raises:
         StorageError: dataset or adapter are not there.
-        DataError: nothing to test on, or guard data that cannot be read.
+        DataError: nothing to test on; or guard data, a lexicon, a background or topics that cannot be read.
     """
     started = time.monotonic()
     data = open_dataset(dataset)
     require_adapter(adapter)
-    settings, inputs = effective(config, "evaluate"), _inputs(dataset, adapter, config)
+    settings, inputs = effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config)
     if is_current(out, settings, inputs):
         return read_json(out / REPORT_FILE)
     guards = [_outside_data(source, config) for source in config.evaluate.guard]
+    material = domain_material(data, config)
     with artifact(out, settings, inputs) as fresh:
-        base, adapted, sides = _score_both([data, *guards], adapter, cache_folder(out.parent), config)
+        models = _load_both(adapter, cache_folder(out.parent), config)
+        base = _scores(models.base, "base", [data, *guards], models.cache, config)
+        adapted = _scores(models.adapted, "adapted", [data, *guards], models.cache, config)
         delta = deltas(base[0], adapted[0], config.evaluate, config.seed)
         found = verdict(delta[MAIN_MEASURE[data.kind]])
         report: dict[str, Any] = {
             "kind": data.kind,
-            "sides": sides,
+            "sides": models.adapted.adapter.sides if models.adapted.adapter else "both",
             "test": {**_counts(data), "base": base[0].measures, "adapted": adapted[0].measures, "delta": delta},
             "verdict": found,
             "recommend": "adapted" if found == "better" else "base",
             "confidence": config.evaluate.confidence,
             "histograms": histograms(base[0], adapted[0]),
             "guard": _guard_rows(guards, base[1:], adapted[1:], config),
+            "domain": _domain(fresh, models, material, config),
         }
         match base[0], adapted[0]:
             case RankingScores() as before, RankingScores() as after:
@@ -121,11 +128,10 @@ def _load_named(adapter: Path, config: RunConfig) -> Encoder:
 
 
 def _inputs(dataset: Path, adapter: Path, config: RunConfig) -> dict[str, str]:
-    inputs = {"dataset": hash_folder(dataset), "adapter": hash_folder(adapter)}
-    for source in config.evaluate.guard:
-        path = Path(source)
-        inputs[f"guard {source}"] = hash_folder(path) if path.is_dir() else hash_file(path) if path.exists() else source
-    return inputs
+    inputs = {"dataset": hash_folder(dataset), "adapter": hash_folder(adapter), **domain_hashes(config)}
+    if config.evaluate.topics is not None:
+        inputs["topics"] = source_hash(config.evaluate.topics)
+    return inputs | {f"guard {source}": source_hash(source) for source in config.evaluate.guard}
 
 
 def _outside_data(source: str, config: RunConfig) -> Dataset:
@@ -133,15 +139,28 @@ def _outside_data(source: str, config: RunConfig) -> Dataset:
     return build_dataset(source, dataclasses.replace(config, prepare=PrepareConfig()))[0]
 
 
-def _score_both(
-    datasets: Sequence[Dataset], adapter: Path, cache: Path, config: RunConfig
-) -> tuple[list[Scores], list[Scores], Sides]:
-    """Both models on every dataset."""
-    before = Encoder.from_config(config)
-    after = load_adapted(adapter, before, config)
-    base = [score(before, data, config.evaluate, cache=cache, label="base") for data in datasets]
-    adapted = [score(after, data, config.evaluate, cache=cache, label="adapted") for data in datasets]
-    return base, adapted, after.adapter.sides if after.adapter else "both"
+def _load_both(adapter: Path, cache: Path, config: RunConfig) -> Models:
+    base = Encoder.from_config(config)
+    return Models(base, load_adapted(adapter, base, config), cache)
+
+
+def _scores(
+    encoder: Encoder, label: str, datasets: Sequence[Dataset], cache: Path | None, config: RunConfig
+) -> list[Scores]:
+    return [score(encoder, data, config.evaluate, cache=cache, label=label) for data in datasets]
+
+
+def _domain(folder: Path, models: Models, material: DomainMaterial, config: RunConfig) -> dict[str, Any]:
+    """The domain's metrics; writes the lexicon, so that it can be corrected and given, and every term's scores."""
+    accuracy, by_term = term_accuracy(models, material, config)
+    lexicon = material.vocabulary.lexicon
+    write_text(folder / "lexicon.txt", "".join(f"{term}\n" for term in lexicon.terms.values()))
+    write_jsonl(folder / "per_term.jsonl", by_term)
+    return {
+        "lexicon": {"origin": material.vocabulary.origin, "terms": len(lexicon)},
+        "term_accuracy": accuracy,
+        "relatedness": relatedness(models, material, config),
+    }
 
 
 def _guard_rows(

@@ -1,0 +1,67 @@
+"""Texts with their topics, from a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from acclimate.data.beir import text_of
+from acclimate.data.readers import no_usable_row
+from acclimate.data.records import BadRowError, normalise
+from acclimate.data.tables import read_table
+from acclimate.errors import DataError
+from acclimate.progress import say
+from acclimate.types import Rejected
+
+TOPIC = "topic"
+
+
+def read_topics(path: Path) -> dict[str, str]:
+    """Text -> its topic, from any table with columns `text` (and `title`) and `topic`; BEIR's `metadata` may hold it.
+
+    A text that comes with two topics belongs to neither and is left out, as are rows without text or topic; their
+    number and the first reason are said.
+
+    Raises:
+        DataError: the file is missing or empty, has no column `topic`, or holds no usable row.
+    """
+    topics: dict[str, str] = {}
+    torn: set[str] = set()
+    rejected: list[Rejected] = []
+    for row in read_table(path, path.name):
+        if isinstance(row, Rejected):
+            rejected.append(row)
+            continue
+        if (found := _topic(row.values)) is None:
+            columns = ", ".join(map(repr, row.values))
+            raise DataError(
+                f"{path} row {row.row}: no column {TOPIC!r}; columns found: {columns}", possible="text, topic, title?"
+            )
+        try:
+            if not (topic := normalise(found)):
+                raise BadRowError("empty (topic)")
+            text = text_of(row, {})
+        except BadRowError as error:
+            rejected.append(Rejected(path.name, row.row, str(error), str(row.values)[:200]))
+            continue
+        if topics.setdefault(text, topic) != topic:
+            torn.add(text)
+    if not topics:
+        raise no_usable_row(str(path), rejected)
+    if rejected:
+        say(f"{path}: {len(rejected)} rows are not used; the first is row {rejected[0].row}: {rejected[0].reason}")
+    if torn:
+        say(f"{path}: {len(torn)} texts come with several topics and are not used")
+    return {text: topic for text, topic in topics.items() if text not in torn}
+
+
+def _topic(values: Mapping[str, Any]) -> str | None:
+    """The row's topic as text, empty where it has none; None where there is no such column."""
+    if TOPIC in values:
+        found = values[TOPIC]
+    elif isinstance(values.get("metadata"), Mapping) and TOPIC in values["metadata"]:
+        found = values["metadata"][TOPIC]
+    else:
+        return None
+    return str(found) if isinstance(found, str | int) else ""
