@@ -25,6 +25,7 @@ from common import machine, table
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
     "no negatives": {"group_size": 1},
+    "three stages": {"recipe": "three-stage"},
 }
 """Name -> settings that differ from the default."""
 MEASURE = "ndcg@10"
@@ -56,6 +57,7 @@ def run_once(arguments: argparse.Namespace, name: str, seed: int) -> None:
     from acclimate.configs import RunConfig, with_overrides
     from acclimate.errors import AcclimateError
     from acclimate.files import locked
+    from acclimate.stages.adapt import three_stages
     from acclimate.stages.mine import mine
     from acclimate.stages.prepare import prepare
     from acclimate.stages.train import train
@@ -73,7 +75,13 @@ def run_once(arguments: argparse.Namespace, name: str, seed: int) -> None:
             if not (run / ".work" / "cache").exists():
                 (run / ".work").mkdir(exist_ok=True)
                 (run / ".work" / "cache").symlink_to((shared / ".work" / "cache").resolve())
-            report = train(shared / "dataset", shared / "negatives", run / "adapter", config)
+            if config.stages.recipe == "three-stage":
+                (run / "dataset").symlink_to((shared / "dataset").resolve())
+                _, report, stages = three_stages(run, config)
+                report["train"]["tokens"] += stages[0]["tokens"]
+                report["train"]["step_s"] += stages[0]["seconds"]
+            else:
+                report = train(shared / "dataset", shared / "negatives", run / "adapter", config)
             result = {"variant": name, "seed": seed, **measure(shared / "dataset", run / "adapter")}
             result |= {"tokens": report["train"]["tokens"], "train_s": report["train"]["step_s"]}
             (run / "result.json").write_text(json.dumps(result))

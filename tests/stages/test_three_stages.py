@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from acclimate.models.adapter import load_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.stages.adapt import adapt
 from acclimate.stages.blend import blend
+from acclimate.stages.plan import plan
 from acclimate.stages.train import train
 from tests.tiny_run import WORDS, write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
 
@@ -89,6 +91,17 @@ def test_every_stage_is_a_folder_and_a_row_of_the_report(finished: tuple[Path, s
         )
     assert (run / "metrics.jsonl").read_text() == (run / "stages" / "2-finetune" / "metrics.jsonl").read_text()
     assert {"weak_s", "pretrain_s", "train_s", "merge_s"} <= set(summary["timings"])
+
+
+def test_the_plan_counts_both_trainings(finished: tuple[Path, str, dict[str, Any]], config: RunConfig) -> None:
+    _, source, summary = finished
+    first, second, _ = summary["stages"]
+    expected = plan(source, config)
+    assert expected["weak_pairs"] == first["examples"]
+    # Batches of 8: two passes over the weak pairs, three over the 20 training examples.
+    assert expected["steps"] == 2 * math.ceil(first["examples"] / 8) + 3 * math.ceil(second["examples"] / 8)
+    alone = plan(source, replace(config, stages=StagesConfig()))
+    assert "weak_pairs" not in alone and alone["training_tokens"] < expected["training_tokens"]
 
 
 def test_a_second_start_keeps_everything(

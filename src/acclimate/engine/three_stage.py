@@ -78,7 +78,8 @@ def stage_rows(
     for name, report in ((PRETRAIN, pretrained), (FINETUNE, trained)):
         numbers = report["train"]
         scores = {"dev_before": numbers["base_score"], "dev_after": numbers["best_score"]}
-        rows.append({"stage": name, "examples": numbers["examples"], **scores, "kept": chosen.get(name, 0.0) > 0})
+        spent = {"examples": numbers["examples"], "tokens": numbers["tokens"], "seconds": numbers["step_s"]}
+        rows.append({"stage": name, **spent, **scores, "kept": chosen.get(name, 0.0) > 0})
     rows[0]["weak_pairs"] = dict(pairs["pairs"])
     merge = {"stage": MERGE, "weights": {name: value for name, value in chosen.items() if name != "dev"}}
     return [*rows, {**merge, "dev_before": alone["dev"], "dev_after": chosen["dev"], "kept": chosen[FINETUNE] != 1.0}]

@@ -58,7 +58,7 @@ def adapt(source: str, run: Path, config: RunConfig) -> dict[str, Any]:
         prepared = prepare(source, dataset, config)
         stages: list[dict[str, Any]] = []
         if config.stages.recipe == "three-stage":
-            mined, trained, stages = _three_stages(run, config)
+            mined, trained, stages = three_stages(run, config)
         else:
             mined, trained = _mine_and_train(run, adapter, config)
         evaluated = evaluate(dataset, adapter, run / "evaluation", config)
@@ -79,8 +79,12 @@ def _mine_and_train(run: Path, out: Path, config: RunConfig) -> tuple[dict[str, 
     return mined, train(dataset, negatives if wants_negatives else None, out, config)
 
 
-def _three_stages(run: Path, config: RunConfig) -> tuple[dict[str, Any] | None, dict[str, Any], list[dict[str, Any]]]:
+def three_stages(run: Path, config: RunConfig) -> tuple[dict[str, Any] | None, dict[str, Any], list[dict[str, Any]]]:
     """Train on weak pairs, go on with what that model mines, merge; what does not help on dev is dropped.
+
+    Args:
+        run: holds `dataset`; gets `stages`, `negatives` and `adapter`.
+        config: the whole run.
 
     Returns:
         The reports of mining and of the second training, and a row per stage.

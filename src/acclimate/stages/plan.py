@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,9 @@ import numpy as np
 from acclimate.configs import RunConfig
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset
+from acclimate.data.weak import weak_pairs
 from acclimate.models.encoder import Encoder
+from acclimate.types import Example
 
 SAMPLE_TEXTS = 256
 SAMPLE_LENGTHS = 1000
@@ -36,7 +39,13 @@ def plan(source: str, config: RunConfig) -> dict[str, Any]:
     corpus_tokens, training_tokens = _corpus_tokens(encoder, dataset), _training_tokens(encoder, dataset, config)
     test_tokens = _tokens(encoder, [text for pair in dataset.pairs.get("test", []) for text in _both(pair)])
     passes = 2 if dataset.kind == "pairs" else 2 + (config.train.sides == "both")
-    steps = math.ceil(config.train.epochs * math.ceil(len(dataset.examples) / config.train.batch_size))
+    steps = _steps(dataset.examples, config.train.epochs, config)
+    weak = _weak(dataset, config)
+    if weak:
+        steps += _steps(weak, config.stages.weak_epochs, config)
+        weak_tokens = _tokens(encoder, [text for pair in weak for text in (pair.anchor, pair.positive)])
+        training_tokens += round(config.stages.weak_epochs * weak_tokens)
+        passes += config.train.sides == "both"  # the first stage's model mines
     minutes = {
         "train": training_tokens * TRAINING_COST / rate / 60,
         "mine_and_evaluate": (corpus_tokens + test_tokens) * passes / rate / 60,
@@ -47,6 +56,7 @@ def plan(source: str, config: RunConfig) -> dict[str, Any]:
     return {
         "kind": dataset.kind,
         "training_examples": len(dataset.examples),
+        **({"weak_pairs": len(weak)} if weak else {}),
         "documents": len(dataset.corpus),
         "test_queries": len(dataset.qrels.get("test", {})) or len(dataset.pairs.get("test", [])),
         "rejected_rows": len(rejected),
@@ -58,6 +68,19 @@ def plan(source: str, config: RunConfig) -> dict[str, Any]:
         | {"total": round(sum(minutes.values()), 1)},
         "estimated_memory_gib": round(memory, 1),
     }
+
+
+def _steps(examples: Sequence[Example], epochs: float, config: RunConfig) -> int:
+    return math.ceil(epochs * math.ceil(len(examples) / config.train.batch_size))
+
+
+def _weak(dataset: Dataset, config: RunConfig) -> list[Example]:
+    """The first stage's training rows, where there are three stages."""
+    if config.stages.recipe == "one-stage" or dataset.kind == "pairs":
+        return []
+    stages = config.stages
+    pairs = weak_pairs(dataset, stages.weak_pairs, stages.weak_limit, config.seed)
+    return [example for found in pairs.values() for example in found]
 
 
 def _both(pair: Any) -> tuple[str, str]:
