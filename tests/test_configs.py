@@ -16,6 +16,7 @@ from acclimate.configs import (
     NONE,
     DomainConfig,
     EvaluateConfig,
+    MergeConfig,
     MineConfig,
     ObjectiveConfig,
     PrepareConfig,
@@ -38,6 +39,7 @@ SECTIONS = {
     "objective": ObjectiveConfig,
     "stages": StagesConfig,
     "evaluate": EvaluateConfig,
+    "merge": MergeConfig,
 }
 
 
@@ -48,7 +50,7 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
     if get_origin(hint) is Literal:
         return st.sampled_from(get_args(hint))
     if get_origin(hint) is tuple:
-        return st.lists(st.text(), max_size=3).map(tuple)
+        return st.lists(values_of(get_args(hint)[0]), max_size=3).map(tuple)
     simple: dict[Any, st.SearchStrategy[Any]] = {
         type(None): st.none(),
         bool: st.booleans(),

@@ -32,7 +32,7 @@ def saved(tmp_path: Path, family: str = "bert", **options: Any) -> tuple[Path, P
     adapter = random_adapter(encoder, **options)
     folder = tmp_path / "run" / "adapter"
     folder.mkdir(parents=True)
-    save_adapter(folder, adapter, encoder)
+    save_adapter(folder, adapter, encoder.source)
     return base, folder, adapter
 
 

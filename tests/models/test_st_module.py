@@ -31,7 +31,7 @@ def saved(tmp_path: Path, family: str, sides: Sides, dim: int) -> tuple[Path, En
     encoder = Encoder.load(str(base), dim=dim, device="cpu", dtype="float32")
     folder = tmp_path / "run" / "adapter"
     folder.mkdir(parents=True)
-    save_adapter(folder, random_adapter(encoder, sides=sides, dim=dim), encoder)
+    save_adapter(folder, random_adapter(encoder, sides=sides, dim=dim), encoder.source)
     return folder, load_encoder(folder, base=str(base), device="cpu", dtype="float32")
 
 
@@ -100,7 +100,7 @@ def test_the_packaged_model_without_a_network(tmp_path: Path, monkeypatch: pytes
     encoder = Encoder.load(device="cpu", dtype="float32", query_prompt="query: ")
     folder = tmp_path / "run" / "adapter"
     folder.mkdir(parents=True)
-    save_adapter(folder, random_adapter(encoder, dim=384), encoder)
+    save_adapter(folder, random_adapter(encoder, dim=384), encoder.source)
     script = (
         "import sys, numpy; from sentence_transformers import SentenceTransformer\n"
         "model = SentenceTransformer(sys.argv[1], device='cpu')\n"

@@ -27,7 +27,7 @@ def trained(tmp_path: Path, family: str = "bert", *, sides: Sides = "both", dim:
     encoder = Encoder.load(str(base), dim=dim, device="cpu", dtype="float32")
     folder = tmp_path / "run" / "adapter"
     folder.mkdir(parents=True)
-    save_adapter(folder, random_adapter(encoder, sides=sides, dim=dim), encoder)
+    save_adapter(folder, random_adapter(encoder, sides=sides, dim=dim), encoder.source)
     return tmp_path / "run", RunConfig(model=str(base), device="cpu", dtype="float32")
 
 
@@ -51,7 +51,7 @@ def plain_vectors(folder: Path, tmp_path: Path) -> dict[str, np.ndarray]:
 )
 def test_merged_is_the_adapter(tmp_path: Path, family: str, sides: Sides, dim: int) -> None:
     run, config = trained(tmp_path, family, sides=sides, dim=dim)
-    report = merge(run, tmp_path / "merged", config)
+    report = merge([run], tmp_path / "merged", config)
     assert report["kind"] == "merged" and report["base"]["id"] == "base"
     live = load_encoder(run, base=config.model, device="cpu", dtype="float32")
     vectors = plain_vectors(tmp_path / "merged", tmp_path)
@@ -61,7 +61,7 @@ def test_merged_is_the_adapter(tmp_path: Path, family: str, sides: Sides, dim: i
 
 def test_the_folder_is_whole_and_reads_in_our_encoder(tmp_path: Path) -> None:
     run, config = trained(tmp_path)
-    merge(run, tmp_path / "merged", config)
+    merge([run], tmp_path / "merged", config)
     live = load_encoder(run, base=config.model, device="cpu", dtype="float32")
     merged = load_encoder(tmp_path / "merged", device="cpu", dtype="float32")
     assert np.abs(merged.encode(TEXTS, "query") - live.encode(TEXTS, "query")).max() < 1e-5
@@ -76,9 +76,9 @@ def test_the_folder_is_whole_and_reads_in_our_encoder(tmp_path: Path) -> None:
 
 def test_a_second_start_keeps_what_is_there(tmp_path: Path) -> None:
     run, config = trained(tmp_path)
-    first = merge(run, tmp_path / "merged", config)
+    first = merge([run], tmp_path / "merged", config)
     when = (tmp_path / "merged" / "model.safetensors").stat().st_mtime_ns
-    assert merge(run, tmp_path / "merged", config) == first
+    assert merge([run], tmp_path / "merged", config) == first
     assert (tmp_path / "merged" / "model.safetensors").stat().st_mtime_ns == when
 
 
@@ -87,7 +87,7 @@ def test_the_card_gives_the_evidence(tmp_path: Path) -> None:
     difference = {"value": 0.2, "low": 0.1, "high": 0.3, "p": 0.001}
     test = {"base": {"ndcg@10": 0.5}, "adapted": {"ndcg@10": 0.7}, "delta": {"ndcg@10": difference}}
     write_json(run / "report.json", {"test": test, "verdict": "better", "dataset": {"counts": {"corpus": 40}}})
-    merge(run, tmp_path / "merged", config)
+    merge([run], tmp_path / "merged", config)
     card = (tmp_path / "merged" / "README.md").read_text()
     assert "| ndcg@10 | 0.5000 | 0.7000 | +0.2000 [+0.1000, +0.3000], p = 0.0010 |" in card
     assert "Verdict: better." in card and "40 corpus" in card
@@ -102,7 +102,7 @@ def test_a_fully_trained_run_is_copied(tmp_path: Path) -> None:
     folder.mkdir(parents=True)
     save_full(folder, encoder)
     write_json(folder / "settings.json", {"of": "training"})
-    report = merge(tmp_path / "run", tmp_path / "copy", RunConfig(model=str(base)))
+    report = merge([tmp_path / "run"], tmp_path / "copy", RunConfig(model=str(base)))
     assert report["kind"] == "full"
     assert (tmp_path / "copy" / "model.safetensors").read_bytes() == (folder / "model.safetensors").read_bytes()
     assert "of" not in json.loads((tmp_path / "copy" / "settings.json").read_text())
@@ -113,11 +113,11 @@ def test_failures_are_named_and_leave_everything_as_it_was(tmp_path: Path) -> No
     run, config = trained(tmp_path)
     before = hash_folder(run)
     with pytest.raises(UsageError, match="holds no adapter"):
-        merge(tmp_path / "base", tmp_path / "merged", config)
+        merge([tmp_path / "base"], tmp_path / "merged", config)
     with pytest.raises(UsageError, match="lies inside"):
-        merge(run, run / "adapter" / "merged", config)
+        merge([run], run / "adapter" / "merged", config)
     other = write_model(tmp_path / "other", "bert", seed=1)
     with pytest.raises(ModelError, match="made for base base"):
-        merge(run, tmp_path / "merged", RunConfig(model=str(other)))
+        merge([run], tmp_path / "merged", RunConfig(model=str(other)))
     assert not (tmp_path / "merged").exists()
     assert hash_folder(run) == before

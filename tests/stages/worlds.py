@@ -97,7 +97,7 @@ def write_adapter(folder: Path, model: Path, *, strength: float, sides: Sides = 
         metrics={},
     )
     folder.mkdir(parents=True)
-    save_adapter(folder, adapter, encoder)
+    save_adapter(folder, adapter, encoder.source)
 
 
 def _written(run: Path, dataset: Dataset) -> Dataset:

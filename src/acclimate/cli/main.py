@@ -37,6 +37,7 @@ MineFlags = flags("MineFlags", "mine")
 TrainFlags = flags("TrainFlags", "train", "objective")
 EvaluateFlags = flags("EvaluateFlags", "evaluate", "domain")
 AdaptFlags = flags("AdaptFlags", "prepare", "mine", "train", "stages", "objective", "evaluate", "domain")
+MergeFlags = flags("MergeFlags", "merge", "evaluate")
 SharedFlags = flags("SharedFlags")
 
 
@@ -175,18 +176,27 @@ def report(run: Path, /) -> None:
 
 
 @app.command
-def merge(run: Path, /, *, out: Path) -> None:
-    """Fold the adapter of RUN into its base: a self-contained sentence-transformers folder.
+def merge(
+    *models: str,
+    out: Path,
+    data: Path | None = None,
+    config: ConfigFile = None,
+    options: Annotated[MergeFlags | None, Options] = None,  # type: ignore[valid-type]
+) -> None:
+    """Fold the adapter of a run into its base, or make one of several adapters or models.
 
     Args:
-        run: a run or adapter folder.
+        models: runs, adapter folders, or whole models. One of them alone becomes a self-contained model.
         out: the folder to write.
+        data: run or dataset whose dev split decides, where something is chosen (greedy-soup, interpolate without
+            weights); the first model's run if not given.
     """
-    from acclimate.configs import RunConfig
+    from acclimate.cli import tables
     from acclimate.stages.merge import merge as stage
 
-    stage(run, out, RunConfig())
-    sys.stdout.write(f"{out}\n")
+    if not models:
+        raise UsageError("nothing to merge", possible="one or more runs, adapter folders or models")
+    tables.show_merge(stage(models, out, configured(options, config, Path(models[0])), data=data), out)
 
 
 @app.command

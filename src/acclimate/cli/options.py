@@ -11,7 +11,7 @@ import inspect
 import itertools
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, get_origin, get_type_hints
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter, Token
 
@@ -70,15 +70,16 @@ def _fields_of(cls: Any, group: Group, *, skip_sections: bool = False) -> list[t
     return made
 
 
-def _comma_separated(_: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+def _comma_separated(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
     """`--targets query,key --targets value` and `--targets query key value` say the same."""
-    return tuple(word.strip() for token in tokens for word in token.value.split(",") if word.strip())
+    kind = get_args(hint)[0]
+    return tuple(kind(word.strip()) for token in tokens for word in token.value.split(",") if word.strip())
 
 
 def _shown(value: object) -> str:
     if value is None:
         return NONE
-    return ",".join(value) or "none" if isinstance(value, tuple) else str(value)
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)
 
 
 def _field_docs(cls: type[Any]) -> dict[str, str]:

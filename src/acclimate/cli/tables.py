@@ -103,6 +103,48 @@ def show_training(report: Mapping[str, Any], folder: Path) -> None:
     _console().print(f"adapter: {folder}", soft_wrap=True)
 
 
+def show_merge(report: Mapping[str, Any], folder: Path) -> None:
+    """What was merged in which shares, what was tried to find them, and where the result is."""
+    console = _console()
+    if "method" in report:
+        table = Table(title=f"merged by {report['method']}", box=SIMPLE_HEAD)
+        table.add_column("model")
+        table.add_column("weight", justify="right")
+        for model in report["models"]:
+            table.add_row(model["name"], _number(float(model["weight"])))
+        console.print(table)
+    if curve := report.get("curve"):
+        console.print(_curve(curve))
+        console.print(f"chosen: {curve['chosen']:g}, {curve['rule']}", soft_wrap=True)
+    if soup := report.get("soup"):
+        table = Table(title=f"dev {soup['measure']}; the base: {_number(soup['base'])}", box=SIMPLE_HEAD)
+        for name in ("model", "alone", "in the soup", ""):
+            table.add_column(name)
+        for row in soup["tried"]:
+            table.add_row(row["model"], _number(row["alone"]), _number(row["soup"]), "kept" * row["kept"])
+        console.print(table)
+    if "discarded" in report:
+        lost = PERCENT * report["discarded"]["total"]
+        console.print(f"rank {report['rank']}; discarded {lost:.2f} % of the update's squared norm", soft_wrap=True)
+    # The bare path on a line of its own, for scripts.
+    console.print(str(folder), soft_wrap=True)
+
+
+def _curve(curve: Mapping[str, Any]) -> Table:
+    table = Table(title="from the base (0) to the model (1)", box=SIMPLE_HEAD)
+    for name in (
+        "share",
+        f"dev {curve['measure']}",
+        *(f"{name} {g['measure']}" for name, g in curve["guards"].items()),
+    ):
+        table.add_column(name, justify="right")
+    for point in curve["points"]:
+        style = "bold" if point["share"] == curve["chosen"] else ""
+        cells = [point["domain"], *point["guard"].values()]
+        table.add_row(f"{point['share']:g}", *map(_number, cells), style=style)
+    return table
+
+
 def show_plan(plan: Mapping[str, Any]) -> None:
     """What `adapt --dry-run` expects."""
     _show_counts(plan, "plan (nothing was written)")

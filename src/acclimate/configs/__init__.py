@@ -7,6 +7,7 @@ sections, so that every one of them is also a flag (`rank` -> `--rank`).
 
 from acclimate.configs.domain import DomainConfig
 from acclimate.configs.evaluate import EvaluateConfig
+from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import PrepareConfig
@@ -20,6 +21,7 @@ __all__ = [
     "NONE",
     "DomainConfig",
     "EvaluateConfig",
+    "MergeConfig",
     "MineConfig",
     "ObjectiveConfig",
     "PrepareConfig",

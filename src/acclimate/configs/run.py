@@ -11,6 +11,7 @@ from typing import Any, Literal
 from acclimate.configs.checks import check_at_least
 from acclimate.configs.domain import DomainConfig
 from acclimate.configs.evaluate import EvaluateConfig
+from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import PrepareConfig
@@ -66,6 +67,8 @@ class RunConfig:
     """The loss."""
     evaluate: EvaluateConfig = field(default_factory=EvaluateConfig)
     """Evaluation."""
+    merge: MergeConfig = field(default_factory=MergeConfig)
+    """Merging."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "max_tokens", "dim"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import tomllib
@@ -103,8 +104,9 @@ def _convert(name: str, value: Any, hint: Any, where: str) -> Any:
             return value
         if choice is float and isinstance(value, int | float) and not isinstance(value, bool):
             return float(value)
-        if get_origin(choice) is tuple and isinstance(value, list) and all(isinstance(item, str) for item in value):
-            return tuple(value)
+        if get_origin(choice) is tuple and isinstance(value, list):
+            with contextlib.suppress(UsageError):  # of an item; the list as a whole is named below
+                return tuple(_convert(name, item, get_args(choice)[0], where) for item in value)
         if choice in (str, int, bool) and type(value) is choice:
             return value
     raise UsageError(f"{where}: {name} = {value!r}", possible=_describe(hint))
@@ -121,7 +123,7 @@ def _describe(hint: Any) -> str:
         if get_origin(choice) is Literal:
             words += [repr(value) for value in get_args(choice)]
         elif get_origin(choice) is tuple:
-            words.append("a list of strings")
+            words.append("a list of " + {str: "strings", float: "numbers"}[get_args(choice)[0]])
         elif choice is not type(None):
             words.append({str: "a string", int: "a whole number", float: "a number", bool: "true or false"}[choice])
     return " or ".join(words)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
-from acclimate.configs import RunConfig
+from acclimate.configs import PrepareConfig, RunConfig
+from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset, is_dataset, load_dataset
+from acclimate.data.readers import source_hash
 from acclimate.errors import StorageError
 from acclimate.models.adapter import adapter_folder, load_adapter
 from acclimate.models.encoder import Encoder
@@ -60,3 +63,25 @@ def load_adapted(folder: Path, base: Encoder, config: RunConfig) -> Encoder:
 def cache_folder(run: Path) -> Path:
     """Where the vectors of a run's corpus are kept; the stages of a run, `RUN/stages/*`, share the run's."""
     return (run.parent.parent if run.parent.name == STAGES else run) / ".work" / "cache"
+
+
+def guard_data(config: RunConfig) -> list[Dataset]:
+    """What `evaluate.guard` names; how the run's own data is read (its columns, its corpus) says nothing about it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    plain = dataclasses.replace(config, prepare=PrepareConfig())
+    return [build_dataset(source, plain)[0] for source in config.evaluate.guard]
+
+
+def guard_hashes(config: RunConfig) -> dict[str, str]:
+    """The guard data among the inputs of an artifact."""
+    return {f"guard {source}": source_hash(source) for source in config.evaluate.guard}
+
+
+def guard_names(config: RunConfig) -> list[str]:
+    """A short name of each guard, no two alike: its folder's or file's, the run's for `RUN/dataset`."""
+    paths = [Path(source) for source in config.evaluate.guard]
+    names = [path.parent.name if path.name == "dataset" else path.name for path in paths]
+    return names if all(names) and len(set(names)) == len(names) else list(config.evaluate.guard)

@@ -22,7 +22,7 @@ from acclimate.models.adapter_files import (
 from acclimate.models.encoder import Encoder
 from acclimate.models.full_model import save_full, save_tokenizer, view_of
 from acclimate.models.hub_cache import share_packaged
-from acclimate.models.sources import resolve_model
+from acclimate.models.sources import ModelSource, resolve_model
 from acclimate.types import Pooling
 
 __all__ = ["Adapter", "adapter_folder", "go_on_from", "load_adapter", "load_encoder", "save_adapter", "save_full"]
@@ -59,7 +59,7 @@ def go_on_from(encoder: Encoder, name: str) -> None:
             layers[path].B.copy_(B_Or[None] / layers[path].scaling)
 
 
-def save_adapter(folder: Path, adapter: Adapter, encoder: Encoder) -> None:
+def save_adapter(folder: Path, adapter: Adapter, source: ModelSource) -> None:
     """Write the adapter into an existing folder: PEFT's files, ours, the tokenizer, the view of sentence-transformers.
 
     An adapter for both sides is described in sentence-transformers' own classes (it loads such folders by PEFT). One
@@ -68,17 +68,17 @@ def save_adapter(folder: Path, adapter: Adapter, encoder: Encoder) -> None:
     Args:
         folder: exists; an artifact in the making.
         adapter: B with alpha / rank folded in.
-        encoder: the one that was trained: it says how texts become vectors.
+        source: its base.
     """
     write_adapter(folder, adapter)
-    save_tokenizer(folder, encoder.source)
-    view = view_of(encoder)
+    save_tokenizer(folder, source)
+    view = view_of(adapter, source)
     if adapter.sides == "query":
         shared = ("adapted", st_folder.ADAPTER_TRANSFORMER)
         st_folder.write_router(folder, view, {"query": shared, "document": shared})
     else:
         st_folder.write_pipeline(folder, view)
-        share_packaged(encoder.source)
+        share_packaged(source)
 
 
 def own_base(name: str | Path, model: str, pooling: Pooling | None) -> str | None:

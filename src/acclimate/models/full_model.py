@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from acclimate.core import lora
@@ -20,44 +21,45 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.loading import model_errors, quiet_transformers
 from acclimate.models.sources import ModelSource
 from acclimate.models.st_folder import View
+from acclimate.types import Role, Sides
 
 
-def save_merged(folder: Path, adapter: Adapter, source: ModelSource) -> None:
+def save_folded(
+    folder: Path, adapter: Adapter, source: ModelSource, updates: Mapping[str, Tensor] | None = None
+) -> None:
     """Write base + adapter as one float32 sentence-transformers folder that needs neither acclimate nor PEFT.
 
-    With `sides = "query"` it holds two transformers behind a `Router`: the merged one and the base.
+    With `sides = "query"` it holds two transformers behind a `Router`: the changed one and the base.
 
     Args:
         folder: exists; an artifact in the making.
         adapter: B with alpha / rank folded in.
         source: its base, checked.
+        updates: module -> [d_out, d_in]: added to the weights instead of the adapter's matrices.
 
     Raises:
         ModelError: the base is quantised, or the adapter does not fit it.
     """
-    view = View(
-        pooling=adapter.pooling,
-        hidden=source.dim,
-        dim=adapter.dim,
-        max_tokens=adapter.max_tokens,
-        lowercase=source.lowercase,
-        prompts=adapter.prompts,
-    )
+    view = view_of(adapter, source)
     model = _float32(source)
+    queries = folder
     if adapter.sides == "both":
         st_folder.write_pipeline(folder, view)
-        _save_transformer(folder, _merge(model, adapter), source, view)
-        return
-    routes = {role: (f"{role}_0_Transformer", st_folder.TRANSFORMER) for role in ("query", "document")}
-    st_folder.write_router(folder, view, routes)  # type: ignore[arg-type]
-    _save_transformer(folder / routes["document"][0], model, source, view)
-    _save_transformer(folder / routes["query"][0], _merge(model, adapter), source, view)
+    else:
+        routes: dict[Role, tuple[str, str]] = {
+            "query": ("query_0_Transformer", st_folder.TRANSFORMER),
+            "document": ("document_0_Transformer", st_folder.TRANSFORMER),
+        }
+        st_folder.write_router(folder, view, routes)
+        _save_transformer(folder / routes["document"][0], model, source, view)
+        queries = folder / routes["query"][0]
+    _fold(model, adapter, updates)
+    _save_transformer(queries, model, source, view)
+    _write_facts(folder, {"id": source.id, "sha256": source.sha256}, view, source.normalise, adapter.sides)
 
 
 def save_full(folder: Path, encoder: Encoder, metrics: dict[str, Any] | None = None) -> None:
     """Write a fully trained encoder as a float32 sentence-transformers folder, with `acclimate.json` beside it.
-
-    The base's parts that are not trained (BERT's pooler) are written as they were, so that no reader warns.
 
     Args:
         folder: exists; an artifact in the making.
@@ -65,24 +67,63 @@ def save_full(folder: Path, encoder: Encoder, metrics: dict[str, Any] | None = N
         metrics: what training measured.
     """
     source = encoder.source
+    base = {"id": source.id, "sha256": source.sha256}
+    save_weights(folder, encoder.model.state_dict(), source, view_of(encoder, source), base, metrics)
+
+
+def save_weights(
+    folder: Path,
+    tensors: Mapping[str, Tensor],
+    source: ModelSource,
+    view: View,
+    base: Mapping[str, str] | None,
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
+    """Write weights as a float32 sentence-transformers folder.
+
+    The parts of `source` that are not among them (BERT's pooler) are written as they were, so that no reader warns.
+
+    Args:
+        folder: exists; an artifact in the making.
+        tensors: name -> weight, as `loading.load_base` names them.
+        source: whose architecture, settings and tokenizer they share.
+        view: how texts become vectors.
+        base: id and sha256 of what they were trained from; without it there is no `acclimate.json`.
+        metrics: for `acclimate.json`.
+
+    Raises:
+        ModelError: the source has no weight of such a name.
+    """
     model = _float32(source)
-    trained = {name: value.detach().to("cpu", torch.float32) for name, value in encoder.model.state_dict().items()}
-    unknown = model.load_state_dict(trained, strict=False).unexpected_keys
+    whole = {name: value.detach().to("cpu", torch.float32) for name, value in tensors.items()}
+    unknown = model.load_state_dict(whole, strict=False).unexpected_keys
     if unknown:
         raise ModelError(f"the trained model has weights that its base {source.id} has not: {', '.join(unknown[:3])}")
     # Whole vectors on disk: a smaller `dim` is in acclimate.json, and the base's other dimensions stay of use.
-    view = dataclasses.replace(view_of(encoder), dim=source.dim)
-    st_folder.write_pipeline(folder, view)
+    written = view if base is None else dataclasses.replace(view, dim=view.hidden)
+    st_folder.write_pipeline(folder, written)
     _save_transformer(folder, model, source, view)
+    if base is not None:
+        _write_facts(folder, base, view, source.normalise, "both", metrics)
+
+
+def _write_facts(
+    folder: Path,
+    base: Mapping[str, str],
+    view: View,
+    normalise: bool,
+    sides: Sides,
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
     facts = {
-        "base": {"id": source.id, "sha256": source.sha256},
-        "prompts": encoder.prompts.to_json(),
-        "pooling": encoder.pooling,
-        "normalise": source.normalise,
-        "dim": encoder.dim,
-        "max_tokens": encoder.max_tokens,
-        "sides": "both",
-        "metrics": metrics or {},
+        "base": dict(base),
+        "prompts": view.prompts.to_json(),
+        "pooling": view.pooling,
+        "normalise": normalise,
+        "dim": view.dim,
+        "max_tokens": view.max_tokens,
+        "sides": sides,
+        "metrics": dict(metrics or {}),
     }
     write_json(folder / ADAPTER_FILE, facts)
 
@@ -93,15 +134,20 @@ def save_tokenizer(folder: Path, source: ModelSource) -> None:
         AutoTokenizer.from_pretrained(str(source.transformer)).save_pretrained(str(folder))
 
 
-def view_of(encoder: Encoder) -> View:
-    """What sentence-transformers must know to give this encoder's vectors."""
+def view_of(model: Encoder | Adapter | ModelSource, source: ModelSource) -> View:
+    """What sentence-transformers must know to give this model's vectors.
+
+    Args:
+        model: says how texts become vectors.
+        source: its base.
+    """
     return View(
-        pooling=encoder.pooling,
-        hidden=encoder.source.dim,
-        dim=encoder.dim,
-        max_tokens=encoder.max_tokens,
-        lowercase=encoder.source.lowercase,
-        prompts=encoder.prompts,
+        pooling=model.pooling,
+        hidden=source.dim,
+        dim=model.dim,
+        max_tokens=model.max_tokens,
+        lowercase=source.lowercase,
+        prompts=model.prompts,
     )
 
 
@@ -112,10 +158,13 @@ def _float32(source: ModelSource) -> nn.Module:
     return model.eval()
 
 
-def _merge(model: nn.Module, adapter: Adapter) -> nn.Module:
-    lora.attach_weights(model, adapter.modules)
-    merge_into(model)
-    return model
+def _fold(model: nn.Module, adapter: Adapter, updates: Mapping[str, Tensor] | None) -> None:
+    if updates is None:
+        lora.attach_weights(model, adapter.modules)
+        merge_into(model)
+        return
+    for name, update_OI in updates.items():
+        model.get_parameter(f"{name}.weight").data += update_OI
 
 
 def _save_transformer(folder: Path, model: Any, source: ModelSource, view: View) -> None:

@@ -57,6 +57,13 @@ class Record:
 
 def render(run: RunFolder) -> str:
     """The page. Equal input gives equal bytes; every text of the run is escaped; a part that is absent is named."""
+    return fill(
+        "template.html", run=run, **_result(run), **_training(run), **_data(run), **_mining(run), **_reproduce(run)
+    )
+
+
+def fill(template: str, **values: Any) -> str:
+    """A page from one of the templates beside this file; every text among the values is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,
@@ -66,11 +73,8 @@ def render(run: RunFolder) -> str:
     )
     environment.filters |= {"svg": Markup, "count": count, "percent": percent, "language": script_language}
     environment.filters["document"] = lambda text: excerpt(text, DOCUMENT_CHARS)
-    page = environment.get_template("template.html").render(
-        run=run, **_result(run), **_training(run), **_data(run), **_mining(run), **_reproduce(run)
-    )
     # JSON may hold lone surrogates, which UTF-8 cannot.
-    return page.encode("utf-8", "replace").decode("utf-8")
+    return environment.get_template(template).render(**values).encode("utf-8", "replace").decode("utf-8")
 
 
 def _result(run: RunFolder) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+_HOW = {"full": "all of its weights were trained", "merged": "a LoRA adapter was merged into its weights"}
 _METRICS = ("ndcg@10", "recall@5", "mrr@10", "map", "recall@100", "spearman", "pearson", "roc_auc")
 
 
@@ -12,20 +13,23 @@ def render(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """The card in Markdown, with the hub's front matter.
 
     Args:
-        facts: base id and sha256, kind, sides, dim.
+        facts: base id and sha256 (None where no folder names it), kind, sides, dim; of several models also what `merge`
+            reports: method, models, ...
         summary: the run's report; empty where there is none.
     """
     base, asymmetric = facts["base"], facts["sides"] == "query"
-    how = "all of its weights were trained" if facts["kind"] == "full" else "a LoRA adapter was merged into its weights"
+    origin = f" from `{base['id']}` (weights sha256 `{base['sha256']}`)" if base else ""
+    how = "several were merged, see below" if "method" in facts else _HOW[facts["kind"]]
     parts = [
-        _front_matter(str(base["id"])),
+        _front_matter(str(base["id"]) if base else ""),
         "# A domain-adapted embedding model\n",
-        f"Made with Acclimate from `{base['id']}` (weights sha256 `{base['sha256']}`): {how}"
+        f"Made with Acclimate{origin}: {how}"
         + (", on the query side only: document vectors are the base model's own" if asymmetric else "")
         + f". Vectors have {facts['dim']} dimensions and unit length.\n",
         _evidence(summary),
+        _merge(facts) if "method" in facts else "",
         _usage(),
-        "## Licence\n\nThis model contains the base model's weights: the base model's licence applies to it, and the "
+        "## Licence\n\nThis model is made of the base model's weights: the base model's licence applies to it, and the "
         "training data may set conditions of its own. Acclimate's licence (Apache-2.0) covers the tool only.\n",
     ]
     return "\n".join(part for part in parts if part)
@@ -53,6 +57,24 @@ def _evidence(summary: Mapping[str, Any]) -> str:
     verdict = f"Verdict: {summary['verdict']}.\n" if "verdict" in summary else ""
     table = "| metric | base | adapted | difference |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     return "\n".join(part for part in ("## Evidence, on held-out test data\n", table, verdict, data) if part)
+
+
+def _merge(facts: Mapping[str, Any]) -> str:
+    """What was merged, how, and what was lost or chosen on the way."""
+    rows = [f"| {model['name']} | {model['weight']:.4g} |" for model in facts["models"]]
+    options = [f"{name} {facts[name]:g}" for name in ("density", "update_scale") if name in facts]
+    how = f"Method: {', '.join([facts['method'], *options])}.\n"
+    parts = ["## What was merged\n", how, "| model | weight |\n|---|---|\n" + "\n".join(rows) + "\n"]
+    if lost := facts.get("discarded", {}).get("total"):
+        parts.append(
+            f"At rank {facts['rank']} it holds all but {lost:.2%} of the merged update (squared Frobenius norm).\n"
+        )
+    if curve := facts.get("curve"):
+        parts.append(f"The weight was chosen by {curve['rule']}.\n")
+    if soup := facts.get("soup"):
+        tried = ", ".join(f"{row['model']} {row['alone']:.4f}" for row in soup["tried"])
+        parts.append(f"Chosen greedily by {soup['measure']} on the dev split ({soup['score']:.4f}; alone: {tried}).\n")
+    return "\n".join(parts)
 
 
 def _difference(delta: Mapping[str, Any], name: str) -> str:

@@ -138,6 +138,39 @@ def margin_curve(rows: Sequence[Mapping[str, Any]], best_step: int | None) -> Pl
     return Plot("Margin on dev", svg, keys, f"Mean cosine; the margin between the two went from {margins}.")
 
 
+def interpolation_curve(curve: Mapping[str, Any], guard: str) -> Plot:
+    """In the domain against outside of it, a point per share of the adapted model; the chosen one is marked.
+
+    Args:
+        curve: as `merge` reports it.
+        guard: name of the guard data.
+    """
+    points, measure = curve["points"], metric_name(curve["guards"][guard]["measure"])
+    outside, domain = [point["guard"][guard] for point in points], [point["domain"] for point in points]
+    chosen = next(point for point in points if point["share"] == curve["chosen"])
+    with page_style():
+        figure = Figure(figsize=(WIDTH_INCHES, 3.6), layout="constrained")
+        axes = figure.subplots()
+        limit = outside[0] - curve["bound"] * abs(outside[0])
+        axes.axvline(limit, color=COLOURS["negative"], linewidth=1.2, linestyle=(0, (5, 2)))
+        axes.plot(outside, domain, color=COLOURS["adapted"], marker="o", markersize=4.5)
+        axes.plot(chosen["guard"][guard], chosen["domain"], "o", color=COLOURS["ink"], markersize=10, fillstyle="none")
+        for point, x, y in zip(points, outside, domain, strict=True):
+            axes.annotate(f"{point['share']:g}", (x, y), xytext=(7, 5), textcoords="offset points", fontsize=9.5)
+        axes.set(xlabel=f"{guard}: {measure}", ylabel=f"domain (dev): {metric_name(curve['measure'])}")
+        axes.margins(0.12)
+        axes.xaxis.set_major_locator(MaxNLocator(6, steps=ROUND_STEPS))
+        axes.yaxis.set_major_locator(MaxNLocator(6, steps=ROUND_STEPS))
+        words = "; ".join(f"{p['share']:g}: {score(p['domain'])} and {score(p['guard'][guard])}" for p in points)
+        svg = to_svg(figure, f"curve-{list(curve['guards']).index(guard)}", f"Domain and {guard} by share: {words}.")
+    keys = (
+        Key("adapted", "solid", "from the base (0) to the adapted model (1)"),
+        Key("ink", "ring", "chosen"),
+        Key("negative", "dashed", f"{100 * curve['bound']:g} % below the base"),
+    )
+    return Plot(f"The domain against {guard}", svg, keys)
+
+
 def similarity_histograms(histograms: Mapping[str, Any], kind: str) -> Plot | None:
     """Cosines of positives and negatives, before above after, on one scale; each histogram sums to one."""
     rows = [(name, histograms[name]) for name in ("base", "adapted") if histograms.get(name)]

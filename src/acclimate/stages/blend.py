@@ -8,9 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import torch
-
 from acclimate.configs import RunConfig, effective
+from acclimate.core.low_rank import merge_low_rank
 from acclimate.data.dataset import Dataset
 from acclimate.engine.dev import DevSet, dev_set, retrieval_scores
 from acclimate.engine.retrieve import encode_corpus
@@ -72,7 +71,7 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
     }
     with artifact(out, settings, inputs) as folder:
         adapter = dataclasses.replace(_mixed(stages, chosen), metrics={**stages[-1].metrics, "merge": merge["chosen"]})
-        save_adapter(folder, adapter, base.with_adapter(adapter))
+        save_adapter(folder, adapter, base.source)
         report = {"merge": merge, "timings": {"merge_s": round(time.monotonic() - started, 3)}}
         write_json(folder / REPORT_FILE, report)
     return report
@@ -87,14 +86,7 @@ def _choose(stages: int, score: Callable[[Weights], float]) -> Weights:
 
 
 def _mixed(stages: Sequence[Adapter], weights: Weights) -> Adapter:
-    used = [(stage, weight) for stage, weight in zip(stages, weights, strict=True) if weight]
-    modules = {
-        name: (
-            torch.cat([stage.modules[name][0] for stage, _ in used]),
-            torch.cat([weight * stage.modules[name][1] for stage, weight in used], dim=1),
-        )
-        for name in stages[-1].modules
-    }
+    modules, _ = merge_low_rank([stage.modules for stage in stages], "task-arithmetic", weights)
     rank = max(len(A_rI) for A_rI, _ in modules.values())
     return dataclasses.replace(stages[-1], modules=modules, rank=rank, alpha=float(rank))
 

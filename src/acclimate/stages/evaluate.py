@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from acclimate.configs import DEFAULT_MODEL, PrepareConfig, RunConfig, effective
+from acclimate.configs import DEFAULT_MODEL, RunConfig, effective
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset, is_dataset, load_dataset
 from acclimate.data.lexicon import domain_hashes
@@ -27,7 +26,14 @@ from acclimate.engine.compare import (
 )
 from acclimate.engine.domain import DomainMaterial, Models, domain_material, relatedness, term_accuracy
 from acclimate.engine.measures import evaluate_run, relative_loss
-from acclimate.engine.run_folder import cache_folder, load_adapted, open_dataset, require_adapter
+from acclimate.engine.run_folder import (
+    cache_folder,
+    guard_data,
+    guard_hashes,
+    load_adapted,
+    open_dataset,
+    require_adapter,
+)
 from acclimate.engine.significance import verdict
 from acclimate.engine.trec import write_trec
 from acclimate.files import (
@@ -70,7 +76,7 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> dict
     settings, inputs = effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config)
     if is_current(out, settings, inputs):
         return read_json(out / REPORT_FILE)
-    guards = [_outside_data(source, config) for source in config.evaluate.guard]
+    guards = guard_data(config)
     material = domain_material(data, config)
     with artifact(out, settings, inputs) as fresh:
         models = _load_both(adapter, cache_folder(out.parent), config)
@@ -131,12 +137,7 @@ def _inputs(dataset: Path, adapter: Path, config: RunConfig) -> dict[str, str]:
     inputs = {"dataset": hash_folder(dataset), "adapter": hash_folder(adapter), **domain_hashes(config)}
     if config.evaluate.topics is not None:
         inputs["topics"] = source_hash(config.evaluate.topics)
-    return inputs | {f"guard {source}": source_hash(source) for source in config.evaluate.guard}
-
-
-def _outside_data(source: str, config: RunConfig) -> Dataset:
-    """Guard data; how the run's own data is read (its columns, its corpus) says nothing about it."""
-    return build_dataset(source, dataclasses.replace(config, prepare=PrepareConfig()))[0]
+    return inputs | guard_hashes(config)
 
 
 def _load_both(adapter: Path, cache: Path, config: RunConfig) -> Models:

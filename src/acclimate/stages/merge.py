@@ -1,49 +1,120 @@
-"""`merge`: an adapter and its base become one portable sentence-transformers folder."""
+"""`merge`: an adapter folded into its base, or several adapters or models made one."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from acclimate.configs import RunConfig, effective
+from acclimate.core import merging
+from acclimate.data.dataset import is_dataset
+from acclimate.engine.candidates import choose_share, greedy_soup, score_on
+from acclimate.engine.compare import MAIN_MEASURE
+from acclimate.engine.measures import relative_loss
+from acclimate.engine.run_folder import cache_folder, guard_data, guard_hashes, guard_names, open_dataset
 from acclimate.errors import UsageError
-from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json, write_text
+from acclimate.files import (
+    REPORT_FILE,
+    artifact,
+    hash_folder,
+    is_current,
+    read_json,
+    write_json,
+    write_text,
+)
 from acclimate.models.adapter_files import adapter_folder, full_folder, load_adapter, read_facts
-from acclimate.models.full_model import save_merged
+from acclimate.models.full_model import save_folded
+from acclimate.models.mergeable import AdapterSet, ModelSet, local_base, read_models
 from acclimate.models.sources import resolve_model
 from acclimate.progress import say
-from acclimate.report import model_card
+from acclimate.report import merge_page, model_card
+from acclimate.types import Split
 
+GREEDY_SOUP = "greedy-soup"
+INTERPOLATE = "interpolate"
 _NOT_THE_MODEL = shutil.ignore_patterns("settings.json", "inputs.json", REPORT_FILE)
 """Files of the stage that wrote a folder; the artifact made from it gets its own."""
 
 
-def merge(run_or_adapter: Path, out: Path, config: RunConfig) -> dict[str, Any]:
-    """Write the merged, self-contained model: float32 from the unquantised base, with a model card.
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """What is merged in which shares, and what was tried to find them."""
+
+    method: str
+    weights: Sequence[float]
+    found: Mapping[str, Any] = field(default_factory=dict)
+    """For the report: "soup" or "curve"."""
+
+
+def merge(models: Sequence[str | Path], out: Path, config: RunConfig, *, data: Path | None = None) -> dict[str, Any]:
+    """Write one model made of several, with a model card that says how; of one run, its adapter folded into its base.
 
     Args:
-        run_or_adapter: `RUN`, or an adapter folder; a run trained with `--full` holds such a folder already, which is
-            copied.
-        out: the new folder.
-        config: `model` names the base where the adapter's own id does not lead to it.
+        models: runs, adapter folders, or whole models (fully trained, merged, or any of one architecture). One of them,
+            with neither method, weights nor rank: the merged, self-contained model, float32 from the unquantised base.
+        out: the new folder: an adapter of adapters (self-contained with `merge.folded`), a model of models.
+        config: shared fields (`model` names the base where no folder's id leads to it), `merge`, and for interpolation
+            `evaluate.guard` and `evaluate.guard_bound`.
+        data: a run or dataset folder whose dev split decides, where something is chosen; the first model's run if None.
+
+    Returns:
+        what report.json holds.
 
     Raises:
-        UsageError: there is nothing to merge, or `out` lies inside what is merged.
-        ModelError: the base is another one, or cannot be found.
+        UsageError: there is nothing to merge, `out` lies inside what is merged, or the method cannot merge this.
+        ModelError: the models do not belong together, or a base is another one or cannot be found.
     """
+    asked = config.merge
+    if len(models) == 1 and asked.method is None and not asked.weights and asked.merged_rank is None:
+        return _fold(Path(models[0]), out, config)
+    names = [str(name) for name in models]
+    _check(names, out, config)
+    dataset = _dataset_of(names[0], data) if _is_chosen(config) else None
+    settings = {**effective(config, "merge", *(["evaluate"] if dataset else [])), "models": names}
+    inputs = {f"model {number}": _hash(name) for number, name in enumerate(names, 1)}
+    inputs |= {"dataset": hash_folder(dataset), **guard_hashes(config)} if dataset else {}
+    if is_current(out, settings, inputs):
+        say(f"merge: {out} is up to date")
+        return read_json(out / REPORT_FILE)
+    started = time.monotonic()
+    parts = read_models(names, config)
+    with artifact(out, settings, inputs) as fresh:
+        choice = _choose(parts, dataset, config)
+        merged = parts.merge(choice.method, choice.weights, asked, config.seed)
+        report: dict[str, Any] = {
+            "base": parts.base,
+            "sides": parts.sides,
+            "dim": parts.view.dim,
+            **parts.save(fresh, merged),
+            "method": asked.method or "linear",
+            "models": [{"name": name, "weight": w} for name, w in zip(names, choice.weights, strict=True)],
+            **({"density": asked.density} if choice.method in merging.ELEMENTWISE else {}),
+            **({"update_scale": asked.update_scale} if choice.method in merging.OF_UPDATES else {}),
+            **choice.found,
+            "timings": {"merge_s": round(time.monotonic() - started, 2)},
+        }
+        write_text(fresh / "README.md", model_card.render(report, {}))
+        if choice.found:
+            write_text(fresh / "report.html", merge_page.render(out.name, report))
+        write_json(fresh / REPORT_FILE, report)
+    return report
+
+
+def _fold(run_or_adapter: Path, out: Path, config: RunConfig) -> dict[str, Any]:
+    """One adapter into its base; a run trained with `--full` holds such a folder already, which is copied."""
     folder = _trained(run_or_adapter)
-    if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
-        raise UsageError(f"--out {out} lies inside {folder}", fix="Choose another --out.")
+    _refuse_inside(out, folder)
     settings, inputs = effective(config), {"adapter": hash_folder(folder)}
     if is_current(out, settings, inputs):
         say(f"merge: {out} is up to date")
         return read_json(out / REPORT_FILE)
     started = time.monotonic()
     with artifact(out, settings, inputs) as fresh:
-        facts = _write(folder, fresh, config)
+        facts = _write_folded(folder, fresh, config)
         summary = _summary(run_or_adapter)
         write_text(fresh / "README.md", model_card.render(facts, summary))
         report = {**facts, "timings": {"merge_s": round(time.monotonic() - started, 2)}}
@@ -51,18 +122,17 @@ def merge(run_or_adapter: Path, out: Path, config: RunConfig) -> dict[str, Any]:
     return report
 
 
-def _write(folder: Path, fresh: Path, config: RunConfig) -> dict[str, Any]:
+def _write_folded(folder: Path, fresh: Path, config: RunConfig) -> dict[str, Any]:
     """Fill the new folder; returns what the report and the card say about the model."""
     if adapter_folder(folder) is None:
         shutil.copytree(folder, fresh, ignore=_NOT_THE_MODEL, dirs_exist_ok=True)
         facts = read_facts(folder)
         return {"base": facts["base"], "kind": "full", "sides": facts["sides"], "dim": facts["dim"]}
-    # An id of a local base leads nowhere by itself: the folder that the config names comes first.
-    base = config.model if Path(config.model).is_dir() else None
+    base = local_base(config)
     adapter = load_adapter(folder, base)
     source = resolve_model(base or adapter.base_id, pooling=adapter.pooling)
     adapter.check_base(source)
-    save_merged(fresh, adapter, source)
+    save_folded(fresh, adapter, source)
     return {
         "base": {"id": source.id, "sha256": source.sha256},
         "kind": "merged",
@@ -71,6 +141,110 @@ def _write(folder: Path, fresh: Path, config: RunConfig) -> dict[str, Any]:
         "rank": adapter.rank,
         "alpha": adapter.alpha,
     }
+
+
+def _check(names: Sequence[str], out: Path, config: RunConfig) -> None:
+    """Everything that can be refused before a model is read."""
+    asked = config.merge
+    for name in names:
+        folder = adapter_folder(name) or full_folder(name) or Path(name)
+        if folder.is_dir():
+            _refuse_inside(out, folder)
+    if asked.method == GREEDY_SOUP:
+        if len(names) < 2 or asked.weights:
+            raise UsageError(
+                f"greedy-soup of {len(names)} models" + (" with weights" if asked.weights else ""),
+                possible="two models or more; their weights follow from their dev scores",
+            )
+    else:
+        weights = asked.weights or [1 / len(names)] * len(names)
+        merging.check(asked.method or "linear", weights, len(names), asked.density)
+
+
+def _is_chosen(config: RunConfig) -> bool:
+    """Whether the dev split decides."""
+    return config.merge.method == GREEDY_SOUP or (config.merge.method == INTERPOLATE and not config.merge.weights)
+
+
+def _choose(parts: AdapterSet | ModelSet, dataset: Path | None, config: RunConfig) -> _Choice:
+    asked, count = config.merge, len(parts.names)
+    if dataset is None:
+        return _Choice(asked.method or "linear", asked.weights or [1 / count] * count)
+    if asked.method == GREEDY_SOUP:
+        return _soup(parts, dataset, config)
+    return _curve(parts, dataset, config)
+
+
+def _soup(parts: AdapterSet | ModelSet, dataset: Path, config: RunConfig) -> _Choice:
+    """Wortsman et al. 2022: models are added while dev does not fall."""
+    data, count = open_dataset(dataset), len(parts.names)
+    judge = score_on(data, "dev", parts.untouched, config, cache=cache_folder(dataset.parent))
+
+    def score(weights: Sequence[float]) -> float:
+        return judge(parts.encoder(parts.merge("linear", weights, config.merge, config.seed)))
+
+    alone = [score([float(index == own) for index in range(count)]) for own in range(count)]
+    found = greedy_soup(count, score, alone)
+    tried = [{**row, "model": parts.names[row["model"]]} for row in found["tried"]]
+    kept = [parts.names[index] for index in found["kept"]]
+    soup = {"measure": MAIN_MEASURE[data.kind], "split": "dev", "score": found["score"], "kept": kept, "tried": tried}
+    soup["base"] = judge(parts.untouched)
+    return _Choice("linear", found["weights"], {"soup": soup})
+
+
+def _curve(parts: AdapterSet | ModelSet, dataset: Path, config: RunConfig) -> _Choice:
+    """WiSE-FT: points between the base and the model, in the domain and on guard data; one is chosen."""
+    data = open_dataset(dataset)
+    judge = score_on(data, "dev", parts.untouched, config, cache=cache_folder(dataset.parent))
+    guards = {}
+    for name, outside in zip(guard_names(config), guard_data(config), strict=True):
+        split: Split = "dev" if outside.qrels.get("dev") or outside.pairs.get("dev") else "test"
+        measured = {"measure": MAIN_MEASURE[outside.kind], "split": split}
+        guards[name] = (measured, score_on(outside, split, parts.untouched, config))
+    points: list[dict[str, Any]] = []
+    for share in sorted({0.0, *config.merge.curve}):
+        encoder = parts.encoder(parts.merge(INTERPOLATE, [share], config.merge, config.seed))
+        scores = {name: guard(encoder) for name, (_, guard) in guards.items()}
+        first = points[0]["guard"] if points else scores
+        loss = {name: relative_loss(first, scores, name) for name in scores}
+        points.append({"share": share, "domain": judge(encoder), "guard": scores, "loss": loss})
+        say(
+            f"merge: share {share:g}: dev {points[-1]['domain']:.4f}"
+            + "".join(f", {n} {s:.4f}" for n, s in scores.items())
+        )
+    chosen, rule = choose_share(points, config.evaluate.guard_bound)
+    curve = {
+        "measure": MAIN_MEASURE[data.kind],
+        "split": "dev",
+        "guards": {name: measured for name, (measured, _) in guards.items()},
+        "bound": config.evaluate.guard_bound,
+        "points": points,
+        "chosen": chosen,
+        "rule": rule,
+    }
+    return _Choice(INTERPOLATE, [chosen], {"curve": curve})
+
+
+def _dataset_of(first: str, data: Path | None) -> Path:
+    """Whose dev split decides: the given one, or that of the first model's run."""
+    places = [data] if data else [Path(first), Path(first).parent]
+    for place in places:
+        for folder in (place / "dataset", place):
+            if is_dataset(folder):
+                return folder
+    raise UsageError(
+        f"{places[0]} holds no dataset whose dev split could decide", fix="Name a run or a dataset with --data."
+    )
+
+
+def _hash(name: str) -> str:
+    folder = adapter_folder(name) or full_folder(name) or Path(name)
+    return hash_folder(folder) if folder.is_dir() else name
+
+
+def _refuse_inside(out: Path, folder: Path) -> None:
+    if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
+        raise UsageError(f"--out {out} lies inside {folder}", fix="Choose another --out.")
 
 
 def _trained(run_or_adapter: Path) -> Path:

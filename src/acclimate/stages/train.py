@@ -306,4 +306,4 @@ def _save(folder: Path, encoder: Encoder, report: Mapping[str, Any], config: Run
         sides=config.train.sides,
         metrics=metrics,
     )
-    save_adapter(folder, adapter, encoder)
+    save_adapter(folder, adapter, encoder.source)

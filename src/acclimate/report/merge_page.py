@@ -1,0 +1,58 @@
+"""`report.html` of a merged model: what was tried on dev, and what was kept. It loads nothing, and runs no script."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from acclimate.report import html, plots
+from acclimate.report.tables import Cell, Row, Table
+from acclimate.report.words import metric_name, percent, score, signed
+
+
+def render(name: str, report: Mapping[str, Any]) -> str:
+    """The page. Equal input gives equal bytes.
+
+    Args:
+        name: of the merged folder.
+        report: what `merge` reports, with a "curve" or a "soup".
+    """
+    curve, soup = report.get("curve"), report.get("soup")
+    if curve:
+        claim = f"The share {curve['chosen']:g} of the adapted model was chosen."
+        table, figures = _points(curve), [plots.interpolation_curve(curve, guard) for guard in curve["guards"]]
+        rule = f"The rule: {curve['rule']}. 0 is the base, 1 the adapted model."
+    else:
+        claim = f"{len(soup['kept'])} of {len(soup['tried'])} models are in the soup."  # type: ignore[index]
+        table, figures = _trials(soup), []  # type: ignore[arg-type]
+        rule = "The rule: best first, each model stays with which the average is not worse on the domain's dev split."
+    models = [(model["name"], f"{model['weight']:.4g}") for model in report["models"]]
+    return html.fill("merge.html", name=name, claim=claim, rule=rule, table_=table, figures=figures, models=models)
+
+
+def _points(curve: Mapping[str, Any]) -> Table:
+    guards = curve["guards"]
+    heads = [f"{name} ({guard['split']}), {metric_name(guard['measure'])}" for name, guard in guards.items()]
+    first = curve["points"][0]
+    rows = []
+    for point in curve["points"]:
+        change = signed(point["domain"] - first["domain"])
+        cells = [Cell(score(point["domain"]), change)]
+        for name in guards:
+            beyond = point["loss"][name] > curve["bound"]
+            cells.append(
+                Cell(score(point["guard"][name]), f"{percent(-point['loss'][name])} of base", "bad" if beyond else "")
+            )
+        chosen = "chosen" if point["share"] == curve["chosen"] else ""
+        rows.append(Row(f"{point['share']:g}", tuple(cells), chosen))
+    domain = f"domain ({curve['split']}), {metric_name(curve['measure'])}"
+    return Table("From the base to the adapted model", ("share", domain, *heads), tuple(rows))
+
+
+def _trials(soup: Mapping[str, Any]) -> Table:
+    measure = metric_name(soup["measure"])
+    rows = [Row("the base", (Cell(score(soup["base"])), Cell(""), Cell("")))]
+    for trial in soup["tried"]:
+        cells = (Cell(score(trial["alone"])), Cell(score(trial["soup"])), Cell("kept" if trial["kept"] else "left out"))
+        rows.append(Row(trial["model"], cells))
+    return Table("Models, best first", ("model", f"alone: dev {measure}", "in the soup", ""), tuple(rows))
