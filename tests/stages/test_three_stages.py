@@ -90,7 +90,7 @@ def test_every_stage_is_a_folder_and_a_row_of_the_report(finished: tuple[Path, s
             "1-pretrain/adapter"
         )
     assert (run / "metrics.jsonl").read_text() == (run / "stages" / "2-finetune" / "metrics.jsonl").read_text()
-    assert {"weak_s", "pretrain_s", "train_s", "merge_s"} <= set(summary["timings"])
+    assert {"weak_pairs_s", "pretrain_s", "train_s", "merge_s"} <= set(summary["timings"])
 
 
 def test_the_plan_counts_both_trainings(finished: tuple[Path, str, dict[str, Any]], config: RunConfig) -> None:

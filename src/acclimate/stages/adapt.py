@@ -100,7 +100,7 @@ def three_stages(run: Path, config: RunConfig) -> tuple[dict[str, Any] | None, d
     write_text(run / METRICS_FILE, (second / METRICS_FILE).read_text(encoding="utf-8"))
     adapters = {PRETRAIN: start} if start else {}
     merged = blend(dataset, {**adapters, FINETUNE: second / "adapter"}, run / "adapter", watched(config))
-    timings = {"weak_s": pairs["timings"]["weak_s"], "pretrain_s": pretrained["timings"]["train_s"]}
+    timings = {"weak_pairs_s": pairs["timings"]["weak_pairs_s"], "pretrain_s": pretrained["timings"]["train_s"]}
     trained["timings"] = timings | trained["timings"] | merged["timings"]
     return mined, trained, stage_rows(pairs, pretrained, trained, merged)
 

@@ -49,6 +49,6 @@ def weak(dataset: Path, out: Path, config: RunConfig) -> dict[str, Any]:
     say("weak pairs: " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items()))
     with artifact(out, settings, inputs) as folder:
         write_examples(folder / EXAMPLES_FILE, [example for examples in found.values() for example in examples])
-        report = {"pairs": counts, "timings": {"weak_s": round(time.monotonic() - started, 3)}}
+        report = {"pairs": counts, "timings": {"weak_pairs_s": round(time.monotonic() - started, 3)}}
         write_json(folder / REPORT_FILE, report)
     return report
