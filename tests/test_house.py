@@ -20,7 +20,7 @@ from acclimate import configs
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "acclimate"
 
-GROUND = ("types", "errors", "files", "configs", "progress")
+GROUND = ("types", "errors", "files", "configs", "progress", "processes")
 MAY_IMPORT: dict[str, set[str]] = {
     "ground": set(),
     "core": {"ground"},
@@ -100,6 +100,8 @@ def own_imports() -> list[Import]:
 def room(module: str) -> str:
     """The room a module is in; the package's own `__init__` (version and docstring only) counts as ground."""
     parts = module.split(".")
+    if parts[1:] == ["__main__"]:
+        return "cli"
     return "ground" if len(parts) == 1 or parts[1] in GROUND else parts[1]
 
 
@@ -154,14 +156,18 @@ def test_no_import_cycle() -> None:
         pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
 
 
-@pytest.mark.parametrize(("rooms", "allowed"), [("ground", {"rich"}), ("core", {"numpy", "torch"})])
+BESIDES = {"acclimate.progress": {"rich"}, "acclimate.processes": {"torch"}}
+"""What the ground needs of others, once it is needed: a terminal's bar, and the talk of several processes."""
+
+
+@pytest.mark.parametrize(("rooms", "allowed"), [("ground", set()), ("core", {"numpy", "torch"})])
 def test_lower_rooms_import_few_libraries(rooms: str, allowed: set[str]) -> None:
-    """The ground stands on the standard library (only a progress bar needs rich); core on numpy and torch."""
+    """The ground stands on the standard library, but for what `BESIDES` names; core on numpy and torch."""
     wrong = []
     for module, tree in trees().items():
         if room(module) != rooms:
             continue
-        libraries = allowed if module == "acclimate.progress" or rooms != "ground" else set()
+        libraries = BESIDES.get(module, set()) if rooms == "ground" else allowed
         for name, line in imported_names(module, tree):
             top = name.split(".")[0]
             if top not in {*sys.stdlib_module_names, *libraries, "acclimate"}:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from acclimate import processes
 from acclimate.errors import AcclimateError, DataError, StorageError
 
 CONFIG_FILE = "settings.json"
@@ -235,11 +236,15 @@ def artifact(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) ->
 
 @contextlib.contextmanager
 def locked(run: Path) -> Iterator[None]:
-    """Hold the run's folder (made if need be) for this process alone.
+    """Hold the run's folder (made if need be) for this process alone; of several that share a run, the first holds it.
 
     Raises:
         StorageError: another process is at work in it, or it cannot be written.
     """
+    if not processes.is_first():
+        processes.wait()
+        yield
+        return
     lock = run / ".work" / "lock"
     with storage_errors(run):
         lock.parent.mkdir(parents=True, exist_ok=True)
@@ -251,6 +256,7 @@ def locked(run: Path) -> Iterator[None]:
             raise StorageError(
                 f"another acclimate is at work in {run}", fix="Wait until it is done, or choose another --out."
             ) from None
+        processes.wait()
         yield
 
 

@@ -1,6 +1,7 @@
 """Progress of long work: a bar with a rate and an ETA on a terminal, a line now and then elsewhere.
 
-Everything goes to standard error, so that standard output holds results only.
+Everything goes to standard error, so that standard output holds results only; of several processes the first one
+speaks.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol
+
+from acclimate import processes
 
 PLAIN_INTERVAL_S = 30.0
 
@@ -22,7 +25,8 @@ class Advance(Protocol):
 
 def say(message: str) -> None:
     """One line for the person who watches."""
-    print(message, file=sys.stderr, flush=True)
+    if processes.is_first():
+        print(message, file=sys.stderr, flush=True)
 
 
 @contextmanager
@@ -35,7 +39,7 @@ def progress(label: str, total: float, unit: str, done: float = 0.0) -> Iterator
         unit: the unit's name for the rate, e.g. "tokens".
         done: units done in an earlier start.
     """
-    if not label:
+    if not label or not processes.is_first():
         yield _silent
     elif sys.stderr.isatty():
         yield from _bar(label, total, unit, done)

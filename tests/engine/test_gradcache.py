@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -55,6 +57,11 @@ def blank() -> Tensor:
     return torch.zeros(COUNT, SIZE, dtype=torch.float64)
 
 
+def keep(count: int, chunks: list[np.ndarray]) -> dict[str, Any]:
+    """Sizes and memory with which `count` of the chunks keep their graph."""
+    return {"tokens": [1] * len(chunks), "max_tokens": float(count + 1)}
+
+
 @settings(deadline=None, max_examples=40)
 @given(
     order=st.permutations(range(COUNT)),
@@ -75,7 +82,7 @@ def test_chunked_gradient_is_the_full_gradient(order: list[int], borders: set[in
     expected_loss.backward()
     expected = gradients(model)
 
-    loss = chunked_backward(model, chunks, loss_of, blank(), kept=kept, seed_of=lambda number: seed + number)
+    loss = chunked_backward(model, chunks, loss_of, blank(), **keep(kept, chunks), seed_of=lambda number: seed + number)
     assert loss == expected_loss.item()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-14)
@@ -83,43 +90,16 @@ def test_chunked_gradient_is_the_full_gradient(order: list[int], borders: set[in
 
 def test_dropout_matters_in_these_tests() -> None:
     model, chunks = Toy(), [np.arange(COUNT)]
-    losses = {chunked_backward(model, chunks, loss_of, blank(), kept=1, seed_of=lambda _, s=s: s) for s in range(3)}
+    losses = {
+        chunked_backward(model, chunks, loss_of, blank(), **keep(1, chunks), seed_of=lambda _, s=s: s) for s in range(3)
+    }
     assert len(losses) == 3
-
-
-class Half:
-    """One of two processes that run one after the other: the first pass collects, the second sees the sum."""
-
-    num_processes = 2
-
-    def __init__(self, index: int, shared: list[Tensor]) -> None:
-        self.process_index = index
-        self.shared = shared
-
-    def reduce(self, tensor: Tensor, reduction: str = "mean", scale: float = 1.0) -> Tensor:
-        assert (reduction, scale) == ("sum", 1.0)
-        self.shared.append(tensor.clone())
-        return sum(self.shared[-2:], torch.zeros_like(tensor))
-
-
-def test_the_processes_parts_add_up_to_the_gradient() -> None:
-    model = Toy()
-    chunks = np.split(np.arange(COUNT), [2, 3, 5])
-    chunked_backward(model, chunks, loss_of, blank(), kept=4, seed_of=int)
-    expected = gradients(model)
-    shared: list[Tensor] = []
-    for index in (0, 1, 0):  # the third round gives process 0 what process 1 has computed
-        chunked_backward(model, chunks, loss_of, blank(), kept=1, seed_of=int, processes=Half(index, shared))
-        if index == 0 and len(shared) == 1:
-            gradients(model)  # incomplete: process 1 had not run yet
-    for name, gradient in gradients(model).items():
-        torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-14)
 
 
 def test_a_loss_that_is_not_finite_leaves_no_gradient() -> None:
     model = Toy()
     loss = chunked_backward(
-        model, [np.arange(COUNT)], lambda v: v.sum() * torch.inf, blank(), kept=0, seed_of=lambda _: 0
+        model, [np.arange(COUNT)], lambda v: v.sum() * torch.inf, blank(), tokens=[1], max_tokens=0, seed_of=int
     )
     assert not np.isfinite(loss)
     assert all(parameter.grad is None for parameter in trainable_parameters(model).values())

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import tempfile
 import traceback
@@ -18,7 +19,7 @@ from typing import Annotated, Literal
 from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
-from acclimate import __version__
+from acclimate import __version__, processes
 from acclimate.cli.options import configured, flags, given
 from acclimate.errors import AcclimateError, Interrupted, StorageError, UsageError
 from acclimate.files import locked, storage_error
@@ -29,6 +30,9 @@ app = App(
     help_format="plaintext",
     help="Adapt a text-embedding model to a domain, prove that it got better, and use it.",
 )
+
+SHARED = ("adapt", "prepare", "mine", "train", "evaluate")
+"""What several processes can do together; the others are done by one."""
 
 Options = Parameter(name="*")
 ConfigFile = Annotated[Path | None, Parameter(help="TOML file with settings; flags win over it.")]
@@ -283,8 +287,12 @@ def _at_work_in(run: Path) -> Iterator[None]:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run one command; every failure is one line on standard error and a non-zero exit code."""
+    """Run one command; every failure is one line on standard error and a non-zero exit code.
+
+    Of several processes the first one speaks; where one fails it says why, and the launcher ends the others.
+    """
     try:
+        _join(sys.argv[1:] if arguments is None else arguments)
         app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
     except AcclimateError as error:
         _fail(error)
@@ -300,10 +308,32 @@ def main(arguments: list[str] | None = None) -> None:
         _fail(storage_error(Path(error.filename or "a file"), error))
     except Exception as error:
         _fail(_internal(error))
+    else:
+        processes.stop()
+
+
+def _join(arguments: list[str]) -> None:
+    """Meet the processes that `torchrun` has started beside this one, if any.
+
+    Raises:
+        UsageError: the command is not one that processes can share.
+    """
+    if processes.count() == 1:
+        return
+    if not set(SHARED) & set(arguments[:1]):
+        raise UsageError(
+            f"{processes.count()} processes were started for {shlex.join(['acclimate', *arguments[:1]])}",
+            possible=", ".join(SHARED),
+            fix="Start this command alone.",
+        )
+    processes.start()
+    if not processes.is_first():
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (for as long as the process lives)
 
 
 def _fail(error: AcclimateError) -> None:
-    sys.stderr.write(f"acclimate: {error}\n")
+    if processes.fails_first():
+        sys.stderr.write(f"acclimate: {error}\n")
     sys.exit(error.exit_code)
 
 

@@ -38,6 +38,39 @@ def chunks_by_tokens(lengths: Sequence[int] | NDArray[np.integer], max_tokens: i
     return chunks
 
 
+def even_chunks(lengths: Sequence[int] | NDArray[np.integer], max_tokens: int, hands: int) -> list[NDArray[np.int64]]:
+    """Chunks as by `chunks_by_tokens`, but of equal size and equally many for each of several processes.
+
+    Args:
+        lengths: tokens per text.
+        max_tokens: budget of one chunk.
+        hands: how many processes the chunks will be dealt out to.
+
+    Returns:
+        A multiple of `hands` chunks (fewer where there are fewer texts), whose tokens differ by one text at most.
+    """
+    lengths_N = np.asarray(lengths, dtype=np.int64)
+    if hands == 1 or len(lengths_N) == 0:
+        return chunks_by_tokens(lengths_N, max_tokens)
+    order = np.argsort(-lengths_N, kind="stable").astype(np.int64)
+    ends = np.cumsum(lengths_N[order])
+    room = max(1, max_tokens - int(lengths_N.max()))  # the text that straddles a cut goes over the even share
+    wanted = hands * -(-int(ends[-1]) // (hands * room))
+    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, wanted) / wanted, side="left")
+    return [chunk for chunk in np.split(order, np.unique(cuts)) if len(chunk)]
+
+
+def deal(sizes: Sequence[int], hands: int) -> list[list[int]]:
+    """Numbers of pieces, dealt out evenly by size: the largest first, each to whoever has least."""
+    dealt: list[list[int]] = [[] for _ in range(hands)]
+    held = [0] * hands
+    for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number], number)):
+        hand = held.index(min(held))
+        dealt[hand].append(number)
+        held[hand] += sizes[number]
+    return dealt
+
+
 def epoch_order(count: int, seed: int, epoch: int) -> NDArray[np.int64]:
     """The order of `count` examples in one pass: a permutation, a function of (seed, epoch) and nothing else."""
     return np.random.default_rng([_unsigned(seed), epoch]).permutation(count).astype(np.int64)

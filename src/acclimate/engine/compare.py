@@ -101,7 +101,7 @@ def score_ranking(
     queries, qrels = judged_queries(dataset)
     documents = list(dataset.corpus)
     document_MD = encode_corpus(encoder, list(dataset.corpus.values()), cache, f"{label} documents")
-    query_ND = encoder.encode(list(queries.values()), "query", label=f"{label} queries")
+    query_ND = encode_corpus(encoder, list(queries.values()), None, f"{label} queries", role="query")
     run = rank_vectors(list(queries), query_ND, documents, document_MD, max(top_k, MIN_DEPTH), device=encoder.device)
     means, per_query = evaluate_run(run, qrels)
     positive_N, negative_N = extreme_cosines(run, qrels, list(queries), query_ND, documents, document_MD)
@@ -131,7 +131,7 @@ def text_cosines(
     encoder: Encoder, first: Sequence[str], second: Sequence[str], *, label: str = ""
 ) -> npt.NDArray[np.float32]:
     """Cosine of first[n] and second[n] for every n, both in the role in which labelled pairs are trained."""
-    vectors = encoder.encode([*first, *second], PAIR_ROLE, label=label)
+    vectors = encode_corpus(encoder, [*first, *second], None, label, role=PAIR_ROLE)
     cosine_N: npt.NDArray[np.float32] = np.einsum("nd,nd->n", vectors[: len(first)], vectors[len(first) :])
     return cosine_N
 

@@ -21,7 +21,7 @@ from acclimate.core.negatives import identity_mask
 from acclimate.engine.fit import Evaluate
 from acclimate.engine.measures import evaluate_run, margin_measures, pair_measures
 from acclimate.engine.recipes import PAIR_ROLE
-from acclimate.engine.retrieve import Vectors, rank_vectors, top_k
+from acclimate.engine.retrieve import Vectors, encode_corpus, rank_vectors, top_k
 from acclimate.models.encoder import Encoder
 from acclimate.types import Corpus, LabelledPair, Qrels, Queries
 
@@ -61,7 +61,7 @@ def dev_set(
     chosen = sorted(_sample([query for query, found in relevant_of.items() if found], MAX_QUERIES, generator))
     pool = dict.fromkeys(document for query in chosen for document in relevant_of[query])
     ids = list(corpus)
-    query_ND = encoder.encode([queries[query] for query in chosen], "query")
+    query_ND = encode_corpus(encoder, [queries[query] for query in chosen], None, role="query")
     _, hits = top_k(query_ND, corpus_MD, min(TOP, len(ids)), device=encoder.device)
     wanted = len(pool) + int(HARD_SHARE * max(0, documents - len(pool)))
     for row in hits.T.ravel().tolist():  # every query's best hit first, then every query's second
@@ -92,8 +92,8 @@ def retrieval_scores(encoder: Encoder, dev: DevSet, config: RunConfig) -> Evalua
         encoder.model.eval()
         untrained = step == 0 and config.train.start_adapter is None
         base_documents = untrained or config.train.sides == "query"
-        query_ND = encoder.encode(query_texts, "query")
-        document_MD = dev.base_vectors if base_documents else encoder.encode(document_texts, "document", label="dev")
+        query_ND = encode_corpus(encoder, query_texts, None, role="query")
+        document_MD = dev.base_vectors if base_documents else encode_corpus(encoder, document_texts, None, "dev")
         run = rank_vectors(query_ids, query_ND, document_ids, document_MD, TOP, device=encoder.device)
         means, _ = evaluate_run(run, dev.qrels)
         scores = {name: means[name] for name in ("ndcg@10", "recall@5", "mrr@10")}
@@ -110,7 +110,7 @@ def similarity_scores(encoder: Encoder, pairs: Sequence[LabelledPair]) -> Evalua
 
     def evaluate(_step: int) -> dict[str, float]:
         encoder.model.eval()
-        vectors = encoder.encode(texts, PAIR_ROLE)
+        vectors = encode_corpus(encoder, texts, None, role=PAIR_ROLE)
         left_ND, right_ND = vectors[: len(pairs)], vectors[len(pairs) :]
         measures = pair_measures(np.einsum("nd,nd->n", left_ND, right_ND), pairs)
         scores = {name: float(measures[name] or 0.0) for name in ("spearman", "pearson")}

@@ -71,8 +71,8 @@ class Models:
 
     def encode(self, texts: Sequence[str], role: Role, label: str) -> tuple[Vectors, Vectors]:
         """Both models' vectors of some texts."""
-        base = self.base.encode(texts, role, label=f"base {label}")
-        return base, self.adapted.encode(texts, role, label=f"adapted {label}")
+        base = encode_corpus(self.base, texts, None, f"base {label}", role=role)
+        return base, encode_corpus(self.adapted, texts, None, f"adapted {label}", role=role)
 
 
 def domain_material(dataset: Dataset, config: RunConfig) -> DomainMaterial:

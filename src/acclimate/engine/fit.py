@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acclimate import processes
 from acclimate.configs import TrainConfig
 from acclimate.engine.checkpoint import (
     Checkpoint,
@@ -26,7 +27,6 @@ from acclimate.engine.checkpoint import (
     read_checkpoint,
     write_checkpoint,
 )
-from acclimate.engine.gradcache import Processes
 from acclimate.engine.metrics_log import MetricsLog
 from acclimate.engine.schedule import Schedule
 from acclimate.errors import AcclimateError, Interrupted
@@ -74,7 +74,6 @@ def fit(
     folder: Path,
     metrics: Path,
     identity: str,
-    processes: Processes | None = None,
 ) -> Progress:
     """Train, and leave the best tensors in the parameters. A second start goes on from the last checkpoint.
 
@@ -87,7 +86,6 @@ def fit(
         folder: for checkpoints.
         metrics: the JSONL file that gets a row per step and per evaluation.
         identity: hash of everything that the training depends on; a checkpoint of another identity is discarded.
-        processes: what shares each step (an `accelerate.Accelerator`); one process if not given.
 
     Raises:
         AcclimateError: the loss or the gradient is not finite.
@@ -101,9 +99,8 @@ def fit(
         config=config,
         selection=selection,
         folder=folder,
-        log=MetricsLog(metrics, enabled=_is_first(processes)),
+        log=MetricsLog(metrics, enabled=processes.is_first()),
         state=Progress(identity),
-        processes=processes,
         optimizer=_optimizer(trainable, config),
     )
     try:
@@ -127,7 +124,6 @@ class _Training:
     folder: Path
     log: MetricsLog
     state: Progress
-    processes: Processes | None
     optimizer: torch.optim.Optimizer
     best: dict[str, Tensor] = field(default_factory=dict)
     saved_step: int = 0
@@ -182,7 +178,7 @@ class _Training:
         advance(1, f"{self.state.tokens / self.state.seconds:,.0f} tokens/s, loss {result.loss:.4f}")
 
     def _evaluate(self, selection: Selection) -> None:
-        scores = selection.evaluate(self.state.step)
+        scores = processes.from_first(selection.evaluate(self.state.step))
         self.log.write({"step": self.state.step, "dev": scores})
         score = scores[selection.metric]
         say(f"step {self.state.step}: dev " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
@@ -199,11 +195,10 @@ class _Training:
 
     def _share_gradients(self) -> None:
         """Sum the processes' parts of the gradient: each has computed some of the step's chunks."""
-        if self.processes is None or self.processes.num_processes == 1:
-            return
         for parameter in self.trainable.values():
-            mine = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            parameter.grad = self.processes.reduce(mine, "sum")
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        processes.sum_tensors(parameter.grad for parameter in self.trainable.values())
 
     def _check_finite(self, what: str, value: float) -> None:
         if not math.isfinite(value):
@@ -215,9 +210,10 @@ class _Training:
 
     def _resume(self) -> None:
         found = read_checkpoint(self.folder)
+        processes.wait()  # until all have read what the first one may delete
         if found is not None and found.progress.identity != self.state.identity:
             say("the settings or the data have changed since the last checkpoint: training starts anew")
-            if _is_first(self.processes):
+            if processes.is_first():
                 discard_checkpoints(self.folder)
             found = None
         if found is None:
@@ -236,7 +232,7 @@ class _Training:
         say(f"goes on from step {self.state.step} of {self.schedule.steps}")
 
     def _save(self) -> None:
-        if not _is_first(self.processes):
+        if not processes.is_first():
             return
         self.state.metrics_bytes = self.log.size()
         moments: dict[str, Any] = {
@@ -254,7 +250,3 @@ def _optimizer(trainable: Mapping[str, nn.Parameter], config: TrainConfig) -> to
     others = [parameter for parameter in trainable.values() if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
     return torch.optim.AdamW([group for group in groups if group["params"]])
-
-
-def _is_first(processes: Processes | None) -> bool:
-    return processes is None or processes.process_index == 0

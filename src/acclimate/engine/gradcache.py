@@ -12,24 +12,17 @@ Source: Gao et al. 2021, "Scaling Deep Contrastive Learning Batch Size under Mem
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from acclimate import processes
+from acclimate.core.batching import deal
+
 Encode = Callable[[np.ndarray], Tensor]
 """Positions [n] of a chunk's texts -> vectors [n, D], under whatever grad mode is on."""
-
-
-class Processes(Protocol):
-    """The processes that share a step; an `accelerate.Accelerator` is one."""
-
-    @property
-    def num_processes(self) -> int: ...
-    @property
-    def process_index(self) -> int: ...
-    def reduce(self, tensor: Any, reduction: str = "mean", scale: float = 1.0) -> Any: ...
 
 
 def chunked_backward(
@@ -38,41 +31,53 @@ def chunked_backward(
     loss_of: Callable[[Tensor], Tensor],
     blank_ND: Tensor,
     *,
-    kept: int,
+    tokens: Sequence[int],
+    max_tokens: float,
     seed_of: Callable[[int], int],
-    processes: Processes | None = None,
+    in_step: bool = False,
 ) -> float:
     """Add the gradient of `loss_of(all vectors)` to the parameters behind `encode`; returns the loss.
 
-    With several processes each computes every n-th chunk and sees the vectors of all, so the loss is that of one
-    process; the caller sums the parameters' gradients over the processes.
+    Several processes deal the chunks out, and each sees the vectors of all: the loss is that of one process, and so is
+    the sum of the processes' gradients, which the caller takes.
 
     Args:
         encode: computes one chunk.
-        chunks: positions 0..N-1, each in exactly one chunk.
+        chunks: positions 0..N-1, each in exactly one chunk, the shortest text at the end of the last.
         loss_of: vectors [N, D] in order of position -> scalar.
         blank_ND: zeros, in the device and dtype of the loss; the vectors are written here.
-        kept: the first `kept` chunks keep their graph, the others are computed twice.
+        tokens: of each chunk.
+        max_tokens: whose activations fit in one process's memory at a time: as many chunks as fit keep their graph,
+            the others are computed twice.
         seed_of: chunk number -> seed of its random numbers (dropout).
-        processes: what shares the step; one process if not given.
+        in_step: `encode` needs all processes at once (a model sharded over them): who has fewer chunks computes a text
+            more, without effect. All know all chunks, so nobody has to be asked how many there are.
     """
-    index, count = (processes.process_index, processes.num_processes) if processes else (0, 1)
-    mine = list(range(len(chunks)))[index::count]
+    hands = deal(tokens, processes.count())
+    mine = hands[processes.index()]
+    idle = max(map(len, hands)) - len(mine) if in_step else 0
+    fitting = [kept_chunks([tokens[number] for number in hand], max_tokens) for hand in hands]
+    kept = min((fits for fits, hand in zip(fitting, hands, strict=True) if fits < len(hand)), default=len(chunks))
     graphs: dict[int, Tensor] = {}
-    for number in mine:
-        with torch.set_grad_enabled(number < kept):
+    for place, number in enumerate(mine):
+        with torch.set_grad_enabled(place < kept):
             vectors = _seeded(encode, chunks[number], seed_of(number))
-        if number < kept:
+        if place < kept:
             graphs[number] = vectors
         blank_ND[_rows(chunks[number], blank_ND)] = vectors.detach().to(blank_ND.dtype)
-    vectors_ND = (processes.reduce(blank_ND, "sum") if processes and count > 1 else blank_ND).requires_grad_()
+    spare = [_spare(encode, chunks, len(mine) + place < kept) for place in range(idle)]
+    processes.sum_tensors([blank_ND])
+    vectors_ND = blank_ND.requires_grad_()
     loss = loss_of(vectors_ND)
     if not torch.isfinite(loss):
         return float(loss.detach())
     (gradient_ND,) = torch.autograd.grad(loss, vectors_ND)
     for number in mine:
-        vectors = graphs.pop(number) if number < kept else _seeded(encode, chunks[number], seed_of(number))
+        vectors = graphs.pop(number) if number in graphs else _seeded(encode, chunks[number], seed_of(number))
         torch.autograd.backward(vectors, gradient_ND[_rows(chunks[number], gradient_ND)].to(vectors.dtype))
+    for vectors in spare:
+        vectors = vectors if vectors.requires_grad else _spare(encode, chunks, True)
+        torch.autograd.backward(vectors, torch.zeros_like(vectors))
     return float(loss.detach())
 
 
@@ -109,6 +114,11 @@ def activation_bytes_per_token(config: Any, itemsize: int, checkpointing: bool) 
 def _seeded(encode: Encode, chunk: np.ndarray, seed: int) -> Tensor:
     torch.manual_seed(seed)
     return encode(chunk)
+
+
+def _spare(encode: Encode, chunks: Sequence[np.ndarray], graph: bool) -> Tensor:
+    with torch.set_grad_enabled(graph):
+        return encode(chunks[-1][-1:])
 
 
 def _rows(chunk: np.ndarray, like: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from acclimate import processes
 from acclimate.configs import MineConfig
 from acclimate.core.selection import fill, select_negatives
 from acclimate.engine.retrieve import Indices, Vectors, encode_corpus, top_k
@@ -169,7 +170,7 @@ def mine_negatives(
     reranker: Reranker | None = None,
     cache: Path | None = None,
 ) -> Iterator[MinedBlock]:
-    """Mine every query, block by block.
+    """Mine every query, block by block. Several processes share the work: all have to take every block.
 
     Args:
         material: queries, positives and documents.
@@ -187,11 +188,27 @@ def mine_negatives(
         for start in range(0, len(queries), QUERY_BLOCK):
             texts = queries[start : start + QUERY_BLOCK]
             vectors = np.asarray(query_ND[start : start + QUERY_BLOCK])
-            block = _retrieve(material, texts, vectors, doc_MD, config, teacher.device)
+            width = config.range_max + max(len(_never(material, query)) for query in texts)
+            part = processes.part(len(texts))
+            block = _retrieve(material, texts[part], vectors[part], doc_MD, width, teacher.device)
             if reranker is not None:
                 block = _rescore(reranker, block, config)
-            yield _choose(block, config, seed, pool)
+            yield _choose(_whole(block, texts), config, seed, pool)
             advance(len(texts))
+
+
+def _whole(block: _Block, queries: list[str]) -> _Block:
+    """The processes' parts of a block, put together."""
+    parts = processes.gather((block.index, block.score, block.usable, block.positive_scores))
+    index, score, usable, positive_scores = zip(*parts, strict=True)
+    return replace(
+        block,
+        queries=queries,
+        index=np.concatenate(index),
+        score=np.concatenate(score),
+        usable=np.concatenate(usable),
+        positive_scores=[scores for part in positive_scores for scores in part],
+    )
 
 
 def _retrieve(
@@ -199,12 +216,11 @@ def _retrieve(
     queries: list[str],
     query_ND: Vectors,
     doc_MD: Vectors,
-    config: MineConfig,
+    width: int,
     device: torch.device,
 ) -> _Block:
     """The teacher's ranking: enough candidates for `range_max` of them to remain beside the known documents."""
     known = [_never(material, query) for query in queries]
-    width = config.range_max + max(map(len, known))
     score_NC, index_NC = top_k(query_ND, doc_MD, width, exclude=material.excluded, device=device)
     count = len(material.documents)
     known_keys = np.array([row * count + index for row, own in enumerate(known) for index in own], np.int64)

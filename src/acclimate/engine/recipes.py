@@ -18,7 +18,6 @@ from acclimate.configs import RunConfig
 from acclimate.core.losses import cosine_mse, cosines, info_nce
 from acclimate.core.negatives import identity_mask, margin_mask, own_mask
 from acclimate.engine.fit import LossFn, StepResult
-from acclimate.engine.gradcache import Processes
 from acclimate.engine.schedule import Schedule
 from acclimate.engine.step_texts import StepTexts, unique
 from acclimate.models.encoder import Encoder
@@ -37,7 +36,6 @@ def contrastive(
     task: str | None = None,
     weight: float = 1.0,
     document_vectors: Mapping[str, np.ndarray] | None = None,
-    processes: Processes | None = None,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> LossFn:
     """InfoNCE over in-batch and drawn negatives, with the identity and the margin mask.
@@ -51,7 +49,6 @@ def contrastive(
         weight: the gradient is that of so many times the loss; the loss is reported without it.
         document_vectors: the documents' vectors where they do not change (`sides="query"`). They cost nothing then, so
             all negatives of an example are candidates instead of a few.
-        processes: what shares each step.
         autocast: entered around every forward pass.
     """
     positives: dict[str, set[str]] = {}
@@ -59,9 +56,7 @@ def contrastive(
         positives.setdefault(example.anchor, set()).add(example.positive)
     fixed = None if document_vectors is None else FixedVectors(document_vectors, encoder.device)
     texts = _texts(examples, with_documents=fixed is None)
-    bank = StepTexts(
-        encoder, texts, config.train, schedule.seed, task=task, weight=weight, processes=processes, autocast=autocast
-    )
+    bank = StepTexts(encoder, texts, config.train, schedule.seed, task=task, weight=weight, autocast=autocast)
     drawn = config.train.group_size - 1 if fixed is None else None
 
     def loss_fn(step: int) -> StepResult:
@@ -97,14 +92,11 @@ def similarity(
     *,
     task: str | None = None,
     weight: float = 1.0,
-    processes: Processes | None = None,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> LossFn:
     """Cosine-MSE against the labels of sentence pairs; arguments as `contrastive`."""
     texts: list[tuple[Role, str]] = [(PAIR_ROLE, text) for e in examples for text in (e.anchor, e.positive)]
-    bank = StepTexts(
-        encoder, texts, config.train, schedule.seed, task=task, weight=weight, processes=processes, autocast=autocast
-    )
+    bank = StepTexts(encoder, texts, config.train, schedule.seed, task=task, weight=weight, autocast=autocast)
 
     def loss_fn(step: int) -> StepResult:
         batch = [examples[row] for row in schedule.batch(step)]

@@ -12,12 +12,13 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from acclimate import processes
 from acclimate.files import hash_text, storage_errors
 from acclimate.types import Corpus, Queries, Role, Run
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
 Vectors: TypeAlias = NDArray[np.float32]
 Indices: TypeAlias = NDArray[np.int64]
+Number = TypeVar("Number", bound=np.generic)
 BlockSearch: TypeAlias = Callable[[Vectors, Vectors, int], tuple[Vectors, Indices]]
 """(query_ND, block_MD, k <= M) -> (scores [N, k], row in the block [N, k]), best first, equal scores in any order."""
 
@@ -90,14 +92,15 @@ def rank_vectors(
     *,
     device: torch.device | str = "cpu",
 ) -> Run:
-    """Rank documents for every query by the inner product of their vectors.
+    """Rank documents for every query by the inner product of their vectors; several processes share the queries.
 
     Returns:
         A `Run` of the best k: score descending, then document id ascending.
     """
     tie_order = np.empty(len(doc_ids), np.int64)
     tie_order[sorted(range(len(doc_ids)), key=doc_ids.__getitem__)] = np.arange(len(doc_ids))
-    scores, index = top_k(query_ND, doc_MD, k, tie_order=tie_order, device=device)
+    parts = processes.gather(top_k(_share(query_ND), doc_MD, k, tie_order=tie_order, device=device))
+    scores, index = (_joined([part[which] for part in parts]) for which in (0, 1))
     return {
         query_id: {doc_ids[document]: score for document, score in zip(documents, row, strict=True)}
         for query_id, documents, row in zip(query_ids, index.tolist(), scores.tolist(), strict=True)
@@ -125,7 +128,9 @@ def rank(
         cache: folder in which the documents' vectors are kept.
         label: whose vectors, for the progress bar; silent if empty.
     """
-    query_ND = encoder.encode(list(queries.values()), "query", task, label=label and f"{label} queries")
+    query_ND = encode_corpus(
+        encoder, list(queries.values()), None, label and f"{label} queries", role="query", task=task
+    )
     doc_MD = encode_corpus(encoder, list(corpus.values()), cache, label and f"{label} documents", task=task)
     return rank_vectors(list(queries), query_ND, list(corpus), doc_MD, k, device=encoder.device)
 
@@ -141,7 +146,8 @@ def encode_corpus(
 ) -> Vectors:
     """Unit vectors [M, D] of texts, kept on disk and memory-mapped where a cache is given.
 
-    A cache keeps the vectors of the `KEPT_MODELS` that were used last: those of replaced adapters go.
+    A cache keeps the vectors of the `KEPT_MODELS` that were used last: those of replaced adapters go. Several processes
+    share the work: all have to call this, and all get all vectors.
 
     Args:
         encoder: gives the vectors; its fingerprint is part of the cache's key.
@@ -155,15 +161,14 @@ def encode_corpus(
         StorageError: the cache cannot be written.
     """
     if cache is None or not texts:
-        return encoder.encode(texts, role, task, label=label)
+        return _joined(processes.gather(encoder.encode(_share(texts), role, task, label=label)))
     path = vectors_path(encoder, texts, cache, role, task)
-    kept = _load_vectors(path, len(texts), encoder.dim)
     with storage_errors(path):
-        if kept is None:
+        if not processes.on_first(lambda: _load_vectors(path, len(texts), encoder.dim) is not None):
             _write_vectors(path, encoder, texts, role, task, label)
-            kept = np.load(path, mmap_mode="r")
-        _forget_unused(cache, path.parent)
-    return kept
+        vectors: Vectors = np.load(path, mmap_mode="r")
+        processes.on_first(lambda: _forget_unused(cache, path.parent))
+    return vectors
 
 
 def vectors_path(encoder: Encoder, texts: Sequence[str], cache: Path, role: Role, task: str | None = None) -> Path:
@@ -266,20 +271,56 @@ def _forget_unused(cache: Path, used: Path) -> None:
 def _write_vectors(
     path: Path, encoder: Encoder, texts: Sequence[str], role: Role, task: str | None, label: str
 ) -> None:
-    """Encode block by block into `path`, whole or not at all.
+    """Encode block by block into `path`, whole or not at all: each process every n-th block, in its place.
 
     Plain writes, not a writable memory map: on a full disk those raise, whereas a map would kill the process.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    partial = processes.on_first(lambda: _new_file(path, (len(texts), encoder.dim)))
+    hands = processes.count()
+    size = min(BLOCK_TEXTS, -(-len(texts) // hands))
+    rounds = -(-len(texts) // (size * hands))
     try:
-        with partial.open("wb") as stream:
-            header = {"descr": "<f4", "fortran_order": False, "shape": (len(texts), encoder.dim)}
-            np.lib.format.write_array_header_1_0(stream, header)
-            for _, block_ND in encoder.encode_blocks(texts, role, BLOCK_TEXTS, task, label=label):
-                stream.write(np.ascontiguousarray(block_ND, np.float32).data)
+        with partial.path.open("r+b") as stream:
+            for number in range(processes.index(), rounds * hands, hands):
+                block = texts[number * size : (number + 1) * size]  # none in the last round, maybe
+                shown = f"{label} {number // hands + 1}/{rounds}" if label and rounds > 1 else label
+                vectors_ND = encoder.encode(block, role, task, label=shown)
+                stream.seek(partial.header + number * size * vectors_ND.strides[0])
+                stream.write(np.ascontiguousarray(vectors_ND, np.float32).data)
             stream.flush()
             os.fsync(stream.fileno())
-        partial.replace(path)
+        processes.wait()
+        processes.on_first(lambda: partial.path.replace(path) and None)
     finally:
-        partial.unlink(missing_ok=True)
+        if processes.is_first():
+            partial.path.unlink(missing_ok=True)
+
+
+class _NewFile(NamedTuple):
+    """An .npy file in the making, and how long its header is."""
+
+    path: Path
+    header: int
+
+
+def _new_file(path: Path, shape: tuple[int, int]) -> _NewFile:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
+    with partial.open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        return _NewFile(partial, stream.tell())
+
+
+def _share(items: Any) -> Any:
+    """What this process takes of a sequence: every n-th of n processes."""
+    return items[processes.index() :: processes.count()]
+
+
+def _joined(shares: Sequence[NDArray[Number]]) -> NDArray[Number]:
+    """The processes' shares, in the order of the whole."""
+    if len(shares) == 1:
+        return shares[0]
+    whole = np.empty((sum(map(len, shares)), *shares[0].shape[1:]), shares[0].dtype)
+    for place, share in enumerate(shares):
+        whole[place :: len(shares)] = share
+    return whole

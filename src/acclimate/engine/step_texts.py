@@ -14,10 +14,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acclimate import processes
 from acclimate.configs import TrainConfig
-from acclimate.core.batching import chunks_by_tokens, step_seed
+from acclimate.core.batching import even_chunks, step_seed
 from acclimate.engine.fit import StepResult
-from acclimate.engine.gradcache import Processes, activation_bytes_per_token, chunked_backward, kept_chunks
+from acclimate.engine.gradcache import activation_bytes_per_token, chunked_backward
 from acclimate.models.devices import CHUNK_TOKENS
 from acclimate.models.encoder import Encoder
 from acclimate.models.tokens import Tokens
@@ -34,7 +35,6 @@ class StepTexts:
         seed: of the dropout.
         task: whose prompts are put before the texts; the model's default ones if not given.
         weight: the gradient is that of so many times the loss; the loss is reported without it.
-        processes: what shares each step.
         autocast: entered around every forward pass (bf16 over float32 weights).
     """
 
@@ -47,11 +47,10 @@ class StepTexts:
         *,
         task: str | None = None,
         weight: float = 1.0,
-        processes: Processes | None = None,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         self.encoder, self.seed, self.task, self.weight = encoder, seed, task, weight
-        self.processes, self.autocast = processes, autocast
+        self.autocast = autocast
         role_of: dict[tuple[str, str], Role] = {}
         for role, text in texts:
             role_of.setdefault(self._key(role, text), role)
@@ -67,6 +66,8 @@ class StepTexts:
         itemsize = parameter.element_size()
         per_token = activation_bytes_per_token(encoder.model.config, itemsize, config.gradient_checkpointing)
         self.max_tokens = config.activation_memory_gb * 1e9 / per_token
+        # Dropout's random numbers are drawn by chunk: for them the chunks are those of one process.
+        self.hands = 1 if config.lora_dropout else processes.count()
         self.chunk_tokens = int(min(CHUNK_TOKENS[encoder.device.type], max(1.0, self.max_tokens)))
 
     def numbers(self, role: Role, texts: Sequence[str]) -> np.ndarray:
@@ -82,7 +83,7 @@ class StepTexts:
             loss_of: called once.
         """
         lengths_U = self.lengths_N[numbers_U]
-        chunks = chunks_by_tokens(lengths_U, self.chunk_tokens)
+        chunks = even_chunks(lengths_U, self.chunk_tokens, self.hands)
         self.encoder.model.train()
 
         def encode(chunk: np.ndarray) -> Tensor:
@@ -94,9 +95,9 @@ class StepTexts:
             chunks,
             lambda vectors_UD: self.weight * loss_of(vectors_UD),
             torch.zeros(len(numbers_U), self.encoder.dim, dtype=self._dtype, device=self.encoder.device),
-            kept=kept_chunks([int(lengths_U[chunk].sum()) for chunk in chunks], self.max_tokens),
+            tokens=[int(lengths_U[chunk].sum()) for chunk in chunks],
+            max_tokens=self.max_tokens,
             seed_of=lambda chunk: step_seed(self.seed, step, chunk),
-            processes=self.processes,
         )
         return StepResult(loss / self.weight, int(lengths_U.sum()))
 

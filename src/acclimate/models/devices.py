@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from acclimate import processes
 from acclimate.errors import UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -16,17 +17,35 @@ cache; a GPU wants to be filled."""
 
 
 def choose_device(name: str) -> torch.device:
-    """The device of this name; auto is CUDA, else Apple's MPS, else the CPU.
+    """The device of this name; auto is CUDA, else Apple's MPS, else the CPU. Several processes get a GPU each.
 
     Raises:
-        UsageError: no such device here.
+        UsageError: no such device here, or not one for each process.
     """
     here = available_devices()
+    if name != "auto" and name not in here:
+        raise UsageError(f"device = {name!r} is not on this machine", possible="auto, " + ", ".join(here))
+    if processes.count() > 1:
+        return _own_device(name)
     if name == "auto":
         return torch.device(next((kind for kind in ("cuda", "mps") if kind in here), "cpu"))
-    if name not in here:
-        raise UsageError(f"device = {name!r} is not on this machine", possible="auto, " + ", ".join(here))
     return torch.device(name)
+
+
+def _own_device(name: str) -> torch.device:
+    """This process's device, of one machine's several processes."""
+    if name not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"device = {name!r} with {processes.count()} processes", possible="auto, cpu, cuda")
+    (index, count), gpus = processes.local(), torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or gpus == 0:
+        return torch.device("cpu")
+    if count > gpus:
+        raise UsageError(
+            f"{count} processes were started on a machine with {gpus} GPU{'s' if gpus > 1 else ''}",
+            fix=f"Start {gpus} (torchrun --nproc-per-node {gpus}), or compute on the CPU: --device cpu.",
+        )
+    torch.cuda.set_device(index)  # where NCCL talks
+    return torch.device("cuda", index)
 
 
 def available_devices() -> list[str]:

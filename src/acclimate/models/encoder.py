@@ -175,22 +175,6 @@ class Encoder:
             return vectors
         return vectors[[place_of[text] for text in texts]]
 
-    def encode_blocks(
-        self,
-        texts: Sequence[str],
-        role: Role = "document",
-        block: int = 50_000,
-        task: str | None = None,
-        *,
-        label: str = "",
-    ) -> Iterator[tuple[slice, NDArray[np.float32]]]:
-        """Vectors of texts, `block` texts at a time: for corpora whose vectors do not fit into memory."""
-        blocks = -(-len(texts) // block)
-        for number in range(blocks):
-            part = slice(number * block, min((number + 1) * block, len(texts)))
-            shown = f"{label} {number + 1}/{blocks}" if label and blocks > 1 else label
-            yield part, self.encode(texts[part], role, task, label=shown)
-
     def tokenise(self, texts: Sequence[str], role: Role = "document", task: str | None = None) -> Tokens:
         """Tokens of the texts with their prompt before them, cut to `max_tokens`."""
         prompt = self.prompts.prompt(role, task)

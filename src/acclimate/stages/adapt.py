@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from acclimate import processes
 from acclimate.configs import RunConfig, dump_config, effective
 from acclimate.engine.run_folder import METRICS_FILE, STAGES, open_dataset
 from acclimate.engine.three_stage import (
@@ -53,7 +54,7 @@ def adapt(source: str, run: Path, config: RunConfig) -> dict[str, Any]:
     started = time.monotonic()
     resolve_model(config.model, pooling=config.pooling)  # a model that cannot be used is refused before any work
     with locked(run):
-        write_text(run / "config.toml", dump_config(config))
+        processes.on_first(lambda: write_text(run / "config.toml", dump_config(config)))
         dataset, adapter = run / "dataset", run / "adapter"
         prepared = prepare(source, dataset, config)
         stages: list[dict[str, Any]] = []
@@ -65,8 +66,9 @@ def adapt(source: str, run: Path, config: RunConfig) -> dict[str, Any]:
         summary = _summary(source, config, prepared, mined, trained, evaluated) | ({"stages": stages} if stages else {})
         summary["model"] = dict(read_json(adapter / "acclimate.json")["base"])
         summary["timings"]["total_s"] = round(time.monotonic() - started, 3)
-        write_json(run / REPORT_FILE, summary)
-        report(run)
+        if processes.is_first():
+            write_json(run / REPORT_FILE, summary)
+            report(run)
     return summary
 
 
@@ -92,12 +94,12 @@ def three_stages(run: Path, config: RunConfig) -> tuple[dict[str, Any] | None, d
     dataset = run / "dataset"
     check_three_stages(open_dataset(dataset))
     first, second = run / STAGES / PRETRAIN, run / STAGES / FINETUNE
-    pairs = weak(dataset, first / "pairs", config)
+    pairs = processes.on_first(lambda: weak(dataset, first / "pairs", config))
     pretrained = train(dataset, first / "pairs", first / "adapter", pretraining(config))
     start = first / "adapter" if helped(pretrained) else None
     say(f"stage {PRETRAIN}: " + ("better on dev than the base, kept" if start else "no better on dev, dropped"))
     mined, trained = _mine_and_train(run, second / "adapter", finetuning(config, start))
-    write_text(run / METRICS_FILE, (second / METRICS_FILE).read_text(encoding="utf-8"))
+    processes.on_first(lambda: write_text(run / METRICS_FILE, (second / METRICS_FILE).read_text(encoding="utf-8")))
     adapters = {PRETRAIN: start} if start else {}
     merged = blend(dataset, {**adapters, FINETUNE: second / "adapter"}, run / "adapter", watched(config))
     timings = {"weak_pairs_s": pairs["timings"]["weak_pairs_s"], "pretrain_s": pretrained["timings"]["train_s"]}

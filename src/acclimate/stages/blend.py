@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.core.low_rank import merge_low_rank
 from acclimate.data.dataset import Dataset
@@ -47,7 +48,7 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
     started = time.monotonic()
     settings = effective(config, "train", "objective")
     inputs = {"dataset": hash_folder(dataset), **{name: hash_folder(folder) for name, folder in adapters.items()}}
-    if is_current(out, settings, inputs):
+    if processes.on_first(lambda: is_current(out, settings, inputs)):
         say(f"merge: {out} is up to date")
         return read_json(out / REPORT_FILE)
     base = Encoder.from_config(config)
@@ -58,7 +59,7 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
     def score(weights: Weights) -> float:
         if weights not in scores:
             mixed = base.with_adapter(_mixed(stages, weights))
-            scores[weights] = retrieval_scores(mixed, dev, config)(1)[MEASURE]
+            scores[weights] = processes.from_first(retrieval_scores(mixed, dev, config)(1)[MEASURE])
             say(f"merge: dev {MEASURE} {scores[weights]:.4f} of {_named(adapters, weights)}")
         return scores[weights]
 
@@ -69,12 +70,16 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
         "candidates": [{**_named(adapters, weights), "dev": value} for weights, value in scores.items()],
         "chosen": {**_named(adapters, chosen), "dev": scores[chosen]},
     }
-    with artifact(out, settings, inputs) as folder:
-        adapter = dataclasses.replace(_mixed(stages, chosen), metrics={**stages[-1].metrics, "merge": merge["chosen"]})
-        save_adapter(folder, adapter, base.source)
-        report = {"merge": merge, "timings": {"merge_s": round(time.monotonic() - started, 3)}}
-        write_json(folder / REPORT_FILE, report)
-    return report
+    adapter = dataclasses.replace(_mixed(stages, chosen), metrics={**stages[-1].metrics, "merge": merge["chosen"]})
+
+    def write() -> dict[str, Any]:
+        with artifact(out, settings, inputs) as folder:
+            save_adapter(folder, adapter, base.source)
+            report = {"merge": merge, "timings": {"merge_s": round(time.monotonic() - started, 3)}}
+            write_json(folder / REPORT_FILE, report)
+        return report
+
+    return processes.on_first(write)
 
 
 def _choose(stages: int, score: Callable[[Weights], float]) -> Weights:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from acclimate import processes
 from acclimate.configs import DEFAULT_MODEL, RunConfig, effective
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset, is_dataset, load_dataset
@@ -74,36 +75,51 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> dict
     data = open_dataset(dataset)
     require_adapter(adapter)
     settings, inputs = effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config)
-    if is_current(out, settings, inputs):
+    if processes.on_first(lambda: is_current(out, settings, inputs)):
         return read_json(out / REPORT_FILE)
     guards = guard_data(config)
     material = domain_material(data, config)
-    with artifact(out, settings, inputs) as fresh:
-        models = _load_both(adapter, cache_folder(out.parent), config)
-        base = _scores(models.base, "base", [data, *guards], models.cache, config)
-        adapted = _scores(models.adapted, "adapted", [data, *guards], models.cache, config)
-        delta = deltas(base[0], adapted[0], config.evaluate, config.seed)
-        found = verdict(delta[MAIN_MEASURE[data.kind]])
-        report: dict[str, Any] = {
-            "kind": data.kind,
-            "sides": models.adapted.adapter.sides if models.adapted.adapter else "both",
-            "test": {**_counts(data), "base": base[0].measures, "adapted": adapted[0].measures, "delta": delta},
-            "verdict": found,
-            "recommend": "adapted" if found == "better" else "base",
-            "confidence": config.evaluate.confidence,
-            "histograms": histograms(base[0], adapted[0]),
-            "guard": _guard_rows(guards, base[1:], adapted[1:], config),
-            "domain": _domain(fresh, models, material, config),
-        }
-        match base[0], adapted[0]:
-            case RankingScores() as before, RankingScores() as after:
-                report["test"]["bm25"] = _write_rankings(fresh, data, before, after, config)
-                report["won"], report["lost"] = won_and_lost(before, after, data)
-            case PairScores() as before, PairScores() as after:
-                _write_pairs(fresh, data, before, after)
-        report["timings"] = {"evaluate_s": round(time.monotonic() - started, 3)}
-        write_json(fresh / REPORT_FILE, report)
-    return report
+    models = _load_both(adapter, cache_folder(out.parent), config)
+    base = _scores(models.base, "base", [data, *guards], models.cache, config)
+    adapted = _scores(models.adapted, "adapted", [data, *guards], models.cache, config)
+    domain, by_term = _domain(models, material, config)
+
+    def write() -> dict[str, Any]:
+        with artifact(out, settings, inputs) as fresh:
+            report = _report([data, *guards], base, adapted, config)
+            report["sides"] = models.adapted.adapter.sides if models.adapted.adapter else "both"
+            report["domain"] = domain
+            terms = material.vocabulary.lexicon.terms.values()  # can be corrected, and given
+            write_text(fresh / "lexicon.txt", "".join(f"{term}\n" for term in terms))
+            write_jsonl(fresh / "per_term.jsonl", by_term)
+            match base[0], adapted[0]:
+                case RankingScores() as before, RankingScores() as after:
+                    report["test"]["bm25"] = _write_rankings(fresh, data, before, after, config)
+                    report["won"], report["lost"] = won_and_lost(before, after, data)
+                case PairScores() as before, PairScores() as after:
+                    _write_pairs(fresh, data, before, after)
+            report["timings"] = {"evaluate_s": round(time.monotonic() - started, 3)}
+            write_json(fresh / REPORT_FILE, report)
+        return report
+
+    return processes.on_first(write)
+
+
+def _report(
+    datasets: Sequence[Dataset], base: Sequence[Scores], adapted: Sequence[Scores], config: RunConfig
+) -> dict[str, Any]:
+    """What report.json says of both models' scores on the test split and on the guards."""
+    delta = deltas(base[0], adapted[0], config.evaluate, config.seed)
+    found = verdict(delta[MAIN_MEASURE[datasets[0].kind]])
+    return {
+        "kind": datasets[0].kind,
+        "test": {**_counts(datasets[0]), "base": base[0].measures, "adapted": adapted[0].measures, "delta": delta},
+        "verdict": found,
+        "recommend": "adapted" if found == "better" else "base",
+        "confidence": config.evaluate.confidence,
+        "histograms": histograms(base[0], adapted[0]),
+        "guard": _guard_rows(datasets[1:], base[1:], adapted[1:], config),
+    }
 
 
 def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict[str, Any]:
@@ -151,17 +167,17 @@ def _scores(
     return [score(encoder, data, config.evaluate, cache=cache, label=label) for data in datasets]
 
 
-def _domain(folder: Path, models: Models, material: DomainMaterial, config: RunConfig) -> dict[str, Any]:
-    """The domain's metrics; writes the lexicon, so that it can be corrected and given, and every term's scores."""
+def _domain(
+    models: Models, material: DomainMaterial, config: RunConfig
+) -> tuple[dict[str, Any], Sequence[Mapping[str, Any]]]:
+    """The domain's metrics, and every term's scores."""
     accuracy, by_term = term_accuracy(models, material, config)
-    lexicon = material.vocabulary.lexicon
-    write_text(folder / "lexicon.txt", "".join(f"{term}\n" for term in lexicon.terms.values()))
-    write_jsonl(folder / "per_term.jsonl", by_term)
-    return {
-        "lexicon": {"origin": material.vocabulary.origin, "terms": len(lexicon)},
+    metrics = {
+        "lexicon": {"origin": material.vocabulary.origin, "terms": len(material.vocabulary.lexicon)},
         "term_accuracy": accuracy,
         "relatedness": relatedness(models, material, config),
     }
+    return metrics, by_term
 
 
 def _guard_rows(

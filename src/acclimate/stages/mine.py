@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import collections
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.data.dataset import Dataset
 from acclimate.engine.mine import material, mine_negatives
@@ -45,17 +47,24 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> dict[str, Any]:
     started = time.perf_counter()
     inputs = {"dataset": hash_folder(dataset), **_model_hashes(config)}
     effective_config = effective(config, "mine")
-    if is_current(out, effective_config, inputs):
+    if processes.on_first(lambda: is_current(out, effective_config, inputs)):
         say(f"mine: {out} is up to date")
         return read_json(out / REPORT_FILE)
     loaded = open_dataset(dataset)
     _check_minable(loaded, dataset)
+    gathered = material(loaded)
+    teacher, reranker = _teacher(config), _reranker(config)
+    cache = cache_folder(out.parent)
+    blocks = mine_negatives(gathered, teacher, config.mine, config.seed, reranker=reranker, cache=cache)
+    if not processes.is_first():
+        collections.deque(blocks, maxlen=0)  # does its part of each; the first process writes
+        return processes.from_first({})
     with artifact(out, effective_config, inputs) as folder:
-        report = _mine_into(folder, loaded, config, cache_folder(out.parent))
+        report = write_negatives(folder, gathered, loaded.queries, blocks, config.mine)
         report["timings"] = {"mine_s": round(time.perf_counter() - started, 3)}
         write_json(folder / REPORT_FILE, report)
     _announce(report, config)
-    return report
+    return processes.from_first(report)
 
 
 def _announce(report: Mapping[str, Any], config: RunConfig) -> None:
@@ -87,15 +96,6 @@ def _check_minable(dataset: Dataset, folder: Path) -> None:
         )
     if not dataset.examples:
         raise DataError(f"{folder} has no training examples", fix="Prepare data with a train split.")
-
-
-def _mine_into(folder: Path, dataset: Dataset, config: RunConfig, cache: Path) -> dict[str, Any]:
-    """Mine, write everything into `folder`, and return the counts."""
-    gathered = material(dataset)
-    blocks = mine_negatives(
-        gathered, _teacher(config), config.mine, config.seed, reranker=_reranker(config), cache=cache
-    )
-    return write_negatives(folder, gathered, dataset.queries, blocks, config.mine)
 
 
 def _teacher(config: RunConfig) -> Encoder:

@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from acclimate import processes
 from acclimate.configs import RunConfig
 from acclimate.data import facts
 from acclimate.data.build import build_dataset
@@ -38,6 +39,10 @@ def prepare(source: str, out: Path, config: RunConfig) -> dict[str, Any]:
         ModelError: the model's tokenizer cannot be loaded.
         StorageError: `out` cannot be written.
     """
+    return processes.on_first(lambda: _prepare(source, out, config))
+
+
+def _prepare(source: str, out: Path, config: RunConfig) -> dict[str, Any]:
     started = time.monotonic()
     settings = {
         **asdict(config.prepare),

@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from torch import nn
 
+from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.core.lora import adapters_off, attach, lora_layers, trainable_parameters
 from acclimate.data.dataset import EXAMPLES_FILE, Dataset, load_dataset, read_examples
@@ -37,7 +37,7 @@ from acclimate.files import (
     write_json,
 )
 from acclimate.models.adapter import Adapter, adapter_folder, go_on_from, save_adapter
-from acclimate.models.devices import choose_device, choose_dtype
+from acclimate.models.devices import choose_dtype
 from acclimate.models.encoder import Encoder
 from acclimate.models.full_model import save_full
 from acclimate.models.loading import checkpoint_activations
@@ -81,36 +81,36 @@ def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -
     if config.train.start_adapter and (start := adapter_folder(config.train.start_adapter)) is not None:
         inputs["start_adapter"] = hash_folder(start)
     settings = effective(config, "train", "objective")
-    if is_current(out, settings, inputs):
+    if processes.on_first(lambda: is_current(out, settings, inputs)):
         say(f"train: {out} is up to date")
         return read_json(out / REPORT_FILE)
     data = load_dataset(dataset)
     examples, loss = _examples(data, negatives, config)
-    processes, device = _processes(config)
-    encoder, trainable = _trainable(replace(config, device=device))
+    encoder, trainable = _trainable(config)
     course = _course(config, len(examples), encoder)
     cache = cache_folder(out.parent)
     selection = _selection(data, encoder, course, config, cache)
     state = fit(
         trainable,
-        _loss_fn(loss, encoder, examples, data, course, config, cache, processes),
+        _loss_fn(loss, encoder, examples, data, course, config, cache),
         course,
         config.train,
         selection=selection,
         folder=work_folder(out) / "checkpoints",
         metrics=out.parent / METRICS_FILE,
         identity=hash_config({"config": settings, "inputs": inputs}),
-        processes=processes,
     )
     _say_best(state, selection)
     report = _report(state, encoder, trainable, course, len(examples), loss)
     report["timings"] = {"train_s": round(time.monotonic() - started, 3)}
-    if processes.is_main_process:
+
+    def write() -> dict[str, Any]:
         with artifact(out, settings, inputs) as folder:
             _save(folder, encoder, report, config)
             write_json(folder / REPORT_FILE, report)
-    processes.wait_for_everyone()
-    return report
+        return report
+
+    return processes.on_first(write)
 
 
 def _examples(data: Dataset, negatives: Path | None, config: RunConfig) -> tuple[list[Example], str]:
@@ -173,13 +173,6 @@ def _course(config: RunConfig, examples: int, encoder: Encoder) -> Schedule:
     )
 
 
-def _processes(config: RunConfig) -> tuple[Accelerator, str]:
-    """What shares every step (one process, unless `accelerate launch` started several), and this one's device."""
-    device = choose_device(config.device)
-    processes = Accelerator(cpu=device.type == "cpu")
-    return processes, str(processes.device if processes.num_processes > 1 else device)
-
-
 def _loss_fn(
     loss: str,
     encoder: Encoder,
@@ -188,12 +181,11 @@ def _loss_fn(
     course: Schedule,
     config: RunConfig,
     cache: Path,
-    processes: Accelerator,
 ) -> LossFn:
     bf16 = config.train.full and choose_dtype(config.dtype, encoder.device) == torch.bfloat16
     autocast = partial(torch.autocast, encoder.device.type, torch.bfloat16, enabled=bf16)
     if loss == "cosine-mse":
-        return similarity(encoder, examples, course, config, processes=processes, autocast=autocast)
+        return similarity(encoder, examples, course, config, autocast=autocast)
     fixed = _document_vectors(encoder, examples, data, cache) if config.train.sides == "query" else None
     return contrastive(
         encoder,
@@ -201,7 +193,6 @@ def _loss_fn(
         course,
         config,
         document_vectors=fixed,
-        processes=processes,
         autocast=autocast,
     )
 

@@ -1,0 +1,6 @@
+"""`python -m acclimate`: what launchers of several processes start (`torchrun -m acclimate adapt ...`)."""
+
+from acclimate.cli.main import main
+
+if __name__ == "__main__":
+    main()

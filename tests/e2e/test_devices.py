@@ -1,0 +1,157 @@
+"""Two processes do what one does: the same negatives, gradients, weights and scores, written and said once."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from acclimate.configs import RunConfig, TrainConfig, dump_config
+from acclimate.files import locked
+from tests.launch import Ended, launch
+from tests.tiny_run import write_tiny_bert, write_tiny_retrieval
+
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+TRAIN = TrainConfig(
+    batch_size=8,
+    epochs=4,
+    rank=4,
+    learning_rate=0.01,
+    checkpoint_steps=1,
+    eval_steps=4,
+    patience=100,
+    dev_documents=20,
+    activation_memory_gb=6e-5,  # about ten texts' activations: several chunks, some of them computed twice
+)
+STEPS = 12
+TRAIN_FULL = "full = true"
+
+
+def a_run(run: Path, train: TrainConfig = TRAIN) -> Path:
+    model = run.parent / "tiny-bert"
+    if not model.exists():
+        write_tiny_bert(model)
+    write_tiny_retrieval(run / "dataset")
+    config = RunConfig(model=str(model), pooling="mean", device="cpu", dtype="float32", train=train)
+    (run / "config.toml").write_text(dump_config(config))
+    return run
+
+
+def together(run: Path, command: str, count: int) -> list[Ended]:
+    ended = launch(run, *[[command, str(run)]] * count)
+    assert [process.code for process in ended] == [0] * count, ended
+    return ended
+
+
+def rows(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+
+
+def assert_same_training(run: Path, expected: Path) -> None:
+    """The steps and the weights agree up to the rounding of sums in another order."""
+    weights = (
+        "model.safetensors" if TRAIN_FULL in (expected / "config.toml").read_text() else "adapter_model.safetensors"
+    )
+    for row, other in zip(rows(run), rows(expected), strict=True):
+        for name in {"step", "tokens", "loss", "grad_norm", "dev"} & set(other):
+            assert row[name] == pytest.approx(other[name], rel=1e-4, abs=1e-6), name
+    found, wanted = load_file(run / "adapter" / weights), load_file(expected / "adapter" / weights)
+    assert found.keys() == wanted.keys()
+    for name, tensor in wanted.items():
+        if name.endswith("key.bias"):
+            continue  # shifts a query's scores alike: no gradient but rounding, which Adam blows up
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "train",
+    [replace(TRAIN, lora_dropout=0.2), replace(TRAIN, full=True, learning_rate=1e-3), replace(TRAIN, sides="query")],
+    ids=["lora with dropout", "full", "query side"],
+)
+def test_training_on_two_is_training_on_one(tmp_path: Path, train: TrainConfig) -> None:
+    one, two = a_run(tmp_path / "one", train), a_run(tmp_path / "two", train)
+    together(one, "train", 1)
+    first, second = together(two, "train", 2)
+    assert_same_training(two, one)
+    assert len([row for row in rows(two) if "loss" in row]) == STEPS
+    assert "dev ndcg@10" in first.stderr and "planned steps" in first.stdout
+    assert (second.stdout, second.stderr) == ("", "")
+
+
+def test_mining_and_evaluation_on_two_are_those_on_one(tmp_path: Path) -> None:
+    one, two = a_run(tmp_path / "one"), a_run(tmp_path / "two")
+    together(one, "train", 1)
+    (two / "adapter").symlink_to(one / "adapter")
+    for command in ("mine", "evaluate"):
+        together(one, command, 1)
+        together(two, command, 2)
+    assert examples(two) == examples(one)
+    found, wanted = (json.loads((run / "evaluation/report.json").read_text()) for run in (two, one))
+    for kind in ("base", "adapted", "bm25"):
+        assert found["test"][kind] == pytest.approx(wanted["test"][kind], rel=1e-5)
+
+
+def examples(run: Path) -> list[dict[str, Any]]:
+    """The mined rows; scores to the digits that do not depend on how many texts are computed together."""
+    found = [json.loads(line) for line in (run / "negatives/examples.jsonl").read_text().splitlines()]
+    return [row | {"scores": [round(score, 4) for score in row.get("scores", [])]} for row in found]
+
+
+def test_where_one_fails_all_end_and_one_says_why(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    missing = ["--model", str(tmp_path / "missing")]
+    ended = launch(run, ["train", str(run)], ["train", str(run), *missing])
+    assert all(process.code for process in ended)
+    assert "".join(process.stderr for process in ended).count("acclimate:") == 1
+    assert str(tmp_path / "missing") in ended[1].stderr
+    assert not (run / "adapter").exists()
+
+
+def test_a_run_in_use_is_refused_once(tmp_path: Path) -> None:
+    run = a_run(tmp_path / "run")
+    with locked(run):
+        ended = launch(run, *[["mine", str(run)]] * 2)
+    assert all(process.code for process in ended)
+    (message,) = [process.stderr for process in ended if process.stderr]
+    assert "another acclimate is at work" in message
+
+
+def test_what_processes_cannot_share_is_refused(tmp_path: Path) -> None:
+    ended = launch(tmp_path, *[["encode", "texts.txt", "--out", "vectors.npy"]] * 2)
+    assert [process.code for process in ended] == [2, 2]
+    assert "2 processes were started for acclimate encode" in ended[0].stderr
+    assert ended[1].stderr == ""
+    run = a_run(tmp_path / "run")
+    ended = launch(tmp_path, *[["train", str(run), "--device", "mps"]] * 2)
+    assert [process.code for process in ended] == [2, 2]
+
+
+@pytest.mark.slow
+def test_torchrun_starts_the_whole_journey(tmp_path: Path) -> None:
+    """One real launcher: data in, a report out, once."""
+    write_tiny_bert(tmp_path / "tiny-bert")
+    pairs = tmp_path / "pairs.jsonl"
+    with pairs.open("w") as stream:
+        for number in range(400):
+            words = [f"w{number % 60}", f"w{number // 7}", f"w{(7 * number) % 60}"]
+            stream.write(json.dumps({"anchor": " ".join(words), "positive": " ".join(reversed(words)) + " w1"}) + "\n")
+    flags = ["--model", str(tmp_path / "tiny-bert"), "--pooling", "mean", "--device", "cpu", "--epochs", "1"]
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    done = subprocess.run(
+        [sys.executable, *torchrun, "-m", "acclimate", "adapt", str(pairs), "--out", str(tmp_path / "run"), *flags],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("verdict") == 1
+    assert (tmp_path / "run/report.html").exists()
+    assert done.stderr.count("trainable parameters") == 1
