@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo.testing import CompileCounterWithBackend
+from transformers import Qwen3Config, Qwen3Model
 
+from acclimate.core import lora
 from acclimate.errors import ModelError
 from acclimate.models import attention
 from acclimate.models.attention import packed_attention
+from acclimate.models.encoder import Encoder
+from acclimate.models.loading import checkpoint_activations, compile_layers
+from tests.models import tiny
 
 LENGTHS = (5, 5, 5, 3, 1, 1, 7, 5)
 
@@ -96,6 +103,66 @@ def test_refuses_padded_calls() -> None:
         packed_attention(layer(causal=False), query, query, query, None)
 
 
+def varlen_by_definition(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seq_q: Tensor,
+    cu_seq_k: Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float,
+    window_size: tuple[int, int],
+    enable_gqa: bool = False,
+) -> Tensor:
+    """What torch documents of `varlen_attn`, whose kernel runs on CUDA only."""
+    lengths = tuple(cu_seq_q.diff().tolist())
+    assert torch.equal(cu_seq_q, cu_seq_k) and cu_seq_q.dtype == torch.int32 and max_q == max_k == max(lengths)
+    assert enable_gqa == (query.shape[1] != key.shape[1]) and window_size in ((-1, -1), (-1, 0))
+    batch = (part.transpose(0, 1)[None] for part in (query * scale * query.shape[-1] ** 0.5, key, value))
+    return reference(*batch, lengths, causal=window_size == (-1, 0))[0]
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("key_heads", [4, 2])
+def test_the_variable_length_call_means_the_same(causal: bool, key_heads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(attention, "varlen_attn", varlen_by_definition)
+    query, key, value = (tensor.transpose(1, 2) for tensor in states(4, key_heads))
+    borders = torch.tensor([0, *LENGTHS]).cumsum(0).to(torch.int32)
+    found = packed_attention(layer(causal), query, key, value, None, scaling=0.3, borders=borders, longest=7)[0]
+    expected = packed_attention(layer(causal), query, key, value, None, scaling=0.3, lengths=LENGTHS)[0]
+    assert torch.allclose(found, expected, atol=1e-12)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_one_compiled_graph_serves_all_layers_and_chunks(checkpointing: bool) -> None:
+    """On the meta device, where torch's own shape rules of the kernel hold: no graph break, no graph per chunk."""
+    sizes: Any = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 3, "head_dim": 16}
+    config = Qwen3Config(vocab_size=9, num_attention_heads=4, num_key_value_heads=2, **sizes)
+    config._attn_implementation = attention.PACKED_ATTENTION
+    with torch.device("meta"):
+        model = Qwen3Model(config).to(torch.bfloat16).requires_grad_(False)
+        shapes = {name: model.get_submodule(name).weight.shape for name in lora.linear_names(model)}
+        modules = {name: (torch.empty(2, wide), torch.empty(high, 2)) for name, (high, wide) in shapes.items()}
+        lora.attach_weights(model, modules, trainable=True)
+    graphs = CompileCounterWithBackend("aot_eager")
+    compile_layers(model, graphs)
+    if checkpointing:
+        checkpoint_activations(model)
+    counts = []
+    for tokens, texts, longest in ((12, 3, 5), (20, 4, 9), (33, 7, 11)):
+        ids = torch.zeros(1, tokens, dtype=torch.int64, device="meta")
+        borders = torch.zeros(texts + 1, dtype=torch.int32, device="meta")
+        chunk = {"input_ids": ids, "position_ids": ids, "borders": borders, "longest": longest, "use_cache": False}
+        hidden = model.train()(**chunk).last_hidden_state
+        assert hidden.shape == (1, tokens, 64)
+        hidden.sum().backward()
+        counts.append(graphs.frame_count)
+    assert counts[0] <= 3 and counts == counts[:1] * 3  # the first layer's input needs no gradient, the others' do
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="variable-length attention needs CUDA")
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("key_heads", [4, 2])
@@ -103,10 +170,25 @@ def test_variable_length_attention_on_cuda(causal: bool, key_heads: int) -> None
     exact = states(4, key_heads, torch.float32)
     leaves = [tensor.cuda().bfloat16().requires_grad_(True) for tensor in exact]
     query, key, value = (leaf.transpose(1, 2) for leaf in leaves)
-    with torch.inference_mode():  # the borders are cached here first, and must serve the backward pass below
-        packed_attention(layer(causal), query, key, value, None, lengths=LENGTHS)
-    out = packed_attention(layer(causal), query, key, value, None, lengths=LENGTHS)[0]
+    borders = torch.tensor([0, *LENGTHS]).cumsum(0).to("cuda", torch.int32)
+    out = packed_attention(layer(causal), query, key, value, None, borders=borders, longest=7)[0]
     expected = reference(*(leaf.detach().float().transpose(1, 2) for leaf in leaves), LENGTHS, causal)
     assert torch.allclose(out.float(), expected, atol=0.03)
     out.sum().backward()
     assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("model", ["bert", "qwen3"])
+def test_vectors_on_cuda_are_those_of_the_cpu(model: str, compiled: bool, tmp_path: Path) -> None:
+    make, pooling = {"bert": (tiny.tiny_bert, "mean"), "qwen3": (tiny.tiny_qwen3, "last")}[model]
+    folder = tiny.as_sentence_transformer(make(tmp_path), pooling)
+    texts = ["list files", "水稻病虫害", "", "show disk usage " * 60, "x"]
+    exact = Encoder.load(str(folder), device="cpu", dtype="float32").encode(texts)
+    rough = Encoder.load(str(folder), device="cuda", dtype="bfloat16")
+    if compiled:
+        compile_layers(rough.model)
+    assert (rough.encode(texts) * exact).sum(1).min() > 0.99
+    single = Encoder.load(str(folder), device="cuda", dtype="float32")
+    assert abs(single.encode(texts) - exact).max() < 1e-3

@@ -135,6 +135,12 @@ def test_gradient_checkpointing_changes_nothing(tmp_path: Path, config: RunConfi
             torch.testing.assert_close(one, other)
 
 
+def test_layers_are_compiled_on_cuda_only(tmp_path: Path, config: RunConfig) -> None:
+    dataset = write_tiny_retrieval(tmp_path / "dataset")
+    with pytest.raises(UsageError, match="--compile-layers on the device cpu"):
+        train(dataset, None, tmp_path / "adapter", replace(config, train=replace(SETTINGS, compile_layers=True)))
+
+
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, config: RunConfig) -> None:
     dataset = write_tiny_retrieval(tmp_path / "dataset")
     with pytest.raises(UsageError, match="cosine-mse"):

@@ -53,6 +53,9 @@ class TrainConfig:
     """Memory for one step's activations; a batch that needs more is computed in two passes (GradCache)."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    compile_layers: bool = False
+    """Compile the transformer's layers (torch.compile), on CUDA only: a minute before the first step, fewer kernels in
+    each."""
     eval_steps: int | None = None
     """Steps between evaluations on dev; a quarter of the training if not given."""
     dev_documents: int | None = None

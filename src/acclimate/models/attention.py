@@ -1,7 +1,7 @@
 """Attention over packed texts: several texts one after the other in one row, and no text sees another.
 
-Registered with transformers' `AttentionInterface` as "acclimate_packed". The borders are explicit: the keyword
-`lengths`, which transformers hands through every layer (gradient checkpointing included), never inferred from
+Registered with transformers' `AttentionInterface` as "acclimate_packed". The borders are explicit: keywords
+(`packing`), which transformers hands through every layer (gradient checkpointing included), never inferred from
 `position_ids`. transformers builds no mask for an attention function that has no mask function, so none costs memory.
 
 Shapes: N texts, T packed tokens, H heads, G key/value heads (H of grouped-query attention is a multiple), d head
@@ -10,16 +10,21 @@ dimension, l length of one text, n texts of that length in a row.
 
 from __future__ import annotations
 
-from functools import lru_cache
+import inspect
+from functools import cache, lru_cache
 from itertools import groupby
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from acclimate.errors import ModelError
+from acclimate.models.devices import to_device
 
 PACKED_ATTENTION = "acclimate_packed"
 PACKED_MODEL_TYPES = frozenset(
@@ -30,6 +35,9 @@ PACKED_MODEL_TYPES = frozenset(
 EAGER_MAX_LENGTH = 128
 """Under gradient in bfloat16 on a CPU, plain matrix products beat SDPA up to here (1.6 to 2.5 times on AMX hardware).
 In float32 SDPA won at every length from 8 to 1024, with and without gradient."""
+HALF = (torch.float16, torch.bfloat16)
+GROUPED_SWITCH = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""From torch 2.12 on grouped queries must be announced; before, the kernel took them as they were."""
 MATRIX_ELEMENTS = 2**24
 """At most so many attention weights at once (n H l l); a run of more texts is computed in parts."""
 
@@ -43,6 +51,8 @@ def packed_attention(
     *,
     scaling: float | None = None,
     lengths: tuple[int, ...] | None = None,
+    borders: Tensor | None = None,
+    longest: int = 0,
     **_: Any,
 ) -> tuple[Tensor, None]:
     """transformers' attention function over packed texts.
@@ -54,32 +64,62 @@ def packed_attention(
         value: [1, G, T, d].
         attention_mask: None; the lengths say it all.
         scaling: factor on the products; 1 / sqrt(d) if not given.
-        lengths: tokens of each text, in packed order; their sum is T.
+        lengths: tokens of each text, in packed order; their sum is T. Not needed with `borders`.
+        borders: where each text begins and, last, T; int32 [N + 1], on CUDA in half precision only.
+        longest: tokens of the longest text; needed with `borders`.
 
     Returns:
         [1, T, H, d] and no weights.
 
     Raises:
-        ModelError: called without lengths, or with a mask: the model was not called through `Encoder`.
+        ModelError: called without `packing`'s words, or with a mask: the model was not called through `Encoder`.
     """
-    if lengths is None or attention_mask is not None or query.shape[0] != 1:
+    if (lengths is None and borders is None) or attention_mask is not None or query.shape[0] != 1:
         raise ModelError("Packed attention was called with padded texts", fix="Call the model through Encoder.")
     causal = bool(getattr(module, "is_causal", False)) and getattr(module.config, "is_causal", True) is not False
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    if query.is_cuda and query.dtype in (torch.float16, torch.bfloat16):
-        return _varlen(query, key, value, lengths, causal, scale), None
+    if borders is not None:
+        return _varlen(query, key, value, borders, longest, causal, scale), None
+    assert lengths is not None
     return _by_runs(query, key, value, lengths, causal, scale), None
 
 
-def _varlen(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], causal: bool, scale: float) -> Tensor:
-    """All texts in one call of torch's variable-length FlashAttention (half precision on CUDA only)."""
-    from torch.nn.attention.varlen import varlen_attn
+def packing(model: nn.Module, lengths: NDArray[np.int64]) -> dict[str, Any]:
+    """The keywords by which packed attention learns the texts' borders.
 
-    borders = _borders(lengths, query.device)
-    longest = max(lengths)
+    Where one call of FlashAttention takes all texts, the borders are a tensor made once a chunk: no layer waits for
+    the device, and a compiled layer needs no new graph for every chunk.
+
+    Args:
+        model: what is called.
+        lengths: tokens of each text, in packed order.
+    """
+    parameter = next(model.parameters())
+    if not takes_borders(model.config, parameter.dtype, parameter.device):
+        return {"lengths": tuple(lengths.tolist())}
+    borders = torch.from_numpy(np.concatenate([np.zeros(1, np.int64), lengths.cumsum()]).astype(np.int32))
+    return {"borders": to_device(borders, parameter.device), "longest": int(lengths.max())}
+
+
+def takes_borders(config: Any, dtype: torch.dtype, device: torch.device) -> bool:
+    """Whether torch's variable-length FlashAttention takes this model: half precision, from the Ampere generation on,
+    heads of at most 256 dimensions in steps of 8."""
+    if device.type != "cuda":
+        return False
+    computed = torch.get_autocast_dtype("cuda") if torch.is_autocast_enabled("cuda") else dtype
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    return computed in HALF and _capability(device) >= (8, 0) and head_dim <= 256 and head_dim % 8 == 0
+
+
+def _varlen(
+    query: Tensor, key: Tensor, value: Tensor, borders: Tensor, longest: int, causal: bool, scale: float
+) -> Tensor:
+    """All texts in one call of torch's variable-length FlashAttention."""
+    grouped: dict[str, Any] = {"enable_gqa": True} if GROUPED_SWITCH and query.shape[1] != key.shape[1] else {}
+    # Under autocast, Qwen3's norms of queries and keys give float32; the values are in the format of the products.
     out_THd = varlen_attn(
-        query[0].transpose(0, 1),
-        key[0].transpose(0, 1),
+        query[0].transpose(0, 1).to(value.dtype),
+        key[0].transpose(0, 1).to(value.dtype),
         value[0].transpose(0, 1),
         borders,
         borders,
@@ -87,7 +127,7 @@ def _varlen(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...],
         longest,
         scale=scale,
         window_size=(-1, 0) if causal else (-1, -1),
-        enable_gqa=query.shape[1] != key.shape[1],
+        **grouped,
     )
     assert isinstance(out_THd, Tensor)
     return out_THd[None]
@@ -144,12 +184,9 @@ def _runs(lengths: tuple[int, ...], heads: int) -> list[tuple[int, int]]:
     return runs
 
 
-@lru_cache(maxsize=8)
-def _borders(lengths: tuple[int, ...], device: torch.device) -> Tensor:
-    """Cumulative lengths [N + 1], int32: where each text begins. Every layer of a chunk asks for the same."""
-    with torch.inference_mode(False):  # an inference tensor, met again under gradient, could not be saved for backward
-        ends = torch.tensor(lengths, dtype=torch.int32).cumsum(0, dtype=torch.int32)
-        return F.pad(ends, (1, 0)).to(device)
+@cache
+def _capability(device: torch.device) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(device)
 
 
 AttentionInterface.register(PACKED_ATTENTION, packed_attention)

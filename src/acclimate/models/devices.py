@@ -6,6 +6,7 @@ from functools import cache
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from acclimate import processes
 from acclimate.errors import UsageError
@@ -54,6 +55,13 @@ def available_devices() -> list[str]:
     cuda = ["cuda", *(f"cuda:{index}" for index in range(count))] if count else []
     mps = ["mps"] if torch.backends.mps.is_available() else []
     return ["cpu", *cuda, *mps]
+
+
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The tensor on the device; on CUDA by way of pinned memory, so that nobody waits for the work queued there."""
+    if device.type != "cuda" or tensor.is_cuda:
+        return tensor.to(device)
+    return tensor.pin_memory().to(device, non_blocking=True)
 
 
 def choose_dtype(name: str, device: torch.device) -> torch.dtype:

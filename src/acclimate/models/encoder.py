@@ -24,7 +24,7 @@ from acclimate.core.pooling import pool_packed, truncate_dim, unit
 from acclimate.errors import UsageError
 from acclimate.files import hash_config, hash_text
 from acclimate.models.attention import PACKED_ATTENTION
-from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype
+from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype, to_device
 from acclimate.models.folders import read_model_config
 from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
 from acclimate.models.loading import load_base, load_tokenizer
@@ -168,8 +168,9 @@ class Encoder:
         lengths = tokens.lengths
         shown = progress(label, int(lengths.sum()), "tokens")
         with shown as advance, torch.inference_mode(), self.side_active(role):
-            for chunk in chunks_by_tokens(lengths, CHUNK_TOKENS[self.device.type]):
-                vectors[chunk] = self.forward_tokens(tokens, chunk).cpu().numpy()
+            chunks = chunks_by_tokens(lengths, CHUNK_TOKENS[self.device.type])
+            for chunk, vectors_nD in _one_behind((chunk, self.forward_tokens(tokens, chunk)) for chunk in chunks):
+                vectors[chunk] = vectors_nD.cpu().numpy()
                 advance(int(lengths[chunk].sum()))
         if len(place_of) == len(texts):
             return vectors
@@ -196,7 +197,7 @@ class Encoder:
         else:
             inputs = padded_inputs(self.model, ids, positions, lengths, self.tokenizer.pad_token_id or 0)
             hidden_TD = self.model(**inputs).last_hidden_state[inputs["attention_mask"].bool()]
-        pooled_ND = pool_packed(hidden_TD, torch.from_numpy(lengths).to(self.device), self.pooling)
+        pooled_ND = pool_packed(hidden_TD, to_device(torch.from_numpy(lengths), self.device), self.pooling)
         return truncate_dim(pooled_ND, self.dim) if self.dim < self.source.dim else unit(pooled_ND)
 
     def with_adapter(self, adapter: Adapter) -> Encoder:
@@ -266,6 +267,15 @@ class Encoder:
             "max_tokens": self.max_tokens,
             "dtype": f"{self.dtype}, 4 bits" if getattr(self.model, "is_quantized", False) else str(self.dtype),
         }
+
+
+def _one_behind(computed: Iterator[tuple[NDArray[np.int64], Tensor]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
+    """Each chunk when the next is on its way, so that a GPU works on while a result is fetched."""
+    before = next(computed, None)
+    while before is not None:
+        after = next(computed, None)
+        yield before
+        before = after
 
 
 def _hash_adapter(adapter: Adapter) -> str:

@@ -14,7 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from acclimate.models.attention import PACKED_MODEL_TYPES
+from acclimate.models.attention import PACKED_MODEL_TYPES, packing
+from acclimate.models.devices import to_device
 from acclimate.models.folders import OFFSET_POSITIONS
 
 Ids = NDArray[np.int32]
@@ -45,13 +46,13 @@ def packed_inputs(
         segments: BERT's token types, int64 [T]; all 0 if not given.
     """
     device, accepted = next(model.parameters()).device, _accepted(model)
-    input_ids = torch.from_numpy(ids.astype(np.int64))[None].to(device)
-    inputs: dict[str, Any] = {"input_ids": input_ids, "lengths": tuple(lengths.tolist())}
+    input_ids = to_device(torch.from_numpy(ids.astype(np.int64))[None], device)
+    inputs: dict[str, Any] = {"input_ids": input_ids, **packing(model, lengths)}
     if "position_ids" in accepted:
-        inputs["position_ids"] = torch.from_numpy(positions + _first_position(model))[None].to(device)
+        inputs["position_ids"] = to_device(torch.from_numpy(positions + _first_position(model))[None], device)
     if "token_type_ids" in accepted:  # BERT's default for them ends at its last position
         inputs["token_type_ids"] = (
-            torch.zeros_like(input_ids) if segments is None else torch.from_numpy(segments)[None].to(device)
+            torch.zeros_like(input_ids) if segments is None else to_device(torch.from_numpy(segments)[None], device)
         )
     if "use_cache" in accepted:
         inputs["use_cache"] = False
@@ -77,7 +78,7 @@ def padded_inputs(
     def padded(values: NDArray[Any] | int, blank: int) -> Tensor:
         batch = np.full((len(lengths), int(lengths.max())), blank, np.int64)
         batch[rows, positions] = values
-        return torch.from_numpy(batch).to(device)
+        return to_device(torch.from_numpy(batch), device)
 
     inputs: dict[str, Any] = {"input_ids": padded(ids, pad_id), "attention_mask": padded(1, 0)}
     if segments is not None and "token_type_ids" in accepted:

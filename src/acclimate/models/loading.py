@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from tokenizers.normalizers import Lowercase, Sequence
 from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, BitsAndBytesConfig
+from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
 from acclimate.errors import MissingExtraError, ModelError, UsageError
@@ -91,6 +92,18 @@ def checkpoint_activations(model: Any) -> None:
     # transformers has renamed it, and warns at the old name
     enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
     enable({"use_reentrant": False})
+
+
+def compile_layers(model: nn.Module, backend: Any = "inductor") -> None:
+    """Compile the transformer's layers in place: one graph for all of them and for chunks of every size.
+
+    Args:
+        model: on CUDA, called with packed texts (elsewhere every chunk's lengths would make a new graph).
+        backend: of `torch.compile`.
+    """
+    for module in model.modules():
+        if isinstance(module, GradientCheckpointingLayer):  # what transformers' repeated blocks are made of
+            module.compile(dynamic=True, backend=backend)
 
 
 def freeze(model: Any, info: dict[str, Any], folder: Path, device: torch.device) -> nn.Module:

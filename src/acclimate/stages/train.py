@@ -40,7 +40,7 @@ from acclimate.models.adapter import Adapter, adapter_folder, go_on_from, save_a
 from acclimate.models.devices import choose_dtype
 from acclimate.models.encoder import Encoder
 from acclimate.models.full_model import save_full
-from acclimate.models.loading import checkpoint_activations
+from acclimate.models.loading import checkpoint_activations, compile_layers
 from acclimate.models.sources import resolve_model
 from acclimate.progress import say
 from acclimate.types import Example
@@ -156,6 +156,10 @@ def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
         trainable = trainable_parameters(encoder.model)
     if settings.gradient_checkpointing:
         checkpoint_activations(encoder.model)
+    if settings.compile_layers:
+        if encoder.device.type != "cuda":
+            raise UsageError(f"--compile-layers on the device {encoder.device.type}: it is for CUDA only")
+        compile_layers(encoder.model)
     count, total = _sizes(encoder, trainable)
     say(f"trainable parameters: {count:,} of {total:,} ({100 * count / total:.2f} %)")
     return encoder, trainable
