@@ -50,13 +50,13 @@ def test_passages_are_whole_sentences_of_forty_words_and_make_up_the_text() -> N
 
 
 @given(st.lists(st.sampled_from(["rice", "水稻", "病", "a,b", "x"]), min_size=6, max_size=400), st.integers(0, 99))
-def test_crops_are_spans_of_the_text_of_three_units_up_to_half(words: list[str], seed: int) -> None:
+def test_crops_are_spans_of_the_text_of_eight_units_up_to_half(words: list[str], seed: int) -> None:
     text = " ".join(words)
     units = min(256, len(UNIT.findall(text)))
     for pair in crops(text, "", generator(seed)):
         for crop in pair:
             assert crop in text
-            assert 3 <= len(UNIT.findall(crop)) <= max(3, units // 2)
+            assert min(8, units // 2) <= len(UNIT.findall(crop)) <= units // 2
 
 
 def test_short_texts_are_not_cropped() -> None:

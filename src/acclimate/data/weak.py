@@ -33,9 +33,10 @@ WINDOW_UNITS = 256
 """Longer texts are cropped within a window of this length."""
 CROP_SHARES = (0.05, 0.5)
 """Shortest and longest crop, as a share of the window (Contriever's)."""
-MIN_CROP_UNITS = 3
-MIN_UNITS = 2 * MIN_CROP_UNITS
-"""Shorter texts are not cropped: both crops would be the text."""
+MIN_CROP_UNITS = 8
+"""A crop is at least so long, or half of a shorter text: fewer words say nothing."""
+MIN_UNITS = 6
+"""Shorter texts are not cropped."""
 
 
 def weak_pairs(dataset: Dataset, kinds: Sequence[str], limit: int, seed: int) -> dict[str, list[Example]]:
@@ -79,7 +80,7 @@ def neighbours(text: str, _title: str, _draws: np.random.Generator) -> Iterator[
 def crops(text: str, _title: str, draws: np.random.Generator) -> Iterator[Pair]:
     """Two spans drawn independently from one text (Izacard et al. 2021, Contriever, section 3.1: independent cropping).
 
-    Spans of 5 to 50 % of a window of 256 units, as there; but at least three, because our texts may be short.
+    Spans of 5 to 50 % of a window of 256 units, as there; but at least eight, or half the text, as ours may be short.
     """
     spans = [match.span() for match in UNIT.finditer(text)]
     if len(spans) < MIN_UNITS:
@@ -111,7 +112,7 @@ def _units(text: str) -> int:
 
 def _crop(text: str, window: Sequence[tuple[int, int]], draws: np.random.Generator) -> str:
     low, high = CROP_SHARES
-    length = max(MIN_CROP_UNITS, int(draws.uniform(low, high) * len(window)))
+    length = max(min(MIN_CROP_UNITS, len(window) // 2), int(draws.uniform(low, high) * len(window)))
     start = int(draws.integers(len(window) - length + 1))
     return text[window[start][0] : window[start + length - 1][1]]
 
