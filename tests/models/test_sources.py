@@ -156,8 +156,24 @@ def _add_dense(folder: Path) -> None:
     (folder / "modules.json").write_text(json.dumps(modules))
 
 
+def _add_truncation_last(folder: Path) -> None:
+    """A cut after normalisation, as sentence-transformers' own `truncate_dim` makes it: not unit vectors."""
+    _add_dense(folder)
+    modules = json.loads((folder / "modules.json").read_text())
+    (folder / "modules.json").write_text(json.dumps([*modules[:2], modules[3], modules[2]]))
+
+
+def _add_router(folder: Path) -> None:
+    modules = json.loads((folder / "modules.json").read_text())
+    modules[0]["type"] = "sentence_transformers.models.Router"
+    (folder / "modules.json").write_text(json.dumps(modules))
+    (folder / "router_config.json").write_text(json.dumps({"structure": {"query": ["a", "b"]}, "types": {}}))
+
+
 BREAKAGES: dict[str, tuple[Any, str]] = {
-    "dense": (_add_dense, "Dense"),
+    "dense": (_add_dense, "Dense module that does more than keep leading dimensions"),
+    "order": (_add_truncation_last, "has the order Transformer, Pooling, Normalize, Dense"),
+    "router": (_add_router, r"router_config\.json: the route 'query'"),
     "code of its own": (
         lambda f: (f / "modules.json").write_text('[{"idx": 0, "path": "", "type": "custom_st.Transformer"}]'),
         "custom_st.Transformer.*code of its own",

@@ -74,6 +74,29 @@ def test_the_folder_is_whole_and_reads_in_our_encoder(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "merged" / "settings.json").read_text())["model"] == config.model
 
 
+@pytest.mark.parametrize(("sides", "dim"), [("query", 32), ("both", 16), ("query", 16)])
+def test_query_sides_and_fewer_dimensions_read_in_our_encoder(tmp_path: Path, sides: Sides, dim: int) -> None:
+    """A Router with two transformers, a Dense that keeps leading dimensions."""
+    run, config = trained(tmp_path, sides=sides, dim=dim)
+    merge([run], tmp_path / "merged", config)
+    live = load_encoder(run, base=config.model, device="cpu", dtype="float32")
+    merged = Encoder.load(str(tmp_path / "merged"), device="cpu", dtype="float32")
+    for role in ("query", "document"):
+        vectors = merged.encode(TEXTS, role)  # type: ignore[arg-type]
+        assert vectors.shape[1] == dim
+        assert np.abs(vectors - live.encode(TEXTS, role)).max() < 1e-5  # type: ignore[arg-type]
+    same = merged.role_fingerprint("query") == merged.role_fingerprint("document")
+    assert same is False  # another prompt, and with two transformers other weights
+    if sides == "query":
+        assert (
+            np.abs(merged.encode(TEXTS) - Encoder.load(config.model, dim=dim, device="cpu").encode(TEXTS)).max() < 1e-5
+        )
+        with pytest.raises(ModelError, match="another transformer for queries"):
+            merged.require_one_transformer()
+        with pytest.raises(ModelError, match="another transformer for queries"):
+            merge([tmp_path / "merged", config.model], tmp_path / "two", config)
+
+
 def test_a_second_start_keeps_what_is_there(tmp_path: Path) -> None:
     run, config = trained(tmp_path)
     first = merge([run], tmp_path / "merged", config)

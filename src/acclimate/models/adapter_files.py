@@ -155,7 +155,7 @@ def _facts_of_base(folder: Path, base: str) -> dict[str, Any]:
         "prompts": source.prompts.to_json(),
         "pooling": source.pooling,
         "normalise": source.normalise,
-        "dim": source.dim,
+        "dim": source.kept_dim,
         "max_tokens": source.max_tokens,
         "sides": "both",
         "metrics": {},

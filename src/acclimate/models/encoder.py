@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import copy
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from torch import Tensor, nn
 from acclimate.configs import DEFAULT_MODEL, RunConfig
 from acclimate.core.batching import chunks_by_tokens
 from acclimate.core.pooling import pool_packed, truncate_dim, unit
-from acclimate.errors import UsageError
+from acclimate.errors import ModelError, UsageError
 from acclimate.files import hash_config, hash_text
 from acclimate.models.attention import PACKED_ATTENTION
 from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype, to_device
@@ -52,6 +53,7 @@ class Encoder:
         device: where it runs.
         dtype: of the base weights; vectors are always float32.
         adapter: what is attached, or None.
+        query_model: the queries' own transformer, in models that have two; `model` is the documents' then.
         packed: whether chunks are packed; else they are padded, for architectures whose attention we cannot replace.
         token_cache: keeps the tokens of large inputs on disk; None keeps them in memory.
     """
@@ -76,6 +78,7 @@ class Encoder:
         self.max_tokens = max_tokens
         self.token_cache = token_cache
         self.adapter: Adapter | None = None
+        self.query_model: nn.Module | None = None
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         config: Any = model.config
@@ -123,14 +126,20 @@ class Encoder:
         if dim is not None and not 1 <= dim <= source.dim:
             raise UsageError(f"dim = {dim} with {source.id}", possible=f"1 to {source.dim}")
         packed = can_pack(read_model_config(source.transformer, source.folder))
-        return cls(
-            load_base(source.transformer, number_format, place, PACKED_ATTENTION if packed else None, quantise_base),
+
+        def loaded(folder: Path) -> nn.Module:
+            return load_base(folder, number_format, place, PACKED_ATTENTION if packed else None, quantise_base)
+
+        encoder = cls(
+            loaded(source.transformer),
             load_tokenizer(source.transformer, lowercase=source.lowercase),
             source,
             prompts=source.prompts.with_defaults(query_prompt, document_prompt, instruction),
-            dim=dim or source.dim,
+            dim=dim or source.kept_dim,
             max_tokens=max_tokens or source.max_tokens,
         )
+        encoder.query_model = loaded(source.query_transformer) if source.query_transformer else None
+        return encoder
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Encoder:
@@ -206,10 +215,11 @@ class Encoder:
         The adapter's prompts, pooling, dim and limit hold: it was trained with them.
 
         Raises:
-            ModelError: the adapter belongs to another base.
+            ModelError: the adapter belongs to another base, or this model has two transformers.
         """
         from acclimate.core import lora
 
+        self.require_one_transformer()
         adapter.check_base(self.source)
         adapted = self.fork()
         lora.attach_weights(adapted.model, adapter.modules)
@@ -227,7 +237,17 @@ class Encoder:
 
     @contextlib.contextmanager
     def side_active(self, role: Role) -> Iterator[None]:
-        """Within it, an adapter for queries only is off for documents; otherwise nothing changes."""
+        """Within it, queries have their own transformer, and an adapter for queries is off for documents.
+
+        In models of one transformer, with no adapter or one for both sides, nothing changes.
+        """
+        if self.query_model is not None and role == "query":
+            documents, self.model = self.model, self.query_model
+            try:
+                yield
+            finally:
+                self.model = documents
+            return
         if self.adapter is None or self.adapter.sides == "both" or role == "query":
             yield
             return
@@ -235,6 +255,14 @@ class Encoder:
 
         with lora.adapters_off(self.model):
             yield
+
+    def require_one_transformer(self) -> None:
+        """Raise a `ModelError` if queries have a transformer of their own: an adapter would change documents only."""
+        if self.query_model is not None:
+            raise ModelError(
+                f"{self.source.folder} has another transformer for queries than for documents",
+                fix="Use the model that it was made from, and its adapter.",
+            )
 
     @property
     def parameters(self) -> int:
@@ -246,6 +274,8 @@ class Encoder:
     def fingerprint(self) -> str:
         """sha256 over all that decides the vectors: the key of embedding caches."""
         adapter = {} if self.adapter is None else {"adapter": _hash_adapter(self.adapter)}
+        if self.source.query_sha256:
+            adapter["queries"] = self.source.query_sha256
         return hash_config({**self._base_identity(), "prompts": self.prompts.to_json(), **adapter})
 
     def role_fingerprint(self, role: Role, task: str | None = None) -> str:
@@ -254,6 +284,8 @@ class Encoder:
         Documents beside a query-side adapter have the base's, so that their vectors are found again.
         """
         identity = {**self._base_identity(), "prompt": self.prompts.prompt(role, task)}
+        if role == "query" and self.source.query_sha256:
+            identity["weights"] = self.source.query_sha256
         if self.adapter is not None and (self.adapter.sides == "both" or role == "query"):
             identity["adapter"] = _hash_adapter(self.adapter)
         return hash_config(identity)

@@ -1,20 +1,26 @@
 """Reading a model's folder as it lies on disk: sentence-transformers' layout, or plain transformers. JSON only.
 
-sentence-transformers: `modules.json` names the modules (Transformer, Pooling, maybe Normalize); the pooling's config
+sentence-transformers: `modules.json` names the modules (Transformer, or a Router with one for queries and one for
+documents; Pooling; maybe a Dense that only keeps leading dimensions; maybe Normalize); the pooling's config
 has had two forms, one flag per mode (to 5) and one `pooling_mode` (from 6); prompts are in
 `config_sentence_transformers.json`, the limit on tokens in `sentence_bert_config.json` or the tokenizer's config.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from safetensors import SafetensorError, safe_open
+
 from acclimate.errors import ModelError
 from acclimate.models.prompts import Prompts
-from acclimate.types import Pooling
+from acclimate.types import Pooling, Role
 
 POOLING_OF_MODE: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
 POOLING_FLAGS = {
@@ -25,7 +31,8 @@ POOLING_FLAGS = {
     "pooling_mode_weightedmean_tokens": "weightedmean",
     "pooling_mode_lasttoken": "lasttoken",
 }
-SUPPORTED_MODULES = ("Transformer", "Pooling", "Normalize")
+SUPPORTED_MODULES = ("Transformer", "Router", "Pooling", "Dense", "Normalize")
+ROLES: tuple[Role, ...] = ("query", "document")
 LIMIT_FILES = (
     "sentence_bert_config.json",
     *(f"sentence_{kind}_config.json" for kind in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta")),
@@ -44,6 +51,9 @@ class TransformerFolder:
 
     folder: Path
     transformer: Path
+    """Where config, weights and tokenizer lie; of two transformers the documents'."""
+    query_transformer: Path | None
+    """The queries' own, where a Router has two."""
     config: dict[str, Any]
     pooling: Pooling | None
     normalise: bool
@@ -51,6 +61,9 @@ class TransformerFolder:
     max_tokens: int
     position_limit: int
     dim: int
+    """Width of the hidden states."""
+    kept_dim: int
+    """Leading dimensions kept before normalisation; all, if nothing cuts them."""
     lowercase: bool
 
     @property
@@ -72,7 +85,7 @@ def read_folder(folder: Path) -> TransformerFolder:
     """
     modules = _read_list(folder / "modules.json")
     if modules is None:
-        return _describe(folder, folder, None, normalise=False)
+        return _describe(folder, {"document": folder, "query": folder}, None, normalise=False)
     paths: dict[str, Path] = {}
     for module in modules:
         library, _, kind = str(module.get("type", "")).partition(".")
@@ -86,13 +99,19 @@ def read_folder(folder: Path) -> TransformerFolder:
         if kind not in SUPPORTED_MODULES or kind in paths:
             raise ModelError(
                 f"{folder / 'modules.json'}: a module of type {module.get('type')!r} is not supported here",
-                possible=", one each of ".join(["Transformer", "Pooling, Normalize"]),
+                possible="Transformer or Router, Pooling, Dense (that keeps leading dimensions), Normalize; one each",
             )
         paths[kind] = folder / str(module.get("path", ""))
-    if "Transformer" not in paths or "Pooling" not in paths:
+    if ("Transformer" in paths) == ("Router" in paths) or "Pooling" not in paths:
         raise ModelError(f"{folder / 'modules.json'} names no Transformer with a Pooling", fix="Is it a text encoder?")
+    if list(paths) != [kind for kind in SUPPORTED_MODULES if kind in paths]:
+        raise ModelError(
+            f"{folder / 'modules.json'} has the order {', '.join(paths)}", possible=", ".join(SUPPORTED_MODULES)
+        )
     pooling = _read_pooling(paths["Pooling"] / "config.json")
-    return _describe(folder, paths["Transformer"], pooling, normalise="Normalize" in paths)
+    routes = _read_router(paths["Router"]) if "Router" in paths else dict.fromkeys(ROLES, paths["Transformer"])
+    found = _describe(folder, routes, pooling, normalise="Normalize" in paths)
+    return replace(found, kept_dim=_kept_dimensions(paths["Dense"], found.dim)) if "Dense" in paths else found
 
 
 def is_causal(config: dict[str, Any]) -> bool:
@@ -111,7 +130,10 @@ def position_limit(config: dict[str, Any]) -> int:
     return positions - first
 
 
-def _describe(folder: Path, transformer: Path, pooling: Pooling | None, *, normalise: bool) -> TransformerFolder:
+def _describe(
+    folder: Path, routes: Mapping[Role, Path], pooling: Pooling | None, *, normalise: bool
+) -> TransformerFolder:
+    transformer = routes["document"]
     config = read_model_config(transformer, folder)
     architectures = [str(name) for name in config.get("architectures") or []]
     if pooling is None and any(name.endswith("ForSequenceClassification") for name in architectures):
@@ -130,6 +152,7 @@ def _describe(folder: Path, transformer: Path, pooling: Pooling | None, *, norma
     return TransformerFolder(
         folder=folder,
         transformer=transformer,
+        query_transformer=routes["query"] if routes["query"] != transformer else None,
         config=config,
         pooling=pooling,
         normalise=normalise,
@@ -137,6 +160,7 @@ def _describe(folder: Path, transformer: Path, pooling: Pooling | None, *, norma
         max_tokens=int(min(own_limit, limit)),
         position_limit=limit,
         dim=dim,
+        kept_dim=dim,
         lowercase=bool(limits.get("do_lower_case")),
     )
 
@@ -152,6 +176,38 @@ def read_model_config(transformer: Path, folder: Path) -> dict[str, Any]:
         hint = " (it holds an adapter)" if (folder / "adapter_config.json").exists() else ""
         raise ModelError(f"{folder} is not a model's folder{hint}: no config.json in it")
     return config
+
+
+def _read_router(folder: Path) -> dict[Role, Path]:
+    """Where each side's transformer lies."""
+    config = _read_object(folder / "router_config.json") or {}
+    routes: dict[Role, Path] = {}
+    for role in ROLES:
+        modules = config.get("structure", {}).get(role) or []
+        kinds = [str(config.get("types", {}).get(name, "")).rsplit(".", 1)[-1] for name in modules]
+        if kinds != ["Transformer"]:
+            raise ModelError(
+                f"{folder / 'router_config.json'}: the route {role!r} is {' + '.join(kinds) or 'missing'}",
+                possible="one Transformer for queries and one for documents",
+            )
+        routes[role] = folder / str(modules[0])
+    return routes
+
+
+def _kept_dimensions(folder: Path, hidden: int) -> int:
+    """How many leading dimensions a Dense module keeps, if that is all that it does."""
+    config = _read_object(folder / "config.json") or {}
+    kept, path = config.get("out_features"), folder / "model.safetensors"
+    plain = config.get("bias") is False and str(config.get("activation_function")).endswith(".Identity")
+    if plain and config.get("in_features") == hidden and isinstance(kept, int) and path.is_file():
+        # A damaged file, another tensor, or a format that numpy does not have: not the matrix that is looked for.
+        with contextlib.suppress(SafetensorError, TypeError), safe_open(path, "np") as tensors:
+            if np.array_equal(tensors.get_tensor("linear.weight"), np.eye(kept, hidden)):
+                return kept
+    raise ModelError(
+        f"{folder} is a Dense module that does more than keep leading dimensions, which is not supported here",
+        fix="Use the model without it, or one that has none.",
+    )
 
 
 def _read_pooling(path: Path) -> Pooling:

@@ -99,9 +99,8 @@ def save_weights(
     unknown = model.load_state_dict(whole, strict=False).unexpected_keys
     if unknown:
         raise ModelError(f"the trained model has weights that its base {source.id} has not: {', '.join(unknown[:3])}")
-    # Whole vectors on disk: a smaller `dim` is in acclimate.json, and the base's other dimensions stay of use.
-    written = view if base is None else dataclasses.replace(view, dim=view.hidden)
-    st_folder.write_pipeline(folder, written)
+    # The vectors on disk are as long as the source's: a smaller `dim` is in acclimate.json, so the rest stays of use.
+    st_folder.write_pipeline(folder, dataclasses.replace(view, dim=source.kept_dim))
     _save_transformer(folder, model, source, view)
     if base is not None:
         _write_facts(folder, base, view, source.normalise, "both", metrics)

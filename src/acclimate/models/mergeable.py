@@ -130,6 +130,12 @@ class ModelSet:
             )
         self.names, self.config = tuple(names), config
         self.sources = tuple(resolve_model(folder, pooling=config.pooling) for folder in folders)
+        if two := next(
+            (name for name, source in zip(names, self.sources, strict=True) if source.query_transformer), None
+        ):
+            raise ModelError(
+                f"{two} has another transformer for queries than for documents", fix="Merge the adapters, then fold."
+            )
         facts = [_facts(source.folder) for source in self.sources]
         known = [(name, found["base"]) for name, found in zip(names, facts, strict=True) if found]
         _same_base([name for name, _ in known], [(base["id"], base["sha256"]) for _, base in known])
@@ -259,7 +265,7 @@ def _facts(folder: Path) -> dict[str, Any] | None:
 
 def _view(source: ModelSource, facts: Mapping[str, Any] | None) -> View:
     """How a whole model makes vectors: its own files, and what a folder of ours says beyond them."""
-    view = view_of(source, source)
+    view = dataclasses.replace(view_of(source, source), dim=source.kept_dim)
     if facts is None:
         return view
     prompts = Prompts.from_json(facts["prompts"])

@@ -40,7 +40,7 @@ class ModelSource:
     folder: Path
     """The sentence-transformers or transformers folder."""
     transformer: Path
-    """Where config, weights and tokenizer lie: the folder, or one below it."""
+    """Where config, weights and tokenizer lie: the folder, or one below it; of two transformers the documents'."""
     sha256: str
     """Of the weights: the file's own, or, of several safetensors files, over their names and hashes."""
     model_type: str
@@ -55,8 +55,15 @@ class ModelSource:
     position_limit: int
     """The most tokens that its position embeddings allow."""
     dim: int
+    """Width of the hidden states."""
+    kept_dim: int
+    """Leading dimensions that the model's own vectors have."""
     lowercase: bool
     """Lower-case texts before the tokenizer (sentence-transformers' `do_lower_case`)."""
+    query_transformer: Path | None = None
+    """The queries' own transformer, where they have one (an adapter for the query side, folded)."""
+    query_sha256: str | None = None
+    """Of its weights."""
 
 
 def resolve_model(name: str, *, pooling: Pooling | None = None) -> ModelSource:
@@ -117,7 +124,10 @@ def describe(found: TransformerFolder, model_id: str, sha256: str, pooling: Pool
         max_tokens=found.max_tokens,
         position_limit=found.position_limit,
         dim=found.dim,
+        kept_dim=found.kept_dim,
         lowercase=found.lowercase,
+        query_transformer=found.query_transformer,
+        query_sha256=hash_weights(found.query_transformer) if found.query_transformer else None,
     )
 
 

@@ -138,6 +138,7 @@ def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
     settings = config.train
     # Adam's small steps vanish in bf16 weights: trained weights are float32, and computed with in bf16 (`_autocast`).
     encoder = Encoder.from_config(replace(config, dtype="float32") if settings.full else config)
+    encoder.require_one_transformer()
     if settings.full:
         trainable = dict(encoder.model.named_parameters())
         for parameter in trainable.values():
