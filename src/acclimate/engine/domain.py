@@ -25,6 +25,7 @@ from acclimate.engine.significance import paired_bootstrap, paired_bootstrap_auc
 from acclimate.engine.topics import lexical_topics
 from acclimate.engine.vocabulary import FEW_TEXTS, Vocabulary, domain_vocabulary, sample
 from acclimate.models.encoder import Encoder
+from acclimate.progress import progress
 from acclimate.types import Role
 
 Both: TypeAlias = tuple[list[float], list[float]]
@@ -193,9 +194,11 @@ def relatedness(models: Models, material: DomainMaterial, config: RunConfig) -> 
 def _holding(lexicon: Lexicon, texts: Sequence[str]) -> dict[str, set[int]]:
     """Term -> the texts that hold it, of the terms that neither too few nor too many hold."""
     holding: defaultdict[str, set[int]] = defaultdict(set)
-    for place, text in enumerate(texts):
-        for term in lexicon.find(text):
-            holding[term].add(place)
+    with progress("look up terms", len(texts), "documents") as advance:
+        for place, text in enumerate(texts):
+            for term in lexicon.find(text):
+                holding[term].add(place)
+            advance()
     most = min(MAX_HOLDING, MAX_HOLDING_SHARE * len(texts))
     return {term: places for term, places in holding.items() if MIN_HOLDING <= len(places) <= most}
 

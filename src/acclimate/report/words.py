@@ -27,7 +27,7 @@ METRIC_NAMES = {
     "negative_cosine": "Mean cosine of negatives",
     "margin": "Margin (positive − negative)",
     "term_accuracy@1": "A term finds a text that holds it, accuracy@1",
-    "term_r_precision": "A term finds all of them, R-precision",
+    "term_r_precision": "A term finds all such texts, R-precision",
     "text_accuracy@1": "A text that holds a term is nearest to another one, accuracy@1",
     "definition_accuracy@1": "A term finds its definition, accuracy@1",
     "topic_auc": "Texts of one topic are closer than others, ROC-AUC",
@@ -110,7 +110,7 @@ def domain_notes(domain: Mapping[str, Any]) -> list[str]:
         asked = f"{count(terms.get('terms'))} of {count(lexicon.get('terms'))} terms"
         documents = count(terms.get("documents"))
         notes.append(
-            f"Lexicon {lexicon.get('origin', '')}. Asked: {asked}, those that some of the {documents} documents hold,"
+            f"Lexicon: {lexicon.get('origin', '')}. Asked: {asked}, those that some of the {documents} documents hold,"
             " but not too many. What counts is whether a text holds the very words: a model that moves from words to"
             " meaning may lose here and win above."
         )
@@ -118,7 +118,7 @@ def domain_notes(domain: Mapping[str, Any]) -> list[str]:
         notes.append(f"Topics are not measured: {topics['skipped']}.")
     elif topics:
         notes.append(
-            f"Topics {topics.get('origin', '')}: all pairs of {count(topics.get('texts'))} texts of"
+            f"Topics: {topics.get('origin', '')}; all pairs of {count(topics.get('texts'))} texts of"
             f" {count(topics.get('topics'))} topics; 0.5 is chance."
         )
     return notes
