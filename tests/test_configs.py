@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from acclimate.configs import (
     NONE,
+    DatasetConfig,
     DomainConfig,
     EvaluateConfig,
     MergeConfig,
@@ -26,6 +27,7 @@ from acclimate.configs import (
     config_from_mapping,
     dump_config,
     effective,
+    for_dataset,
     load_config,
     with_overrides,
 )
@@ -49,6 +51,8 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         return st.one_of(*map(values_of, get_args(hint)))
     if get_origin(hint) is Literal:
         return st.sampled_from(get_args(hint))
+    if get_origin(hint) is tuple and get_args(hint)[0] is DatasetConfig:
+        return st.lists(datasets(), max_size=3).map(tuple)
     if get_origin(hint) is tuple:
         return st.lists(values_of(get_args(hint)[0]), max_size=3).map(tuple)
     simple: dict[Any, st.SearchStrategy[Any]] = {
@@ -59,6 +63,14 @@ def values_of(hint: Any) -> st.SearchStrategy[Any]:
         str: st.text().filter(lambda text: text != NONE),
     }
     return simple[hint]
+
+
+def datasets() -> st.SearchStrategy[DatasetConfig]:
+    """Tables of [[datasets]], with names of their own or of their sources."""
+    values = {name: values_of(hint) for name, hint in get_type_hints(DatasetConfig).items()}
+    names = st.from_regex(r"[A-Za-z农][\w.-]{0,9}", fullmatch=True)
+    chosen = {"source": names, "name": st.none() | names, "weight": st.floats(0.1, 10)}
+    return st.builds(DatasetConfig, **{**values, **chosen})
 
 
 @st.composite
@@ -175,3 +187,67 @@ def test_a_stage_sees_the_shared_fields_and_its_own_section() -> None:
     assert values["seed"] == 3
     assert values["train"]["targets"] == ["all-linear"]
     assert not {"mine", "prepare", "evaluate"} & set(values)
+
+
+def test_a_list_of_tables_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "run.toml"
+    path.write_text(
+        """
+        seed = 7
+
+        [objective]
+        temperature = 0.1
+
+        [[datasets]]
+        source = "laws.jsonl"
+        query_prompt = "为这个句子生成表示以用于检索相关文章："
+        columns = ["a", "b"]
+
+        [[datasets]]
+        source = "data/sick"
+        name = "similar"
+        loss = "cosine-mse"
+        weight = 2
+        """
+    )
+    laws, similar = load_config(path).datasets
+    assert (laws.task, laws.columns, laws.weight) == ("laws", ("a", "b"), 1.0)
+    assert similar == DatasetConfig(source="data/sick", name="similar", loss="cosine-mse", weight=2.0)
+
+
+@pytest.mark.parametrize(
+    ("tables", "message"),
+    [
+        ({"source": "a"}, r"datasets is a list of tables.*\[\[datasets\]\]"),
+        ([{"name": "a"}], r"run\.toml \[\[datasets\]\] 1: source is missing"),
+        ([{"source": "a"}, {"source": "b", "wieght": 2}], r"\[\[datasets\]\] 2: unknown key 'wieght'.*weight"),
+        ([{"source": "a", "weight": "2"}], r"\[\[datasets\]\] 1: weight = '2'.*a number"),
+        ([{"source": "a", "weight": 0}], r"weight = 0\.0"),
+        ([{"source": "a", "loss": "mse"}], r"loss = 'mse'"),
+        ([{"source": "x/a.jsonl"}, {"source": "y/a.tsv"}], r"two datasets have the name 'a'.*name of its own"),
+        ([{"source": "a", "name": "../b"}], r"the name '\.\./b'.*cannot be that of a folder"),
+    ],
+)
+def test_a_bad_table_is_named(tables: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        config_from_mapping({"datasets": tables}, "run.toml")
+
+
+def test_a_dataset_s_settings_win_over_the_run_s() -> None:
+    laws = DatasetConfig(source="laws", query_prompt="law: ", label_column="grade", loss="info-nce")
+    config = RunConfig(query_prompt="query: ", prepare=PrepareConfig(label_column="label"), datasets=(laws,))
+    alone = for_dataset(config, laws)
+    assert (alone.query_prompt, alone.prepare.label_column, alone.objective.loss) == ("law: ", "grade", "info-nce")
+    assert (alone.task, alone.datasets) == (None, ())
+    # Among several, its prompts are its task's, and the run's stay the default ones.
+    others = dataclasses.replace(config, datasets=(laws, DatasetConfig(source="similar")))
+    own = for_dataset(others, laws)
+    assert (own.query_prompt, own.prepare.label_column, own.task) == ("query: ", "grade", "laws")
+    assert own.datasets == (laws,)
+    assert effective(own, "mine")["tasks"] == {"laws": {"query_prompt": "law: ", "document_prompt": None}}
+
+
+def test_a_weight_is_the_training_s_and_no_one_else_s() -> None:
+    light, heavy = (RunConfig(datasets=(DatasetConfig(source="a", weight=weight),)) for weight in (1.0, 2.0))
+    assert effective(light, "mine") == effective(heavy, "mine")
+    assert effective(light, "train", "objective") != effective(heavy, "train", "objective")

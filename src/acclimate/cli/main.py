@@ -13,6 +13,8 @@ import tempfile
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -47,7 +49,7 @@ SharedFlags = flags("SharedFlags")
 
 @app.command
 def adapt(
-    data: str,
+    data: str | None = None,
     /,
     *,
     out: Path,
@@ -58,7 +60,7 @@ def adapt(
     """Everything in a row: prepare, mine, train, evaluate, report.
 
     Args:
-        data: a file of pairs, a BEIR folder, or a hub id.
+        data: a file of pairs, a BEIR folder, or a hub id; left out where --config has tables [[datasets]].
         out: the run's folder; a second start keeps what is still right and goes on.
         dry_run: only say how much there is to do: pairs, tokens, steps, minutes, memory.
     """
@@ -75,7 +77,7 @@ def adapt(
 
 @app.command
 def prepare(
-    data: str,
+    data: str | None = None,
     /,
     *,
     out: Path,
@@ -85,16 +87,17 @@ def prepare(
     """Read domain data in any common form; write a clean, leak-free dataset to OUT/dataset.
 
     Args:
-        data: a file of pairs, a BEIR folder, or a hub id.
+        data: a file of pairs, a BEIR folder, or a hub id; left out where --config has tables [[datasets]].
         out: the run's folder.
     """
     from acclimate.cli import tables
+    from acclimate.engine.tasks import all_tasks
     from acclimate.stages.prepare import prepare as stage
 
-    settings = configured(options, config, out)
+    tasks = all_tasks(out, configured(options, config, out), data)
     with locked(out):
-        report = stage(data, out / "dataset", settings)
-    tables.show_dataset(report, out / "dataset")
+        for task in tasks:
+            tables.show_dataset(stage(task.source, task.dataset, task.config), task.dataset)
 
 
 @app.command
@@ -107,12 +110,12 @@ def mine(
 ) -> None:
     """Find hard negatives in the corpus of RUN; write them to RUN/negatives."""
     from acclimate.cli import tables
+    from acclimate.engine.tasks import minable_tasks
     from acclimate.stages.mine import mine as stage
 
-    settings = configured(options, config, run)
     with _at_work_in(run):
-        report = stage(run / "dataset", run / "negatives", settings)
-    tables.show_mining(report, run / "negatives")
+        for task in minable_tasks(run, configured(options, config, run)):
+            tables.show_mining(stage(task.dataset, task.negatives, task.config), task.negatives)
 
 
 @app.command
@@ -125,12 +128,13 @@ def train(
 ) -> None:
     """Train an adapter on RUN's dataset and negatives; write it to RUN/adapter."""
     from acclimate.cli import tables
-    from acclimate.stages.train import train as stage
+    from acclimate.engine.tasks import all_tasks
+    from acclimate.stages.train import train_tasks as stage
 
-    negatives = run / "negatives"
     settings = configured(options, config, run)
     with _at_work_in(run):
-        report = stage(run / "dataset", negatives if negatives.is_dir() else None, run / "adapter", settings)
+        tasks = [replace(task, mined=task.negatives.is_dir()) for task in all_tasks(run, settings)]
+        report = stage(tasks, run / "adapter", settings)
     tables.show_training(report, run / "adapter")
 
 
@@ -152,23 +156,29 @@ def evaluate(
         json_output: print the metrics of one model as one JSON object and nothing else.
     """
     from acclimate.cli import tables
+    from acclimate.engine.run_folder import is_run
+    from acclimate.engine.tasks import tasks_of
     from acclimate.stages import evaluate as stage
 
     run = Path(data)
     compares = adapter is None and "model" not in given(options) and (run / "adapter").is_dir()
-    settings = configured(options, config, run if (run / "dataset").is_dir() else None)
-    if compares:
-        with _at_work_in(run):
-            report = stage.evaluate(run / "dataset", run / "adapter", run / "evaluation", settings)
-        metrics = report["test"]["adapted"]
-    else:
+    settings = configured(options, config, run if is_run(run) else None)
+    if not compares:
         metrics = stage.evaluate_model(data, adapter, settings)
+        show = partial(tables.show_metrics, metrics)
+    else:
+        with _at_work_in(run):
+            reports = {
+                task.name: stage.evaluate(task.dataset, run / "adapter", task.evaluation, task.config)
+                for task in tasks_of(run, settings)
+            }
+        metrics = {str(name): report["test"]["adapted"] for name, report in reports.items()}
+        metrics = metrics if len(metrics) > 1 else metrics.popitem()[1]
+        show = partial(tables.show_evaluations, reports)
     if json_output:
         sys.stdout.write(json.dumps(metrics) + "\n")
-    elif compares:
-        tables.show_evaluation(report)
     else:
-        tables.show_metrics(metrics)
+        show()
 
 
 @app.command
@@ -280,7 +290,9 @@ def encode(
 @contextmanager
 def _at_work_in(run: Path) -> Iterator[None]:
     """One process at a time in a run that has a dataset."""
-    if not (run / "dataset").is_dir():
+    from acclimate.engine.run_folder import is_run
+
+    if not is_run(run):
         raise StorageError(f"{run} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {run}")
     with locked(run):
         yield

@@ -60,8 +60,8 @@ def _fields_of(cls: Any, group: Group, *, skip_sections: bool = False) -> list[t
     documentation, hints = _field_docs(cls), get_type_hints(cls)
     made = []
     for item in dataclasses.fields(cls):
-        if skip_sections and dataclasses.is_dataclass(hints[item.name]):
-            continue
+        if skip_sections and any(map(dataclasses.is_dataclass, (hints[item.name], *get_args(hints[item.name])))):
+            continue  # sections have flags of their own, lists of tables have none
         text = f"{documentation[item.name]} [default: {_shown(item.default)}]"
         is_list = get_origin(hints[item.name]) is tuple
         converter = _comma_separated if is_list else None

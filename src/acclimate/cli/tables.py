@@ -17,7 +17,7 @@ SNIPPET_CHARS = 160
 
 def show_run(summary: Mapping[str, Any], run: Path) -> None:
     """The last word of `adapt`: base against adapted, the verdict, the report's path."""
-    show_evaluation(summary)
+    show_evaluations(summary.get("tasks") or {None: summary})
     timings, train = summary["timings"], summary["train"]
     minutes = {name.removesuffix("_s"): value / 60 for name, value in timings.items()}
     console = _console()
@@ -29,14 +29,38 @@ def show_run(summary: Mapping[str, Any], run: Path) -> None:
         f"({train['tokens_per_s']:,.0f}/s); minutes: "
         + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
     )
+    if "tasks" in train:
+        console.print(_task_table(train["tasks"]))
     console.print(f"report: {run / 'report.html'}", soft_wrap=True)
 
 
-def show_evaluation(report: Mapping[str, Any]) -> None:
+def _task_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:
+    """How each task of a training went."""
+    table = Table(title="training", box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table.add_column("task")
+    columns = list(dict.fromkeys(name for values in tasks.values() for name in values))
+    for name in columns:
+        table.add_column(name.replace("_", " "), justify="right")
+    for task, values in tasks.items():
+        table.add_row(Text(task), *(_number(values.get(name)) for name in columns))
+    return table
+
+
+def show_evaluations(reports: Mapping[str | None, Mapping[str, Any]]) -> None:
+    """The evaluation of every task of a run, by name."""
+    for name, report in reports.items():
+        show_evaluation(report, name)
+
+
+def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
     """Base, adapted and their difference with its interval, and the verdict in words."""
     test = report["test"]
     counted = {name: test[name] for name in ("queries", "documents", "pairs") if name in test}
-    title = "test split: " + ", ".join(f"{value:,} {name}" for name, value in counted.items())
+    title = (
+        (f"{task}, " if task else "")
+        + "test split: "
+        + ", ".join(f"{value:,} {name}" for name, value in counted.items())
+    )
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("metric")
     lexical = test.get("bm25")

@@ -5,13 +5,14 @@ holds, what a stage function takes, and what the command line's flags are made f
 sections, so that every one of them is also a flag (`rank` -> `--rank`).
 """
 
+from acclimate.configs.datasets import DatasetConfig
 from acclimate.configs.domain import DomainConfig
 from acclimate.configs.evaluate import EvaluateConfig
 from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import PrepareConfig
-from acclimate.configs.run import DEFAULT_MODEL, RunConfig, effective, with_overrides
+from acclimate.configs.run import DEFAULT_MODEL, RunConfig, effective, for_dataset, with_overrides
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.toml import NONE, config_from_mapping, dump_config, load_config
 from acclimate.configs.train import TrainConfig
@@ -19,6 +20,7 @@ from acclimate.configs.train import TrainConfig
 __all__ = [
     "DEFAULT_MODEL",
     "NONE",
+    "DatasetConfig",
     "DomainConfig",
     "EvaluateConfig",
     "MergeConfig",
@@ -31,6 +33,7 @@ __all__ = [
     "config_from_mapping",
     "dump_config",
     "effective",
+    "for_dataset",
     "load_config",
     "with_overrides",
 ]

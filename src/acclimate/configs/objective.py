@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeAlias
 
 from acclimate.configs.checks import check_above
+
+Loss: TypeAlias = Literal["auto", "info-nce", "cosine-mse"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveConfig:
     """What the training minimises."""
 
-    loss: Literal["auto", "info-nce", "cosine-mse"] = "auto"
+    loss: Loss = "auto"
     """auto takes info-nce for retrieval data and cosine-mse for labelled pairs."""
     temperature: float = 0.05
     """Temperature of InfoNCE: cosines are divided by it."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from acclimate.configs.checks import check_at_least
+from acclimate.configs.datasets import PROMPTS, DatasetConfig
 from acclimate.configs.domain import DomainConfig
 from acclimate.configs.evaluate import EvaluateConfig
 from acclimate.configs.merge import MergeConfig
@@ -38,6 +39,8 @@ class RunConfig:
     Qwen3-Embedding, whose queries begin with Instruct: {instruction}."""
     document_prompt: str | None = None
     """Put before every document; the model's own if not given."""
+    task: str | None = None
+    """Task whose prompts are used, of those that the model or the run knows; the default prompts if not given."""
     max_tokens: int | None = None
     """Longer texts are cut to this many tokens; the model's own if not given."""
     dim: int | None = None
@@ -69,6 +72,8 @@ class RunConfig:
     """Evaluation."""
     merge: MergeConfig = field(default_factory=MergeConfig)
     """Merging."""
+    datasets: tuple[DatasetConfig, ...] = ()
+    """What is learnt from, where that is said here and not on the command line; several are trained together."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "max_tokens", "dim"):
@@ -81,6 +86,13 @@ class RunConfig:
             raise UsageError(f"--recipe three-stage and {given} exclude each other", fix="Leave one of them out.")
         if self.quantise_base is not None and self.train.full:
             raise UsageError("--full and --quantise-base exclude each other", fix="Train an adapter over a 4-bit base.")
+        if self.stages.recipe == "three-stage" and len(self.datasets) > 1:
+            raise UsageError(
+                "--recipe three-stage is for one dataset, and there are several", fix="Leave the recipe out."
+            )
+        names = [dataset.task for dataset in self.datasets]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            raise UsageError(f"two datasets have the name {repeated[0]!r}", fix="Give each a name of its own.")
 
 
 def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
@@ -100,11 +112,33 @@ def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig
     return dataclasses.replace(config, **shared)
 
 
+def for_dataset(config: RunConfig, dataset: DatasetConfig) -> RunConfig:
+    """The settings with which one of the run's datasets is prepared, mined and evaluated.
+
+    The prompts of one dataset among several are those of its task (`Prompts.with_task`); those of the only one are the
+    run's own.
+    """
+    own = dataset.overrides()
+    if len(config.datasets) == 1:
+        return dataclasses.replace(with_overrides(config, own), datasets=())
+    for name in PROMPTS:
+        own.pop(name, None)
+    return dataclasses.replace(with_overrides(config, own), datasets=(dataset,), task=dataset.task)
+
+
 def effective(config: RunConfig, *sections: str) -> dict[str, Any]:
-    """What an artifact's `settings.json` holds: the shared fields and the named sections, as plain JSON values."""
+    """What an artifact's `settings.json` holds: the shared fields and the named sections, as plain JSON values.
+
+    Of the datasets, their tasks' prompts are shared; losses and weights go with the section `objective`.
+    """
     values = dataclasses.asdict(config)
-    names = [item.name for item in dataclasses.fields(config)]
+    datasets = values.pop("datasets")
+    names = list(values)
     nested = {name for name in names if isinstance(values[name], dict)}
     kept = {name: values[name] for name in names if name not in nested or name in sections}
+    if datasets:
+        shown = PROMPTS + ("loss", "weight") * ("objective" in sections)
+        tasks = zip(config.datasets, datasets, strict=True)
+        kept["tasks"] = {dataset.task: {name: row[name] for name in shown} for dataset, row in tasks}
     plain: dict[str, Any] = json.loads(json.dumps(kept))
     return plain

@@ -49,17 +49,23 @@ def load_config(path: Path) -> RunConfig:
 
 
 def dump_config(config: RunConfig) -> str:
-    """The config as TOML, every effective value written out."""
+    """The config as TOML, every effective value written out; of a dataset's table, what it says itself."""
+    hints = get_type_hints(RunConfig)
     lines: list[str] = []
     sections: list[str] = []
+    tables: list[str] = []
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value):
             sections += ["", f"[{item.name}]"]
             sections += [_toml_line(sub.name, getattr(value, sub.name)) for sub in dataclasses.fields(value)]
+        elif _table_class(hints[item.name]) is not None:
+            for table in value:
+                said = [(sub.name, getattr(table, sub.name)) for sub in dataclasses.fields(table)]
+                tables += ["", f"[[{item.name}]]", *(_toml_line(*pair) for pair in said if pair[1] is not None)]
         else:
             lines.append(_toml_line(item.name, value))
-    return "\n".join(lines + sections) + "\n"
+    return "\n".join(lines + sections + tables) + "\n"
 
 
 def _toml_line(name: str, value: object) -> str:
@@ -90,9 +96,23 @@ def _build(cls: Any, values: Mapping[str, Any], where: str) -> Any:
             if not isinstance(value, Mapping):
                 raise UsageError(f"{where}: [{name}] is a table, found {value!r}")
             arguments[name] = _build(hints[name], value, f"{where} [{name}]")
+        elif (table := _table_class(hints[name])) is not None:
+            if not isinstance(value, list) or not all(isinstance(row, Mapping) for row in value):
+                raise UsageError(f"{where}: {name} is a list of tables, found {value!r}", fix=f"Write [[{name}]].")
+            rows = enumerate(value, start=1)
+            arguments[name] = tuple(_build(table, row, f"{where} [[{name}]] {number}") for number, row in rows)
         else:
             arguments[name] = _convert(name, value, hints[name], where)
+    for item in dataclasses.fields(cls):
+        if item.name not in arguments and item.default is item.default_factory is dataclasses.MISSING:
+            raise UsageError(f"{where}: {item.name} is missing", fix=f"Add: {item.name} = ...")
     return cls(**arguments)
+
+
+def _table_class(hint: Any) -> Any:
+    """The dataclass of a list of tables; None for other types."""
+    kinds = get_args(hint)
+    return kinds[0] if get_origin(hint) is tuple and dataclasses.is_dataclass(kinds[0]) else None
 
 
 def _convert(name: str, value: Any, hint: Any, where: str) -> Any:

@@ -28,7 +28,7 @@ from acclimate.engine.checkpoint import (
     write_checkpoint,
 )
 from acclimate.engine.metrics_log import MetricsLog
-from acclimate.engine.schedule import Schedule
+from acclimate.engine.schedule import Course
 from acclimate.errors import AcclimateError, Interrupted
 from acclimate.progress import Advance, progress, say
 
@@ -43,6 +43,8 @@ class StepResult:
     loss: float
     tokens: int
     """Real tokens (no padding), each text once."""
+    task: str | None = None
+    """Whose step it was, where a training has several tasks."""
 
 
 LossFn = Callable[[int], StepResult]
@@ -67,7 +69,7 @@ class Selection:
 def fit(
     trainable: Mapping[str, nn.Parameter],
     loss_fn: LossFn,
-    schedule: Schedule,
+    schedule: Course,
     config: TrainConfig,
     *,
     selection: Selection | None,
@@ -118,7 +120,7 @@ class _Training:
 
     trainable: dict[str, nn.Parameter]
     loss_fn: LossFn
-    schedule: Schedule
+    schedule: Course
     config: TrainConfig
     selection: Selection | None
     folder: Path
@@ -168,6 +170,7 @@ class _Training:
         row = {
             "step": self.state.step,
             "epoch": round(self.state.step / self.schedule.steps_per_epoch, 4),
+            **({} if result.task is None else {"task": result.task}),
             "loss": result.loss,
             "learning_rate": rate,
             "grad_norm": norm,

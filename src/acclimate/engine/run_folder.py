@@ -9,6 +9,7 @@ from acclimate.configs import PrepareConfig, RunConfig
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset, is_dataset, load_dataset
 from acclimate.data.readers import source_hash
+from acclimate.engine.tasks import TASKS
 from acclimate.errors import StorageError
 from acclimate.models.adapter import adapter_folder, load_adapter
 from acclimate.models.encoder import Encoder
@@ -19,6 +20,11 @@ ADAPTER_FILES = ("adapter_config.json", "modules.json")
 METRICS_FILE = "metrics.jsonl"
 STAGES = "stages"
 """Folder of the stages of a training that has several."""
+
+
+def is_run(folder: Path) -> bool:
+    """Whether something of a run is there: the dataset of its only task, or a folder of tasks."""
+    return is_dataset(folder / "dataset") or (folder / TASKS).is_dir()
 
 
 def open_dataset(folder: Path) -> Dataset:
@@ -56,7 +62,7 @@ def load_adapted(folder: Path, base: Encoder, config: RunConfig) -> Encoder:
         ModelError: the adapter is damaged, or `base` is not the model that it was made for.
     """
     if adapter_folder(folder) is None:
-        return Encoder.load(str(folder), device=config.device, dtype=config.dtype)
+        return Encoder.load(str(folder), device=config.device, dtype=config.dtype).for_task(base.task)
     return base.with_adapter(load_adapter(folder))
 
 

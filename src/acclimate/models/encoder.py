@@ -47,6 +47,7 @@ class Encoder:
         tokenizer: its fast tokenizer.
         source: where it comes from.
         prompts: what is put before texts.
+        task: whose prompts are used where no other task is named; None is the default one. See `for_task`.
         pooling: how hidden states become a vector.
         dim: dimensions of the vectors (cut and renormalised where smaller than the model's).
         max_tokens: longer texts are cut.
@@ -73,6 +74,7 @@ class Encoder:
         self.tokenizer = tokenizer
         self.source = source
         self.prompts = prompts
+        self.task: str | None = None
         self.pooling: Pooling = source.pooling
         self.dim = dim
         self.max_tokens = max_tokens
@@ -143,8 +145,12 @@ class Encoder:
 
     @classmethod
     def from_config(cls, config: RunConfig) -> Encoder:
-        """Load the model that a run names, with the run's settings."""
-        return cls.load(
+        """Load the model that a run names, with the run's settings, and with the prompts of its tasks.
+
+        Raises:
+            UsageError: neither the model nor the run knows the task that is asked for.
+        """
+        encoder = cls.load(
             config.model,
             pooling=config.pooling,
             query_prompt=config.query_prompt,
@@ -156,6 +162,10 @@ class Encoder:
             dtype=config.dtype,
             quantise_base=config.quantise_base,
         )
+        for dataset in config.datasets:
+            own = (dataset.query_prompt, dataset.document_prompt, dataset.instruction)
+            encoder.prompts = encoder.prompts.with_task(dataset.task, *own)
+        return encoder.for_task(config.task)
 
     def encode(
         self, texts: Sequence[str], role: Role = "document", task: str | None = None, *, label: str = ""
@@ -165,7 +175,7 @@ class Encoder:
         Args:
             texts: texts without prompts; repeated ones are computed once.
             role: query or document: decides the prompt, and whether a query-side adapter is active.
-            task: a task of the model's prompts; None is the default one.
+            task: a task of the model's prompts; `self.task` if None.
             label: shown with a progress bar; silent if empty.
 
         Returns:
@@ -187,7 +197,7 @@ class Encoder:
 
     def tokenise(self, texts: Sequence[str], role: Role = "document", task: str | None = None) -> Tokens:
         """Tokens of the texts with their prompt before them, cut to `max_tokens`."""
-        prompt = self.prompts.prompt(role, task)
+        prompt = self.prompts.prompt(role, task or self.task)
         prompted = [prompt + text for text in texts] if prompt else texts
         if self.token_cache is not None:
             return self.token_cache.tokenise(self.tokenizer, prompted, self.max_tokens)
@@ -208,6 +218,17 @@ class Encoder:
             hidden_TD = self.model(**inputs).last_hidden_state[inputs["attention_mask"].bool()]
         pooled_ND = pool_packed(hidden_TD, to_device(torch.from_numpy(lengths), self.device), self.pooling)
         return truncate_dim(pooled_ND, self.dim) if self.dim < self.source.dim else unit(pooled_ND)
+
+    def for_task(self, task: str | None) -> Encoder:
+        """The same encoder, weights and all, with the prompts of another task; None is the default one.
+
+        Raises:
+            UsageError: its prompts know no such task.
+        """
+        self.prompts.prompt("query", task)
+        view = copy.copy(self)
+        view.task = task
+        return view
 
     def with_adapter(self, adapter: Adapter) -> Encoder:
         """Another Encoder with this adapter, over the same base weights; this one stays as it is.
@@ -283,7 +304,7 @@ class Encoder:
 
         Documents beside a query-side adapter have the base's, so that their vectors are found again.
         """
-        identity = {**self._base_identity(), "prompt": self.prompts.prompt(role, task)}
+        identity = {**self._base_identity(), "prompt": self.prompts.prompt(role, task or self.task)}
         if role == "query" and self.source.query_sha256:
             identity["weights"] = self.source.query_sha256
         if self.adapter is not None and (self.adapter.sides == "both" or role == "query"):

@@ -72,6 +72,25 @@ class Prompts:
             )
         return self.with_defaults(query=found[1] + instruction + found[3])
 
+    def with_task(
+        self, task: str, query: str | None = None, document: str | None = None, instruction: str | None = None
+    ) -> Prompts:
+        """The same prompts with a task; None is what the model has for a task of this name, else the default.
+
+        Raises:
+            UsageError: an instruction, for which the model's query prompt has no place.
+        """
+        if instruction is not None:
+            query = self.with_instruction(instruction).prompt("query")
+
+        def own(prompts: Mapping[str, str]) -> str:
+            return prompts.get(task, prompts.get(DEFAULT_TASK, ""))
+
+        return Prompts(
+            {**self.query, task: own(self.query) if query is None else query},
+            {**self.document, task: own(self.document) if document is None else document},
+        )
+
     def to_json(self) -> dict[str, dict[str, str]]:
         """Plain tables, for JSON."""
         return {"query": dict(self.query), "document": dict(self.document)}

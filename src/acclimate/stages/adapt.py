@@ -7,12 +7,15 @@ import platform
 import shlex
 import sys
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from acclimate import processes
 from acclimate.configs import RunConfig, dump_config, effective
 from acclimate.engine.run_folder import METRICS_FILE, STAGES, open_dataset
+from acclimate.engine.tasks import Task, all_tasks, tasks_of
 from acclimate.engine.three_stage import (
     FINETUNE,
     PRETRAIN,
@@ -31,17 +34,17 @@ from acclimate.stages.evaluate import evaluate
 from acclimate.stages.mine import mine
 from acclimate.stages.prepare import prepare
 from acclimate.stages.report import report
-from acclimate.stages.train import train
+from acclimate.stages.train import train, train_tasks
 from acclimate.stages.weak import weak
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "acclimate")
 
 
-def adapt(source: str, run: Path, config: RunConfig) -> dict[str, Any]:
+def adapt(source: str | None, run: Path, config: RunConfig) -> dict[str, Any]:
     """Prepare, mine, train, evaluate and report; stages whose config and inputs are unchanged are kept.
 
     Args:
-        source: a file of pairs, a BEIR folder, or a hub id.
+        source: a file of pairs, a BEIR folder, or a hub id; None where the config has datasets.
         run: the folder of the run; made if it is not there.
         config: every setting of every stage.
 
@@ -52,18 +55,21 @@ def adapt(source: str, run: Path, config: RunConfig) -> dict[str, Any]:
         AcclimateError: whatever a stage raises; finished stages stay on disk.
     """
     started = time.monotonic()
+    tasks = all_tasks(run, config, source)
     resolve_model(config.model, pooling=config.pooling)  # a model that cannot be used is refused before any work
+    adapter = run / "adapter"
     with locked(run):
         processes.on_first(lambda: write_text(run / "config.toml", dump_config(config)))
-        dataset, adapter = run / "dataset", run / "adapter"
-        prepared = prepare(source, dataset, config)
+        prepared = [prepare(task.source, task.dataset, task.config) for task in tasks]
         stages: list[dict[str, Any]] = []
         if config.stages.recipe == "three-stage":
-            mined, trained, stages = three_stages(run, config)
+            mined, trained, stages = three_stages(run, tasks[0].config)
         else:
-            mined, trained = _mine_and_train(run, adapter, config)
-        evaluated = evaluate(dataset, adapter, run / "evaluation", config)
-        summary = _summary(source, config, prepared, mined, trained, evaluated) | ({"stages": stages} if stages else {})
+            mined, trained = _mine_and_train(tasks, adapter, config)
+        evaluated = [evaluate(task.dataset, adapter, task.evaluation, task.config) for task in tasks]
+        parts = [_part(*row) for row in zip(tasks, prepared, mined, evaluated, strict=True)]
+        summary = _summary(config, tasks, parts, trained, _timings([*prepared, *mined, trained, *evaluated]))
+        summary |= {"stages": stages} if stages else {}
         summary["model"] = dict(read_json(adapter / "acclimate.json")["base"])
         summary["timings"]["total_s"] = round(time.monotonic() - started, 3)
         if processes.is_first():
@@ -72,16 +78,18 @@ def adapt(source: str, run: Path, config: RunConfig) -> dict[str, Any]:
     return summary
 
 
-def _mine_and_train(run: Path, out: Path, config: RunConfig) -> tuple[dict[str, Any] | None, dict[str, Any]]:
-    """The reports of mining (None where there is nothing to mine) and of training."""
-    dataset, negatives = run / "dataset", run / "negatives"
-    retrieval = read_json(dataset / "dataset.json")["kind"] == "retrieval"
-    wants_negatives = retrieval and config.train.group_size > 1
-    mined = mine(dataset, negatives, config) if wants_negatives else None
-    return mined, train(dataset, negatives if wants_negatives else None, out, config)
+def _mine_and_train(
+    tasks: Sequence[Task], out: Path, config: RunConfig
+) -> tuple[list[dict[str, Any] | None], dict[str, Any]]:
+    """The reports of mining (None where there is nothing to mine), one for each task, and of training."""
+    tasks = [replace(task, mined=task.kind == "retrieval" and task.config.train.group_size > 1) for task in tasks]
+    mined = [mine(task.dataset, task.negatives, task.config) if task.mined else None for task in tasks]
+    return mined, train_tasks(tasks, out, config)
 
 
-def three_stages(run: Path, config: RunConfig) -> tuple[dict[str, Any] | None, dict[str, Any], list[dict[str, Any]]]:
+def three_stages(
+    run: Path, config: RunConfig
+) -> tuple[list[dict[str, Any] | None], dict[str, Any], list[dict[str, Any]]]:
     """Train on weak pairs, go on with what that model mines, merge; what does not help on dev is dropped.
 
     Args:
@@ -91,14 +99,16 @@ def three_stages(run: Path, config: RunConfig) -> tuple[dict[str, Any] | None, d
     Returns:
         The reports of mining and of the second training, and a row per stage.
     """
-    dataset = run / "dataset"
+    (task,) = tasks_of(run, config)
+    dataset = task.dataset
     check_three_stages(open_dataset(dataset))
     first, second = run / STAGES / PRETRAIN, run / STAGES / FINETUNE
     pairs = processes.on_first(lambda: weak(dataset, first / "pairs", config))
     pretrained = train(dataset, first / "pairs", first / "adapter", pretraining(config))
     start = first / "adapter" if helped(pretrained) else None
     say(f"stage {PRETRAIN}: " + ("better on dev than the base, kept" if start else "no better on dev, dropped"))
-    mined, trained = _mine_and_train(run, second / "adapter", finetuning(config, start))
+    tuned = finetuning(config, start)
+    mined, trained = _mine_and_train([replace(task, config=tuned)], second / "adapter", tuned)
     processes.on_first(lambda: write_text(run / METRICS_FILE, (second / METRICS_FILE).read_text(encoding="utf-8")))
     adapters = {PRETRAIN: start} if start else {}
     merged = blend(dataset, {**adapters, FINETUNE: second / "adapter"}, run / "adapter", watched(config))
@@ -107,34 +117,46 @@ def three_stages(run: Path, config: RunConfig) -> tuple[dict[str, Any] | None, d
     return mined, trained, stage_rows(pairs, pretrained, trained, merged)
 
 
-def _summary(
-    source: str,
-    config: RunConfig,
-    prepared: dict[str, Any],
-    mined: dict[str, Any] | None,
-    trained: dict[str, Any],
-    evaluated: dict[str, Any],
+def _part(
+    task: Task, prepared: dict[str, Any], mined: dict[str, Any] | None, evaluated: dict[str, Any]
 ) -> dict[str, Any]:
-    parts = [prepared, mined or {}, trained, evaluated]
-    timings = {name: value for part in parts for name, value in part.get("timings", {}).items()}
-    if mined is None:
-        timings["mine_s"] = 0.0
+    """What is said of one task."""
+    shown = ("kind", "test", "verdict", "recommend", "sides", "confidence")
     return {
-        "source": source,
-        "command": shlex.join(["acclimate", *sys.argv[1:]]),
-        "kind": evaluated["kind"],
-        "test": evaluated["test"],
-        "verdict": evaluated["verdict"],
-        "recommend": evaluated["recommend"],
-        "sides": evaluated["sides"],
-        "confidence": evaluated["confidence"],
-        "timings": timings,
-        "train": trained["train"],
+        "source": task.source,
+        **{name: evaluated[name] for name in shown},
         "dataset": {name: value for name, value in prepared.items() if name != "timings"},
         "mining": {name: value for name, value in (mined or {}).items() if name != "timings"},
         "guard": evaluated.get("guard", []),
         "domain": evaluated.get("domain", {}),
+    }
+
+
+def _summary(
+    config: RunConfig,
+    tasks: Sequence[Task],
+    parts: Sequence[dict[str, Any]],
+    trained: dict[str, Any],
+    timings: dict[str, float],
+) -> dict[str, Any]:
+    """The summary of the run: of its one task, or of each of them."""
+    named = {task.name: part for task, part in zip(tasks, parts, strict=True)}
+    of_tasks = parts[0] if len(parts) == 1 else {"tasks": named, "guard": parts[0]["guard"]}
+    return {
+        **of_tasks,
+        "command": shlex.join(["acclimate", *sys.argv[1:]]),
+        "timings": timings,
+        "train": trained["train"],
         "config": effective(config, "domain", "prepare", "mine", "train", "stages", "objective", "evaluate"),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
+
+
+def _timings(reports: Sequence[dict[str, Any] | None]) -> dict[str, float]:
+    """Seconds of each stage, over all tasks."""
+    seconds: dict[str, float] = {}
+    for found in reports:
+        for name, value in (found or {"timings": {"mine_s": 0.0}})["timings"].items():
+            seconds[name] = round(seconds.get(name, 0.0) + value, 3)
+    return seconds

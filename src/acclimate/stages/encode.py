@@ -45,7 +45,7 @@ def encode(
     if out.suffix not in FORMATS:
         raise UsageError(f"--out {out} ends with {out.suffix or 'nothing'}", possible=", ".join(FORMATS))
     texts = read_texts(source)
-    encoder = _encoder(config, adapter)
+    encoder = _encoder(config, adapter).for_task(config.task)
     started = time.perf_counter()
     vectors = encoder.encode(texts, role, label="encode")
     seconds = time.perf_counter() - started

@@ -10,7 +10,7 @@ from typing import Any
 from acclimate import processes
 from acclimate.configs import DEFAULT_MODEL, RunConfig, effective
 from acclimate.data.build import build_dataset
-from acclimate.data.dataset import Dataset, is_dataset, load_dataset
+from acclimate.data.dataset import Dataset
 from acclimate.data.lexicon import domain_hashes
 from acclimate.data.readers import source_hash
 from acclimate.engine.bm25 import BM25
@@ -31,11 +31,13 @@ from acclimate.engine.run_folder import (
     cache_folder,
     guard_data,
     guard_hashes,
+    is_run,
     load_adapted,
     open_dataset,
     require_adapter,
 )
 from acclimate.engine.significance import verdict
+from acclimate.engine.tasks import one_task
 from acclimate.engine.trec import write_trec
 from acclimate.files import (
     REPORT_FILE,
@@ -134,8 +136,10 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
         the measures, flat, and "queries" and "documents", or "pairs": how many they are taken over.
     """
     run = Path(source)
-    in_run = is_dataset(run / "dataset")
-    data = load_dataset(run / "dataset") if in_run else build_dataset(source, config)[0]
+    if in_run := is_run(run):
+        task = one_task(run, config)
+        run, config = task.folder, task.config
+    data = open_dataset(run / "dataset") if in_run else build_dataset(source, config)[0]
     encoder = Encoder.from_config(config) if adapter is None else _load_named(adapter, config)
     scores = score(encoder, data, config.evaluate, cache=cache_folder(run) if in_run else None, label="encode")
     return {**scores.measures, **_counts(data)}
@@ -146,7 +150,7 @@ def _load_named(adapter: Path, config: RunConfig) -> Encoder:
     folder = adapter / "adapter" if (adapter / "adapter").is_dir() else adapter
     require_adapter(folder)
     base = None if config.model == DEFAULT_MODEL else config.model
-    return load_encoder(folder, base=base, device=config.device, dtype=config.dtype)
+    return load_encoder(folder, base=base, device=config.device, dtype=config.dtype).for_task(config.task)
 
 
 def _inputs(dataset: Path, adapter: Path, config: RunConfig) -> dict[str, str]:
@@ -164,7 +168,11 @@ def _load_both(adapter: Path, cache: Path, config: RunConfig) -> Models:
 def _scores(
     encoder: Encoder, label: str, datasets: Sequence[Dataset], cache: Path | None, config: RunConfig
 ) -> list[Scores]:
-    return [score(encoder, data, config.evaluate, cache=cache, label=label) for data in datasets]
+    """Of the run's data with its task's prompts, of that which guards it with the default ones."""
+    guard = encoder.for_task(None)
+    encoders = [encoder, *([guard] * (len(datasets) - 1))]
+    pairs = zip(encoders, datasets, strict=True)
+    return [score(one, data, config.evaluate, cache=cache, label=label) for one, data in pairs]
 
 
 def _domain(

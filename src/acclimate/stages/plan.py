@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from acclimate.configs import RunConfig
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset
 from acclimate.data.weak import weak_pairs
+from acclimate.engine.tasks import all_tasks
 from acclimate.models.encoder import Encoder
 from acclimate.types import Example
 
@@ -23,7 +25,7 @@ TRAINING_COST = 3.2
 GIB = 2**30
 
 
-def plan(source: str, config: RunConfig) -> dict[str, Any]:
+def plan(source: str | None, config: RunConfig) -> dict[str, Any]:
     """Read the data and the model, time a sample, and say what `adapt` would do.
 
     Args:
@@ -31,8 +33,22 @@ def plan(source: str, config: RunConfig) -> dict[str, Any]:
         config: every setting of every stage.
 
     Returns:
-        pairs, texts, tokens, steps, and estimates of minutes and memory (in GiB); nothing is written.
+        pairs, texts, tokens, steps, and estimates of minutes and memory (in GiB), for each task where there are
+        several, with what they come to; nothing is written.
     """
+    plans = {task.name: _plan_of_task(task.source, task.config) for task in all_tasks(Path(), config, source)}
+    if len(plans) == 1:
+        return plans.popitem()[1]
+    total = sum(plan["estimated_minutes"]["total"] for plan in plans.values())
+    return {
+        **{str(name): plan for name, plan in plans.items()},
+        "steps": sum(plan["steps"] for plan in plans.values()),
+        "estimated_minutes": round(total, 1),
+        "estimated_memory_gib": max(plan["estimated_memory_gib"] for plan in plans.values()),
+    }
+
+
+def _plan_of_task(source: str, config: RunConfig) -> dict[str, Any]:
     dataset, rejected = build_dataset(source, config)
     encoder = Encoder.from_config(config)
     rate = _tokens_per_second(encoder, dataset)

@@ -14,6 +14,7 @@ from acclimate.engine.run_folder import (
     open_dataset,
     require_adapter,
 )
+from acclimate.engine.tasks import one_task
 from acclimate.errors import UsageError
 from acclimate.models.encoder import Encoder
 
@@ -26,7 +27,7 @@ def search(run: Path, query: str, config: RunConfig, top: int = 5) -> dict[str, 
     Args:
         run: the run's folder.
         query: what to search for.
-        config: the run's model, device and dtype.
+        config: the run's model, device and dtype; `task`: the one of several tasks whose corpus is searched.
         top: documents to return.
 
     Returns:
@@ -40,15 +41,16 @@ def search(run: Path, query: str, config: RunConfig, top: int = 5) -> dict[str, 
         raise UsageError("the query is empty", fix="Give some words to search for.")
     if top < 1:
         raise UsageError(f"top = {top}", possible="1 or more")
-    data = open_dataset(run / "dataset")
+    task = one_task(run, config)
+    data = open_dataset(task.dataset)
     require_adapter(run / "adapter")
     if data.kind == "pairs":
         raise UsageError(
             f"{run} holds labelled pairs, no documents to search", fix=f"Compare two texts: acclimate similarity {run}"
         )
-    cache = cache_folder(run)
-    base = Encoder.from_config(config)
-    adapted = load_adapted(run / "adapter", base, config)
+    cache = cache_folder(task.folder)
+    base = Encoder.from_config(task.config)
+    adapted = load_adapted(run / "adapter", base, task.config)
     return {
         "query": query,
         "base": _hits(base, data, query, cache, top, "base"),

@@ -7,6 +7,7 @@ from pathlib import Path
 from acclimate.configs import RunConfig
 from acclimate.engine.compare import text_cosines
 from acclimate.engine.run_folder import load_adapted, require_adapter
+from acclimate.engine.tasks import one_task
 from acclimate.errors import UsageError
 from acclimate.models.encoder import Encoder
 
@@ -18,7 +19,7 @@ def similarity(run: Path, text_a: str, text_b: str, config: RunConfig) -> dict[s
         run: the run's folder.
         text_a: one text.
         text_b: another.
-        config: the run's model, device and dtype.
+        config: the run's model, device and dtype; `task`: the one of several tasks whose prompts are used.
 
     Returns:
         {"base", "adapted"}, from -1 to 1.
@@ -30,7 +31,7 @@ def similarity(run: Path, text_a: str, text_b: str, config: RunConfig) -> dict[s
     if not text_a.strip() or not text_b.strip():
         raise UsageError("one of the texts is empty", fix="Give two texts.")
     require_adapter(run / "adapter")
-    base = Encoder.from_config(config)
+    base = Encoder.from_config(one_task(run, config).config)
     adapted = load_adapted(run / "adapter", base, config)
     return {
         name: float(text_cosines(encoder, [text_a], [text_b])[0])

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from acclimate import processes
 from acclimate.configs import RunConfig, effective
-from acclimate.core.lora import adapters_off, attach, lora_layers, trainable_parameters
-from acclimate.data.dataset import EXAMPLES_FILE, Dataset, load_dataset, read_examples
+from acclimate.core.lora import attach, lora_layers, trainable_parameters
 from acclimate.engine.checkpoint import Progress
-from acclimate.engine.dev import dev_set, retrieval_scores, similarity_scores
-from acclimate.engine.fit import LossFn, Selection, fit
-from acclimate.engine.recipes import contrastive, similarity
-from acclimate.engine.retrieve import Vectors, encode_corpus
-from acclimate.engine.run_folder import METRICS_FILE, cache_folder
-from acclimate.engine.schedule import Schedule, auto_learning_rate
-from acclimate.errors import DataError, UsageError
+from acclimate.engine.fit import Selection, fit
+from acclimate.engine.run_folder import METRICS_FILE
+from acclimate.engine.schedule import Mixture, auto_learning_rate
+from acclimate.engine.task_training import (
+    TaskLosses,
+    TrainingTask,
+    dev_selection,
+    hard_negative_share,
+    mixture,
+    read_task,
+    task_report,
+)
+from acclimate.engine.tasks import Task
+from acclimate.errors import UsageError
 from acclimate.files import (
     REPORT_FILE,
     artifact,
@@ -43,16 +48,6 @@ from acclimate.models.full_model import save_full
 from acclimate.models.loading import checkpoint_activations, compile_layers
 from acclimate.models.sources import resolve_model
 from acclimate.progress import say
-from acclimate.types import Example
-
-EVALUATIONS = 4
-"""Evaluations on dev over a training, where `eval_steps` does not say."""
-DEV_DOCUMENTS = (200, 2000)
-"""Fewest and most documents in the pool that dev queries are ranked against, where `dev_documents` does not say."""
-DEV_DOCUMENTS_PER_EXAMPLE = 0.2
-"""An example trains on two documents and more, at thrice the cost of encoding; the pool is encoded four times."""
-POSITIVE_LABEL = 0.5
-"""Labelled pairs from this score on are positives for InfoNCE."""
 
 
 def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -> dict[str, Any]:
@@ -74,37 +69,46 @@ def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -
         Interrupted: ctrl-C; a second start goes on from the last checkpoint.
         StorageError: no space left; earlier artifacts are untouched.
     """
+    folder = out.parent
+    task = Task(None, config, dataset, negatives or folder / "negatives", folder / "evaluation")
+    return train_tasks([replace(task, mined=negatives is not None)], out, config)
+
+
+def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str, Any]:
+    """Train one adapter on several tasks, each with its own data, prompts, loss and weight; otherwise as `train`.
+
+    Args:
+        tasks: with the folders that `prepare` and `mine` wrote; in one adapter their order counts.
+        out: as for `train`.
+        config: the whole run, with all its datasets.
+    """
     started = time.monotonic()
-    inputs = {"dataset": hash_folder(dataset), "model": resolve_model(config.model, pooling=config.pooling).sha256}
-    if negatives is not None:
-        inputs["negatives"] = hash_folder(negatives)
-    if config.train.start_adapter and (start := adapter_folder(config.train.start_adapter)) is not None:
-        inputs["start_adapter"] = hash_folder(start)
-    settings = effective(config, "train", "objective")
+    config = config if len(tasks) > 1 else tasks[0].config
+    inputs, settings = _inputs(tasks, config), effective(config, "train", "objective")
     if processes.on_first(lambda: is_current(out, settings, inputs)):
         say(f"train: {out} is up to date")
         return read_json(out / REPORT_FILE)
-    data = load_dataset(dataset)
-    examples, loss = _examples(data, negatives, config)
+    parts = [read_task(task) for task in tasks]
     encoder, trainable = _trainable(config)
-    course = _course(config, len(examples), encoder)
-    cache = cache_folder(out.parent)
-    selection = _selection(data, encoder, course, config, cache)
+    course = mixture(parts, config, _learning_rate(config, encoder))
+    selection = dev_selection(parts, encoder, course, config)
+    metrics = out.parent / METRICS_FILE
+    losses = TaskLosses(parts, encoder, course, _autocast(config, encoder))
     state = fit(
         trainable,
-        _loss_fn(loss, encoder, examples, data, course, config, cache),
+        losses,
         course,
         config.train,
         selection=selection,
         folder=work_folder(out) / "checkpoints",
-        metrics=out.parent / METRICS_FILE,
+        metrics=metrics,
         identity=hash_config({"config": settings, "inputs": inputs}),
     )
     _say_best(state, selection)
-    report = _report(state, encoder, trainable, course, len(examples), loss)
-    report["timings"] = {"train_s": round(time.monotonic() - started, 3)}
 
     def write() -> dict[str, Any]:
+        report = {"train": _report(state, encoder, trainable, course, parts, metrics)}
+        report["timings"] = {"train_s": round(time.monotonic() - started, 3)}
         with artifact(out, settings, inputs) as folder:
             _save(folder, encoder, report, config)
             write_json(folder / REPORT_FILE, report)
@@ -113,24 +117,15 @@ def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -
     return processes.on_first(write)
 
 
-def _examples(data: Dataset, negatives: Path | None, config: RunConfig) -> tuple[list[Example], str]:
-    """The training rows, and which loss they get."""
-    examples = data.examples if negatives is None else read_examples(negatives / EXAMPLES_FILE)
-    if not examples:
-        raise DataError("the dataset has no training examples", fix="Prepare data with a train split.")
-    labelled = any(example.label is not None for example in examples)
-    loss = config.objective.loss
-    if loss == "auto":
-        loss = "cosine-mse" if labelled else "info-nce"
-    if loss == "cosine-mse" and not labelled:
-        raise UsageError("loss = 'cosine-mse' needs labels, which these examples lack", possible="auto, info-nce")
-    if loss == "info-nce" and labelled:
-        positive = [example for example in examples if example.label is None or example.label >= POSITIVE_LABEL]
-        say(f"info-nce: {len(positive)} of {len(examples)} labelled pairs are positives (score >= {POSITIVE_LABEL})")
-        if not positive:
-            raise DataError("no labelled pair is a positive", fix="Train with --loss cosine-mse.")
-        examples = positive
-    return examples, loss
+def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
+    inputs = {"model": resolve_model(config.model, pooling=config.pooling).sha256}
+    for task in tasks:
+        inputs[f"{task.label}dataset"] = hash_folder(task.dataset)
+        if task.mined:
+            inputs[f"{task.label}negatives"] = hash_folder(task.negatives)
+    if config.train.start_adapter and (start := adapter_folder(config.train.start_adapter)) is not None:
+        inputs["start_adapter"] = hash_folder(start)
+    return inputs
 
 
 def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
@@ -166,78 +161,13 @@ def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
     return encoder, trainable
 
 
-def _course(config: RunConfig, examples: int, encoder: Encoder) -> Schedule:
-    settings = config.train
-    return Schedule(
-        examples=examples,
-        batch_size=settings.batch_size,
-        epochs=settings.epochs,
-        seed=config.seed,
-        learning_rate=settings.learning_rate or auto_learning_rate(encoder.parameters, settings.full),
-        warmup_fraction=settings.warmup_fraction,
-    )
+def _learning_rate(config: RunConfig, encoder: Encoder) -> float:
+    return config.train.learning_rate or auto_learning_rate(encoder.parameters, config.train.full)
 
 
-def _loss_fn(
-    loss: str,
-    encoder: Encoder,
-    examples: Sequence[Example],
-    data: Dataset,
-    course: Schedule,
-    config: RunConfig,
-    cache: Path,
-) -> LossFn:
+def _autocast(config: RunConfig, encoder: Encoder) -> Callable[[], AbstractContextManager[object]]:
     bf16 = config.train.full and choose_dtype(config.dtype, encoder.device) == torch.bfloat16
-    autocast = partial(torch.autocast, encoder.device.type, torch.bfloat16, enabled=bf16)
-    if loss == "cosine-mse":
-        return similarity(encoder, examples, course, config, autocast=autocast)
-    fixed = _document_vectors(encoder, examples, data, cache) if config.train.sides == "query" else None
-    return contrastive(
-        encoder,
-        examples,
-        course,
-        config,
-        document_vectors=fixed,
-        autocast=autocast,
-    )
-
-
-def _document_vectors(
-    encoder: Encoder, examples: Sequence[Example], data: Dataset, cache: Path
-) -> Mapping[str, np.ndarray]:
-    """Text -> the base's vector, for every document of the training: those of the corpus are in the cache."""
-    corpus_MD = _corpus_vectors(encoder, data, cache)
-    vectors = dict(zip(data.corpus.values(), corpus_MD, strict=True))
-    others = dict.fromkeys(text for e in examples for text in (e.positive, *e.negatives) if text not in vectors)
-    if others:
-        with adapters_off(encoder.model):
-            vectors |= dict(zip(others, encode_corpus(encoder, list(others), cache), strict=True))
-    return vectors
-
-
-def _corpus_vectors(encoder: Encoder, data: Dataset, cache: Path) -> Vectors:
-    with adapters_off(encoder.model):
-        return encode_corpus(encoder, list(data.corpus.values()), cache, "encode documents (base)")
-
-
-def _selection(data: Dataset, encoder: Encoder, course: Schedule, config: RunConfig, cache: Path) -> Selection | None:
-    every = config.train.eval_steps or math.ceil(course.steps / EVALUATIONS)
-    pairs, qrels = data.pairs.get("dev"), data.qrels.get("dev")
-    if pairs:
-        return Selection(evaluate=similarity_scores(encoder, pairs), metric="spearman", every=every)
-    if not qrels:
-        return None
-    corpus_MD = _corpus_vectors(encoder, data, cache)
-    documents = config.train.dev_documents or _dev_documents(course)
-    with adapters_off(encoder.model):  # the pool is the base's choice, also where the training goes on from an adapter
-        dev = dev_set(encoder, data.corpus, corpus_MD, data.queries, qrels, documents, config.seed)
-    return Selection(evaluate=retrieval_scores(encoder, dev, config), metric="ndcg@10", every=every)
-
-
-def _dev_documents(course: Schedule) -> int:
-    """A pool whose repeated encoding costs about a tenth of the training, within bounds."""
-    fewest, most = DEV_DOCUMENTS
-    return max(fewest, min(most, round(DEV_DOCUMENTS_PER_EXAMPLE * course.examples * course.epochs)))
+    return partial(torch.autocast, encoder.device.type, torch.bfloat16, enabled=bf16)
 
 
 def _say_best(state: Progress, selection: Selection | None) -> None:
@@ -256,26 +186,31 @@ def _sizes(encoder: Encoder, trainable: Mapping[str, nn.Parameter]) -> tuple[int
 
 
 def _report(
-    state: Progress, encoder: Encoder, trainable: Mapping[str, nn.Parameter], course: Schedule, examples: int, loss: str
+    state: Progress,
+    encoder: Encoder,
+    trainable: Mapping[str, nn.Parameter],
+    course: Mixture,
+    parts: Sequence[TrainingTask],
+    metrics: Path,
 ) -> dict[str, Any]:
     count, total = _sizes(encoder, trainable)
     return {
-        "train": {
-            "loss": loss,
-            "examples": examples,
-            "tokens": state.tokens,
-            "tokens_per_s": round(state.tokens / max(state.seconds, 1e-9), 1),
-            "trainable": count,
-            "total": total,
-            "steps": state.step,
-            "planned_steps": course.steps,
-            "best_step": state.best_step,
-            "base_score": state.base_score,
-            "best_score": state.best_score,
-            "learning_rate": course.learning_rate,
-            "batch_size": course.batch_size,
-            "step_s": round(state.seconds, 3),
-        }
+        "loss": ", ".join(dict.fromkeys(part.loss for part in parts)),
+        "examples": sum(len(part.examples) for part in parts),
+        **hard_negative_share(parts),
+        "tokens": state.tokens,
+        "tokens_per_s": round(state.tokens / max(state.seconds, 1e-9), 1),
+        "trainable": count,
+        "total": total,
+        "steps": state.step,
+        "planned_steps": course.steps,
+        "best_step": state.best_step,
+        "base_score": state.base_score,
+        "best_score": state.best_score,
+        "learning_rate": course.learning_rate,
+        "batch_size": course.tasks[0].batch_size,
+        "step_s": round(state.seconds, 3),
+        **({"tasks": task_report(parts, metrics, state)} if len(parts) > 1 else {}),
     }
 
 

@@ -1,0 +1,66 @@
+"""Settings of one of several datasets: a table of `[[datasets]]`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from acclimate.configs.checks import check_above
+from acclimate.configs.objective import Loss
+from acclimate.errors import UsageError
+
+MAX_NAME_CHARS = 64
+PROMPTS = ("query_prompt", "instruction", "document_prompt")
+"""The fields that say a task's prompts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatasetConfig:
+    """A dataset and its task. What it does not say is as in the rest of the run's settings."""
+
+    source: str
+    """A file of pairs, a BEIR folder, or a hub id."""
+    name: str | None = None
+    """Of its task: of its folder RUN/tasks/NAME, and of its prompts; the source's last part if not given."""
+    weight: float = 1.0
+    """The task's loss is multiplied by it, where there are several."""
+    loss: Loss | None = None
+    """The task's loss; that of [objective] if not given. So are the fields below, by their names elsewhere."""
+    query_prompt: str | None = None
+    """Put before every query of this task."""
+    instruction: str | None = None
+    """What a query of this task asks for, put into the model's own query prompt."""
+    document_prompt: str | None = None
+    """Put before every document of this task."""
+    limit: int | None = None
+    anchor_column: str | None = None
+    positive_column: str | None = None
+    label_column: str | None = None
+    columns: tuple[str, ...] | None = None
+    corpus: str | None = None
+    split_by: str | None = None
+    per_label: int | None = None
+    label_min: float | None = None
+    label_max: float | None = None
+
+    def __post_init__(self) -> None:
+        check_above("weight", self.weight, 0.0)
+        if self.instruction is not None and self.query_prompt is not None:
+            raise UsageError(f"the dataset {self.task} has an instruction and a query_prompt", fix="Give one of them.")
+        if not re.fullmatch(r"[\w-][\w.-]*", self.task) or len(self.task) > MAX_NAME_CHARS:
+            raise UsageError(
+                f"the name {self.task!r} of the dataset {self.source!r} cannot be that of a folder",
+                possible=f"up to {MAX_NAME_CHARS} letters, digits, - _ and .",
+            )
+
+    @property
+    def task(self) -> str:
+        """The task's name."""
+        return self.name if self.name is not None else re.sub(r"[^\w.-]+", "-", Path(self.source).stem)
+
+    def overrides(self) -> dict[str, object]:
+        """The settings that it states itself, by their names in the run's settings."""
+        own = ("source", "name", "weight")
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in own}
+        return {name: value for name, value in values.items() if value is not None}
