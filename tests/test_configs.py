@@ -244,7 +244,8 @@ def test_a_dataset_s_settings_win_over_the_run_s() -> None:
     own = for_dataset(others, laws)
     assert (own.query_prompt, own.prepare.label_column, own.task) == ("query: ", "grade", "laws")
     assert own.datasets == (laws,)
-    assert effective(own, "mine")["tasks"] == {"laws": {"query_prompt": "law: ", "document_prompt": None}}
+    prompts = {"query_prompt": "law: ", "instruction": None, "document_prompt": None}
+    assert effective(own, "mine")["tasks"] == {"laws": prompts}
 
 
 def test_a_weight_is_the_training_s_and_no_one_else_s() -> None:

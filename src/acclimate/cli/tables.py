@@ -56,11 +56,8 @@ def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
     """Base, adapted and their difference with its interval, and the verdict in words."""
     test = report["test"]
     counted = {name: test[name] for name in ("queries", "documents", "pairs") if name in test}
-    title = (
-        (f"{task}, " if task else "")
-        + "test split: "
-        + ", ".join(f"{value:,} {name}" for name, value in counted.items())
-    )
+    title = "test split: " + ", ".join(f"{value:,} {name}" for name, value in counted.items())
+    title = f"{task}, {title}" if task else title
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("metric")
     lexical = test.get("bm25")

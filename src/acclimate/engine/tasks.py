@@ -22,10 +22,12 @@ class Task:
     """None: the only one of a run; its folders are those of the run, its prompts the run's own."""
     config: RunConfig
     """The run's settings, those of this dataset among them."""
+    folder: Path
+    """`RUN`, or `RUN/tasks/NAME`: what is made of it, and cached vectors."""
     dataset: Path
+    """What `prepare` writes."""
     negatives: Path
     """What `mine` writes."""
-    evaluation: Path
     source: str = ""
     """What the dataset is made of; empty where that is done."""
     weight: float = 1.0
@@ -34,9 +36,9 @@ class Task:
     """Whether the training takes the mined negatives; else what the dataset itself brings."""
 
     @property
-    def folder(self) -> Path:
-        """`RUN`, or `RUN/tasks/NAME`."""
-        return self.dataset.parent
+    def evaluation(self) -> Path:
+        """What `evaluate` writes."""
+        return self.folder / "evaluation"
 
     @property
     def kind(self) -> str:
@@ -118,4 +120,4 @@ def _among_several(run: Path, config: RunConfig, number: int, dataset: DatasetCo
 
 
 def _task(name: str | None, config: RunConfig, folder: Path, source: str, weight: float = 1.0) -> Task:
-    return Task(name, config, folder / "dataset", folder / "negatives", folder / "evaluation", source, weight)
+    return Task(name, config, folder, folder / "dataset", folder / "negatives", source, weight)

@@ -69,9 +69,8 @@ def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -
         Interrupted: ctrl-C; a second start goes on from the last checkpoint.
         StorageError: no space left; earlier artifacts are untouched.
     """
-    folder = out.parent
-    task = Task(None, config, dataset, negatives or folder / "negatives", folder / "evaluation")
-    return train_tasks([replace(task, mined=negatives is not None)], out, config)
+    task = Task(None, config, out.parent, dataset, negatives or dataset, mined=negatives is not None)
+    return train_tasks([task], out, config)
 
 
 def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str, Any]:
