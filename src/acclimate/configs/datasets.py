@@ -34,15 +34,25 @@ class DatasetConfig:
     document_prompt: str | None = None
     """Put before every document of this task."""
     limit: int | None = None
+    """At most this many of its queries, or labelled pairs."""
     anchor_column: str | None = None
+    """Column of its queries."""
     positive_column: str | None = None
+    """Column of the documents that answer them."""
     label_column: str | None = None
+    """Column of its labels."""
     columns: tuple[str, ...] | None = None
+    """Names of the columns of a file without a header."""
     corpus: str | None = None
+    """JSONL of its further documents."""
     split_by: str | None = None
+    """component, query, or a column's name."""
     per_label: int | None = None
+    """At most this many training pairs per label."""
     label_min: float | None = None
+    """Its lowest possible label."""
     label_max: float | None = None
+    """Its highest possible label."""
 
     def __post_init__(self) -> None:
         check_above("weight", self.weight, 0.0)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from acclimate import processes
 from acclimate.configs import RunConfig, dump_config, effective
@@ -37,6 +37,8 @@ from acclimate.stages.report import report
 from acclimate.stages.train import train, train_tasks
 from acclimate.stages.weak import weak
 
+Reports: TypeAlias = list[dict[str, Any] | None]
+"""Of each task; None where there was nothing to do."""
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "acclimate")
 
 
@@ -78,10 +80,8 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> dict[str, Any]:
     return summary
 
 
-def _mine_and_train(
-    tasks: Sequence[Task], out: Path, config: RunConfig
-) -> tuple[list[dict[str, Any] | None], dict[str, Any]]:
-    """The reports of mining (None where there is nothing to mine), one for each task, and of training."""
+def _mine_and_train(tasks: Sequence[Task], out: Path, config: RunConfig) -> tuple[Reports, dict[str, Any]]:
+    """The reports of mining, and of training."""
     tasks = [replace(task, mined=task.kind == "retrieval" and task.config.train.group_size > 1) for task in tasks]
     mined = [mine(task.dataset, task.negatives, task.config) if task.mined else None for task in tasks]
     return mined, train_tasks(tasks, out, config)
@@ -153,7 +153,7 @@ def _summary(
     }
 
 
-def _timings(reports: Sequence[dict[str, Any] | None]) -> dict[str, float]:
+def _timings(reports: Reports) -> dict[str, float]:
     """Seconds of each stage, over all tasks."""
     seconds: dict[str, float] = {}
     for found in reports:
