@@ -49,8 +49,9 @@ class TrainConfig:
     """Share of the steps over which the learning rate rises, before it falls as a cosine."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm."""
-    activation_memory_gb: float = 2.0
-    """Memory for one step's activations; a batch that needs more is computed in two passes (GradCache)."""
+    activation_memory_gb: float | None = None
+    """Memory for one step's activations; a batch that needs more is computed in two passes (GradCache). 2 if not given,
+    on CUDA a quarter of the GPU's memory."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     compile_layers: bool = False
@@ -72,10 +73,11 @@ class TrainConfig:
         for name in ("checkpoint_steps", "dev_documents", "eval_steps"):
             if (value := getattr(self, name)) is not None:
                 check_at_least(name, value, 1)
-        for name in ("sampling_temperature", "epochs", "max_grad_norm", "activation_memory_gb"):
+        for name in ("sampling_temperature", "epochs", "max_grad_norm"):
             check_above(name, getattr(self, name), 0.0)
-        if self.learning_rate is not None:
-            check_above("learning_rate", self.learning_rate, 0.0)
+        for name in ("learning_rate", "activation_memory_gb"):
+            if (value := getattr(self, name)) is not None:
+                check_above(name, value, 0.0)
         check_fraction("warmup_fraction", self.warmup_fraction)
         check_fraction("lora_dropout", self.lora_dropout)
         if self.full and self.sides == "query":

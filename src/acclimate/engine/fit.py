@@ -40,7 +40,8 @@ MAX_CHECKPOINT_STEPS = 50
 class StepResult:
     """What one step did."""
 
-    loss: float
+    loss: float | Tensor
+    """A tensor on a GPU, so that nobody waits for it."""
     tokens: int
     """Real tokens (no padding), each text once."""
     task: str | None = None
@@ -114,6 +115,19 @@ def fit(
         ) from None
 
 
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """A step's numbers, maybe still on their way from a GPU."""
+
+    started: float
+    step: int
+    rate: float
+    result: StepResult
+    norm: Tensor
+    tokens: int
+    """Of all steps up to this one."""
+
+
 @dataclass(slots=True)
 class _Training:
     """One call of `fit`: its arguments, and where it stands."""
@@ -129,6 +143,10 @@ class _Training:
     optimizer: torch.optim.Optimizer
     best: dict[str, Tensor] = field(default_factory=dict)
     saved_step: int = 0
+    taken: _Taken | None = None
+    """The step that was last taken, while its numbers have not been looked at."""
+    logged: float = 0.0
+    advance: Advance = field(default=lambda *_: None)
 
     def run(self) -> Progress:
         self._resume()
@@ -137,9 +155,9 @@ class _Training:
         with self.log, ExitStack() as stack:
             if self.state.step == 0 and self.selection is not None:
                 self._evaluate(self.selection)
-            advance = stack.enter_context(progress("training", steps, "steps", self.state.step))
+            self.advance = stack.enter_context(progress("training", steps, "steps", self.state.step))
             while self.state.step < steps and not self.state.stopped:
-                self._step(advance)
+                self._step()
                 last = self.state.step == steps
                 if self.selection is not None and (last or self.state.step % self.selection.every == 0):
                     self._evaluate(self.selection)
@@ -150,7 +168,7 @@ class _Training:
                 self.trainable[name].copy_(tensor)
         return self.state
 
-    def _step(self, advance: Advance) -> None:
+    def _step(self) -> None:
         started = time.perf_counter()
         step = self.state.step
         rate = self.schedule.rate(step)
@@ -159,28 +177,46 @@ class _Training:
         self.optimizer.zero_grad()
         result = self.loss_fn(step)
         self._share_gradients()
-        norm = float(nn.utils.clip_grad_norm_(self.trainable.values(), self.config.max_grad_norm))
-        self._check_finite("loss", result.loss)
-        self._check_finite("gradient", norm)
+        norm = nn.utils.clip_grad_norm_(self.trainable.values(), self.config.max_grad_norm)
         self.optimizer.step()
-        seconds = time.perf_counter() - started
         self.state.step += 1
         self.state.tokens += result.tokens
+        taken, self.taken = self.taken, _Taken(started, self.state.step, rate, result, norm, self.state.tokens)
+        if taken is not None:
+            self._log(taken)
+        if not norm.is_cuda:
+            self._log_rest()
+
+    def _log(self, taken: _Taken) -> None:
+        """Look at a step's numbers, which waits for a GPU to have taken it: there, one step behind."""
+        loss, norm = float(taken.result.loss), float(taken.norm)
+        self._check_finite("loss", loss, taken.step)
+        self._check_finite("gradient", norm, taken.step)
+        now = time.perf_counter()
+        seconds = now - max(taken.started, self.logged)
+        self.logged = now
         self.state.seconds += seconds
         row = {
-            "step": self.state.step,
-            "epoch": round(self.state.step / self.schedule.steps_per_epoch, 4),
-            **({} if result.task is None else {"task": result.task}),
-            "loss": result.loss,
-            "learning_rate": rate,
+            "step": taken.step,
+            "epoch": round(taken.step / self.schedule.steps_per_epoch, 4),
+            **({} if taken.result.task is None else {"task": taken.result.task}),
+            "loss": loss,
+            "learning_rate": taken.rate,
             "grad_norm": norm,
-            "tokens": self.state.tokens,
-            "tokens_per_s": round(result.tokens / seconds, 1),
+            "tokens": taken.tokens,
+            "tokens_per_s": round(taken.result.tokens / seconds, 1),
         }
         self.log.write(row)
-        advance(1, f"{self.state.tokens / self.state.seconds:,.0f} tokens/s, loss {result.loss:.4f}")
+        self.advance(1, f"{taken.tokens / self.state.seconds:,.0f} tokens/s, loss {loss:.4f}")
+
+    def _log_rest(self) -> None:
+        """Nothing is saved or evaluated that has not been looked at."""
+        if self.taken is not None:
+            self._log(self.taken)
+        self.taken = None
 
     def _evaluate(self, selection: Selection) -> None:
+        self._log_rest()
         scores = processes.from_first(selection.evaluate(self.state.step))
         self.log.write({"step": self.state.step, "dev": scores})
         score = scores[selection.metric]
@@ -203,10 +239,10 @@ class _Training:
                 parameter.grad = torch.zeros_like(parameter)
         processes.sum_tensors(parameter.grad for parameter in self.trainable.values())
 
-    def _check_finite(self, what: str, value: float) -> None:
+    def _check_finite(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):
             raise AcclimateError(
-                f"the {what} is {value} at step {self.state.step + 1} of {self.schedule.steps}",
+                f"the {what} is {value} at step {step} of {self.schedule.steps}",
                 fix=f"Try a lower --learning-rate (it was {self.schedule.learning_rate:g}), a higher --temperature, "
                 "or --dtype float32.",
             )
@@ -229,12 +265,14 @@ class _Training:
         for entry, value in found.moments.items():
             name, _, key = entry.rpartition(".")
             parameter = self.trainable[name]
-            # AdamW keeps its step counter on the CPU, wherever the parameter is.
-            self.optimizer.state[parameter][key] = value if key == "step" else value.to(parameter.device)
+            # AdamW keeps its step counter on the CPU, wherever the parameter is; the fused one beside the parameter.
+            stays = key == "step" and not self.optimizer.defaults["fused"]
+            self.optimizer.state[parameter][key] = value if stays else value.to(parameter.device)
         self.log.cut(self.state.metrics_bytes)
         say(f"goes on from step {self.state.step} of {self.schedule.steps}")
 
     def _save(self) -> None:
+        self._log_rest()
         if not processes.is_first():
             return
         self.state.metrics_bytes = self.log.size()
@@ -252,4 +290,5 @@ def _optimizer(trainable: Mapping[str, nn.Parameter], config: TrainConfig) -> to
     matrices = [parameter for parameter in trainable.values() if parameter.ndim >= 2]
     others = [parameter for parameter in trainable.values() if parameter.ndim < 2]
     groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
-    return torch.optim.AdamW([group for group in groups if group["params"]])
+    fused = all(parameter.is_cuda for parameter in trainable.values()) or None  # one kernel instead of dozens
+    return torch.optim.AdamW([group for group in groups if group["params"]], fused=fused)

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from acclimate import processes
 from acclimate.core.batching import deal
+from acclimate.models.devices import to_device
 
 Encode = Callable[[np.ndarray], Tensor]
 """Positions [n] of a chunk's texts -> vectors [n, D], under whatever grad mode is on."""
@@ -35,8 +36,10 @@ def chunked_backward(
     max_tokens: float,
     seed_of: Callable[[int], int],
     in_step: bool = False,
-) -> float:
+) -> float | Tensor:
     """Add the gradient of `loss_of(all vectors)` to the parameters behind `encode`; returns the loss.
+
+    On a GPU the loss is a tensor: nothing here waits for it.
 
     Several processes deal the chunks out, and each sees the vectors of all: the loss is that of one process, and so is
     the sum of the processes' gradients, which the caller takes.
@@ -69,7 +72,7 @@ def chunked_backward(
     processes.sum_tensors([blank_ND])
     vectors_ND = blank_ND.requires_grad_()
     loss = loss_of(vectors_ND)
-    if not torch.isfinite(loss):
+    if not loss.is_cuda and not torch.isfinite(loss):
         return float(loss.detach())
     (gradient_ND,) = torch.autograd.grad(loss, vectors_ND)
     for number in mine:
@@ -78,7 +81,7 @@ def chunked_backward(
     for vectors in spare:
         vectors = vectors if vectors.requires_grad else _spare(encode, chunks, True)
         torch.autograd.backward(vectors, torch.zeros_like(vectors))
-    return float(loss.detach())
+    return loss.detach() if loss.is_cuda else float(loss.detach())
 
 
 def kept_chunks(tokens: Sequence[int], max_tokens: float) -> int:
@@ -122,4 +125,4 @@ def _spare(encode: Encode, chunks: Sequence[np.ndarray], graph: bool) -> Tensor:
 
 
 def _rows(chunk: np.ndarray, like: Tensor) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(chunk)).to(like.device)
+    return to_device(torch.from_numpy(np.ascontiguousarray(chunk)), like.device)

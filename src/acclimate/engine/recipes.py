@@ -20,6 +20,7 @@ from acclimate.core.negatives import identity_mask, margin_mask, own_mask
 from acclimate.engine.fit import LossFn, StepResult
 from acclimate.engine.schedule import Schedule
 from acclimate.engine.step_texts import StepTexts, unique
+from acclimate.models.devices import to_device
 from acclimate.models.encoder import Encoder
 from acclimate.types import Example, Role
 
@@ -64,7 +65,7 @@ def contrastive(
         batch = [examples[row] for row in rows]
         negatives = [draw_negatives(examples[row], drawn, schedule.seed, schedule.epoch(step), row) for row in rows]
         documents, target_N, mask_NM, own_NM = _candidates(batch, negatives, positives)
-        target_N, mask_NM, own_NM = (value.to(encoder.device) for value in (target_N, mask_NM, own_NM))
+        target_N, mask_NM, own_NM = (to_device(value, encoder.device) for value in (target_N, mask_NM, own_NM))
         query_numbers = bank.numbers("query", [example.anchor for example in batch])
         document_numbers = bank.numbers("document", documents) if fixed is None else np.empty(0, np.int64)
         numbers_U, place = unique(np.concatenate([query_numbers, document_numbers]), encoder.device)
@@ -102,7 +103,7 @@ def similarity(
         batch = [examples[row] for row in schedule.batch(step)]
         pairs = [example.anchor for example in batch] + [example.positive for example in batch]
         numbers_U, place = unique(bank.numbers(PAIR_ROLE, pairs), encoder.device)
-        score_N = torch.tensor([example.label or 0.0 for example in batch], device=encoder.device)
+        score_N = to_device(torch.tensor([example.label or 0.0 for example in batch]), encoder.device)
 
         def loss_of(vectors_UD: Tensor) -> Tensor:
             return cosine_mse(vectors_UD[place[: len(batch)]], vectors_UD[place[len(batch) :]], score_N)
@@ -145,7 +146,7 @@ class FixedVectors:
 
     def __call__(self, texts: Sequence[str]) -> Tensor:
         """Unit rows [M, D]."""
-        return torch.from_numpy(np.stack([self._vectors[text] for text in texts])).to(self._device)
+        return to_device(torch.from_numpy(np.stack([self._vectors[text] for text in texts])), self._device)
 
 
 def _texts(examples: Sequence[Example], with_documents: bool) -> Iterable[tuple[Role, str]]:

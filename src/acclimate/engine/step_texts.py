@@ -19,7 +19,7 @@ from acclimate.configs import TrainConfig
 from acclimate.core.batching import even_chunks, step_seed
 from acclimate.engine.fit import StepResult
 from acclimate.engine.gradcache import activation_bytes_per_token, chunked_backward
-from acclimate.models.devices import CHUNK_TOKENS
+from acclimate.models.devices import CHUNK_TOKENS, activation_gb, to_device
 from acclimate.models.encoder import Encoder
 from acclimate.models.tokens import Tokens
 from acclimate.types import Role
@@ -65,7 +65,8 @@ class StepTexts:
         self._dtype = torch.promote_types(parameter.dtype, torch.float32)
         itemsize = parameter.element_size()
         per_token = activation_bytes_per_token(encoder.model.config, itemsize, config.gradient_checkpointing)
-        self.max_tokens = config.activation_memory_gb * 1e9 / per_token
+        memory_gb = config.activation_memory_gb or activation_gb(encoder.device)
+        self.max_tokens = memory_gb * 1e9 / per_token
         # Dropout's random numbers are drawn by chunk: for them the chunks are those of one process.
         self.hands = 1 if config.lora_dropout else processes.count()
         self.chunk_tokens = int(min(CHUNK_TOKENS[encoder.device.type], max(1.0, self.max_tokens)))
@@ -108,7 +109,7 @@ class StepTexts:
 def unique(numbers: np.ndarray, device: torch.device) -> tuple[np.ndarray, Tensor]:
     """The numbers once each, and where each of the given ones is among them."""
     numbers_U, place = np.unique(numbers, return_inverse=True)
-    return numbers_U, torch.from_numpy(place).to(device)
+    return numbers_U, to_device(torch.from_numpy(place), device)
 
 
 def _concatenate(parts: Sequence[Tokens]) -> Tokens:

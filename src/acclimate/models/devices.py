@@ -17,6 +17,18 @@ CHUNK_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 65536}
 cache; a GPU wants to be filled."""
 
 
+CPU_ACTIVATION_GB = 2.0
+CUDA_ACTIVATION_SHARE = 0.25
+"""Of a GPU's whole memory, never of what happens to be free: a run repeats on the same kind of GPU."""
+
+
+def activation_gb(device: torch.device) -> float:
+    """Memory for one step's activations, in GB, where the settings do not say."""
+    if device.type != "cuda":
+        return CPU_ACTIVATION_GB
+    return CUDA_ACTIVATION_SHARE * torch.cuda.get_device_properties(device).total_memory / 1e9
+
+
 def choose_device(name: str) -> torch.device:
     """The device of this name; auto is CUDA, else Apple's MPS, else the CPU. Several processes get a GPU each.
 

@@ -15,6 +15,7 @@ from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset
 from acclimate.data.weak import weak_pairs
 from acclimate.engine.tasks import all_tasks
+from acclimate.models.devices import activation_gb
 from acclimate.models.encoder import Encoder
 from acclimate.types import Example
 
@@ -68,7 +69,7 @@ def _plan_of_task(source: str, config: RunConfig) -> dict[str, Any]:
     }
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in encoder.model.parameters())
     vectors = 4 * encoder.dim * (len(dataset.corpus) + len(dataset.queries))
-    memory = (parameters + vectors) / GIB + config.train.activation_memory_gb
+    memory = (parameters + vectors) / GIB + (config.train.activation_memory_gb or activation_gb(encoder.device))
     return {
         "kind": dataset.kind,
         "training_examples": len(dataset.examples),
