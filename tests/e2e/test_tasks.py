@@ -158,6 +158,20 @@ def test_only_what_changed_runs_again(finished: Path) -> None:
     assert again(weight=0.7, prompt="w52 ") == {"adapter", "tasks/answers/negatives"}
 
 
+def test_the_page_shows_all_tasks_and_links_to_each(finished: Path) -> None:
+    run = finished / "run"
+    page = (run / "report.html").read_text()
+    for name in ("answers", "alike"):
+        assert f'href="tasks/{name}/report.html"' in page
+        own = (run / "tasks" / name / "report.html").read_text()
+        measure = "NDCG@10" if name == "answers" else "Spearman"
+        assert f"{name}: {measure}" in page
+        adapted = read_json(run / "report.json")["tasks"][name]["test"]["adapted"][measure.lower()]
+        assert f"{adapted:.4f}".replace("-", "−") in page
+        assert f"{adapted:.4f}".replace("-", "−") in own
+        assert "Loss" in own and "Metrics on dev" in own
+
+
 def test_data_is_said_once(finished: Path) -> None:
     config = load_config(finished / "run.toml")
     with pytest.raises(UsageError, match=r"answers\.jsonl is given, and so are \[\[datasets\]\]"):

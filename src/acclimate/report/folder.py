@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +75,20 @@ def read_run(run: Path) -> RunFolder:
     if all(part is None for part in (folder.summary, folder.dataset, folder.audit, folder.evaluation, folder.metrics)):
         raise DataError(f"{run} holds nothing of a run", fix="Make one with: acclimate adapt DATA --out RUN")
     return folder
+
+
+def read_task(run: Path, whole: RunFolder, name: str) -> RunFolder:
+    """One task of a run with several, as if it had been the only one: its part of the summary and of the metrics."""
+    summary = whole.summary or {}
+    train = {key: value for key, value in summary["train"].items() if key != "tasks"}
+    common = {key: value for key, value in summary.items() if key not in ("tasks", "timings", "guard")}
+    own = {**common, **summary["tasks"][name], "train": {**train, **summary["train"]["tasks"][name]}}
+    rows = []
+    for row in whole.metrics or []:
+        dev = {key.removeprefix(f"{name}/"): value for key, value in row.get("dev", {}).items() if f"{name}/" in key}
+        if dev or row.get("task") == name:
+            rows.append({**row, "dev": dev} if dev else row)
+    return replace(read_run(run / "tasks" / name), summary=own, metrics=rows, config=whole.config)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

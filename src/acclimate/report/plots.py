@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from acclimate.report.svg import COLOURS, page_style, to_svg
-from acclimate.report.words import is_number, metric_name, score
+from acclimate.report.words import METRIC_NAMES, is_number, metric_name, score
 
 WIDTH_INCHES = 5.0
 """360 units of the SVG: a phone's width, so that labels keep their size there."""
@@ -118,6 +118,21 @@ def dev_curve(rows: Sequence[Mapping[str, Any]], best_step: int | None) -> Plot 
     """The metrics on dev during training; the step whose weights were kept is marked."""
     names = [name for name in ("ndcg@10", "recall@5", "mrr@10", "spearman", "pearson") if _dev_column(rows, name)[0]]
     return _dev_lines(rows, names, "dev-curve", "Metrics on dev", best_step) if names else None
+
+
+def tasks_curve(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], best_step: int | None) -> Plot | None:
+    """Every task's main measure on dev during training, and their mean, by which a step is kept.
+
+    Args:
+        rows: with "dev".
+        names: what a line is called -> the score's name; as many as there are line styles are shown.
+        best_step: the step that was kept.
+    """
+    shown = [name for name in names.values() if _dev_column(rows, name)[0]]
+    if not shown:
+        return None
+    called = {score: label for label, score in names.items()}
+    return _dev_lines(rows, shown, "tasks-curve", "Tasks on dev", best_step, called)
 
 
 def margin_curve(rows: Sequence[Mapping[str, Any]], best_step: int | None) -> Plot | None:
@@ -224,7 +239,12 @@ def _shares(counts: Sequence[float]) -> np.ndarray[Any, np.dtype[np.float64]]:
 
 
 def _dev_lines(
-    rows: Sequence[Mapping[str, Any]], names: list[str], identity: str, title: str, best_step: int | None
+    rows: Sequence[Mapping[str, Any]],
+    names: list[str],
+    identity: str,
+    title: str,
+    best_step: int | None,
+    called: Mapping[str, str] = METRIC_NAMES,
 ) -> Plot:
     keys, ends = [], []
     with page_style():
@@ -232,8 +252,8 @@ def _dev_lines(
         for name, (role, shape, dashes) in zip(names, _SERIES, strict=False):
             steps, values = _dev_column(rows, name)
             axes.plot(steps, values, color=COLOURS[role], linestyle=dashes, marker="o", markersize=3)
-            keys.append(Key(role, shape, metric_name(name)))
-            ends.append(f"{metric_name(name)} {values[0]:.3f} to {values[-1]:.3f}")
+            keys.append(Key(role, shape, called[name]))
+            ends.append(f"{called[name]} {values[0]:.3f} to {values[-1]:.3f}")
         _mark_step(axes, best_step)
         svg = to_svg(figure, identity, f"{title} during training: {'; '.join(ends)}.")
     caption = f"The weights of step {best_step:,} were kept (vertical line)." if best_step is not None else ""

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from acclimate.engine.tasks import TASKS
 from acclimate.files import write_text
-from acclimate.report.folder import read_run
-from acclimate.report.html import render
+from acclimate.report import html, tasks_page
+from acclimate.report.folder import read_run, read_task
 
 HTML_FILE = "report.html"
 
 
 def report(run: Path) -> Path:
     """Write `run/report.html`, whole or not at all, from the files of the run; parts that are absent are named in it.
+
+    Of several tasks it shows all side by side, and `run/tasks/NAME/report.html` is the page of each.
 
     Returns:
         the path of the page.
@@ -21,6 +24,9 @@ def report(run: Path) -> Path:
         DataError: there is no such run.
         StorageError: a part of it is damaged, or the page cannot be written.
     """
-    page = run / HTML_FILE
-    write_text(page, render(read_run(run)))
+    page, whole = run / HTML_FILE, read_run(run)
+    tasks = (whole.summary or {}).get("tasks", {})
+    for name in tasks:
+        write_text(run / TASKS / name / HTML_FILE, html.render(read_task(run, whole, name)))
+    write_text(page, tasks_page.render(whole) if tasks else html.render(whole))
     return page
