@@ -210,3 +210,41 @@ def test_what_cannot_be_merged_is_named(tmp_path: Path, full_models: tuple[list[
     with pytest.raises(ModelError, match=r"only .* has"):
         merge([full, write_model(tmp_path / "qwen", "qwen3")], out, RunConfig(pooling="mean", device="cpu"))
     assert not out.exists()
+
+
+@pytest.mark.slow
+def test_sentence_transformers_reads_a_merged_adapter_by_peft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one whose layers have different ranks, because one adapter has a layer that the other has not."""
+    from sentence_transformers import SentenceTransformer
+
+    (first, second), base = write_adapters(tmp_path, 2, 3)
+    adapter = load_adapter(second / "adapter", str(base))
+    fewer = {name: pair for name, pair in adapter.modules.items() if name.endswith("query")}
+    encoder = Encoder.load(str(base), device="cpu", dtype="float32")
+    save_adapter(second / "adapter", dataclasses.replace(adapter, modules=fewer), encoder.source)
+    merge([first, second], tmp_path / "out", config_of(base, method="slerp", weights=(0.4, 0.6)))
+    merged = load_adapter(tmp_path / "out", str(base))
+    assert {len(A) for A, _ in merged.modules.values()} == {2, 5}
+    monkeypatch.chdir(tmp_path)  # the base's id, base, leads to it from here, as a hub id would
+    model = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    ours = encoder.with_adapter(merged)
+    assert np.abs(model.encode_query(TEXTS) - ours.encode(TEXTS, "query")).max() < 1e-5
+    assert np.abs(model.encode_document(TEXTS) - ours.encode(TEXTS, "document")).max() < 1e-5
+
+
+def test_adapters_for_the_query_side_stay_there(tmp_path: Path) -> None:
+    folders, base = write_adapters(tmp_path, 2)
+    adapter = load_adapter(folders[0] / "adapter", str(base))
+    source = Encoder.load(str(base), device="cpu", dtype="float32").source
+    for number in (0, 1):
+        folder = tmp_path / f"side{number}"
+        folder.mkdir()
+        save_adapter(folder, dataclasses.replace(adapter, sides="query"), source)
+    merge([tmp_path / "side0", tmp_path / "side1"], tmp_path / "out", config_of(base, method="multi-slerp"))
+    merge([tmp_path / "side0", tmp_path / "side1"], tmp_path / "model", config_of(base, folded=True))
+    plain = Encoder.load(str(base), device="cpu", dtype="float32")
+    live = load_encoder(folders[0], base=str(base), device="cpu", dtype="float32")
+    for name in ("out", "model"):
+        found = load_encoder(tmp_path / name, base=str(base), device="cpu", dtype="float32")
+        assert np.abs(found.encode(TEXTS, "query") - live.encode(TEXTS, "query")).max() < 1e-5
+        assert np.abs(found.encode(TEXTS) - plain.encode(TEXTS)).max() < 1e-6

@@ -7,7 +7,7 @@ from typing import Any
 
 from acclimate.report import html, plots
 from acclimate.report.tables import Cell, Row, Table
-from acclimate.report.words import metric_name, percent, score, signed
+from acclimate.report.words import ABSENT, metric_name, score, signed
 
 
 def render(name: str, report: Mapping[str, Any]) -> str:
@@ -19,15 +19,16 @@ def render(name: str, report: Mapping[str, Any]) -> str:
     """
     curve, soup = report.get("curve"), report.get("soup")
     if curve:
-        claim = f"The share {curve['chosen']:g} of the adapted model was chosen."
+        claim = f"Chosen: the share {curve['chosen']:g} of the adapted model."
         table, figures = _points(curve), [plots.interpolation_curve(curve, guard) for guard in curve["guards"]]
         rule = f"The rule: {curve['rule']}. 0 is the base, 1 the adapted model."
     else:
         claim = f"{len(soup['kept'])} of {len(soup['tried'])} models are in the soup."  # type: ignore[index]
         table, figures = _trials(soup), []  # type: ignore[arg-type]
         rule = "The rule: best first, each model stays with which the average is not worse on the domain's dev split."
-    models = [(model["name"], f"{model['weight']:.4g}") for model in report["models"]]
-    return html.fill("merge.html", name=name, claim=claim, rule=rule, table_=table, figures=figures, models=models)
+    facts = [(f"weight of {model['name']}", f"{model['weight']:.4g}") for model in report["models"]]
+    facts.append(("base", report["base"]["id"] if report["base"] else ABSENT))
+    return html.fill("merge.html", name=name, claim=claim, rule=rule, tried=table, figures=figures, facts=facts)
 
 
 def _points(curve: Mapping[str, Any]) -> Table:
@@ -36,13 +37,12 @@ def _points(curve: Mapping[str, Any]) -> Table:
     first = curve["points"][0]
     rows = []
     for point in curve["points"]:
-        change = signed(point["domain"] - first["domain"])
-        cells = [Cell(score(point["domain"]), change)]
+        is_base = point is first
+        cells = [Cell(score(point["domain"]), "" if is_base else signed(point["domain"] - first["domain"]))]
         for name in guards:
+            change = f"{signed(-100 * point['loss'][name], 2)} %"
             beyond = point["loss"][name] > curve["bound"]
-            cells.append(
-                Cell(score(point["guard"][name]), f"{percent(-point['loss'][name])} of base", "bad" if beyond else "")
-            )
+            cells.append(Cell(score(point["guard"][name]), "" if is_base else change, "bad" if beyond else ""))
         chosen = "chosen" if point["share"] == curve["chosen"] else ""
         rows.append(Row(f"{point['share']:g}", tuple(cells), chosen))
     domain = f"domain ({curve['split']}), {metric_name(curve['measure'])}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 _HOW = {"full": "all of its weights were trained", "merged": "a LoRA adapter was merged into its weights"}
@@ -19,7 +20,7 @@ def render(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
     """
     base, asymmetric = facts["base"], facts["sides"] == "query"
     origin = f" from `{base['id']}` (weights sha256 `{base['sha256']}`)" if base else ""
-    how = "several were merged, see below" if "method" in facts else _HOW[facts["kind"]]
+    how = "merged, see below" if "method" in facts else _HOW[facts["kind"]]
     parts = [
         _front_matter(str(base["id"]) if base else ""),
         "# A domain-adapted embedding model\n",
@@ -61,8 +62,9 @@ def _evidence(summary: Mapping[str, Any]) -> str:
 
 def _merge(facts: Mapping[str, Any]) -> str:
     """What was merged, how, and what was lost or chosen on the way."""
-    rows = [f"| {model['name']} | {model['weight']:.4g} |" for model in facts["models"]]
-    options = [f"{name} {facts[name]:g}" for name in ("density", "update_scale") if name in facts]
+    # Folders by their own names: a card is for others, who have other paths.
+    rows = [f"| {Path(model['name']).name} | {model['weight']:.4g} |" for model in facts["models"]]
+    options = [f"{name} {facts[name]:g}" for name in ("density", "update_scale") if facts.get(name, 1) != 1]
     how = f"Method: {', '.join([facts['method'], *options])}.\n"
     parts = ["## What was merged\n", how, "| model | weight |\n|---|---|\n" + "\n".join(rows) + "\n"]
     if lost := facts.get("discarded", {}).get("total"):
@@ -72,7 +74,7 @@ def _merge(facts: Mapping[str, Any]) -> str:
     if curve := facts.get("curve"):
         parts.append(f"The weight was chosen by {curve['rule']}.\n")
     if soup := facts.get("soup"):
-        tried = ", ".join(f"{row['model']} {row['alone']:.4f}" for row in soup["tried"])
+        tried = ", ".join(f"{Path(row['model']).name} {row['alone']:.4f}" for row in soup["tried"])
         parts.append(f"Chosen greedily by {soup['measure']} on the dev split ({soup['score']:.4f}; alone: {tried}).\n")
     return "\n".join(parts)
 
