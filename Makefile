@@ -34,6 +34,7 @@ bench: $(READY) $(DEMO_PAIRS)  ## the benchmarks in small sizes, beside sentence
 	$(BIN)/acclimate prepare $(DEMO_PAIRS) --out $(BENCH)
 	$(BIN)/python benchmarks/encode.py --texts 500
 	$(BIN)/python benchmarks/train.py --examples 256
+	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/python benchmarks/mine.py $(BENCH)/dataset --limit 300
 	$(BIN)/python benchmarks/recipe.py $(BENCH)/dataset --pairs 600
 
