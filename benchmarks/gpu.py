@@ -271,7 +271,7 @@ def theirs(job: Job) -> float:
 
 
 def write_model(folder: Path, sizes: dict[str, Any]) -> Qwen3Config:
-    """A sentence-transformers folder with random weights; its tokenizer makes a token of each letter, and ends a text."""
+    """A sentence-transformers folder with random weights; its tokenizer makes a token of each letter and an end."""
     torch.manual_seed(0)
     config = Qwen3Config(**sizes)
     Qwen3Model(config).to(torch.bfloat16).save_pretrained(folder)

@@ -17,7 +17,7 @@ from acclimate.errors import MissingExtraError, UsageError
 from acclimate.models import loading
 from acclimate.models.adapter_files import Adapter
 from acclimate.models.encoder import Encoder
-from acclimate.models.full_model import save_merged
+from acclimate.models.full_model import save_folded
 from tests.models import tiny
 
 INSTALLED = importlib.util.find_spec("bitsandbytes") is not None
@@ -82,7 +82,7 @@ def test_lora_trains_over_four_bits_and_merges_into_the_unquantised_base(
     view = {"prompts": exact.prompts, "pooling": "last", "normalise": True, "dim": exact.dim, "max_tokens": 64}
     adapter = Adapter(modules=modules, **facts, **view)
     (tmp_path / "merged").mkdir()
-    save_merged(tmp_path / "merged", adapter, exact.source)
+    save_folded(tmp_path / "merged", adapter, exact.source)
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     assert {tensor.dtype for tensor in merged.values()} == {torch.float32}
     expected = exact.with_adapter(adapter).encode(TEXTS)
