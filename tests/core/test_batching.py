@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acclimate.core.batching import chunks_by_tokens, epoch_order, spread, step_seed
+from acclimate.core.batching import chunks_by_tokens, deal, epoch_order, even_chunks, spread, step_seed
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 80))
@@ -97,3 +97,30 @@ def test_step_seeds_differ() -> None:
     assert len(seeds) == 3 * 30 * 5
     assert all(0 <= seed < 2**63 for seed in seeds)
     assert step_seed(1, 2, 3) == step_seed(1, 2, 3)
+
+
+@given(
+    lengths=st.lists(st.integers(1, 60), min_size=1, max_size=80),
+    max_tokens=st.integers(1, 300),
+    hands=st.integers(2, 5),
+)
+def test_even_chunks_share_the_tokens_evenly(lengths: list[int], max_tokens: int, hands: int) -> None:
+    chunks = even_chunks(lengths, max_tokens, hands)
+    assert sorted(np.concatenate(chunks).tolist()) == list(range(len(lengths)))
+    tokens = [sum(lengths[text] for text in chunk) for chunk in chunks]
+    assert all(size <= max_tokens or len(chunk) == 1 for size, chunk in zip(tokens, chunks, strict=True))
+    assert lengths[chunks[-1][-1]] == min(lengths)
+    held = [sum(tokens[number] for number in hand) for hand in deal(tokens, hands)]
+    assert max(held) - min(held) <= 2 * max(lengths) + sum(lengths) // len(chunks)
+
+
+def test_one_process_has_the_chunks_by_tokens() -> None:
+    lengths = [5, 3, 9, 1, 4]
+    for even, plain in zip(even_chunks(lengths, 10, 1), chunks_by_tokens(lengths, 10), strict=True):
+        assert np.array_equal(even, plain)
+
+
+def test_dealing_by_hand() -> None:
+    assert even_chunks([4, 4, 4, 4], 100, 2)[0].tolist() == [0, 1]  # one chunk would do: two, so that both have work
+    assert deal([7, 5, 4, 3], 2) == [[0, 3], [1, 2]]
+    assert deal([2], 3) == [[0], [], []]

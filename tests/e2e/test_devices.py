@@ -31,6 +31,7 @@ TRAIN = TrainConfig(
     dev_documents=20,
     activation_memory_gb=6e-5,  # about ten texts' activations: several chunks, some of them computed twice
 )
+FULL = replace(TRAIN, full=True, learning_rate=1e-3)
 STEPS = 12
 TRAIN_FULL = "full = true"
 
@@ -73,8 +74,14 @@ def assert_same_training(run: Path, expected: Path) -> None:
 
 @pytest.mark.parametrize(
     "train",
-    [replace(TRAIN, lora_dropout=0.2), replace(TRAIN, full=True, learning_rate=1e-3), replace(TRAIN, sides="query")],
-    ids=["lora with dropout", "full", "query side"],
+    [
+        replace(TRAIN, lora_dropout=0.2),
+        FULL,
+        replace(TRAIN, sides="query"),
+        replace(TRAIN, shard="fsdp", gradient_checkpointing=True),
+        replace(FULL, shard="fsdp"),
+    ],
+    ids=["lora with dropout", "full", "query side", "lora, sharded", "full, sharded"],
 )
 def test_training_on_two_is_training_on_one(tmp_path: Path, train: TrainConfig) -> None:
     one, two = a_run(tmp_path / "one", train), a_run(tmp_path / "two", train)
@@ -84,6 +91,34 @@ def test_training_on_two_is_training_on_one(tmp_path: Path, train: TrainConfig) 
     assert len([row for row in rows(two) if "loss" in row]) == STEPS
     assert "dev ndcg@10" in first.stderr and "planned steps" in first.stdout
     assert (second.stdout, second.stderr) == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("train", [TRAIN, replace(FULL, shard="fsdp")], ids=["lora", "full, sharded"])
+def test_a_checkpoint_moves_between_numbers_of_processes(tmp_path: Path, train: TrainConfig) -> None:
+    """Killed under two processes, then under one, and ended by two: with whole weights or sharded ones."""
+    undisturbed, moved = a_run(tmp_path / "undisturbed", train), a_run(tmp_path / "moved", train)
+    together(undisturbed, "train", 1)
+    for count, step in ((2, 4), (1, 8)):
+        launch(moved, *[["train", str(moved)]] * count, kill_when=lambda step=step: saved_step(moved) >= step)
+        assert step <= saved_step(moved) < STEPS
+    assert "goes on from step" in together(moved, "train", 2)[0].stderr
+    assert_same_training(moved, undisturbed)
+
+
+def saved_step(run: Path) -> int:
+    return max((int(path.name[5:]) for path in (run / ".work/adapter/checkpoints").glob("step-*")), default=0)
+
+
+@pytest.mark.slow
+def test_a_sharded_training_goes_on_unsharded(tmp_path: Path) -> None:
+    undisturbed, moved = a_run(tmp_path / "undisturbed", FULL), a_run(tmp_path / "moved", FULL)
+    together(undisturbed, "train", 1)
+    sharded = ["train", str(moved), "--shard", "fsdp"]
+    launch(moved, sharded, sharded, kill_when=lambda: saved_step(moved) >= 5)
+    assert 5 <= saved_step(moved) < STEPS
+    assert "goes on from step" in together(moved, "train", 2)[0].stderr
+    assert_same_training(moved, undisturbed)
 
 
 def test_mining_and_evaluation_on_two_are_those_on_one(tmp_path: Path) -> None:

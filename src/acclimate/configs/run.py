@@ -84,6 +84,8 @@ class RunConfig:
         if self.stages.recipe == "three-stage" and (self.train.full or self.train.start_adapter is not None):
             given = "--full" if self.train.full else "--start-adapter"
             raise UsageError(f"--recipe three-stage and {given} exclude each other", fix="Leave one of them out.")
+        if self.quantise_base is not None and self.train.shard != "none":
+            raise UsageError("--quantise-base and --shard exclude each other", fix="Leave one of them out.")
         if self.quantise_base is not None and self.train.full:
             raise UsageError("--full and --quantise-base exclude each other", fix="Train an adapter over a 4-bit base.")
         if self.stages.recipe == "three-stage" and len(self.datasets) > 1:
@@ -129,9 +131,11 @@ def for_dataset(config: RunConfig, dataset: DatasetConfig) -> RunConfig:
 def effective(config: RunConfig, *sections: str) -> dict[str, Any]:
     """What an artifact's `settings.json` holds: the shared fields and the named sections, as plain JSON values.
 
+    `shard` is not among them: it says who holds the weights, which changes nothing about them.
     Of the datasets, their tasks' prompts are shared; losses and weights go with the section `objective`.
     """
     values = dataclasses.asdict(config)
+    del values["train"]["shard"]
     datasets = values.pop("datasets")
     names = list(values)
     nested = {name for name in names if isinstance(values[name], dict)}

@@ -10,6 +10,7 @@ from acclimate.errors import UsageError
 from acclimate.types import Sides
 
 TaskSampling: TypeAlias = Literal["proportional", "round-robin", "temperature"]
+Shard: TypeAlias = Literal["none", "fsdp"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +58,9 @@ class TrainConfig:
     compile_layers: bool = False
     """Compile the transformer's layers (torch.compile), on CUDA only: a minute before the first step, fewer kernels in
     each."""
+    shard: Shard = "none"
+    """fsdp: several processes hold a part of each weight (FSDP2), for models that do not fit on one device; none: each
+    holds all. Results and checkpoints are the same; see docs/devices.md. No effect on one process."""
     eval_steps: int | None = None
     """Steps between evaluations on dev; a quarter of the training if not given."""
     dev_documents: int | None = None

@@ -56,7 +56,7 @@ def even_chunks(lengths: Sequence[int] | NDArray[np.integer], max_tokens: int, h
     ends = np.cumsum(lengths_N[order])
     room = max(1, max_tokens - int(lengths_N.max()))  # the text that straddles a cut goes over the even share
     wanted = hands * -(-int(ends[-1]) // (hands * room))
-    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, wanted) / wanted, side="left")
+    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, wanted) // wanted, side="right")
     return [chunk for chunk in np.split(order, np.unique(cuts)) if len(chunk)]
 
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from acclimate import processes
 from acclimate.configs import TrainConfig
+from acclimate.core.sharding import is_sharded, part_like, whole, whole_tensors
 from acclimate.engine.checkpoint import (
     Checkpoint,
     Progress,
@@ -177,7 +178,7 @@ class _Training:
         self.optimizer.zero_grad()
         result = self.loss_fn(step)
         self._share_gradients()
-        norm = nn.utils.clip_grad_norm_(self.trainable.values(), self.config.max_grad_norm)
+        norm = whole(nn.utils.clip_grad_norm_(self.trainable.values(), self.config.max_grad_norm))
         self.optimizer.step()
         self.state.step += 1
         self.state.tokens += result.tokens
@@ -233,11 +234,14 @@ class _Training:
                 say(f"stopped early: no better dev {selection.metric} in {self.state.stale} evaluations")
 
     def _share_gradients(self) -> None:
-        """Sum the processes' parts of the gradient: each has computed some of the step's chunks."""
+        """Sum the processes' parts of the gradient: each has computed some of the step's chunks.
+
+        Those of sharded weights are sums already: the backward pass has left each process its part of them.
+        """
         for parameter in self.trainable.values():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        processes.sum_tensors(parameter.grad for parameter in self.trainable.values())
+        processes.sum_tensors(parameter.grad for parameter in self.trainable.values() if not is_sharded(parameter))
 
     def _check_finite(self, what: str, value: float, step: int) -> None:
         if not math.isfinite(value):
@@ -258,30 +262,36 @@ class _Training:
         if found is None:
             self.log.cut(0)
             return
-        self.state, self.best, self.saved_step = found.progress, found.best, found.progress.step
+        self.state, self.saved_step = found.progress, found.progress.step
+        self.best = {name: part_like(tensor, self.trainable[name]) for name, tensor in found.best.items()}
         with torch.no_grad():
             for name, tensor in found.trainable.items():
-                self.trainable[name].copy_(tensor)
+                self.trainable[name].copy_(part_like(tensor, self.trainable[name]))
         for entry, value in found.moments.items():
             name, _, key = entry.rpartition(".")
             parameter = self.trainable[name]
             # AdamW keeps its step counter on the CPU, wherever the parameter is; the fused one beside the parameter.
-            stays = key == "step" and not self.optimizer.defaults["fused"]
-            self.optimizer.state[parameter][key] = value if stays else value.to(parameter.device)
+            if key == "step":
+                placed = value.to(parameter.device) if self.optimizer.defaults["fused"] else value
+            else:
+                placed = part_like(value, parameter)
+            self.optimizer.state[parameter][key] = placed
         self.log.cut(self.state.metrics_bytes)
         say(f"goes on from step {self.state.step} of {self.schedule.steps}")
 
     def _save(self) -> None:
+        """Whole tensors, whatever the processes hold of them: any number of processes can go on from them."""
         self._log_rest()
-        if not processes.is_first():
-            return
-        self.state.metrics_bytes = self.log.size()
         moments: dict[str, Any] = {
             f"{name}.{key}": value
             for name, parameter in self.trainable.items()
             for key, value in self.optimizer.state[parameter].items()
         }
-        write_checkpoint(self.folder, Checkpoint(self.state, dict(self.trainable), moments, self.best))
+        self.state.metrics_bytes = self.log.size()
+        first = processes.is_first()
+        wholes = [whole_tensors(tensors, keep=first) for tensors in (self.trainable, moments, self.best)]
+        if first:
+            write_checkpoint(self.folder, Checkpoint(self.state, *wholes))
         self.saved_step = self.state.step
 
 

@@ -99,6 +99,7 @@ class StepTexts:
             tokens=[int(lengths_U[chunk].sum()) for chunk in chunks],
             max_tokens=self.max_tokens,
             seed_of=lambda chunk: step_seed(self.seed, step, chunk),
+            in_step=self.encoder.sharded,
         )
         return StepResult(loss / self.weight, int(lengths_U.sum()))
 

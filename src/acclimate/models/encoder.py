@@ -19,9 +19,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from acclimate import processes
 from acclimate.configs import DEFAULT_MODEL, RunConfig
 from acclimate.core.batching import chunks_by_tokens
 from acclimate.core.pooling import pool_packed, truncate_dim, unit
+from acclimate.core.sharding import forget_gathered, shard
 from acclimate.errors import ModelError, UsageError
 from acclimate.files import hash_config, hash_text
 from acclimate.models.attention import PACKED_ATTENTION
@@ -37,6 +39,10 @@ from acclimate.types import BaseFormat, Pooling, Role
 
 if TYPE_CHECKING:
     from acclimate.models.adapter_files import Adapter
+
+
+ONE_TOKEN = Tokens(np.zeros(1, np.int32), np.array([0, 1]))
+"""What a process computes that has no text left, where the others need it for theirs."""
 
 
 class Encoder:
@@ -55,6 +61,7 @@ class Encoder:
         dtype: of the base weights; vectors are always float32.
         adapter: what is attached, or None.
         query_model: the queries' own transformer, in models that have two; `model` is the documents' then.
+        sharded: whether the weights are spread over several processes, which then have to encode together.
         packed: whether chunks are packed; else they are padded, for architectures whose attention we cannot replace.
         token_cache: keeps the tokens of large inputs on disk; None keeps them in memory.
     """
@@ -81,6 +88,7 @@ class Encoder:
         self.token_cache = token_cache
         self.adapter: Adapter | None = None
         self.query_model: nn.Module | None = None
+        self.sharded = False
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
         config: Any = model.config
@@ -185,12 +193,19 @@ class Encoder:
         tokens = self.tokenise(list(place_of), role, task)
         vectors = np.empty((len(place_of), self.dim), np.float32)
         lengths = tokens.lengths
+        chunks = chunks_by_tokens(lengths, CHUNK_TOKENS[self.device.type])
+        idle = max(processes.gather(len(chunks))) - len(chunks) if self.sharded else 0
+        # Weights gathered in inference mode could never take part in a backward pass.
+        gradient_off = torch.no_grad if self.sharded else torch.inference_mode
         shown = progress(label, int(lengths.sum()), "tokens")
-        with shown as advance, torch.inference_mode(), self.side_active(role):
-            chunks = chunks_by_tokens(lengths, CHUNK_TOKENS[self.device.type])
+        with shown as advance, gradient_off(), self.side_active(role):
             for chunk, vectors_nD in _one_behind((chunk, self.forward_tokens(tokens, chunk)) for chunk in chunks):
                 vectors[chunk] = vectors_nD.cpu().numpy()
                 advance(int(lengths[chunk].sum()))
+            for _ in range(idle):
+                self.forward_tokens(ONE_TOKEN, np.zeros(1, np.int64))
+        if self.sharded:
+            forget_gathered(self.model)
         if len(place_of) == len(texts):
             return vectors
         return vectors[[place_of[text] for text in texts]]
@@ -229,6 +244,11 @@ class Encoder:
         view = copy.copy(self)
         view.task = task
         return view
+
+    def shard(self, device: torch.device) -> None:
+        """Spread the weights over all processes' devices (FSDP2); see `core.sharding.shard`."""
+        shard(self.model, device)
+        self.device, self.sharded = device, True
 
     def with_adapter(self, adapter: Adapter) -> Encoder:
         """Another Encoder with this adapter, over the same base weights; this one stays as it is.

@@ -58,17 +58,24 @@ def save_folded(
     _write_facts(folder, {"id": source.id, "sha256": source.sha256}, view, source.normalise, adapter.sides)
 
 
-def save_full(folder: Path, encoder: Encoder, metrics: dict[str, Any] | None = None) -> None:
+def save_full(
+    folder: Path,
+    encoder: Encoder,
+    metrics: dict[str, Any] | None = None,
+    weights: Mapping[str, Tensor] | None = None,
+) -> None:
     """Write a fully trained encoder as a float32 sentence-transformers folder, with `acclimate.json` beside it.
 
     Args:
         folder: exists; an artifact in the making.
         encoder: its `model` holds the trained weights.
         metrics: what training measured.
+        weights: the model's state, where the encoder holds a part of it only; its own if not given.
     """
     source = encoder.source
+    weights = encoder.model.state_dict() if weights is None else weights
     base = {"id": source.id, "sha256": source.sha256}
-    save_weights(folder, encoder.model.state_dict(), source, view_of(encoder, source), base, metrics)
+    save_weights(folder, weights, source, view_of(encoder, source), base, metrics)
 
 
 def save_weights(

@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.core.lora import attach, lora_layers, trainable_parameters
+from acclimate.core.sharding import whole_tensors
 from acclimate.engine.checkpoint import Progress
 from acclimate.engine.fit import Selection, fit
 from acclimate.engine.run_folder import METRICS_FILE
@@ -42,7 +43,7 @@ from acclimate.files import (
     write_json,
 )
 from acclimate.models.adapter import Adapter, adapter_folder, go_on_from, save_adapter
-from acclimate.models.devices import choose_dtype
+from acclimate.models.devices import DTYPES, choose_device, choose_dtype
 from acclimate.models.encoder import Encoder
 from acclimate.models.full_model import save_full
 from acclimate.models.loading import checkpoint_activations, compile_layers
@@ -104,12 +105,13 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
         identity=hash_config({"config": settings, "inputs": inputs}),
     )
     _say_best(state, selection)
+    weights = whole_tensors(encoder.model.state_dict(), keep=processes.is_first()) if config.train.full else {}
 
     def write() -> dict[str, Any]:
         report = {"train": _report(state, encoder, trainable, course, parts, metrics)}
         report["timings"] = {"train_s": round(time.monotonic() - started, 3)}
         with artifact(out, settings, inputs) as folder:
-            _save(folder, encoder, report, config)
+            _save(folder, encoder, weights, report, config)
             write_json(folder / REPORT_FILE, report)
         return report
 
@@ -131,12 +133,10 @@ def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
     """The encoder with what trains in it, and says how much that is."""
     settings = config.train
     # Adam's small steps vanish in bf16 weights: trained weights are float32, and computed with in bf16 (`_autocast`).
-    encoder = Encoder.from_config(replace(config, dtype="float32") if settings.full else config)
+    encoder = _base(replace(config, dtype="float32") if settings.full else config)
     encoder.require_one_transformer()
     if settings.full:
         trainable = dict(encoder.model.named_parameters())
-        for parameter in trainable.values():
-            parameter.requires_grad_(True)
     else:
         attach(
             encoder.model,
@@ -158,6 +158,22 @@ def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
     count, total = _sizes(encoder, trainable)
     say(f"trainable parameters: {count:,} of {total:,} ({100 * count / total:.2f} %)")
     return encoder, trainable
+
+
+def _base(config: RunConfig) -> Encoder:
+    """The model, with its weights marked where they train, and spread over the processes if that is asked for."""
+    device = choose_device(config.device)
+    sharded = config.train.shard == "fsdp" and processes.count() > 1
+    if sharded:  # no device ever holds all of it
+        dtype = choose_dtype(config.dtype, device)
+        name = next(name for name, found in DTYPES.items() if found == dtype)
+        encoder = Encoder.from_config(replace(config, device="cpu", dtype=name))  # type: ignore[arg-type]
+    else:
+        encoder = Encoder.from_config(config)
+    encoder.model.requires_grad_(config.train.full)
+    if sharded:
+        encoder.shard(device)
+    return encoder
 
 
 def _learning_rate(config: RunConfig, encoder: Encoder) -> float:
@@ -208,15 +224,18 @@ def _report(
         "best_score": state.best_score,
         "learning_rate": course.learning_rate,
         "batch_size": course.tasks[0].batch_size,
+        "processes": processes.count(),
         "step_s": round(state.seconds, 3),
         **({"tasks": task_report(parts, metrics, state)} if len(parts) > 1 else {}),
     }
 
 
-def _save(folder: Path, encoder: Encoder, report: Mapping[str, Any], config: RunConfig) -> None:
+def _save(
+    folder: Path, encoder: Encoder, weights: Mapping[str, Tensor], report: Mapping[str, Any], config: RunConfig
+) -> None:
     metrics = {name: report["train"][name] for name in ("steps", "best_step", "base_score", "best_score")}
     if config.train.full:
-        save_full(folder, encoder, metrics)
+        save_full(folder, encoder, metrics, weights)
         return
     modules = {}
     for name, layer in lora_layers(encoder.model).items():

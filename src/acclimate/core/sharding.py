@@ -1,0 +1,89 @@
+"""A model spread over the processes by torch's FSDP2 (`fully_shard`): each holds a part of every weight.
+
+Before a block computes, its weights are gathered from all processes, and forgotten after it, so that every forward and
+backward pass is something that all processes do together. Gradients are summed, and each process keeps the part that
+belongs to its weights. Zhao et al. 2023, "PyTorch FSDP"; torch's `torch.distributed.fsdp.fully_shard`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def shard(model: nn.Module, device: torch.device) -> None:
+    """Spread a model's parameters, which may lie on the CPU, over the processes' devices, block by block.
+
+    What is trained must be marked before; parameters that are added later (an adapter) are not sharded.
+
+    Args:
+        model: its repeated blocks are found as its longest `ModuleList`.
+        device: this process's.
+    """
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FSDPModule, fully_shard
+
+    mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
+    for module in (*_blocks(model), model):
+        fully_shard(module, mesh=mesh)
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            # Every process's gradient is a part of one sum, not one of several that are averaged. Gloo can only sum.
+            module.set_force_sum_reduction_for_comms(True)
+            module.set_gradient_divide_factor(1.0)
+
+
+def forget_gathered(model: nn.Module) -> None:
+    """After forward passes without a backward pass: what lies outside of the blocks is still gathered, as it was then.
+
+    Weights that a checkpoint or an optimiser puts into the parts would not be seen otherwise.
+    """
+    sharded: Any = model
+    sharded.reshard()
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """All of a tensor, sharded or not; all processes have to ask for it."""
+    sharded: Any = tensor.detach()
+    full: Tensor = sharded.full_tensor() if is_sharded(tensor) else sharded
+    return full
+
+
+def whole_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
+    """All of many tensors; those that were sharded are gathered one by one and put on the CPU.
+
+    Args:
+        tensors: the same names in the same order in all processes, all of which have to ask.
+        keep: whether this process wants them; empty if not.
+    """
+    kept = {}
+    for name, tensor in tensors.items():
+        full = whole(tensor)
+        if keep:
+            kept[name] = full.cpu() if is_sharded(tensor) else full
+    return kept
+
+
+def part_like(value: Tensor, like: Tensor) -> Tensor:
+    """A whole tensor, laid out as another one is: on its device, and only this process's part where that is sharded."""
+    if not is_sharded(like):
+        return value.to(like.device)
+    from torch.distributed.tensor import distribute_tensor
+
+    sharded: Any = like
+    value = value.to(sharded.to_local().device)
+    # No process sends: each has read the same value, and keeps its part.
+    return distribute_tensor(value, sharded.device_mesh, sharded.placements, src_data_rank=None)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether this process holds only a part of it."""
+    return hasattr(tensor, "full_tensor")
+
+
+def _blocks(model: nn.Module) -> list[nn.Module]:
+    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
+    return list(max(lists, key=len, default=()))
