@@ -37,6 +37,8 @@ class TrainConfig:
     """Passes over the training examples."""
     batch_size: int = 128
     """Examples per step; with InfoNCE all other documents of the batch are negatives."""
+    remine_steps: int | None = None
+    """Every so many steps the negatives are mined again, with the model as it is then; never if not given."""
     task_sampling: TaskSampling = "proportional"
     """Which of several datasets a step is taken from: proportional (every example once in a pass), round-robin (in
     turns), temperature (in proportion to size ** (1 / sampling_temperature)); the steps in all are the same."""
@@ -74,7 +76,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("rank", "group_size", "batch_size", "patience"):
             check_at_least(name, getattr(self, name), 1)
-        for name in ("checkpoint_steps", "dev_documents", "eval_steps"):
+        for name in ("remine_steps", "checkpoint_steps", "dev_documents", "eval_steps"):
             if (value := getattr(self, name)) is not None:
                 check_at_least(name, value, 1)
         for name in ("sampling_temperature", "epochs", "max_grad_norm"):
@@ -88,5 +90,9 @@ class TrainConfig:
             raise UsageError("--full and --sides query exclude each other", fix="Train an adapter for the query side.")
         if self.full and self.start_adapter is not None:
             raise UsageError("--full and --start-adapter exclude each other", fix="Train an adapter to go on from one.")
+        if self.remine_steps is not None and self.group_size == 1:
+            raise UsageError(
+                "remine_steps is given, and group_size = 1 takes no negatives", fix="Leave one of them out."
+            )
         if not self.targets:
             raise UsageError("targets is empty", possible="all-linear, or endings of module names")

@@ -78,6 +78,7 @@ def fit(
     folder: Path,
     metrics: Path,
     identity: str,
+    before_step: Callable[[int], None] | None = None,
 ) -> Progress:
     """Train, and leave the best tensors in the parameters. A second start goes on from the last checkpoint.
 
@@ -90,6 +91,7 @@ def fit(
         folder: for checkpoints.
         metrics: the JSONL file that gets a row per step and per evaluation.
         identity: hash of everything that the training depends on; a checkpoint of another identity is discarded.
+        before_step: called with every step (from 0) before it is taken; its time is not counted as the step's.
 
     Raises:
         AcclimateError: the loss or the gradient is not finite.
@@ -106,6 +108,7 @@ def fit(
         log=MetricsLog(metrics, enabled=processes.is_first()),
         state=Progress(identity),
         optimizer=_optimizer(trainable, config),
+        before_step=before_step or (lambda _: None),
     )
     try:
         return training.run()
@@ -142,6 +145,7 @@ class _Training:
     log: MetricsLog
     state: Progress
     optimizer: torch.optim.Optimizer
+    before_step: Callable[[int], None]
     best: dict[str, Tensor] = field(default_factory=dict)
     saved_step: int = 0
     taken: _Taken | None = None
@@ -170,6 +174,7 @@ class _Training:
         return self.state
 
     def _step(self) -> None:
+        self.before_step(self.state.step)
         started = time.perf_counter()
         step = self.state.step
         rate = self.schedule.rate(step)

@@ -168,6 +168,7 @@ def mine_negatives(
     seed: int,
     *,
     reranker: Reranker | None = None,
+    document_vectors: Vectors | None = None,
     cache: Path | None = None,
 ) -> Iterator[MinedBlock]:
     """Mine every query, block by block. Several processes share the work: all have to take every block.
@@ -178,9 +179,12 @@ def mine_negatives(
         config: how many, from which ranks, and the filters.
         seed: with the query's text it fixes the draws of `sampling = "random"`.
         reranker: rescores and reorders the candidates and the positives before they are filtered.
+        document_vectors: [M, D], where they do not change while the teacher does; else the teacher's own.
         cache: folder in which the teacher's vectors are kept and memory-mapped.
     """
-    doc_MD = encode_corpus(teacher, material.documents, cache, "encode documents")
+    doc_MD = document_vectors
+    if doc_MD is None:
+        doc_MD = encode_corpus(teacher, material.documents, cache, "encode documents")
     pool = _Pool()
     queries = list(material.positives)
     query_ND = encode_corpus(teacher, queries, cache, "encode queries", role="query")

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import json
+import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from acclimate import processes
 from acclimate.configs import MineConfig
 from acclimate.data.dataset import EXAMPLES_FILE
 from acclimate.engine.audit import Audit
 from acclimate.engine.mine import Material, MinedBlock, MinedQuery
-from acclimate.files import storage_errors, write_json
+from acclimate.files import REPORT_FILE, artifact, storage_errors, write_json
 from acclimate.types import Example, Queries
 
 AUDIT_FILE = "audit.json"
@@ -20,6 +23,40 @@ AUDIT_FILE = "audit.json"
 Row: TypeAlias = dict[str, Any]
 ToRows: TypeAlias = Callable[[MinedQuery, list[Example]], Iterable[Row]]
 """(a mined query, its training examples with the negatives that the data brought) -> rows of one file."""
+
+
+def mined_artifact(
+    out: Path,
+    settings: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    gathered: Material,
+    queries: Queries,
+    blocks: Iterable[MinedBlock],
+    config: MineConfig,
+) -> Row:
+    """Mine and write a whole artifact; the first of several processes writes, all take every block.
+
+    Args:
+        out: the artifact's folder.
+        settings: what it was made with.
+        inputs: what it was made from.
+        gathered: as for `write_negatives`; so are the others.
+        queries: see there.
+        blocks: see there.
+        config: see there.
+
+    Returns:
+        what its `report.json` holds.
+    """
+    started = time.perf_counter()
+    if not processes.is_first():
+        deque(blocks, maxlen=0)  # does its part of each; the first process writes
+        return processes.from_first({})
+    with artifact(out, settings, inputs) as folder:
+        report = write_negatives(folder, gathered, queries, blocks, config)
+        report["timings"] = {"mine_s": round(time.perf_counter() - started, 3)}
+        write_json(folder / REPORT_FILE, report)
+    return processes.from_first(report)
 
 
 def write_negatives(

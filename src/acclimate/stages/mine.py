@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import collections
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,10 @@ from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.data.dataset import Dataset
 from acclimate.engine.mine import material, mine_negatives
-from acclimate.engine.mined_rows import write_negatives
+from acclimate.engine.mined_rows import mined_artifact
 from acclimate.engine.run_folder import cache_folder, open_dataset
 from acclimate.errors import DataError, UsageError
-from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json
+from acclimate.files import REPORT_FILE, hash_folder, is_current, read_json
 from acclimate.models.adapter import load_encoder, own_base
 from acclimate.models.adapter_files import adapter_folder, full_folder
 from acclimate.models.encoder import Encoder
@@ -44,7 +42,6 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> dict[str, Any]:
         ModelError: the teacher or the reranker cannot be loaded.
         StorageError: there is no dataset, or `out` cannot be written.
     """
-    started = time.perf_counter()
     inputs = {"dataset": hash_folder(dataset), **_model_hashes(config)}
     effective_config = effective(config, "mine")
     if processes.on_first(lambda: is_current(out, effective_config, inputs)):
@@ -56,15 +53,9 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> dict[str, Any]:
     teacher, reranker = _teacher(config), _reranker(config)
     cache = cache_folder(out.parent)
     blocks = mine_negatives(gathered, teacher, config.mine, config.seed, reranker=reranker, cache=cache)
-    if not processes.is_first():
-        collections.deque(blocks, maxlen=0)  # does its part of each; the first process writes
-        return processes.from_first({})
-    with artifact(out, effective_config, inputs) as folder:
-        report = write_negatives(folder, gathered, loaded.queries, blocks, config.mine)
-        report["timings"] = {"mine_s": round(time.perf_counter() - started, 3)}
-        write_json(folder / REPORT_FILE, report)
+    report = mined_artifact(out, effective_config, inputs, gathered, loaded.queries, blocks, config.mine)
     _announce(report, config)
-    return processes.from_first(report)
+    return report
 
 
 def _announce(report: Mapping[str, Any], config: RunConfig) -> None:

@@ -19,6 +19,7 @@ from acclimate.core.lora import attach, lora_layers, trainable_parameters
 from acclimate.core.sharding import whole_tensors
 from acclimate.engine.checkpoint import Progress
 from acclimate.engine.fit import Selection, fit
+from acclimate.engine.remine import Remining
 from acclimate.engine.run_folder import METRICS_FILE
 from acclimate.engine.schedule import Mixture, auto_learning_rate
 from acclimate.engine.task_training import (
@@ -84,7 +85,9 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
     """
     started = time.monotonic()
     config = config if len(tasks) > 1 else tasks[0].config
-    inputs, settings = _inputs(tasks, config), effective(config, "train", "objective")
+    mining = ("mine",) if config.train.remine_steps else ()
+    inputs, settings = _inputs(tasks, config), effective(config, "train", "objective", *mining)
+    identity = hash_config({"config": settings, "inputs": inputs})
     if processes.on_first(lambda: is_current(out, settings, inputs)):
         say(f"train: {out} is up to date")
         return read_json(out / REPORT_FILE)
@@ -94,15 +97,18 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
     selection = dev_selection(parts, encoder, course, config)
     metrics = out.parent / METRICS_FILE
     losses = TaskLosses(parts, encoder, course, _autocast(config, encoder))
+    work = work_folder(out)
+    remining = Remining(losses, encoder, config, work / "negatives", identity) if config.train.remine_steps else None
     state = fit(
         trainable,
         losses,
         course,
         config.train,
         selection=selection,
-        folder=work_folder(out) / "checkpoints",
+        folder=work / "checkpoints",
         metrics=metrics,
-        identity=hash_config({"config": settings, "inputs": inputs}),
+        identity=identity,
+        before_step=remining,
     )
     _say_best(state, selection)
     weights = whole_tensors(encoder.model.state_dict(), keep=processes.is_first()) if config.train.full else {}
@@ -110,6 +116,8 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
     def write() -> dict[str, Any]:
         report = {"train": _report(state, encoder, trainable, course, parts, metrics)}
         report["timings"] = {"train_s": round(time.monotonic() - started, 3)}
+        if remining is not None:
+            report["train"]["remined"] = remining.report()
         with artifact(out, settings, inputs) as folder:
             _save(folder, encoder, weights, report, config)
             write_json(folder / REPORT_FILE, report)
