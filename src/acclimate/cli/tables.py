@@ -138,7 +138,8 @@ def show_merge(report: Mapping[str, Any], folder: Path) -> None:
         console.print(_curve(curve))
         console.print(f"chosen: {curve['chosen']:g}, {curve['rule']}", soft_wrap=True)
     if soup := report.get("soup"):
-        table = Table(title=f"dev {soup['measure']}; the base: {_number(soup['base'])}", box=SIMPLE_HEAD)
+        base = "" if soup["base"] is None else f"; the base: {_number(soup['base'])}"
+        table = Table(title=f"dev {soup['measure']}{base}", box=SIMPLE_HEAD)
         for name in ("model", "alone", "in the soup", ""):
             table.add_column(name)
         for row in soup["tried"]:

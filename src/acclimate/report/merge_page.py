@@ -51,7 +51,7 @@ def _points(curve: Mapping[str, Any]) -> Table:
 
 def _trials(soup: Mapping[str, Any]) -> Table:
     measure = metric_name(soup["measure"])
-    rows = [Row("the base", (Cell(score(soup["base"])), Cell(""), Cell("")))]
+    rows = [Row("the base", (Cell(score(soup["base"])), Cell(""), Cell("")))] if soup["base"] is not None else []
     for trial in soup["tried"]:
         cells = (Cell(score(trial["alone"])), Cell(score(trial["soup"])), Cell("kept" if trial["kept"] else "left out"))
         rows.append(Row(trial["model"], cells))

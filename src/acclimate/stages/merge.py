@@ -188,7 +188,7 @@ def _soup(parts: AdapterSet | ModelSet, dataset: Path, config: RunConfig) -> _Ch
     tried = [{**row, "model": parts.names[row["model"]]} for row in found["tried"]]
     kept = [parts.names[index] for index in found["kept"]]
     soup = {"measure": MAIN_MEASURE[data.kind], "split": "dev", "score": found["score"], "kept": kept, "tried": tried}
-    soup["base"] = judge(parts.untouched)
+    soup["base"] = judge(parts.untouched) if parts.base else None  # no folder says what the models were made from
     return _Choice("linear", found["weights"], {"soup": soup})
 
 
