@@ -13,6 +13,7 @@ import pytest
 
 from acclimate.configs import RunConfig, load_config
 from acclimate.data.build import build_dataset
+from acclimate.engine.tasks import tasks_of
 from acclimate.files import iter_jsonl
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
@@ -53,6 +54,15 @@ def test_the_agriculture_settings_leave_a_hundred_test_queries() -> None:
     assert len(dataset.qrels["dev"]) >= 15
     assert len(dataset.examples) >= 150
     assert len(dataset.corpus) == 300
+
+
+def test_the_tasks_have_prompts_of_their_own() -> None:
+    config = load_config(EXAMPLES / "tasks.toml")
+    agriculture, docstrings = tasks_of(Path("run"), config)
+    assert (EXAMPLES.parent / agriculture.source).resolve() == PAIRS
+    assert agriculture.config.datasets[0].query_prompt == "为这个句子生成表示以用于检索相关文章："
+    assert (docstrings.name, docstrings.weight, docstrings.config.limit) == ("docstrings", 0.5, 4000)
+    assert docstrings.dataset == Path("run/tasks/docstrings/dataset")
 
 
 def test_docstrings_become_pairs_without_names(tmp_path: Path) -> None:

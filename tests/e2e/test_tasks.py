@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import pytest
 
 from acclimate.cli.main import main
 from acclimate.configs import RunConfig, load_config
+from acclimate.engine.tasks import tasks_of
 from acclimate.errors import UsageError
 from acclimate.files import read_json
 from acclimate.models.adapter import load_encoder
 from acclimate.stages.adapt import adapt
+from acclimate.stages.plan import plan
+from acclimate.stages.train import train_tasks
 from tests.tiny_run import WORDS, write_tiny_bert
 
 PROMPT = "w50 w51 "
@@ -170,6 +174,24 @@ def test_the_page_shows_all_tasks_and_links_to_each(finished: Path) -> None:
         assert f"{adapted:.4f}".replace("-", "−") in page
         assert f"{adapted:.4f}".replace("-", "−") in own
         assert "Loss" in own and "Metrics on dev" in own
+
+
+def test_all_weights_can_be_trained_on_several_tasks(finished: Path, tmp_path: Path) -> None:
+    config = load_config(finished / "run.toml")
+    config = replace(config, train=replace(config.train, full=True, epochs=0.2, task_sampling="round-robin"))
+    tasks = [replace(task, mined=task.kind == "retrieval") for task in tasks_of(finished / "run", config)]
+    report = train_tasks(tasks, tmp_path / "adapter", config)
+    assert report["train"]["trainable"] == report["train"]["total"]
+    assert [row["task"] for row in rows_of(tmp_path) if "loss" in row] == ["answers", "alike", "answers", "alike"]
+    encoder = load_encoder(tmp_path, device="cpu", dtype="float32")
+    assert encoder.prompts.tasks == ("alike", "answers")
+    assert encoder.prompts.prompt("query", "answers") == config.datasets[0].query_prompt
+
+
+def test_a_dry_run_adds_the_tasks_up(finished: Path) -> None:
+    found = plan(None, load_config(finished / "run.toml"))
+    assert found["steps"] == found["answers"]["steps"] + found["alike"]["steps"] > 10
+    assert found["answers"]["kind"] == "retrieval"
 
 
 def test_data_is_said_once(finished: Path) -> None:

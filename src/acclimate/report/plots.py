@@ -114,6 +114,24 @@ def loss_curve(rows: Sequence[Mapping[str, Any]]) -> Plot | None:
     return Plot("Loss", svg, tuple(keys))
 
 
+def task_losses(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> Plot | None:
+    """Training loss of every task (of as many as there are line styles), as a running mean over its own steps."""
+    found = {name: _column([row for row in rows if row.get("task") == name], "loss") for name in tasks}
+    found = {name: column for name, column in found.items() if len(column[0]) > 1}
+    if not found:
+        return None
+    keys, ends = [], []
+    with page_style():
+        figure, axes = _curve_axes()
+        for (name, (steps, losses)), (role, shape, dashes) in zip(found.items(), _SERIES, strict=False):
+            smooth = _running_mean(losses, max(1, len(losses) // 20))
+            axes.plot(steps, smooth, color=COLOURS[role], linestyle=dashes)
+            keys.append(Key(role, shape, name))
+            ends.append(f"{name} {smooth[0]:.3f} to {smooth[-1]:.3f}")
+        svg = to_svg(figure, "task-losses", f"Training loss of each task: {'; '.join(ends)}.")
+    return Plot("Loss", svg, tuple(keys), "Running means; losses of different kinds do not compare.")
+
+
 def dev_curve(rows: Sequence[Mapping[str, Any]], best_step: int | None) -> Plot | None:
     """The metrics on dev during training; the step whose weights were kept is marked."""
     names = [name for name in ("ndcg@10", "recall@5", "mrr@10", "spearman", "pearson") if _dev_column(rows, name)[0]]

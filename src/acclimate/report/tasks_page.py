@@ -23,7 +23,10 @@ def render(run: RunFolder) -> str:
     train, tasks = dict(summary["train"]), summary["tasks"]
     better = sum(part["verdict"] == "better" for part in tasks.values())
     rows = [row for row in run.metrics or [] if "dev" in row]
-    curves = [plots.loss_curve(run.metrics or []), plots.tasks_curve(rows, dev_names(tasks), train.get("best_step"))]
+    curves = [
+        plots.task_losses(run.metrics or [], list(tasks)),
+        plots.tasks_curve(rows, dev_names(tasks), train.get("best_step")),
+    ]
     of_tasks = train.pop("tasks")
     return html.fill(
         "tasks.html",
