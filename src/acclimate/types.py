@@ -24,6 +24,9 @@ Sides: TypeAlias = Literal["both", "query"]
 Split: TypeAlias = Literal["train", "dev", "test"]
 Kind: TypeAlias = Literal["retrieval", "pairs"]
 
+Block: TypeAlias = Literal["query-document", "query-query", "document-document", "document-query"]
+"""Of a contrastive loss: what stands in the row (an anchor, or its positive document), and what its candidates are."""
+
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import pytest
-from cyclopts import App, Parameter
+from cyclopts import App, CycloptsError, Parameter
 
 from acclimate.cli.options import configured, flags, given
 from acclimate.configs import RunConfig
@@ -37,6 +37,13 @@ def test_none_is_a_value_and_not_the_absence_of_one() -> None:
 
 def test_lists_by_comma_or_repetition() -> None:
     assert given(parse("--targets", "query,key", "--targets", "value")) == {"targets": ("query", "key", "value")}
+    both = {"blocks": ("query-document", "query-query"), "matryoshka_dims": (64, 128), "matryoshka_weights": (0.5, 2.0)}
+    words = "--blocks query-document,query-query --matryoshka-dims 64,128 --matryoshka-weights 0.5,2"
+    assert given(parse(*words.split())) == both
+    with pytest.raises(CycloptsError, match="matryoshka-dims"):
+        parse("--matryoshka-dims", "64,many")
+    with pytest.raises(UsageError, match=r"blocks = query-text.*query-document"):
+        configured(parse("--blocks", "query-text"), None)
 
 
 def test_flag_wins_over_file_and_file_over_default(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acclimate.core.negatives import identity_mask, margin_mask, own_mask
+from acclimate.core.negatives import identity_mask, margin_mask, own_mask, related_mask
 
 
 def test_identity_mask_by_hand() -> None:
@@ -49,14 +49,32 @@ def test_identity_mask_equals_a_loop(rows: list[tuple[str, str]], others: list[s
 
 def test_margin_mask_by_hand() -> None:
     cosine = torch.tensor([[0.5, 0.61, 0.59, 0.9], [0.2, 0.9, 0.95, 1.0]], requires_grad=True)
-    mask = margin_mask(cosine, torch.tensor([0, 1]), margin=0.1)
+    mask = margin_mask(cosine, torch.tensor([0.5, 0.9]), 0.1)
     assert mask.tolist() == [[False, True, False, True], [False, False, False, False]]
     assert not mask.requires_grad
 
 
-def test_margin_mask_with_a_negative_margin_spares_the_target() -> None:
-    mask = margin_mask(torch.tensor([[0.5, 0.45, 0.3]]), torch.tensor([0]), margin=-0.1)
-    assert mask.tolist() == [[False, True, False]]
+def test_margins_by_hand() -> None:
+    cosine, positive = torch.tensor([[0.5, 0.45, 0.3], [-0.5, -0.45, -0.3]]), torch.tensor([0.4, -0.4])
+    # thresholds 0.4 - 0.1 and -0.4 - 0.1; 0.4 + 0.25 * 0.4 and -0.4 + 0.25 * 0.4
+    assert margin_mask(cosine, positive, -0.1001).tolist() == [[True, True, True], [True, True, True]]
+    assert margin_mask(cosine, positive, None, 0.25).tolist() == [[False, False, False], [False, False, False]]
+    assert margin_mask(cosine, positive, None, 0.1).tolist() == [[True, True, False], [False, False, True]]
+    either = margin_mask(cosine, positive, 0.02, 0.1) == (
+        margin_mask(cosine, positive, 0.02) | margin_mask(cosine, positive, None, 0.1)
+    )
+    assert either.all()
+    assert not margin_mask(cosine, positive, None).any()
+
+
+@settings(deadline=None, max_examples=60)
+@given(
+    rows=st.lists(st.sets(texts), min_size=1, max_size=5),
+    candidates=st.lists(st.sets(texts), min_size=1, max_size=5),
+)
+def test_related_mask_equals_a_loop(rows: list[set[str]], candidates: list[set[str]]) -> None:
+    mask = related_mask(rows, candidates)
+    assert mask.tolist() == [[bool(row & candidate) for candidate in candidates] for row in rows]
 
 
 def test_own_mask_by_hand() -> None:

@@ -17,6 +17,7 @@ from acclimate.core.lora import attach, trainable_parameters
 from acclimate.engine import step_texts
 from acclimate.engine.gradcache import activation_bytes_per_token
 from acclimate.engine.recipes import contrastive, draw_negatives, similarity
+from acclimate.engine.references import References
 from acclimate.engine.schedule import Schedule
 from acclimate.models.encoder import Encoder
 from acclimate.models.prompts import Prompts
@@ -76,7 +77,8 @@ def vector(encoder: Encoder, text: str, role: Role) -> Tensor:
 def plain_info_nce(encoder: Encoder, config: RunConfig) -> Tensor:
     """The same loss, written as loops over the rows of step 0."""
     rows = [int(row) for row in SCHEDULE.batch(0)]
-    drawn = {row: draw_negatives(EXAMPLES[row], config.train.group_size - 1, SCHEDULE.seed, 0, row) for row in rows}
+    count = config.train.group_size - 1
+    drawn = {row: draw_negatives(EXAMPLES[row], count, SCHEDULE.seed, 0, row).negatives for row in rows}
     documents = {EXAMPLES[row].positive for row in rows} | {text for row in rows for text in drawn[row]}
     losses = []
     for row in rows:
@@ -168,7 +170,7 @@ def test_fixed_documents_get_no_gradient_and_are_looked_up(encoder: Encoder) -> 
     with torch.no_grad():
         fixed = {text: vector(encoder, text, "document").float().numpy() for text in texts}
     trainable = with_lora(encoder)
-    result = contrastive(encoder, EXAMPLES, SCHEDULE, CONFIG, document_vectors=fixed)(0)
+    result = contrastive(encoder, EXAMPLES, SCHEDULE, CONFIG, references=References(document_vectors=fixed))(0)
     assert result.tokens == sum(len(text.split()) for text in {example.anchor for example in EXAMPLES})
 
     # By hand: all negatives of all rows are candidates, because they cost nothing.
@@ -204,7 +206,7 @@ def test_similarity_equals_a_loop(encoder: Encoder) -> None:
     ).mean()
     expected.backward()
     wanted = gradients(trainable)
-    result = similarity(encoder, examples, schedule, CONFIG)(0)
+    result = similarity(encoder, examples, schedule, changed(loss="cosine-mse"))(0)
     assert result.loss == pytest.approx(expected.item(), rel=1e-5)
     assert result.tokens == 2 + 1 + 1 + 3 + 1
     for name, gradient in gradients(trainable).items():
@@ -212,9 +214,10 @@ def test_similarity_equals_a_loop(encoder: Encoder) -> None:
 
 
 def test_drawn_negatives_are_a_function_of_seed_pass_and_example() -> None:
-    example = Example("a", "b", tuple("cdefgh"))
+    example = Example("a", "b", tuple("cdefgh"), scores=(9.0, *map(float, map(ord, "cdefgh"))))
     draws = [draw_negatives(example, 2, seed=1, epoch=epoch, number=3) for epoch in range(20)]
     assert draws == [draw_negatives(example, 2, seed=1, epoch=epoch, number=3) for epoch in range(20)]
-    assert all(len(set(draw)) == 2 for draw in draws)
-    assert {text for draw in draws for text in draw} == set("cdefgh")
-    assert draw_negatives(example, 9, 1, 0, 0) == draw_negatives(example, None, 1, 0, 0) == example.negatives
+    assert all(len(set(draw.negatives)) == 2 for draw in draws)
+    assert {text for draw in draws for text in draw.negatives} == set("cdefgh")
+    assert all(draw.scores == (9.0, *(float(ord(text)) for text in draw.negatives)) for draw in draws)
+    assert draw_negatives(example, 9, 1, 0, 0) == draw_negatives(example, None, 1, 0, 0) == example

@@ -40,7 +40,7 @@ Options = Parameter(name="*")
 ConfigFile = Annotated[Path | None, Parameter(help="TOML file with settings; flags win over it.")]
 PrepareFlags = flags("PrepareFlags", "prepare")
 MineFlags = flags("MineFlags", "mine")
-TrainFlags = flags("TrainFlags", "train", "objective")
+TrainFlags = flags("TrainFlags", "train", "objective", "domain")
 EvaluateFlags = flags("EvaluateFlags", "evaluate", "domain")
 AdaptFlags = flags("AdaptFlags", "prepare", "mine", "train", "stages", "objective", "evaluate", "domain")
 MergeFlags = flags("MergeFlags", "merge", "evaluate")

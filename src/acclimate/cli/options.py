@@ -9,7 +9,7 @@ import ast
 import dataclasses
 import inspect
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
@@ -73,7 +73,8 @@ def _fields_of(cls: Any, group: Group, *, skip_sections: bool = False) -> list[t
 def _comma_separated(hint: Any, tokens: Sequence[Token]) -> tuple[Any, ...]:
     """`--targets query,key --targets value` and `--targets query key value` say the same."""
     kind = get_args(hint)[0]
-    return tuple(kind(word.strip()) for token in tokens for word in token.value.split(",") if word.strip())
+    read: Callable[[str], Any] = kind if kind in (int, float) else str
+    return tuple(read(word.strip()) for token in tokens for word in token.value.split(",") if word.strip())
 
 
 def _shown(value: object) -> str:

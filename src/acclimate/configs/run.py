@@ -121,6 +121,8 @@ def for_dataset(config: RunConfig, dataset: DatasetConfig) -> RunConfig:
     run's own.
     """
     own = dataset.overrides()
+    if dataset.loss is not None:  # what belongs to another loss is no conflict here
+        config = dataclasses.replace(config, objective=config.objective.with_loss(dataset.loss))
     if len(config.datasets) == 1:
         return dataclasses.replace(with_overrides(config, own), datasets=())
     for name in PROMPTS:

@@ -137,13 +137,17 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
     return tuple(sorted(choices, key=lambda choice: choice is not type(None)))
 
 
+_PLURAL: dict[Any, str] = {str: "strings", int: "whole numbers", float: "numbers"}
+
+
 def _describe(hint: Any) -> str:
     words = []
     for choice in _alternatives(hint):
         if get_origin(choice) is Literal:
             words += [repr(value) for value in get_args(choice)]
         elif get_origin(choice) is tuple:
-            words.append("a list of " + {str: "strings", float: "numbers"}[get_args(choice)[0]])
+            item = get_args(choice)[0]
+            words.append("a list of " + (_PLURAL[item] if item in _PLURAL else _describe(item)))
         elif choice is not type(None):
             words.append({str: "a string", int: "a whole number", float: "a number", bool: "true or false"}[choice])
     return " or ".join(words)

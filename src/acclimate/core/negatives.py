@@ -40,22 +40,60 @@ def identity_mask(
     return torch.from_numpy(mask)
 
 
-def margin_mask(cosine_NM: Tensor, target_N: Tensor, margin: float) -> Tensor:
-    """Likely positives: candidates whose raw cosine is above the positive's cosine + margin.
+def related_mask(row_keys: Sequence[Collection[str]], candidate_keys: Sequence[Collection[str]]) -> Tensor:
+    """Candidates that belong together with a row: the two share a key. For blocks other than query and document.
+
+    A query's keys are its text and its positives, a document's its text and its anchors. So two queries belong
+    together if they have the same text or a positive in common, two documents if they answer the same anchor, a
+    document and a query if one answers the other or both say the same.
+
+    Args:
+        row_keys: [N] keys of what stands in each row.
+        candidate_keys: [M] keys of each candidate.
+
+    Returns:
+        bool [N, M] on the CPU, True where excluded.
+    """
+    columns: dict[str, list[int]] = {}
+    for column, keys in enumerate(candidate_keys):
+        for key in keys:
+            columns.setdefault(key, []).append(column)
+    mask = np.zeros((len(row_keys), len(candidate_keys)), dtype=bool)
+    for row, keys in enumerate(row_keys):
+        for key in keys:
+            mask[row, columns.get(key, [])] = True
+    return torch.from_numpy(mask)
+
+
+def margin_mask(
+    cosine_NM: Tensor,
+    positive_N: Tensor,
+    absolute_margin: float | None,
+    relative_margin: float | None = None,
+) -> Tensor:
+    """Likely positives: candidates whose raw cosine is above the positive's cosine plus a margin.
+
+    The cosines may be the model's own or those of a guide (Solatorio 2024, "GISTEmbed"), of any block: each row's
+    threshold is the cosine of its anchor and its positive. Whoever masks spares the targets.
 
     Args:
         cosine_NM: cosines before the temperature; no gradient flows through the threshold.
-        target_N: index of each row's positive; never masked.
-        margin: may be negative, then candidates close below the positive go too.
+        positive_N: cosine of each row's anchor and positive.
+        absolute_margin: masked above positive + absolute_margin; negative: close below the positive too. None: not.
+        relative_margin: masked above positive + |positive| * relative_margin. None: not.
 
     Returns:
-        bool [N, M], True where excluded.
+        bool [N, M], True where either margin is exceeded.
 
-    Source: Zhang et al. 2025, "Qwen3 Embedding", eq. 2 (there with a margin of 0.1).
+    Source: Zhang et al. 2025, "Qwen3 Embedding", eq. 2 (there with an absolute margin of 0.1).
     """
-    cosine_NM = cosine_NM.detach()
-    mask_NM = cosine_NM > cosine_NM.gather(1, target_N[:, None]) + margin
-    return mask_NM.scatter_(1, target_N[:, None], False)
+    cosine_NM, positive_N1 = cosine_NM.detach(), positive_N.detach()[:, None]
+    mask_NM = torch.zeros_like(cosine_NM, dtype=torch.bool)
+    if absolute_margin is not None:
+        mask_NM |= cosine_NM > positive_N1 + absolute_margin
+    if relative_margin is not None:
+        mask_NM |= cosine_NM > positive_N1 + positive_N1.abs() * relative_margin
+    return mask_NM
 
 
 def own_mask(negatives: Sequence[Collection[int]], count: int) -> Tensor:

@@ -47,6 +47,8 @@ class StepResult:
     """Real tokens (no padding), each text once."""
     task: str | None = None
     """Whose step it was, where a training has several tasks."""
+    metrics: dict[str, float | Tensor] = field(default_factory=dict)
+    """What else is to be seen of it: further columns of metrics.jsonl."""
 
 
 LossFn = Callable[[int], StepResult]
@@ -211,6 +213,7 @@ class _Training:
             "grad_norm": norm,
             "tokens": taken.tokens,
             "tokens_per_s": round(taken.result.tokens / seconds, 1),
+            **{name: float(value) for name, value in taken.result.metrics.items()},
         }
         self.log.write(row)
         self.advance(1, f"{taken.tokens / self.state.seconds:,.0f} tokens/s, loss {loss:.4f}")

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from acclimate import processes
 from acclimate.core.batching import deal
@@ -36,6 +36,7 @@ def chunked_backward(
     max_tokens: float,
     seed_of: Callable[[int], int],
     in_step: bool = False,
+    parameters: Sequence[nn.Parameter] = (),
 ) -> float | Tensor:
     """Add the gradient of `loss_of(all vectors)` to the parameters behind `encode`; returns the loss.
 
@@ -55,6 +56,7 @@ def chunked_backward(
         seed_of: chunk number -> seed of its random numbers (dropout).
         in_step: `encode` needs all processes at once (a model sharded over them): who has fewer chunks computes a text
             more, without effect. All know all chunks, so nobody has to be asked how many there are.
+        parameters: what else `loss_of` depends on. Their gradient is the whole one: the first process adds it.
     """
     hands = deal(tokens, processes.count())
     mine = hands[processes.index()]
@@ -74,7 +76,9 @@ def chunked_backward(
     loss = loss_of(vectors_ND)
     if not loss.is_cuda and not torch.isfinite(loss):
         return float(loss.detach())
-    (gradient_ND,) = torch.autograd.grad(loss, vectors_ND)
+    gradient_ND, *others = torch.autograd.grad(loss, [vectors_ND, *parameters])
+    if processes.is_first():
+        _add_gradients(parameters, others)
     for number in mine:
         vectors = graphs.pop(number) if number in graphs else _seeded(encode, chunks[number], seed_of(number))
         torch.autograd.backward(vectors, gradient_ND[_rows(chunks[number], gradient_ND)].to(vectors.dtype))
@@ -112,6 +116,11 @@ def activation_bytes_per_token(config: Any, itemsize: int, checkpointing: bool) 
     layers, hidden = int(config.num_hidden_layers), int(config.hidden_size)
     layer = 12 * hidden + 4 * int(getattr(config, "intermediate_size", 4 * hidden))
     return itemsize * (layers * hidden + layer if checkpointing else layers * layer)
+
+
+def _add_gradients(parameters: Sequence[nn.Parameter], gradients: Sequence[Tensor]) -> None:
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient if parameter.grad is None else parameter.grad + gradient
 
 
 def _seeded(encode: Encode, chunk: np.ndarray, seed: int) -> Tensor:

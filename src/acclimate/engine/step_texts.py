@@ -2,87 +2,132 @@
 
 No text is computed twice in a step: a batch's queries and documents are looked at as one set of texts.
 
-Legend: N training rows of the step, U unique texts, D vector size.
+Legend: Q queries and M documents of a step, U unique texts of both, D vector size.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypedDict, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from acclimate import processes
-from acclimate.configs import TrainConfig
+from acclimate.configs import RunConfig
 from acclimate.core.batching import even_chunks, step_seed
+from acclimate.core.losses import anchoring, narrowed, over_dims
 from acclimate.engine.fit import StepResult
 from acclimate.engine.gradcache import activation_bytes_per_token, chunked_backward
+from acclimate.engine.references import FixedVectors, References
+from acclimate.errors import UsageError
 from acclimate.models.devices import CHUNK_TOKENS, activation_gb, to_device
 from acclimate.models.encoder import Encoder
 from acclimate.models.tokens import Tokens
 from acclimate.types import Role
 
 
+class Options(TypedDict, total=False):
+    """What every recipe takes beside the encoder, the examples, the schedule and the config."""
+
+    task: str | None
+    """Whose prompts are put before the texts; the model's default ones if not given."""
+    weight: float
+    """The gradient is that of so many times the loss (1 if not given); the loss is reported without it."""
+    references: References
+    """The models and terms that the objective names (`load_references`)."""
+    learned: MutableMapping[str, nn.Parameter]
+    """The loss's own parameters are added here under their names, for `fit` to train with the model's."""
+    roles: tuple[Role, Role]
+    """Of the two texts of a labelled pair; both are queries if not given: the side that every adapter adapts."""
+    autocast: Callable[[], AbstractContextManager[object]]
+    """Entered around every forward pass (bf16 over float32 weights)."""
+
+
 class StepTexts:
     """The texts of a training, tokenised once, and the way of a step's gradient into the model.
+
+    It also adds to a step's loss what goes with any: the same over leading dimensions, the anchoring to the base.
 
     Args:
         encoder: its trainable parameters get the gradient.
         texts: (role, text); repeated ones are kept once, also across roles where their prompts are the same.
-        config: memory, gradient checkpointing.
+        config: memory, gradient checkpointing, dimensions, anchoring.
         seed: of the dropout.
-        task: whose prompts are put before the texts; the model's default ones if not given.
-        weight: the gradient is that of so many times the loss; the loss is reported without it.
-        autocast: entered around every forward pass (bf16 over float32 weights).
+        options: see `Options`.
+
+    Raises:
+        UsageError: a dimension that the model does not have.
     """
 
     def __init__(
         self,
         encoder: Encoder,
         texts: Iterable[tuple[Role, str]],
-        config: TrainConfig,
+        config: RunConfig,
         seed: int,
-        *,
-        task: str | None = None,
-        weight: float = 1.0,
-        autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+        **options: Unpack[Options],
     ) -> None:
-        self.encoder, self.seed, self.task, self.weight = encoder, seed, task, weight
-        self.autocast = autocast
-        role_of: dict[tuple[str, str], Role] = {}
+        self.encoder, self.seed = encoder, seed
+        self.task, self.weight = options.get("task"), options.get("weight", 1.0)
+        self.autocast = options.get("autocast", nullcontext)
+        references = options.get("references", References())
+        fixed = references.document_vectors
+        self._fixed = None if fixed is None else FixedVectors({"document": fixed}, encoder.device)
+        named: dict[tuple[str, str], tuple[Role, str]] = {}
         for role, text in texts:
-            role_of.setdefault(self._key(role, text), role)
+            if role == "query" or fixed is None:
+                named.setdefault(self._key(role, text), (role, text))
         by_role: dict[Role, list[str]] = {"query": [], "document": []}
-        for (_, text), role in role_of.items():
+        for role, text in named.values():
             by_role[role].append(text)
-        ordered = [self._key(role, text) for role in by_role for text in by_role[role]]
-        self._number = {key: number for number, key in enumerate(ordered)}
-        self.tokens = _concatenate([encoder.tokenise(found, role, task) for role, found in by_role.items() if found])
+        self._named = [(role, text) for role in by_role for text in by_role[role]]
+        self._number = {self._key(role, text): number for number, (role, text) in enumerate(self._named)}
+        parts = [encoder.tokenise(found, role, self.task) for role, found in by_role.items() if found]
+        self.tokens = _concatenate(parts)
         self.lengths_N = self.tokens.lengths
         parameter = next(encoder.model.parameters())
         self._dtype = torch.promote_types(parameter.dtype, torch.float32)
-        itemsize = parameter.element_size()
-        per_token = activation_bytes_per_token(encoder.model.config, itemsize, config.gradient_checkpointing)
-        memory_gb = config.activation_memory_gb or activation_gb(encoder.device)
+        itemsize, checkpointing = parameter.element_size(), config.train.gradient_checkpointing
+        per_token = activation_bytes_per_token(encoder.model.config, itemsize, checkpointing)
+        memory_gb = config.train.activation_memory_gb or activation_gb(encoder.device)
         self.max_tokens = memory_gb * 1e9 / per_token
         # Dropout's random numbers are drawn by chunk: for them the chunks are those of one process.
-        self.hands = 1 if config.lora_dropout else processes.count()
+        self.hands = 1 if config.train.lora_dropout else processes.count()
         self.chunk_tokens = int(min(CHUNK_TOKENS[encoder.device.type], max(1.0, self.max_tokens)))
+        self._dims = _dims(config, encoder)
+        self._anchor_weight = config.objective.anchor_weight
+        self._base: FixedVectors | None = None
+        if self._anchor_weight:
+            if references.base is None:
+                raise UsageError("anchoring needs the base's vectors", fix="Give the recipe `load_references(...)`.")
+            self._base = references.vectors(references.base, self._named, "encode (base)", self.task)
 
-    def numbers(self, role: Role, texts: Sequence[str]) -> np.ndarray:
-        """The texts' rows in `tokens`."""
-        return np.fromiter((self._number[self._key(role, text)] for text in texts), dtype=np.int64, count=len(texts))
-
-    def backward(self, step: int, numbers_U: np.ndarray, loss_of: Callable[[Tensor], Tensor]) -> StepResult:
-        """Gradient of `loss_of(vectors [U, D] of the texts)` into the trainable parameters.
+    def backward(
+        self,
+        step: int,
+        queries: Sequence[str],
+        documents: Sequence[str],
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+        *,
+        parameters: Sequence[nn.Parameter] = (),
+        metrics: Callable[[], dict[str, float | Tensor]] = dict,
+    ) -> StepResult:
+        """Gradient of `loss_of(query vectors [Q, D], document vectors [M, D])` into the trainable parameters.
 
         Args:
             step: seeds the dropout.
-            numbers_U: unique rows of `tokens`.
-            loss_of: called once.
+            queries: texts of the step in the role of a query; repeated ones are computed once.
+            documents: texts in the role of a document; looked up where their vectors are fixed.
+            loss_of: called once for each size of vectors.
+            parameters: the loss's own.
+            metrics: further numbers of the step.
         """
+        computed: Sequence[str] = documents if self._fixed is None else ()
+        numbers = np.concatenate([self._numbers("query", queries), self._numbers("document", computed)])
+        numbers_U, place = np.unique(numbers, return_inverse=True)
         lengths_U = self.lengths_N[numbers_U]
         chunks = even_chunks(lengths_U, self.chunk_tokens, self.hands)
         self.encoder.model.train()
@@ -94,23 +139,57 @@ class StepTexts:
         loss = chunked_backward(
             encode,
             chunks,
-            lambda vectors_UD: self.weight * loss_of(vectors_UD),
+            self._whole_loss(loss_of, numbers_U, torch.from_numpy(place), len(queries), documents),
             torch.zeros(len(numbers_U), self.encoder.dim, dtype=self._dtype, device=self.encoder.device),
             tokens=[int(lengths_U[chunk].sum()) for chunk in chunks],
             max_tokens=self.max_tokens,
             seed_of=lambda chunk: step_seed(self.seed, step, chunk),
             in_step=self.encoder.sharded,
+            parameters=parameters,
         )
-        return StepResult(loss / self.weight, int(lengths_U.sum()))
+        return StepResult(loss / self.weight, int(lengths_U.sum()), metrics=metrics())
+
+    def _whole_loss(
+        self,
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+        numbers_U: np.ndarray,
+        place: Tensor,
+        queries: int,
+        documents: Sequence[str],
+    ) -> Callable[[Tensor], Tensor]:
+        """Vectors [U, D] of the step's texts -> the loss over all dimensions, anchored, weighted."""
+        place = to_device(place, self.encoder.device)
+        fixed_MD = None if self._fixed is None or not documents else self._fixed("document", documents)
+
+        def of_size(vectors_UD: Tensor) -> Tensor:
+            document_MD = vectors_UD[place[queries:]] if fixed_MD is None else narrowed(fixed_MD, vectors_UD.shape[1])
+            return loss_of(vectors_UD[place[:queries]], document_MD)
+
+        def whole(vectors_UD: Tensor) -> Tensor:
+            loss = over_dims(of_size, self._dims)(vectors_UD) if self._dims else of_size(vectors_UD)
+            if self._base is not None:
+                base_UD = self._base.rows([self._named[number] for number in numbers_U])
+                loss = loss + self._anchor_weight * anchoring(vectors_UD, base_UD)
+            return self.weight * loss
+
+        return whole
+
+    def _numbers(self, role: Role, texts: Sequence[str]) -> np.ndarray:
+        """The texts' rows in `tokens`."""
+        return np.fromiter((self._number[self._key(role, text)] for text in texts), dtype=np.int64, count=len(texts))
 
     def _key(self, role: Role, text: str) -> tuple[str, str]:
         return self.encoder.prompts.prompt(role, self.task), text
 
 
-def unique(numbers: np.ndarray, device: torch.device) -> tuple[np.ndarray, Tensor]:
-    """The numbers once each, and where each of the given ones is among them."""
-    numbers_U, place = np.unique(numbers, return_inverse=True)
-    return numbers_U, to_device(torch.from_numpy(place), device)
+def _dims(config: RunConfig, encoder: Encoder) -> dict[int, float]:
+    """Dimensions -> weight of the loss over so many; empty where there is only the full size."""
+    dims, weights = config.objective.matryoshka_dims, config.objective.matryoshka_weights
+    if not dims:
+        return {}
+    if max(dims) > encoder.dim:
+        raise UsageError(f"matryoshka_dims = {max(dims)} with {encoder.source.id}", possible=f"1 to {encoder.dim}")
+    return {encoder.dim: 1.0} | dict(zip(dims, weights or (1.0,) * len(dims), strict=True))
 
 
 def _concatenate(parts: Sequence[Tokens]) -> Tokens:

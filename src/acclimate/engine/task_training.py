@@ -4,27 +4,30 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import nn
 
-from acclimate.configs import RunConfig
+from acclimate.configs import RunConfig, with_overrides
 from acclimate.core.lora import adapters_off
 from acclimate.data.dataset import EXAMPLES_FILE, Dataset, load_dataset, read_examples
 from acclimate.engine.checkpoint import Progress
 from acclimate.engine.compare import MAIN_MEASURE
 from acclimate.engine.dev import dev_set, retrieval_scores, similarity_scores
 from acclimate.engine.fit import Evaluate, LossFn, Selection, StepResult
-from acclimate.engine.recipes import contrastive, similarity
+from acclimate.engine.recipes import LOSSES, PAIR_ROLE
+from acclimate.engine.references import ROLES, load_references
 from acclimate.engine.retrieve import Vectors, encode_corpus
+from acclimate.engine.rows import LABELS, rows_for
 from acclimate.engine.run_folder import cache_folder
 from acclimate.engine.schedule import Mixture, Schedule, numbered_texts
 from acclimate.engine.tasks import Task
-from acclimate.errors import DataError, UsageError
+from acclimate.errors import DataError
 from acclimate.files import iter_jsonl
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
@@ -36,8 +39,6 @@ DEV_DOCUMENTS = (200, 2000)
 """Fewest and most documents in the pool that dev queries are ranked against, where `dev_documents` does not say."""
 DEV_DOCUMENTS_PER_EXAMPLE = 0.2
 """An example trains on two documents and more, at thrice the cost of encoding; the pool is encoded four times."""
-POSITIVE_LABEL = 0.5
-"""Labelled pairs from this score on are positives for InfoNCE."""
 MEAN = "mean"
 """The dev score by which a training on several tasks is judged: the mean of the tasks' main measures."""
 
@@ -56,6 +57,11 @@ class TrainingTask:
         """The encoder that is trained, with this task's prompts."""
         return trained.for_task(self.task.config.task)
 
+    @property
+    def texts(self) -> list[str]:
+        """The corpus; of labelled pairs their texts."""
+        return list(self.data.corpus.values()) or [text for e in self.examples for text in (e.anchor, e.positive)]
+
 
 def read_task(task: Task) -> TrainingTask:
     """The training rows of a task, and which loss they get.
@@ -69,19 +75,12 @@ def read_task(task: Task) -> TrainingTask:
     where = f"the dataset {task.label}"
     if not examples:
         raise DataError(f"{where}has no training examples", fix="Prepare data with a train split.")
-    labelled = any(example.label is not None for example in examples)
-    loss = task.config.objective.loss
-    if loss == "auto":
-        loss = "cosine-mse" if labelled else "info-nce"
-    if loss == "cosine-mse" and not labelled:
-        raise UsageError(f"loss = {loss!r} needs labels, which {where}lacks", possible="auto, info-nce")
-    if loss == "info-nce" and labelled:
-        positive = [example for example in examples if example.label is None or example.label >= POSITIVE_LABEL]
-        say(f"info-nce: {len(positive)} of {len(examples)} labelled pairs are positives (score >= {POSITIVE_LABEL})")
-        if not positive:
-            raise DataError("no labelled pair is a positive", fix="Train with --loss cosine-mse.")
-        examples = positive
-    return TrainingTask(task, data, examples, loss)
+    rows, loss = rows_for(examples, task.config)
+    if task.name is None:
+        config = with_overrides(task.config, {"loss": loss})
+    else:  # among several tasks, settings that only another's loss has are no conflict
+        config = replace(task.config, objective=task.config.objective.with_loss(loss))
+    return TrainingTask(replace(task, config=config), data, rows, loss)
 
 
 def mixture(tasks: Sequence[TrainingTask], config: RunConfig, learning_rate: float) -> Mixture:
@@ -116,6 +115,7 @@ class TaskLosses:
         encoder: being trained; still the base, for what is kept of it.
         course: whose turn it is.
         autocast: entered around every forward pass.
+        trainable: gets what the losses themselves train.
     """
 
     def __init__(
@@ -124,10 +124,22 @@ class TaskLosses:
         encoder: Encoder,
         course: Mixture,
         autocast: Callable[[], AbstractContextManager[object]],
+        trainable: MutableMapping[str, nn.Parameter],
     ) -> None:
         self.tasks, self.encoder, self.course = tasks, encoder, course
-        self._autocast = autocast
-        self._fixed = [document_vectors(one.encoder(encoder), one) for one in tasks]
+        self._autocast, self._trainable = autocast, trainable
+        loaded: dict[str, Encoder] = {}
+        self._references = [
+            load_references(
+                one.task.config,
+                one.encoder(encoder),
+                cache_folder(one.task.folder),
+                document_vectors=document_vectors(one.encoder(encoder), one),
+                texts=one.texts,
+                loaded=loaded,
+            )
+            for one in tasks
+        ]
         self._losses = [self._recipe(number) for number in range(len(tasks))]
 
     def __call__(self, step: int) -> StepResult:
@@ -142,12 +154,18 @@ class TaskLosses:
 
     def _recipe(self, number: int) -> LossFn:
         one, schedule = self.tasks[number], self.course.tasks[number]
-        config = one.task.config
-        arguments: dict[str, Any] = {"task": config.task, "weight": one.task.weight, "autocast": self._autocast}
-        if one.loss == "cosine-mse":
-            return similarity(self.encoder, one.examples, schedule, config, **arguments)
-        fixed = self._fixed[number]
-        return contrastive(self.encoder, one.examples, schedule, config, document_vectors=fixed, **arguments)
+        return LOSSES[one.loss](
+            self.encoder,
+            one.examples,
+            schedule,
+            one.task.config,
+            task=one.task.config.task,
+            weight=one.task.weight,
+            references=self._references[number],
+            learned=self._trainable,
+            roles=ROLES if one.data.kind == "retrieval" else (PAIR_ROLE, PAIR_ROLE),
+            autocast=self._autocast,
+        )
 
 
 def document_vectors(encoder: Encoder, one: TrainingTask) -> Mapping[str, np.ndarray] | None:
@@ -155,7 +173,8 @@ def document_vectors(encoder: Encoder, one: TrainingTask) -> Mapping[str, np.nda
 
     Those of the corpus are in the cache. Documents that are mined later are among them.
     """
-    if one.task.config.train.sides == "both" or one.loss == "cosine-mse":
+    pairs_of_queries = one.data.kind == "pairs" and one.loss in LABELS
+    if one.task.config.train.sides == "both" or pairs_of_queries:
         return None
     corpus_MD = _corpus_vectors(encoder, one)
     vectors = dict(zip(one.data.corpus.values(), corpus_MD, strict=True))

@@ -9,6 +9,7 @@ import torch
 
 from acclimate.core.lora import lora_layers
 from acclimate.errors import ModelError, UsageError
+from acclimate.files import hash_folder
 from acclimate.models import st_folder
 from acclimate.models.adapter_files import (
     ADAPTER_FILE,
@@ -25,7 +26,17 @@ from acclimate.models.hub_cache import share_packaged
 from acclimate.models.sources import ModelSource, resolve_model
 from acclimate.types import Pooling
 
-__all__ = ["Adapter", "adapter_folder", "go_on_from", "load_adapter", "load_encoder", "save_adapter", "save_full"]
+__all__ = [
+    "Adapter",
+    "adapter_folder",
+    "go_on_from",
+    "load_adapter",
+    "load_encoder",
+    "model_hash",
+    "own_base",
+    "save_adapter",
+    "save_full",
+]
 
 
 def go_on_from(encoder: Encoder, name: str) -> None:
@@ -152,3 +163,13 @@ def load_encoder(
         device=device,
         dtype=dtype,
     )
+
+
+def model_hash(name: str) -> str:
+    """sha256 of what a name that `load_encoder` takes leads to: a run's adapter or model, or a model's weights.
+
+    Raises:
+        ModelError: it leads to nothing.
+    """
+    trained = adapter_folder(name) or full_folder(name)
+    return resolve_model(name).sha256 if trained is None else hash_folder(trained)

@@ -14,8 +14,7 @@ from acclimate.engine.mined_rows import mined_artifact
 from acclimate.engine.run_folder import cache_folder, open_dataset
 from acclimate.errors import DataError, UsageError
 from acclimate.files import REPORT_FILE, hash_folder, is_current, read_json
-from acclimate.models.adapter import load_encoder, own_base
-from acclimate.models.adapter_files import adapter_folder, full_folder
+from acclimate.models.adapter import load_encoder, model_hash, own_base
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
 from acclimate.models.reranker_source import resolve_reranker
@@ -72,10 +71,8 @@ def _model_hashes(config: RunConfig) -> dict[str, str]:
     teacher, reranker = config.mine.teacher, config.mine.reranker
     if teacher is None:
         hashes = {"model": resolve_model(config.model, pooling=config.pooling).sha256}
-    elif (trained := adapter_folder(teacher) or full_folder(teacher)) is not None:
-        hashes = {"model": hash_folder(trained)}
     else:
-        hashes = {"model": resolve_model(teacher).sha256}
+        hashes = {"model": model_hash(teacher)}
     return hashes | ({"reranker": resolve_reranker(reranker).fingerprint} if reranker else {})
 
 

@@ -19,6 +19,7 @@ from acclimate.core.lora import attach, lora_layers, trainable_parameters
 from acclimate.core.sharding import whole_tensors
 from acclimate.engine.checkpoint import Progress
 from acclimate.engine.fit import Selection, fit
+from acclimate.engine.references import reference_hashes
 from acclimate.engine.remine import Remining
 from acclimate.engine.run_folder import METRICS_FILE
 from acclimate.engine.schedule import Mixture, auto_learning_rate
@@ -32,6 +33,7 @@ from acclimate.engine.task_training import (
     task_report,
 )
 from acclimate.engine.tasks import Task
+from acclimate.engine.temperature import learned_temperatures
 from acclimate.errors import UsageError
 from acclimate.files import (
     REPORT_FILE,
@@ -85,8 +87,10 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
     """
     started = time.monotonic()
     config = config if len(tasks) > 1 else tasks[0].config
-    mining = ("mine",) if config.train.remine_steps else ()
-    inputs, settings = _inputs(tasks, config), effective(config, "train", "objective", *mining)
+    inputs = _inputs(tasks, config)
+    adaptive = any(task.config.objective.temperature_kind == "adaptive" for task in tasks)
+    more = ("mine",) * bool(config.train.remine_steps) + ("domain",) * adaptive
+    settings = effective(config, "train", "objective", *more)
     identity = hash_config({"config": settings, "inputs": inputs})
     if processes.on_first(lambda: is_current(out, settings, inputs)):
         say(f"train: {out} is up to date")
@@ -96,7 +100,7 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
     course = mixture(parts, config, _learning_rate(config, encoder))
     selection = dev_selection(parts, encoder, course, config)
     metrics = out.parent / METRICS_FILE
-    losses = TaskLosses(parts, encoder, course, _autocast(config, encoder))
+    losses = TaskLosses(parts, encoder, course, _autocast(config, encoder), trainable)
     work = work_folder(out)
     remining = Remining(losses, encoder, config, work / "negatives", identity) if config.train.remine_steps else None
     state = fit(
@@ -132,6 +136,7 @@ def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
         inputs[f"{task.label}dataset"] = hash_folder(task.dataset)
         if task.mined:
             inputs[f"{task.label}negatives"] = hash_folder(task.negatives)
+        inputs |= {f"{task.label}{name}": value for name, value in reference_hashes(task.config).items()}
     if config.train.start_adapter and (start := adapter_folder(config.train.start_adapter)) is not None:
         inputs["start_adapter"] = hash_folder(start)
     return inputs
@@ -234,6 +239,7 @@ def _report(
         "batch_size": course.tasks[0].batch_size,
         "processes": processes.count(),
         "step_s": round(state.seconds, 3),
+        **learned_temperatures(trainable),
         **({"tasks": task_report(parts, metrics, state)} if len(parts) > 1 else {}),
     }
 

@@ -1,0 +1,34 @@
+"""What a cosine is divided by: the three kinds of temperature beside a fixed number are functions of something."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor
+
+from acclimate.configs.objective import LOWEST_LEARNED_TEMPERATURE
+
+
+def learned_temperature(log_excess: Tensor) -> Tensor:
+    """`LOWEST_LEARNED_TEMPERATURE` + exp(parameter): above the bound whatever the parameter, which keeps its gradient.
+
+    Source: Radford et al. 2021, "CLIP", section 2.5, which clips instead; a clipped parameter gets no gradient.
+    """
+    return LOWEST_LEARNED_TEMPERATURE + log_excess.exp()
+
+
+def log_excess(temperature: float) -> float:
+    """The parameter whose `learned_temperature` this is; it has to be above the bound."""
+    return math.log(temperature - LOWEST_LEARNED_TEMPERATURE)
+
+
+def adaptive_temperature(terms: int, *, base: float, step: float, floor: float) -> float:
+    """max(floor, base - step * terms): an anchor that holds many of the domain's terms is told apart more sharply.
+
+    Args:
+        terms: distinct lexicon terms in the anchor.
+        base: temperature of an anchor without any.
+        step: taken off for each.
+        floor: it falls no lower.
+    """
+    return max(floor, base - step * terms)

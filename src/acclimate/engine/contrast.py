@@ -1,0 +1,154 @@
+"""The texts of a contrastive step: its rows, what they are compared with, and what is no negative by its text.
+
+Legend: N training rows, U distinct queries of the batch, M distinct documents, D vector size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from acclimate.configs import ObjectiveConfig
+from acclimate.core.losses import block_cosines
+from acclimate.core.negatives import identity_mask, margin_mask, own_mask, related_mask
+from acclimate.models.devices import to_device
+from acclimate.types import Block, Example
+
+
+class Relations:
+    """Which anchors and positives of the whole training set belong together, whatever a batch holds of them."""
+
+    def __init__(self, examples: Iterable[Example]) -> None:
+        self.positives: dict[str, set[str]] = {}
+        self.anchors: dict[str, set[str]] = {}
+        for example in examples:
+            self.positives.setdefault(example.anchor, set()).add(example.positive)
+            self.anchors.setdefault(example.positive, set()).add(example.anchor)
+
+    def query_keys(self, text: str) -> set[str]:
+        """What a query is known by (see `related_mask`)."""
+        return {text} | self.positives.get(text, set())
+
+    def document_keys(self, text: str) -> set[str]:
+        """What a document is known by."""
+        return {text} | self.anchors.get(text, set())
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """One step's texts, and indices and masks over them."""
+
+    queries: list[str]
+    """[U] every anchor once."""
+    documents: list[str]
+    """[M] positives and drawn negatives, each once."""
+    anchor_N: Tensor
+    """Each row's anchor among the queries."""
+    target_N: Tensor
+    """Each row's positive among the documents."""
+    own_NM: Tensor
+    """True at each row's own negatives."""
+    excluded: dict[Block, Tensor]
+    """Block -> True where a candidate is no negative, because of what it says."""
+
+    @classmethod
+    def of(cls, batch: Sequence[Example], relations: Relations, blocks: Collection[Block]) -> Candidates:
+        """The candidates of rows whose negatives are drawn already."""
+        queries = list(dict.fromkeys(example.anchor for example in batch))
+        documents = list(
+            dict.fromkeys([e.positive for e in batch] + [text for e in batch for text in e.negatives]),
+        )
+        row_of = {text: index for index, text in enumerate(queries)}
+        column = {text: index for index, text in enumerate(documents)}
+        target_N = torch.tensor([column[example.positive] for example in batch])
+        own_NM = own_mask([[column[text] for text in example.negatives] for example in batch], len(documents))
+        return cls(
+            queries,
+            documents,
+            torch.tensor([row_of[example.anchor] for example in batch]),
+            target_N,
+            own_NM,
+            {block: _excluded(block, batch, queries, documents, target_N, own_NM, relations) for block in blocks},
+        )
+
+    def to(self, device: torch.device) -> Candidates:
+        """The same with its tensors on a device."""
+        excluded = {block: to_device(mask, device) for block, mask in self.excluded.items()}
+        anchor_N, target_N, own_NM = (
+            to_device(tensor, device) for tensor in (self.anchor_N, self.target_N, self.own_NM)
+        )
+        return Candidates(self.queries, self.documents, anchor_N, target_N, own_NM, excluded)
+
+    def cosines(self, query_UD: Tensor, document_MD: Tensor) -> tuple[dict[Block, Tensor], Tensor]:
+        """Cosines of the blocks in use, and of each row's anchor and positive [N]."""
+        wanted = {"query-document", *self.excluded}
+        found = block_cosines(wanted, query_UD, document_MD, self.anchor_N, self.target_N)
+        positive_N = found["query-document"].gather(1, self.target_N[:, None])[:, 0]
+        return {block: cosine for block, cosine in found.items() if block in self.excluded}, positive_N
+
+    def likely_positives(
+        self,
+        cosine: Mapping[Block, Tensor],
+        positive_N: Tensor,
+        absolute_margin: float | None,
+        relative_margin: float | None,
+        *,
+        mask_mined: bool,
+    ) -> dict[Block, Tensor]:
+        """Block -> candidates too near to count as negatives; a row's own negatives are spared unless `mask_mined`."""
+        likely = {
+            block: margin_mask(cosine_NM, positive_N, absolute_margin, relative_margin)
+            for block, cosine_NM in cosine.items()
+        }
+        if not mask_mined and "query-document" in likely:
+            likely["query-document"] &= ~self.own_NM
+        return likely
+
+    def all_excluded(
+        self,
+        cosine: Mapping[Block, Tensor],
+        positive_N: Tensor,
+        guide: tuple[Mapping[Block, Tensor], Tensor] | None,
+        config: ObjectiveConfig,
+    ) -> dict[Block, Tensor]:
+        """The masks by text, by the model's own cosines, and by a guide's, together.
+
+        Args:
+            cosine: of the model in training.
+            positive_N: its cosines of anchors and positives.
+            guide: the same two of the guide, if there is one.
+            config: the margins.
+        """
+        margins = (config.false_negative_margin, config.false_negative_relative_margin)
+        judges = [(cosine, positive_N, *margins)] if margins != (None, None) else []
+        if guide is not None:
+            judges.append((*guide, config.guide_margin, config.guide_relative_margin))
+        excluded = dict(self.excluded)
+        for judge in judges:
+            for block, likely in self.likely_positives(*judge, mask_mined=config.mask_mined).items():
+                excluded[block] = excluded[block] | likely
+        return excluded
+
+
+def _excluded(
+    block: Block,
+    batch: Sequence[Example],
+    queries: Sequence[str],
+    documents: Sequence[str],
+    target_N: Tensor,
+    own_NM: Tensor,
+    relations: Relations,
+) -> Tensor:
+    anchors = [example.anchor for example in batch]
+    if block == "query-document":
+        return identity_mask(anchors, documents, target_N, relations.positives)
+    keys_of = {"query": relations.query_keys, "document": relations.document_keys}
+    texts = {"query": (anchors, queries), "document": ([example.positive for example in batch], documents)}
+    row, candidate = block.split("-")
+    rows = [keys_of[row](text) for text in texts[row][0]]
+    mask = related_mask(rows, [keys_of[candidate](text) for text in texts[candidate][1]])
+    # A row's own negatives have been compared with its anchor; they are near its positive by choice.
+    return mask | own_NM if block == "document-document" else mask
