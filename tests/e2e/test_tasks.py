@@ -174,6 +174,7 @@ def test_the_page_shows_all_tasks_and_links_to_each(finished: Path) -> None:
         assert f"{adapted:.4f}".replace("-", "−") in page
         assert f"{adapted:.4f}".replace("-", "−") in own
         assert "Loss" in own and "Metrics on dev" in own
+        assert "acclimate adapt --config config.toml --out RUN" in own
 
 
 def test_all_weights_can_be_trained_on_several_tasks(finished: Path, tmp_path: Path) -> None:

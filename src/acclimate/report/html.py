@@ -177,10 +177,11 @@ def _record(item: Mapping[str, Any]) -> Record:
 
 def _reproduce(run: RunFolder) -> dict[str, Any]:
     summary = run.summary or {}
-    source = str(summary.get("source", "DATA"))
+    tables_of_data = "\n[[datasets]]" in (run.config or "")
+    source = "" if tables_of_data else shlex.quote(str(summary.get("source", "DATA"))) + " "
     return {
         "command": summary.get("command"),
-        "again": f"acclimate adapt {shlex.quote(source)} --config config.toml --out RUN",
+        "again": f"acclimate adapt {source}--config config.toml --out RUN",
         "model": tables.values("Base model", summary.get("model", {})),
         "versions": tables.values("Versions", summary.get("versions", {})),
         "inputs": tables.inputs(run.inputs),
