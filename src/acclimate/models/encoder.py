@@ -29,6 +29,7 @@ from acclimate.files import hash_config, hash_text
 from acclimate.models.attention import PACKED_ATTENTION
 from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype, to_device
 from acclimate.models.folders import read_model_config
+from acclimate.models.heads import load_heads
 from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
 from acclimate.models.loading import load_base, load_tokenizer
 from acclimate.models.prompts import Prompts
@@ -60,6 +61,7 @@ class Encoder:
         device: where it runs.
         dtype: of the base weights; vectors are always float32.
         adapter: what is attached, or None.
+        heads: the base's Dense layers behind the pooling, frozen, or None.
         query_model: the queries' own transformer, in models that have two; `model` is the documents' then.
         sharded: whether the weights are spread over several processes, which then have to encode together.
         packed: whether chunks are packed; else they are padded, for architectures whose attention we cannot replace.
@@ -88,6 +90,7 @@ class Encoder:
         self.token_cache = token_cache
         self.adapter: Adapter | None = None
         self.query_model: nn.Module | None = None
+        self.heads = load_heads(source.heads, next(model.parameters()).device)
         self.sharded = False
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -232,6 +235,8 @@ class Encoder:
             inputs = padded_inputs(self.model, ids, positions, lengths, self.tokenizer.pad_token_id or 0)
             hidden_TD = self.model(**inputs).last_hidden_state[inputs["attention_mask"].bool()]
         pooled_ND = pool_packed(hidden_TD, to_device(torch.from_numpy(lengths), self.device), self.pooling)
+        if self.heads is not None:
+            pooled_ND = self.heads(pooled_ND)
         return truncate_dim(pooled_ND, self.dim) if self.dim < self.source.dim else unit(pooled_ND)
 
     def for_task(self, task: str | None) -> Encoder:

@@ -1,8 +1,8 @@
 """Reading a model's folder as it lies on disk: sentence-transformers' layout, or plain transformers. JSON only.
 
 sentence-transformers: `modules.json` names the modules (Transformer, or a Router with one for queries and one for
-documents; Pooling; maybe a Dense that only keeps leading dimensions; maybe Normalize); the pooling's config
-has had two forms, one flag per mode (to 5) and one `pooling_mode` (from 6); prompts are in
+documents; Pooling; maybe Dense layers, the last of which may only keep leading dimensions; maybe Normalize); the
+pooling's config has had two forms, one flag per mode (to 5) and one `pooling_mode` (from 6); prompts are in
 `config_sentence_transformers.json`, the limit on tokens in `sentence_bert_config.json` or the tokenizer's config.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from acclimate.errors import ModelError
+from acclimate.models.heads import head_sizes
 from acclimate.models.prompts import Prompts
 from acclimate.types import Pooling, Role
 
@@ -60,8 +61,12 @@ class TransformerFolder:
     prompts: Prompts | None
     max_tokens: int
     position_limit: int
-    dim: int
+    hidden: int
     """Width of the hidden states."""
+    heads: tuple[Path, ...]
+    """Folders of Dense layers behind the pooling."""
+    dim: int
+    """Dimensions of a whole vector: those of the hidden states, or what the heads make of them."""
     kept_dim: int
     """Leading dimensions kept before normalisation; all, if nothing cuts them."""
     lowercase: bool
@@ -87,6 +92,7 @@ def read_folder(folder: Path) -> TransformerFolder:
     if modules is None:
         return _describe(folder, {"document": folder, "query": folder}, None, normalise=False)
     paths: dict[str, Path] = {}
+    dense: list[Path] = []
     for module in modules:
         library, _, kind = str(module.get("type", "")).partition(".")
         if library != "sentence_transformers":
@@ -96,12 +102,14 @@ def read_folder(folder: Path) -> TransformerFolder:
                 fix="Look for a version of the model that transformers knows by itself.",
             )
         kind = kind.rsplit(".", 1)[-1]
-        if kind not in SUPPORTED_MODULES or kind in paths:
+        if kind not in SUPPORTED_MODULES or (kind in paths and kind != "Dense"):
             raise ModelError(
                 f"{folder / 'modules.json'}: a module of type {module.get('type')!r} is not supported here",
-                possible="Transformer or Router, Pooling, Dense (that keeps leading dimensions), Normalize; one each",
+                possible="Transformer or Router, Pooling, Dense, Normalize; one each, but of Dense",
             )
         paths[kind] = folder / str(module.get("path", ""))
+        if kind == "Dense":
+            dense.append(paths[kind])
     if ("Transformer" in paths) == ("Router" in paths) or "Pooling" not in paths:
         raise ModelError(f"{folder / 'modules.json'} names no Transformer with a Pooling", fix="Is it a text encoder?")
     if list(paths) != [kind for kind in SUPPORTED_MODULES if kind in paths]:
@@ -111,7 +119,7 @@ def read_folder(folder: Path) -> TransformerFolder:
     pooling = _read_pooling(paths["Pooling"] / "config.json")
     routes = _read_router(paths["Router"]) if "Router" in paths else dict.fromkeys(ROLES, paths["Transformer"])
     found = _describe(folder, routes, pooling, normalise="Normalize" in paths)
-    return replace(found, kept_dim=_kept_dimensions(paths["Dense"], found.dim)) if "Dense" in paths else found
+    return _with_dense(found, dense)
 
 
 def is_causal(config: dict[str, Any]) -> bool:
@@ -159,6 +167,8 @@ def _describe(
         prompts=Prompts.from_sentence_transformers(named, settings.get("default_prompt_name")) if named else None,
         max_tokens=int(min(own_limit, limit)),
         position_limit=limit,
+        hidden=dim,
+        heads=(),
         dim=dim,
         kept_dim=dim,
         lowercase=bool(limits.get("do_lower_case")),
@@ -194,20 +204,30 @@ def _read_router(folder: Path) -> dict[Role, Path]:
     return routes
 
 
-def _kept_dimensions(folder: Path, hidden: int) -> int:
+def _with_dense(found: TransformerFolder, dense: Sequence[Path]) -> TransformerFolder:
+    """Dense modules are heads, but for one at the end that only keeps leading dimensions."""
+    kept = _kept_dimensions(dense[-1]) if dense else None
+    heads = tuple(dense[:-1] if kept else dense)
+    dim = found.hidden
+    for folder in dense:
+        takes, gives = head_sizes(folder)
+        if takes != dim:
+            raise ModelError(f"{folder} takes {takes} dimensions, what comes before it gives {dim}")
+        dim = gives if folder in heads else dim
+    return replace(found, heads=heads, dim=dim, kept_dim=kept or dim)
+
+
+def _kept_dimensions(folder: Path) -> int | None:
     """How many leading dimensions a Dense module keeps, if that is all that it does."""
     config = _read_object(folder / "config.json") or {}
     kept, path = config.get("out_features"), folder / "model.safetensors"
     plain = config.get("bias") is False and str(config.get("activation_function")).endswith(".Identity")
-    if plain and config.get("in_features") == hidden and isinstance(kept, int) and path.is_file():
+    if plain and isinstance(kept, int) and path.is_file():
         # A damaged file, another tensor, or a format that numpy does not have: not the matrix that is looked for.
         with contextlib.suppress(SafetensorError, TypeError), safe_open(path, "np") as tensors:
-            if np.array_equal(tensors.get_tensor("linear.weight"), np.eye(kept, hidden)):
+            if np.array_equal(tensors.get_tensor("linear.weight"), np.eye(kept, config.get("in_features"))):
                 return kept
-    raise ModelError(
-        f"{folder} is a Dense module that does more than keep leading dimensions, which is not supported here",
-        fix="Use the model without it, or one that has none.",
-    )
+    return None
 
 
 def _read_pooling(path: Path) -> Pooling:

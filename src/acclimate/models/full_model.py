@@ -149,7 +149,9 @@ def view_of(model: Encoder | Adapter | ModelSource, source: ModelSource) -> View
     """
     return View(
         pooling=model.pooling,
-        hidden=source.dim,
+        hidden=source.hidden,
+        heads=source.heads,
+        whole=source.dim,
         dim=model.dim,
         max_tokens=model.max_tokens,
         lowercase=source.lowercase,

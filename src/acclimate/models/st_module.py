@@ -105,7 +105,8 @@ def load_sentence_transformer(
 
 def _head(adapter: Adapter, source: ModelSource) -> list[Module]:
     """Pooling, truncation, normalisation."""
-    modules: list[Module] = [Pooling(source.dim, st_folder.POOLING_NAMES[adapter.pooling])]
+    modules: list[Module] = [Pooling(source.hidden, st_folder.POOLING_NAMES[adapter.pooling])]
+    modules += [Dense.load(str(head)) for head in source.heads]
     if adapter.dim < source.dim:
         picks = st_folder.leading_dimensions(source.dim, adapter.dim)
         modules.append(Dense(source.dim, adapter.dim, bias=False, activation_function=None, init_weight=picks))
