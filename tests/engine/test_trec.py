@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from acclimate.engine.trec import write_trec
+import pytest
+
+from acclimate.engine.trec import read_trec, write_trec
+from acclimate.errors import DataError
 
 
 def test_six_columns(tmp_path: Path) -> None:
@@ -12,3 +15,17 @@ def test_six_columns(tmp_path: Path) -> None:
     write_trec(tmp_path / "run.trec", run, "base", 2)
     lines = (tmp_path / "run.trec").read_text(encoding="utf-8").splitlines()
     assert lines == ["q%201 Q0 d%C2%A01 1 0.123456789 base", "q%201 Q0 d2 2 -0.5 base"]
+
+
+def test_what_is_written_is_read(tmp_path: Path) -> None:
+    run = {"q 1": {"d\u00a01": 0.5, "d2": -0.5, "d3": -0.5}, "q2": {"d2": 1.0}}
+    write_trec(tmp_path / "run.trec", run, "base", 10)
+    assert read_trec(tmp_path / "run.trec", run, ["d2", "d3", "d\u00a01"]) == run
+
+
+def test_what_is_no_run_file_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "run.trec"
+    for line, said in (("q Q0 d 1", "line 1"), ("q Q0 d 1 high tag", "line 1"), ("q Q0 x 1 0.5 tag", "id 'x'")):
+        path.write_text(line + "\n", encoding="utf-8")
+        with pytest.raises(DataError, match=said):
+            read_trec(path, ["q"], ["d"])

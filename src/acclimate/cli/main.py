@@ -23,6 +23,7 @@ from cyclopts.exceptions import CycloptsError
 
 from acclimate import __version__, processes
 from acclimate.cli.options import configured, flags, given
+from acclimate.cli.rerank import rerank
 from acclimate.errors import AcclimateError, Interrupted, StorageError, UsageError
 from acclimate.files import locked, storage_error
 
@@ -39,9 +40,9 @@ SHARED = ("adapt", "prepare", "mine", "train", "evaluate")
 Options = Parameter(name="*")
 ConfigFile = Annotated[Path | None, Parameter(help="TOML file with settings; flags win over it.")]
 PrepareFlags = flags("PrepareFlags", "prepare")
-MineFlags = flags("MineFlags", "mine")
-TrainFlags = flags("TrainFlags", "train", "objective", "domain")
-EvaluateFlags = flags("EvaluateFlags", "evaluate", "domain")
+MineFlags = flags("MineFlags", "mine", "rerank")
+TrainFlags = flags("TrainFlags", "train", "objective", "domain", "rerank")
+EvaluateFlags = flags("EvaluateFlags", "evaluate", "domain", "rerank")
 AdaptFlags = flags("AdaptFlags", "prepare", "mine", "train", "stages", "objective", "evaluate", "domain")
 MergeFlags = flags("MergeFlags", "merge", "evaluate")
 SharedFlags = flags("SharedFlags")
@@ -123,16 +124,27 @@ def train(
     run: Path,
     /,
     *,
+    reranker: str | None = None,
     config: ConfigFile = None,
     options: Annotated[TrainFlags | None, Options] = None,  # type: ignore[valid-type]
 ) -> None:
-    """Train an adapter on RUN's dataset and negatives; write it to RUN/adapter."""
+    """Train an adapter on RUN's dataset and negatives; write it to RUN/adapter.
+
+    Args:
+        run: the run's folder.
+        reranker: train a reranker instead, from this model, and write it to RUN/reranker: a cross-encoder,
+            Qwen3-Reranker, or an embedding model of the BERT family, which gets a new head.
+    """
     from acclimate.cli import tables
     from acclimate.engine.tasks import all_tasks
     from acclimate.stages.train import train_tasks as stage
+    from acclimate.stages.train_reranker import train_reranker
 
     settings = configured(options, config, run)
     with _at_work_in(run):
+        if reranker is not None:
+            tables.show_training(train_reranker(run, reranker, settings), run / "reranker")
+            return
         tasks = [replace(task, mined=task.negatives.is_dir()) for task in all_tasks(run, settings)]
         report = stage(tasks, run / "adapter", settings)
     tables.show_training(report, run / "adapter")
@@ -144,6 +156,7 @@ def evaluate(
     /,
     *,
     adapter: Path | None = None,
+    reranker: str | None = None,
     json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
     config: ConfigFile = None,
     options: Annotated[EvaluateFlags | None, Options] = None,  # type: ignore[valid-type]
@@ -153,6 +166,7 @@ def evaluate(
     Args:
         data: a run's folder (base against adapted), or any data (one model on its test split).
         adapter: adapter or run folder to put on the model.
+        reranker: measure instead what this reranker makes of the run's retrieval: a run with one, a folder, a hub id.
         json_output: print the metrics of one model as one JSON object and nothing else.
     """
     from acclimate.cli import tables
@@ -161,6 +175,16 @@ def evaluate(
     from acclimate.stages import evaluate as stage
 
     run = Path(data)
+    if reranker is not None:
+        from acclimate.stages.evaluate_reranker import evaluate_reranker
+
+        with _at_work_in(run):
+            reranking = evaluate_reranker(run, reranker, configured(options, config, run))
+        if json_output:
+            sys.stdout.write(json.dumps(reranking["reranked"]) + "\n")
+        else:
+            tables.show_reranking(reranking)
+        return
     compares = adapter is None and "model" not in given(options) and (run / "adapter").is_dir()
     settings = configured(options, config, run if is_run(run) else None)
     if not compares:
@@ -285,6 +309,9 @@ def encode(
 
     result = stage(texts, out, configured(options, None), role=role, adapter=adapter)
     sys.stdout.write(f"{out}: {result['texts']} vectors of {result['dim']} dimensions\n")
+
+
+app.command(rerank)
 
 
 @contextmanager

@@ -98,6 +98,37 @@ def _guard_line(guard: Mapping[str, Any]) -> Text:
     return Text(line + ("  worse beyond the bound" if guard["warn"] else ""), style="red" if guard["warn"] else "")
 
 
+def show_reranking(report: Mapping[str, Any]) -> None:
+    """Retrieval alone, reranked, and the difference with its interval."""
+    title = f"test split: {report['queries']:,} queries; {report['retriever']} model, top {report['depth']} reranked"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table.add_column("metric")
+    interval = f"{PERCENT * report['confidence']:.0f} % interval"
+    for name in ("retrieved", "reranked", "change", interval, "p"):
+        table.add_column(name, justify="right")
+    for metric, delta in report["delta"].items():
+        change = (f"{delta['value']:+.4f}", f"{delta['low']:+.4f} … {delta['high']:+.4f}", f"{delta['p']:.4f}")
+        table.add_row(metric, _number(report["retrieved"][metric]), _number(report["reranked"][metric]), *change)
+    console = _console()
+    console.print(table)
+    console.print(f"verdict on reranking: {report['verdict']}")
+
+
+def show_ranked(result: Mapping[str, Any]) -> None:
+    """Texts in a reranker's order, with their scores."""
+    table = Table(title=Text(result["query"], style="bold"))
+    table.add_column("#", justify="right")
+    for name in ("row", "score", "probability"):
+        table.add_column(name, justify="right")
+    table.add_column("text", ratio=1)
+    for place, found in enumerate(result["results"], start=1):
+        text = " ".join(found["text"].split())
+        snippet = text if len(text) <= SNIPPET_CHARS else text[: SNIPPET_CHARS - 1] + "…"
+        numbers = (str(place), str(found["row"]), _number(found["score"]), _number(found["probability"]))
+        table.add_row(*numbers, Text(snippet))
+    _console().print(table)
+
+
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """One value per line."""
     table = Table(show_header=False)
@@ -119,9 +150,9 @@ def show_mining(report: Mapping[str, Any], folder: Path) -> None:
 
 
 def show_training(report: Mapping[str, Any], folder: Path) -> None:
-    """What `train` did."""
+    """What `train` did; the folder's name says what came out."""
     _show_counts(report["train"], "training")
-    _console().print(f"adapter: {folder}", soft_wrap=True)
+    _console().print(f"{folder.name}: {folder}", soft_wrap=True)
 
 
 def show_merge(report: Mapping[str, Any], folder: Path) -> None:

@@ -12,6 +12,7 @@ from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import PrepareConfig
+from acclimate.configs.rerank import RerankConfig
 from acclimate.configs.run import DEFAULT_MODEL, RunConfig, effective, for_dataset, with_overrides
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.toml import NONE, config_from_mapping, dump_config, load_config
@@ -27,6 +28,7 @@ __all__ = [
     "MineConfig",
     "ObjectiveConfig",
     "PrepareConfig",
+    "RerankConfig",
     "RunConfig",
     "StagesConfig",
     "TrainConfig",

@@ -16,6 +16,7 @@ from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import PrepareConfig
+from acclimate.configs.rerank import RerankConfig
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.train import TrainConfig
 from acclimate.errors import UsageError
@@ -72,6 +73,8 @@ class RunConfig:
     """Evaluation."""
     merge: MergeConfig = field(default_factory=MergeConfig)
     """Merging."""
+    rerank: RerankConfig = field(default_factory=RerankConfig)
+    """Rerankers."""
     datasets: tuple[DatasetConfig, ...] = ()
     """What is learnt from, where that is said here and not on the command line; several are trained together."""
 

@@ -70,8 +70,8 @@ def read_beir(folder: Path, min_chars: int) -> Material:
     """
     rejected: list[Rejected] = []
     titles: dict[str, str] = {}
-    corpus, no_document = _texts_by_id(folder / "corpus.jsonl", rejected, titles)
-    queries, no_query = _texts_by_id(folder / "queries.jsonl", rejected, {})
+    corpus, no_document = read_texts_by_id(folder / "corpus.jsonl", rejected, titles)
+    queries, no_query = read_texts_by_id(folder / "queries.jsonl", rejected, {})
     records: list[Record] = []
     files = qrels_files(folder)
     for split, path in files:
@@ -158,7 +158,7 @@ def _qrels_columns(path: Path, values: Mapping[str, Any]) -> dict[str, str]:
     return columns
 
 
-def _texts_by_id(path: Path, rejected: list[Rejected], titles: dict[str, str]) -> tuple[dict[str, str], set[str]]:
+def read_texts_by_id(path: Path, rejected: list[Rejected], titles: dict[str, str]) -> tuple[dict[str, str], set[str]]:
     """Id -> text of every usable line, and the ids of lines whose text is not usable; titles go into `titles`."""
     texts: dict[str, str] = {}
     unusable: set[str] = set()

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Literal
 
 from acclimate.configs import PrepareConfig, RunConfig
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset, is_dataset, load_dataset
 from acclimate.data.readers import source_hash
 from acclimate.engine.tasks import TASKS
-from acclimate.errors import StorageError
+from acclimate.errors import StorageError, UsageError
+from acclimate.files import hash_folder
 from acclimate.models.adapter import adapter_folder, load_adapter
 from acclimate.models.encoder import Encoder
+from acclimate.models.sources import resolve_model
 
 ADAPTER_FILES = ("adapter_config.json", "modules.json")
 """An adapter folder holds the first, a fully trained model only the second."""
@@ -38,6 +41,47 @@ def open_dataset(folder: Path) -> Dataset:
             f"{folder} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {folder.parent}"
         )
     return load_dataset(folder)
+
+
+def open_retrieval_dataset(folder: Path) -> Dataset:
+    """The dataset at `RUN/dataset`, which must have documents to rank.
+
+    Raises:
+        StorageError: there is none.
+        UsageError: it holds labelled pairs.
+    """
+    data = open_dataset(folder)
+    if data.kind == "pairs":
+        raise UsageError(f"{folder} holds labelled pairs, no documents to rank", possible="a run on retrieval data")
+    return data
+
+
+def load_retriever(adapter: Path, config: RunConfig) -> tuple[Encoder, Literal["base", "adapted"]]:
+    """The embedding model that retrieves what a reranker reads, and which of the two it is.
+
+    Args:
+        adapter: `RUN/adapter`; may be missing, unless the config asks for it.
+        config: the base, and `retriever`.
+
+    Raises:
+        StorageError: the adapted model is asked for and is not there.
+    """
+    base = Encoder.from_config(config)
+    if not _retrieves_adapted(adapter, config):
+        return base, "base"
+    require_adapter(adapter)
+    return load_adapted(adapter, base, config), "adapted"
+
+
+def retriever_hash(adapter: Path, config: RunConfig) -> str:
+    """Changes with what `load_retriever` gives."""
+    sha256 = resolve_model(config.model, pooling=config.pooling).sha256
+    return f"{sha256} {hash_folder(adapter)}" if _retrieves_adapted(adapter, config) else sha256
+
+
+def _retrieves_adapted(adapter: Path, config: RunConfig) -> bool:
+    wanted = config.rerank.retriever
+    return wanted == "adapted" or (wanted == "auto" and adapter.is_dir())
 
 
 def require_adapter(folder: Path) -> None:

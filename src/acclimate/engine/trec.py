@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-from acclimate.files import storage_errors
+from acclimate.errors import DataError
+from acclimate.files import iter_lines, storage_errors
 from acclimate.types import Run
+
+FORM = "six columns: query Q0 document rank score tag"
 
 
 def write_trec(path: Path, run: Run, tag: str, top_k: int) -> None:
@@ -18,6 +21,35 @@ def write_trec(path: Path, run: Run, tag: str, top_k: int) -> None:
     """
     with storage_errors(path), path.open("w", encoding="utf-8") as stream:
         stream.writelines(_lines(run, tag, top_k))
+
+
+def read_trec(path: Path, queries: Iterable[str], documents: Iterable[str]) -> Run:
+    """Read a run file: per query its documents, by score descending, then document id ascending.
+
+    Args:
+        path: six columns (query Q0 document rank score tag).
+        queries: all known ids; so white space written as in a URL is found again.
+        documents: all known ids.
+
+    Raises:
+        DataError: missing, empty, or a line of another form or with an unknown id; the line is named.
+    """
+    known = ({_word(query): query for query in queries}, {_word(document): document for document in documents})
+    found: dict[str, dict[str, float]] = {}
+    for row, text, error in iter_lines(path):
+        columns = text.split()
+        if not columns and not error:
+            continue
+        try:
+            query, document = known[0][columns[0]], known[1][columns[2]]
+            found.setdefault(query, {})[document] = float(columns[4])
+        except (IndexError, ValueError):
+            raise DataError(f"{path}, line {row}: {error or text[:80]!r}", possible=FORM) from None
+        except KeyError as unknown:
+            raise DataError(f"{path}, line {row}: no query or document has the id {unknown}") from None
+    return {
+        query: dict(sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))) for query, scores in found.items()
+    }
 
 
 def _lines(run: Run, tag: str, top_k: int) -> Iterator[str]:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
+from acclimate.configs import RunConfig
 from acclimate.core import lora
 from acclimate.core.batching import chunks_by_tokens
 from acclimate.errors import ModelError, UsageError
@@ -102,6 +103,17 @@ class Reranker:
             lora.attach_weights(model, weights.modules)
             model.load_state_dict(weights.head, strict=False)
         return cls(model, tokenizer, source, kind, kind.max_tokens)
+
+    @classmethod
+    def from_config(cls, name: str, config: RunConfig) -> Reranker:
+        """Load a reranker with a run's settings."""
+        return cls.load(
+            name,
+            instruction=config.rerank.rerank_instruction,
+            max_tokens=config.rerank.pair_tokens,
+            device=config.device,
+            dtype=config.dtype,
+        )
 
     def score(self, query: str, texts: Sequence[str], *, label: str = "") -> NDArray[np.float32]:
         """How well each text answers the query: raw logits, float32 [N]; higher is better, any real number."""

@@ -12,14 +12,14 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as safetensors_bytes
 
 from acclimate.configs import DEFAULT_MODEL, RunConfig
-from acclimate.errors import DataError, UsageError
-from acclimate.files import Line, iter_jsonl, open_input, storage_errors
+from acclimate.data.texts import read_texts
+from acclimate.errors import UsageError
+from acclimate.files import storage_errors
 from acclimate.models.adapter import load_encoder
 from acclimate.models.encoder import Encoder
 from acclimate.types import Role
 
 FORMATS = (".npy", ".safetensors")
-TEXT_FIELDS = ("text", "sentence", "content")
 
 
 def encode(
@@ -58,30 +58,6 @@ def encode(
         "model": encoder.source.id,
         "out": str(out),
     }
-
-
-def read_texts(source: Path) -> list[str]:
-    """The texts of a JSONL file, or the lines of a text file (an empty line is an empty text; so no row is lost).
-
-    Raises:
-        DataError: missing, empty, not UTF-8, or a row without a text.
-    """
-    if source.suffix == ".jsonl":
-        return [_text(source, line) for line in iter_jsonl(source)]
-    with open_input(source) as stream:
-        try:
-            return [raw.decode("utf-8").rstrip("\r\n") for raw in stream]
-        except UnicodeDecodeError as error:
-            raise DataError(f"{source} is not UTF-8 text ({error.reason})", fix="Save it as UTF-8.") from None
-
-
-def _text(source: Path, line: Line) -> str:
-    value = line.value or {}
-    texts = [value[field] for field in TEXT_FIELDS if isinstance(value.get(field), str)]
-    if not texts:
-        found = line.error or f"has the fields {', '.join(value) or 'none'}"
-        raise DataError(f"{source}, row {line.row}: {found}", possible="a field " + ", ".join(TEXT_FIELDS))
-    return str(texts[0])
 
 
 def _encoder(config: RunConfig, adapter: Path | None) -> Encoder:

@@ -13,7 +13,7 @@ from acclimate.engine.mine import material, mine_negatives
 from acclimate.engine.mined_rows import mined_artifact
 from acclimate.engine.run_folder import cache_folder, open_dataset
 from acclimate.errors import DataError, UsageError
-from acclimate.files import REPORT_FILE, hash_folder, is_current, read_json
+from acclimate.files import REPORT_FILE, hash_folder, hash_text, is_current, read_json
 from acclimate.models.adapter import load_encoder, model_hash, own_base
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
@@ -73,7 +73,10 @@ def _model_hashes(config: RunConfig) -> dict[str, str]:
         hashes = {"model": resolve_model(config.model, pooling=config.pooling).sha256}
     else:
         hashes = {"model": model_hash(teacher)}
-    return hashes | ({"reranker": resolve_reranker(reranker).fingerprint} if reranker else {})
+    if reranker is None:
+        return hashes
+    settings = (config.rerank.rerank_instruction, config.rerank.pair_tokens)
+    return hashes | {"reranker": hash_text(resolve_reranker(reranker).fingerprint, *map(str, settings))}
 
 
 def _check_minable(dataset: Dataset, folder: Path) -> None:
@@ -96,4 +99,4 @@ def _teacher(config: RunConfig) -> Encoder:
 
 def _reranker(config: RunConfig) -> Reranker | None:
     name = config.mine.reranker
-    return Reranker.load(name, device=config.device, dtype=config.dtype) if name else None
+    return Reranker.from_config(name, config) if name else None

@@ -1,0 +1,102 @@
+"""Training a reranker as a `loss_fn` for `fit`: each example's documents are scored together with its query.
+
+The scores are to a reranker what vectors are to an encoder: a step of many pairs is computed chunk by chunk, and its
+gradient carried back as `gradcache` does it.
+
+Legend: N training rows of the step, G documents per row, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from acclimate.configs import RunConfig
+from acclimate.core import ranking
+from acclimate.core.batching import chunks_by_tokens, step_seed
+from acclimate.engine.fit import LossFn, StepResult
+from acclimate.engine.gradcache import activation_bytes_per_token, chunked_backward, kept_chunks
+from acclimate.engine.recipes import draw_negatives
+from acclimate.engine.schedule import Schedule
+from acclimate.models.devices import CHUNK_TOKENS
+from acclimate.models.reranker import Reranker
+from acclimate.types import Example
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "pointwise": ranking.pointwise,
+    "listwise": ranking.listwise,
+    "pairwise": ranking.pairwise,
+}
+
+
+def reranking(
+    reranker: Reranker,
+    examples: Sequence[Example],
+    schedule: Schedule,
+    config: RunConfig,
+    *,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> LossFn:
+    """One positive and some negatives of each example, and the loss that the config names.
+
+    Args:
+        reranker: being trained.
+        examples: all training rows, each with negatives.
+        schedule: which rows a step has.
+        config: the loss, the group size, memory.
+        autocast: entered around every forward pass.
+    """
+    loss_of = LOSSES[config.rerank.rerank_loss]
+    model: Any = reranker.model
+    itemsize = next(model.parameters()).element_size()
+    per_token = activation_bytes_per_token(model.config, itemsize, config.train.gradient_checkpointing)
+    max_tokens = config.train.activation_memory_gb * 1e9 / per_token
+    chunk_tokens = int(min(CHUNK_TOKENS[reranker.device.type], max(1.0, max_tokens)))
+
+    def loss_fn(step: int) -> StepResult:
+        rows = [int(row) for row in schedule.batch(step)]
+        groups = [_group(examples[row], config, schedule, step, row) for row in rows]
+        present_NG = _present(groups).to(reranker.device)
+        queries = [examples[row].anchor for row, group in zip(rows, groups, strict=True) for _ in group]
+        pairs = reranker.tokenise(queries, [text for group in groups for text in group])
+        lengths_P = pairs.tokens.lengths
+        chunks = chunks_by_tokens(lengths_P, chunk_tokens)
+        model.train()
+
+        def score(chunk: np.ndarray) -> Tensor:
+            with autocast():
+                return reranker.forward_tokens(pairs, chunk)[:, None]
+
+        def loss_of_scores(scores_P1: Tensor) -> Tensor:
+            scores_NG = scores_P1.new_zeros(present_NG.shape)
+            scores_NG = scores_NG.masked_scatter(present_NG, scores_P1[:, 0])
+            return loss_of(scores_NG, present_NG)
+
+        loss = chunked_backward(
+            score,
+            chunks,
+            loss_of_scores,
+            torch.zeros(len(lengths_P), 1, device=reranker.device),
+            kept=kept_chunks([int(lengths_P[chunk].sum()) for chunk in chunks], max_tokens),
+            seed_of=lambda chunk: step_seed(schedule.seed, step, chunk),
+        )
+        return StepResult(loss, int(lengths_P.sum()))
+
+    return loss_fn
+
+
+def _group(example: Example, config: RunConfig, schedule: Schedule, step: int, row: int) -> list[str]:
+    """The positive, then negatives: another draw in every pass."""
+    drawn = config.rerank.rerank_group_size - 1
+    return [example.positive, *draw_negatives(example, drawn, schedule.seed, schedule.epoch(step), row)]
+
+
+def _present(groups: Sequence[Sequence[str]]) -> Tensor:
+    """[N, G], True where a row has a document."""
+    sizes = torch.tensor([len(group) for group in groups])
+    return torch.arange(int(sizes.max()))[None] < sizes[:, None]

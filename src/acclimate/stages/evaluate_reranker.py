@@ -1,0 +1,100 @@
+"""`evaluate --reranker`: the run's retrieval alone, and with its first documents put in order by a reranker."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acclimate.configs import RunConfig, effective
+from acclimate.engine.compare import judged_queries
+from acclimate.engine.measures import evaluate_run
+from acclimate.engine.rerank import rerank
+from acclimate.engine.retrieve import rank
+from acclimate.engine.run_folder import cache_folder, load_retriever, open_retrieval_dataset, retriever_hash
+from acclimate.engine.significance import Delta, paired_bootstrap, verdict
+from acclimate.engine.trec import write_trec
+from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json, write_jsonl
+from acclimate.models.reranker import Reranker
+from acclimate.models.reranker_source import resolve_reranker
+
+RUN_RERANKING = "reranking"
+MEASURES = ("ndcg@10", "mrr@10", "recall@5")
+"""Reranking moves documents within its depth, which is 10 at least; deeper measures would say little about it."""
+
+PerQuery = dict[str, dict[str, float]]
+
+
+def evaluate_reranker(run: Path, name: str, config: RunConfig) -> dict[str, Any]:
+    """Retrieve the test queries' first documents, rerank them, and measure both orders.
+
+    Args:
+        run: holds a dataset, and maybe an adapter; `RUN/reranking` is written: report.json, per_query.jsonl,
+            runs/{retrieved,reranked}.trec. Where `RUN/report.json` is, it gets the part `reranking`.
+        name: a reranker: a run with one, a folder, or a hub id.
+        config: shared fields, `rerank` and `evaluate`.
+
+    Returns:
+        what `RUN/reranking/report.json` holds.
+
+    Raises:
+        StorageError: no dataset, or no reranker there.
+        UsageError: the dataset holds labelled pairs.
+        DataError: nothing to test on.
+        ModelError: the reranker cannot be used.
+    """
+    started = time.monotonic()
+    out, adapter = run / RUN_RERANKING, run / "adapter"
+    data = open_retrieval_dataset(run / "dataset")
+    settings = {"reranker": name, **effective(config, "rerank", "evaluate")}
+    inputs = {"dataset": hash_folder(run / "dataset"), "retriever": retriever_hash(adapter, config)}
+    inputs["reranker"] = resolve_reranker(name).fingerprint
+    if is_current(out, settings, inputs):
+        return read_json(out / REPORT_FILE)
+    queries, qrels = judged_queries(data)
+    depth = config.rerank.rerank_depth
+    with artifact(out, settings, inputs) as fresh:
+        retriever, which = load_retriever(adapter, config)
+        retrieved = rank(retriever, queries, data.corpus, depth, cache=cache_folder(run))
+        reranker = Reranker.from_config(name, config)
+        reranked = rerank(reranker, retrieved, queries, data.corpus, depth, label="rerank")
+        scored = {"retrieved": evaluate_run(retrieved, qrels), "reranked": evaluate_run(reranked, qrels)}
+        per_query = {order: found for order, (_, found) in scored.items()}
+        delta = _deltas(per_query["retrieved"], per_query["reranked"], config)
+        report: dict[str, Any] = {
+            "reranker": reranker.source.id,
+            "retriever": which,
+            "retriever_model": retriever.source.id,
+            "depth": depth,
+            "queries": len(queries),
+            "documents": len(data.corpus),
+            **{order: {measure: means[measure] for measure in MEASURES} for order, (means, _) in scored.items()},
+            "delta": delta,
+            "verdict": verdict(delta["ndcg@10"]),
+            "confidence": config.evaluate.confidence,
+            "timings": {"rerank_s": round(time.monotonic() - started, 3)},
+        }
+        (fresh / "runs").mkdir()
+        for order, found in (("retrieved", retrieved), ("reranked", reranked)):
+            write_trec(fresh / "runs" / f"{order}.trec", found, order, depth)
+        rows = ({"query_id": query, **{order: found[query] for order, found in per_query.items()}} for query in qrels)
+        write_jsonl(fresh / "per_query.jsonl", rows)
+        write_json(fresh / REPORT_FILE, report)
+    if (run / REPORT_FILE).is_file():
+        write_json(run / REPORT_FILE, read_json(run / REPORT_FILE) | {"reranking": report})
+    return report
+
+
+def _deltas(before: PerQuery, after: PerQuery, config: RunConfig) -> dict[str, Delta]:
+    return {
+        measure: paired_bootstrap(
+            np.array([scores[measure] for scores in before.values()]),
+            np.array([after[query][measure] for query in before]),
+            resamples=config.evaluate.bootstrap,
+            confidence=config.evaluate.confidence,
+            seed=config.seed,
+        )
+        for measure in MEASURES
+    }

@@ -1,0 +1,89 @@
+"""`rerank`: some texts put in order for one query, or the candidates of a TREC run for many."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+from acclimate.configs import RunConfig
+from acclimate.data.beir import read_texts_by_id
+from acclimate.data.texts import read_texts
+from acclimate.engine.rerank import rerank
+from acclimate.engine.trec import read_trec, write_trec
+from acclimate.errors import UsageError
+from acclimate.models.reranker import Reranker
+from acclimate.progress import say
+from acclimate.types import Rejected
+
+
+def rerank_texts(query: str, source: Path, name: str, config: RunConfig, top: int | None = None) -> dict[str, Any]:
+    """Put the texts of a file in order for one query.
+
+    Args:
+        query: what is asked.
+        source: .jsonl with a field "text" (or "sentence", "content"), else plain text, one per line.
+        name: a reranker: a run with one, a folder, or a hub id.
+        config: device, dtype, `rerank`.
+        top: how many to return; all if not given.
+
+    Returns:
+        {"query", "reranker", "results": [{"row", "score", "probability", "text"}]}, best first; `row` is the text's
+        place in the file, from 1, `score` a raw logit and `probability` its sigmoid.
+
+    Raises:
+        UsageError: the query is empty, or `top` below 1.
+        DataError: the file cannot be read.
+        ModelError: the reranker cannot be used.
+    """
+    if not query.strip():
+        raise UsageError("the query is empty", fix="Give some words to look for.")
+    if top is not None and top < 1:
+        raise UsageError(f"top = {top}", possible="1 or more")
+    texts = read_texts(source)
+    reranker = Reranker.from_config(name, config)
+    scores = reranker.score(query, texts, label="rerank").tolist()
+    order = sorted(range(len(texts)), key=lambda row: (-scores[row], row))
+    results = [
+        {"row": row + 1, "score": scores[row], "probability": sigmoid(scores[row]), "text": texts[row]}
+        for row in order[:top]
+    ]
+    return {"query": query, "reranker": reranker.source.id, "results": results}
+
+
+def rerank_run(
+    candidates: Path, queries: Path, corpus: Path, out: Path, name: str, config: RunConfig
+) -> dict[str, Any]:
+    """Put the first `rerank_depth` candidates of every query of a TREC run in order anew.
+
+    Args:
+        candidates: a run file: query Q0 document rank score tag.
+        queries: JSONL (or any table) with `_id` and `text`.
+        corpus: the same for documents, maybe with `title`.
+        out: the run file to write.
+        name: a reranker: a run with one, a folder, or a hub id.
+        config: device, dtype, `rerank`.
+
+    Returns:
+        {"queries", "pairs", "reranker", "out"}.
+
+    Raises:
+        DataError: a file cannot be read, or an id of the run is unknown.
+        ModelError: the reranker cannot be used.
+    """
+    rejected: list[Rejected] = []
+    query_texts, document_texts = (read_texts_by_id(path, rejected, {})[0] for path in (queries, corpus))
+    if rejected:
+        say(f"{len(rejected)} rows are not used, the first: {rejected[0].source} row {rejected[0].row}")
+    run = read_trec(candidates, query_texts, document_texts)
+    reranker = Reranker.from_config(name, config)
+    depth = config.rerank.rerank_depth
+    reranked = rerank(reranker, run, query_texts, document_texts, depth, label="rerank")
+    write_trec(out, reranked, "acclimate-rerank", depth)
+    pairs = sum(map(len, reranked.values()))
+    return {"queries": len(reranked), "pairs": pairs, "reranker": reranker.source.id, "out": str(out)}
+
+
+def sigmoid(score: float) -> float:
+    """1 / (1 + exp(-score)), for any score."""
+    return 1 / (1 + math.exp(-score)) if score >= 0 else math.exp(score) / (1 + math.exp(score))
