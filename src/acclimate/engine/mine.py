@@ -39,15 +39,15 @@ class Material:
     """What is mined: every text once, by its place in `documents`."""
 
     documents: list[str]
-    """The corpus in its own order, then positives that it lacks."""
+    """The corpus in its own order, then positives that it lacks, then given negatives that it lacks."""
     positives: dict[str, list[int]]
     """Training query (text) -> its positives."""
     given: dict[str, list[int]]
-    """Training query (text) -> negatives that the data brought and that are in the corpus."""
+    """Training query (text) -> negatives that the data brought."""
     held_out: set[str]
     """Texts of documents judged for dev or test queries, whatever the grade: as a negative, one would be a leak."""
     excluded: NDArray[np.bool_]
-    """[M] never a negative: held out, or equal to an earlier document."""
+    """[M] never mined: held out, equal to an earlier document, or nowhere but among the given negatives."""
     place: dict[str, int]
     """Text -> its first place in `documents`."""
     examples: dict[str, list[Example]]
@@ -70,6 +70,8 @@ class MinedQuery:
 
     query: str
     positives: list[Scored]
+    given: list[Scored]
+    """The negatives that the data brought."""
     negatives: list[Scored]
     """The chosen ones, best-ranked first."""
     ranked: list[Scored]
@@ -111,7 +113,8 @@ class _Block:
     """[N, C]"""
     usable: NDArray[np.bool_]
     """[N, C] False: known for that query, never to be mined."""
-    positive_scores: list[list[float]]
+    known_scores: list[list[float]]
+    """Of each query's positives, then of its given negatives."""
 
 
 def material(dataset: Dataset) -> Material:
@@ -131,17 +134,24 @@ def material(dataset: Dataset) -> Material:
             place[example.positive] = len(documents)
             documents.append(example.positive)
         positives.setdefault(example.anchor, {})[place[example.positive]] = None
-        given.setdefault(example.anchor, []).extend(place[text] for text in example.negatives if text in place)
     for query_id, grades in dataset.qrels.get("train", {}).items():
         if (known := positives.get(dataset.queries[query_id])) is not None:
             known.update((place[dataset.corpus[document]], None) for document, grade in grades.items() if grade > 0)
+    minable = len(documents)
+    for text in dict.fromkeys(text for example in dataset.examples for text in example.negatives if text not in place):
+        place[text] = len(documents)
+        documents.append(text)
+    for example in dataset.examples:
+        given.setdefault(example.anchor, []).extend(place[text] for text in dict.fromkeys(example.negatives))
     held_out = {
         dataset.corpus[document]
         for split in ("dev", "test")
         for grades in dataset.qrels.get(split, {}).values()
         for document in grades
     }
-    excluded = np.array([place[text] != i or text in held_out for i, text in enumerate(documents)], np.bool_)
+    excluded = np.array(
+        [i >= minable or place[text] != i or text in held_out for i, text in enumerate(documents)], np.bool_
+    )
     known_lists = {query: list(known) for query, known in positives.items()}
     examples, dropped = _examples_by_query(dataset.examples, documents, known_lists, held_out)
     return Material(documents, known_lists, given, held_out, excluded, place, examples, dropped)
@@ -178,7 +188,7 @@ def mine_negatives(
         teacher: the encoder that ranks the documents.
         config: how many, from which ranks, and the filters.
         seed: with the query's text it fixes the draws of `sampling = "random"`.
-        reranker: rescores and reorders the candidates and the positives before they are filtered.
+        reranker: rescores and reorders the candidates, the positives and the given negatives before the filters.
         document_vectors: [M, D], where they do not change while the teacher does; else the teacher's own.
         cache: folder in which the teacher's vectors are kept and memory-mapped.
     """
@@ -203,15 +213,15 @@ def mine_negatives(
 
 def _whole(block: _Block, queries: list[str]) -> _Block:
     """The processes' parts of a block, put together."""
-    parts = processes.gather((block.index, block.score, block.usable, block.positive_scores))
-    index, score, usable, positive_scores = zip(*parts, strict=True)
+    parts = processes.gather((block.index, block.score, block.usable, block.known_scores))
+    index, score, usable, known_scores = zip(*parts, strict=True)
     return replace(
         block,
         queries=queries,
         index=np.concatenate(index),
         score=np.concatenate(score),
         usable=np.concatenate(usable),
-        positive_scores=[scores for part in positive_scores for scores in part],
+        known_scores=[scores for part in known_scores for scores in part],
     )
 
 
@@ -229,7 +239,7 @@ def _retrieve(
     count = len(material.documents)
     known_keys = np.array([row * count + index for row, own in enumerate(known) for index in own], np.int64)
     usable_NC = ~np.isin(index_NC + count * np.arange(len(queries))[:, None], known_keys)
-    row_P, index_P = _positive_pairs(material, queries)
+    row_P, index_P = _known_pairs(material, queries)
     cosines = np.einsum("pd,pd->p", query_ND[row_P], doc_MD[index_P])
     return _Block(material, queries, index_NC, score_NC, usable_NC, _split(cosines, row_P, len(queries)))
 
@@ -237,12 +247,16 @@ def _retrieve(
 def _never(material: Material, query: str) -> set[int]:
     """Documents that are never mined for a query: its positives, its own text, and negatives it has already."""
     own = [material.place[query]] if query in material.place else []
-    return {*material.positives[query], *material.given.get(query, []), *own}
+    return {*material.positives[query], *material.given[query], *own}
 
 
-def _positive_pairs(material: Material, queries: list[str]) -> tuple[Indices, Indices]:
-    """Row of the query and index of the document, for every positive of every query."""
-    pairs = [(row, index) for row, query in enumerate(queries) for index in material.positives[query]]
+def _known_pairs(material: Material, queries: list[str]) -> tuple[Indices, Indices]:
+    """Row of the query and index of the document, for every positive and then every given negative of every query."""
+    pairs = [
+        (row, index)
+        for row, query in enumerate(queries)
+        for index in (*material.positives[query], *material.given[query])
+    ]
     row_P, index_P = np.array(pairs, np.int64).reshape(-1, 2).T
     return row_P, index_P
 
@@ -250,7 +264,7 @@ def _positive_pairs(material: Material, queries: list[str]) -> tuple[Indices, In
 def _rescore(reranker: Reranker, block: _Block, config: MineConfig) -> _Block:
     """The usable candidates above `range_max` with the reranker's scores and in its order, the others at the end."""
     usable_NC = block.usable & (np.cumsum(block.usable, axis=1) <= config.range_max)
-    row_P, index_P = _positive_pairs(block.material, block.queries)
+    row_P, index_P = _known_pairs(block.material, block.queries)
     row_C, column_C = np.nonzero(usable_NC)
     rows = np.concatenate([row_P, row_C]).tolist()
     indices = np.concatenate([index_P, block.index[row_C, column_C]]).tolist()
@@ -265,7 +279,7 @@ def _rescore(reranker: Reranker, block: _Block, config: MineConfig) -> _Block:
         index=np.take_along_axis(block.index, order, axis=1),
         score=np.take_along_axis(score_NC, order, axis=1),
         usable=np.take_along_axis(usable_NC, order, axis=1),
-        positive_scores=_split(scores[: len(row_P)], row_P, len(block.queries)),
+        known_scores=_split(scores[: len(row_P)], row_P, len(block.queries)),
     )
 
 
@@ -274,7 +288,10 @@ def _choose(block: _Block, config: MineConfig, seed: int, pool: _Pool) -> MinedB
 
     The share counts all examples up to here, so it holds in the end, and no block is kept in memory for it.
     """
-    lowest_N = np.array([min(scores) for scores in block.positive_scores], np.float32)
+    counts = [len(block.material.positives[query]) for query in block.queries]
+    lowest_N = np.array(
+        [min(scores[:count]) for scores, count in zip(block.known_scores, counts, strict=True)], np.float32
+    )
     priority_NC = _draws(block.queries, block.score.shape[1], seed) if config.sampling == "random" else None
     selection = select_negatives(block.score, block.usable, lowest_N, config, priority_NC)
     rows = [block.material.examples[query] for query in block.queries]
@@ -293,12 +310,16 @@ def _choose(block: _Block, config: MineConfig, seed: int, pool: _Pool) -> MinedB
 
     mined = []
     for row, query in enumerate(block.queries):
-        positives = zip(block.material.positives[query], block.positive_scores[row], strict=True)
+        known = (*block.material.positives[query], *block.material.given[query])
+        known_scored = [
+            Scored(documents[index], score) for index, score in zip(known, block.known_scores[row], strict=True)
+        ]
         considered = np.flatnonzero(block.usable[row])[: config.range_max] if config.include_positives else ()
         mined.append(
             MinedQuery(
                 query,
-                positives=[Scored(documents[index], score) for index, score in positives],
+                positives=known_scored[: counts[row]],
+                given=known_scored[counts[row] :],
                 negatives=scored(row, (column for column in columns[row] if column >= 0)),
                 ranked=scored(row, considered),
             )

@@ -112,21 +112,22 @@ def _write_files(
 
 
 def _n_tuples(mined: MinedQuery, examples: list[Example]) -> Iterator[Row]:
-    """One row per positive with all negatives; scores where the same teacher gave all of them."""
-    scores = {one.document: one.score for one in mined.positives}
+    """One row per positive with all negatives, and the teacher's (or the reranker's) scores of all of them."""
+    scores = {one.document: one.score for one in (*mined.positives, *mined.given, *mined.negatives)}
     for example in examples:
-        row: Row = {"anchor": example.anchor, "positive": example.positive, "negatives": _negatives(mined, example)}
-        if mined.negatives and not example.negatives:
-            row["scores"] = [scores[example.positive], *(one.score for one in mined.negatives)]
+        negatives = _negatives(mined, example)
+        row: Row = {"anchor": example.anchor, "positive": example.positive, "negatives": negatives}
+        if negatives:
+            row["scores"] = [scores[text] for text in (example.positive, *negatives)]
         yield row
 
 
 def _triplets(mined: MinedQuery, examples: list[Example]) -> Iterator[Row]:
     """One row per positive and negative."""
     for row in _n_tuples(mined, examples):
-        scores = row.pop("scores", [])
+        scores = row.get("scores", [])
         for place, negative in enumerate(row["negatives"], start=1):
-            yield row | {"negatives": [negative]} | ({"scores": [scores[0], scores[place]]} if scores else {})
+            yield row | {"negatives": [negative], "scores": [scores[0], scores[place]]}
 
 
 def _labelled(mined: MinedQuery, examples: list[Example]) -> Iterator[Row]:

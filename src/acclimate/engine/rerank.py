@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from acclimate import processes
 from acclimate.engine.fit import Evaluate
 from acclimate.engine.measures import evaluate_run
 from acclimate.models.reranker import Reranker
@@ -16,6 +17,8 @@ def rerank(
     reranker: Reranker, run: Run, queries: Mapping[str, str], corpus: Mapping[str, str], depth: int, *, label: str = ""
 ) -> Run:
     """The first `depth` documents of every query by the reranker's scores; what comes after them is left out.
+
+    Several processes share the pairs: all have to call this, and all get the whole.
 
     Args:
         reranker: scores all pairs of all queries in one go.
@@ -29,9 +32,11 @@ def rerank(
         A `Run` of raw logits: score descending, then document id ascending.
     """
     pairs = [(query, document) for query, found in run.items() for document in list(found)[:depth]]
-    scores = reranker.score_pairs(
-        [queries[query] for query, _ in pairs], [corpus[document] for _, document in pairs], label=label
+    mine = pairs[processes.part(len(pairs))]
+    part = reranker.score_pairs(
+        [queries[query] for query, _ in mine], [corpus[document] for _, document in mine], label=label
     )
+    scores = np.concatenate(processes.gather(part))
     found: dict[str, list[tuple[float, str]]] = {query: [] for query in run}
     for (query, document), score in zip(pairs, scores.tolist(), strict=True):
         found[query].append((-score, document))

@@ -16,14 +16,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acclimate import processes
 from acclimate.configs import RunConfig
 from acclimate.core import ranking
-from acclimate.core.batching import chunks_by_tokens, step_seed
+from acclimate.core.batching import even_chunks, step_seed
 from acclimate.engine.fit import LossFn, StepResult
-from acclimate.engine.gradcache import activation_bytes_per_token, chunked_backward, kept_chunks
+from acclimate.engine.gradcache import activation_bytes_per_token, chunked_backward
 from acclimate.engine.recipes import draw_negatives
 from acclimate.engine.schedule import Schedule
-from acclimate.models.devices import CHUNK_TOKENS
+from acclimate.models.devices import CHUNK_TOKENS, activation_gb
 from acclimate.models.reranker import Reranker
 from acclimate.types import Example
 
@@ -55,8 +56,12 @@ def reranking(
     model: Any = reranker.model
     itemsize = next(model.parameters()).element_size()
     per_token = activation_bytes_per_token(model.config, itemsize, config.train.gradient_checkpointing)
-    max_tokens = config.train.activation_memory_gb * 1e9 / per_token
+    memory_gb = config.train.activation_memory_gb or activation_gb(reranker.device)
+    max_tokens = memory_gb * 1e9 / per_token
     chunk_tokens = int(min(CHUNK_TOKENS[reranker.device.type], max(1.0, max_tokens)))
+
+    # Dropout is drawn chunk by chunk: with it, the chunks must not depend on the number of processes.
+    hands = 1 if config.train.lora_dropout else processes.count()
 
     def loss_fn(step: int) -> StepResult:
         rows = [int(row) for row in schedule.batch(step)]
@@ -65,7 +70,7 @@ def reranking(
         queries = [examples[row].anchor for row, group in zip(rows, groups, strict=True) for _ in group]
         pairs = reranker.tokenise(queries, [text for group in groups for text in group])
         lengths_P = pairs.tokens.lengths
-        chunks = chunks_by_tokens(lengths_P, chunk_tokens)
+        chunks = even_chunks(lengths_P, chunk_tokens, hands)
         model.train()
 
         def score(chunk: np.ndarray) -> Tensor:
@@ -82,7 +87,8 @@ def reranking(
             chunks,
             loss_of_scores,
             torch.zeros(len(lengths_P), 1, device=reranker.device),
-            kept=kept_chunks([int(lengths_P[chunk].sum()) for chunk in chunks], max_tokens),
+            tokens=[int(lengths_P[chunk].sum()) for chunk in chunks],
+            max_tokens=max_tokens,
             seed_of=lambda chunk: step_seed(schedule.seed, step, chunk),
         )
         return StepResult(loss, int(lengths_P.sum()))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.engine.compare import judged_queries
 from acclimate.engine.measures import evaluate_run
@@ -19,6 +21,7 @@ from acclimate.engine.trec import write_trec
 from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json, write_jsonl
 from acclimate.models.reranker import Reranker
 from acclimate.models.reranker_source import resolve_reranker
+from acclimate.types import Run
 
 RUN_RERANKING = "reranking"
 MEASURES = ("ndcg@10", "mrr@10", "recall@5")
@@ -51,40 +54,53 @@ def evaluate_reranker(run: Path, name: str, config: RunConfig) -> dict[str, Any]
     settings = {"reranker": name, **effective(config, "rerank", "evaluate")}
     inputs = {"dataset": hash_folder(run / "dataset"), "retriever": retriever_hash(adapter, config)}
     inputs["reranker"] = resolve_reranker(name).fingerprint
-    if is_current(out, settings, inputs):
+    if processes.on_first(lambda: is_current(out, settings, inputs)):
         return read_json(out / REPORT_FILE)
     queries, qrels = judged_queries(data)
     depth = config.rerank.rerank_depth
-    with artifact(out, settings, inputs) as fresh:
-        retriever, which = load_retriever(adapter, config)
-        retrieved = rank(retriever, queries, data.corpus, depth, cache=cache_folder(run))
-        reranker = Reranker.from_config(name, config)
-        reranked = rerank(reranker, retrieved, queries, data.corpus, depth, label="rerank")
-        scored = {"retrieved": evaluate_run(retrieved, qrels), "reranked": evaluate_run(reranked, qrels)}
-        per_query = {order: found for order, (_, found) in scored.items()}
-        delta = _deltas(per_query["retrieved"], per_query["reranked"], config)
-        report: dict[str, Any] = {
-            "reranker": reranker.source.id,
-            "retriever": which,
-            "retriever_model": retriever.source.id,
-            "depth": depth,
-            "queries": len(queries),
-            "documents": len(data.corpus),
-            **{order: {measure: means[measure] for measure in MEASURES} for order, (means, _) in scored.items()},
-            "delta": delta,
-            "verdict": verdict(delta["ndcg@10"]),
-            "confidence": config.evaluate.confidence,
-            "timings": {"rerank_s": round(time.monotonic() - started, 3)},
-        }
-        (fresh / "runs").mkdir()
-        for order, found in (("retrieved", retrieved), ("reranked", reranked)):
-            write_trec(fresh / "runs" / f"{order}.trec", found, order, depth)
-        rows = ({"query_id": query, **{order: found[query] for order, found in per_query.items()}} for query in qrels)
-        write_jsonl(fresh / "per_query.jsonl", rows)
-        write_json(fresh / REPORT_FILE, report)
-    if (run / REPORT_FILE).is_file():
-        write_json(run / REPORT_FILE, read_json(run / REPORT_FILE) | {"reranking": report})
-    return report
+    retriever, which = load_retriever(adapter, config)
+    retrieved = rank(retriever, queries, data.corpus, depth, cache=cache_folder(run))
+    reranker = Reranker.from_config(name, config)
+    reranked = rerank(reranker, retrieved, queries, data.corpus, depth, label="rerank")
+    runs = {"retrieved": retrieved, "reranked": reranked}
+    scored = {order: evaluate_run(found, qrels) for order, found in runs.items()}
+    per_query = {order: found for order, (_, found) in scored.items()}
+    delta = _deltas(per_query["retrieved"], per_query["reranked"], config)
+    report: dict[str, Any] = {
+        "reranker": reranker.source.id,
+        "retriever": which,
+        "retriever_model": retriever.source.id,
+        "depth": depth,
+        "queries": len(queries),
+        "documents": len(data.corpus),
+        **{order: {measure: means[measure] for measure in MEASURES} for order, (means, _) in scored.items()},
+        "delta": delta,
+        "verdict": verdict(delta["ndcg@10"]),
+        "confidence": config.evaluate.confidence,
+        "timings": {"rerank_s": round(time.monotonic() - started, 3)},
+    }
+
+    def write() -> dict[str, Any]:
+        with artifact(out, settings, inputs) as fresh:
+            _write(fresh, runs, per_query, depth)
+            write_json(fresh / REPORT_FILE, report)
+        if (run / REPORT_FILE).is_file():
+            write_json(run / REPORT_FILE, read_json(run / REPORT_FILE) | {"reranking": report})
+        return report
+
+    return processes.on_first(write)
+
+
+def _write(folder: Path, runs: Mapping[str, Run], per_query: Mapping[str, PerQuery], depth: int) -> None:
+    """Both run files, and every query's scores."""
+    (folder / "runs").mkdir()
+    for order, run in runs.items():
+        write_trec(folder / "runs" / f"{order}.trec", run, order, depth)
+    rows = (
+        {"query_id": query, **{order: found[query] for order, found in per_query.items()}}
+        for query in per_query["retrieved"]
+    )
+    write_jsonl(folder / "per_query.jsonl", rows)
 
 
 def _deltas(before: PerQuery, after: PerQuery, config: RunConfig) -> dict[str, Delta]:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.core.lora import attach, trainable_parameters
 from acclimate.data.dataset import EXAMPLES_FILE, Dataset, read_examples
@@ -80,7 +81,7 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> dict[str, Any]:
     inputs = {"dataset": hash_folder(dataset), "reranker": resolve_reranker(base).fingerprint}
     inputs |= {"examples": hash_folder(found), "retriever": retriever_hash(adapter, config)}
     settings = {"base": base, **effective(config, "train", "rerank")}
-    if is_current(out, settings, inputs):
+    if processes.on_first(lambda: is_current(out, settings, inputs)):
         say(f"train: {out} is up to date")
         return read_json(out / REPORT_FILE)
     examples = _examples(read_examples(found / EXAMPLES_FILE))
@@ -100,10 +101,14 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> dict[str, Any]:
     )
     report = _report(state, reranker, trainable, course, len(examples), config)
     report["timings"] = {"train_reranker_s": round(time.monotonic() - started, 3)}
-    with artifact(out, settings, inputs) as folder:
-        _save(folder, reranker, full, report, config)
-        write_json(folder / REPORT_FILE, report)
-    return report
+
+    def write() -> dict[str, Any]:
+        with artifact(out, settings, inputs) as folder:
+            _save(folder, reranker, full, report, config)
+            write_json(folder / REPORT_FILE, report)
+        return report
+
+    return processes.on_first(write)
 
 
 def _examples(rows: list[Example]) -> list[Example]:
