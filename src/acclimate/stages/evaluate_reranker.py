@@ -17,6 +17,7 @@ from acclimate.engine.rerank import rerank
 from acclimate.engine.retrieve import rank
 from acclimate.engine.run_folder import cache_folder, load_retriever, open_retrieval_dataset, retriever_hash
 from acclimate.engine.significance import Delta, paired_bootstrap, verdict
+from acclimate.engine.tasks import one_task
 from acclimate.engine.trec import write_trec
 from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json, write_jsonl
 from acclimate.models.reranker import Reranker
@@ -49,17 +50,19 @@ def evaluate_reranker(run: Path, name: str, config: RunConfig) -> dict[str, Any]
         ModelError: the reranker cannot be used.
     """
     started = time.monotonic()
-    out, adapter = run / RUN_RERANKING, run / "adapter"
-    data = open_retrieval_dataset(run / "dataset")
+    task = one_task(run, config)
+    config, dataset = task.config, task.dataset
+    out, adapter = task.folder / RUN_RERANKING, run / "adapter"
+    data = open_retrieval_dataset(dataset)
     settings = {"reranker": name, **effective(config, "rerank", "evaluate")}
-    inputs = {"dataset": hash_folder(run / "dataset"), "retriever": retriever_hash(adapter, config)}
+    inputs = {"dataset": hash_folder(dataset), "retriever": retriever_hash(adapter, config)}
     inputs["reranker"] = resolve_reranker(name).fingerprint
     if processes.on_first(lambda: is_current(out, settings, inputs)):
         return read_json(out / REPORT_FILE)
     queries, qrels = judged_queries(data)
     depth = config.rerank.rerank_depth
     retriever, which = load_retriever(adapter, config)
-    retrieved = rank(retriever, queries, data.corpus, depth, cache=cache_folder(run))
+    retrieved = rank(retriever, queries, data.corpus, depth, cache=cache_folder(task.folder))
     reranker = Reranker.from_config(name, config)
     reranked = rerank(reranker, retrieved, queries, data.corpus, depth, label="rerank")
     runs = {"retrieved": retrieved, "reranked": reranked}

@@ -24,6 +24,7 @@ from acclimate.engine.rerank_recipe import reranking
 from acclimate.engine.retrieve import rank
 from acclimate.engine.run_folder import cache_folder, load_retriever, open_retrieval_dataset, retriever_hash
 from acclimate.engine.schedule import Schedule, auto_learning_rate
+from acclimate.engine.tasks import one_task
 from acclimate.errors import DataError, UsageError
 from acclimate.files import (
     REPORT_FILE,
@@ -75,7 +76,9 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> dict[str, Any]:
         Interrupted: ctrl-C; a second start goes on from the last checkpoint.
     """
     started = time.monotonic()
-    dataset, negatives, adapter, out = (run / name for name in ("dataset", "negatives", "adapter", RUN_RERANKER))
+    task = one_task(run, config)
+    config, dataset, negatives = task.config, task.dataset, task.negatives
+    adapter, out = run / "adapter", task.folder / RUN_RERANKER
     data = open_retrieval_dataset(dataset)
     found = negatives if (negatives / EXAMPLES_FILE).is_file() else dataset
     inputs = {"dataset": hash_folder(dataset), "reranker": resolve_reranker(base).fingerprint}
@@ -88,7 +91,7 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> dict[str, Any]:
     reranker, full = _load(base, config)
     trainable = _trainable(reranker, full, config)
     course = _course(config, len(examples), reranker, full)
-    selection = _selection(data, examples, adapter, reranker, course, config, cache_folder(run))
+    selection = _selection(data, examples, adapter, reranker, course, config, cache_folder(task.folder))
     state = fit(
         trainable,
         reranking(reranker, examples, course, config, autocast=_autocast(reranker, config)),
@@ -96,7 +99,7 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> dict[str, Any]:
         dataclasses.replace(config.train, epochs=course.epochs, batch_size=course.batch_size),
         selection=selection,
         folder=work_folder(out) / "checkpoints",
-        metrics=run / METRICS_FILE,
+        metrics=task.folder / METRICS_FILE,
         identity=hash_config({"config": settings, "inputs": inputs}),
     )
     report = _report(state, reranker, trainable, course, len(examples), config)
