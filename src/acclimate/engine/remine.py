@@ -77,7 +77,7 @@ class Remining:
     def _mine(self, one: TrainingTask, gathered: Material, fixed_MD: Vectors | None, out: Path) -> None:
         config = one.task.config
         if config.mine.reranker is not None and self._reranker is None:
-            self._reranker = Reranker.load(config.mine.reranker, device=config.device, dtype=config.dtype)
+            self._reranker = Reranker.from_config(config.mine.reranker, config)
         self.encoder.model.eval()
         blocks = mine_negatives(
             gathered,
