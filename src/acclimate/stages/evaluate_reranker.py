@@ -53,14 +53,13 @@ def evaluate_reranker(run: Path, name: str, config: RunConfig) -> dict[str, Any]
     task = one_task(run, config)
     config, dataset = task.config, task.dataset
     out, adapter = task.folder / RUN_RERANKING, run / "adapter"
-    data = open_retrieval_dataset(dataset)
+    data, depth = open_retrieval_dataset(dataset), config.rerank.rerank_depth
     settings = {"reranker": name, **effective(config, "rerank", "evaluate")}
     inputs = {"dataset": hash_folder(dataset), "retriever": retriever_hash(adapter, config)}
     inputs["reranker"] = resolve_reranker(name).fingerprint
     if processes.on_first(lambda: is_current(out, settings, inputs)):
         return read_json(out / REPORT_FILE)
     queries, qrels = judged_queries(data)
-    depth = config.rerank.rerank_depth
     retriever, which = load_retriever(adapter, config)
     retrieved = rank(retriever, queries, data.corpus, depth, cache=cache_folder(task.folder))
     reranker = Reranker.from_config(name, config)
