@@ -118,3 +118,21 @@ def test_negatives_are_drawn_anew_in_every_pass(folder: Path) -> None:
     step = reranking(reranker, EXAMPLES, schedule, config)
     losses = [step(number).loss for number in range(4)]
     assert len(set(losses)) > 1 and step(0).loss == losses[0]
+
+
+@pytest.mark.parametrize("loss", ["margin-mse", "kl"])
+def test_distillation_imitates_the_teacher(folder: Path, loss: Any) -> None:
+    """A teacher whose scores are the reranker's own leaves nothing to learn; another one does."""
+    reranker = load(folder)
+    reranker.model.requires_grad_(True)
+    own = [
+        tuple(reranker.score(example.anchor, [example.positive, *example.negatives]).tolist()) for example in EXAMPLES
+    ]
+    config = RunConfig(rerank=RerankConfig(rerank_loss=loss, rerank_group_size=4))
+    same = [replace(example, scores=scores) for example, scores in zip(EXAMPLES, own, strict=True)]
+    other = [
+        replace(example, scores=tuple(-score for score in scores))
+        for example, scores in zip(EXAMPLES, own, strict=True)
+    ]
+    learnt, not_yet = (float(reranking(reranker, rows, SCHEDULE, config)(0).loss) for rows in (same, other))
+    assert abs(learnt) < 1e-6 < not_yet

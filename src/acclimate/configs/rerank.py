@@ -7,7 +7,7 @@ from typing import Literal, TypeAlias
 
 from acclimate.configs.checks import check_above, check_at_least
 
-RerankLoss: TypeAlias = Literal["listwise", "pointwise", "pairwise"]
+RerankLoss: TypeAlias = Literal["listwise", "pointwise", "pairwise", "margin-mse", "kl"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -23,7 +23,8 @@ class RerankConfig:
     pair_tokens: int | None = None
     """Query, text and what is put around them are cut to so many tokens; the reranker's own limit if not given."""
     rerank_loss: RerankLoss = "listwise"
-    """listwise: softmax over each query's documents; pointwise: relevant or not, each alone; pairwise: RankNet."""
+    """listwise: softmax over each query's documents; pointwise: relevant or not, each alone; pairwise: RankNet.
+    margin-mse, kl: imitate the scores of the teacher that mined the negatives, divided by teacher_temperature."""
     rerank_full: bool | None = None
     """Train every weight instead of an adapter; if not given, only where the head is new (the base has none)."""
     rerank_group_size: int = 5

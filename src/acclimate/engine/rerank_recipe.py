@@ -20,6 +20,7 @@ from acclimate import processes
 from acclimate.configs import RunConfig
 from acclimate.core import ranking
 from acclimate.core.batching import even_chunks, step_seed
+from acclimate.core.losses import kl_divergence, margin_mse
 from acclimate.engine.fit import LossFn, StepResult
 from acclimate.engine.gradcache import activation_bytes_per_token, chunked_backward
 from acclimate.engine.recipes import draw_negatives
@@ -33,6 +34,12 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "listwise": ranking.listwise,
     "pairwise": ranking.pairwise,
 }
+"""(scores [N, G], present [N, G]) -> loss."""
+DISTILLATION: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
+    "margin-mse": lambda scores, teacher, present, temperature: margin_mse(scores, teacher / temperature, present),
+    "kl": lambda scores, teacher, present, temperature: kl_divergence(scores, teacher, present, 1.0, temperature),
+}
+"""(scores, the teacher's scores, present, teacher_temperature) -> loss."""
 
 
 def reranking(
@@ -52,7 +59,7 @@ def reranking(
         config: the loss, the group size, memory.
         autocast: entered around every forward pass.
     """
-    loss_of = LOSSES[config.rerank.rerank_loss]
+    name = config.rerank.rerank_loss
     model: Any = reranker.model
     itemsize = next(model.parameters()).element_size()
     per_token = activation_bytes_per_token(model.config, itemsize, config.train.gradient_checkpointing)
@@ -65,9 +72,10 @@ def reranking(
 
     def loss_fn(step: int) -> StepResult:
         rows = [int(row) for row in schedule.batch(step)]
-        groups = [_group(examples[row], config, schedule, step, row) for row in rows]
+        drawn = [_drawn(examples[row], config, schedule, step, row) for row in rows]
+        groups = [(example.positive, *example.negatives) for example in drawn]
         present_NG = _present(groups).to(reranker.device)
-        queries = [examples[row].anchor for row, group in zip(rows, groups, strict=True) for _ in group]
+        queries = [example.anchor for example, group in zip(drawn, groups, strict=True) for _ in group]
         pairs = reranker.tokenise(queries, [text for group in groups for text in group])
         lengths_P = pairs.tokens.lengths
         chunks = even_chunks(lengths_P, chunk_tokens, hands)
@@ -78,9 +86,12 @@ def reranking(
                 return reranker.forward_tokens(pairs, chunk)[:, None]
 
         def loss_of_scores(scores_P1: Tensor) -> Tensor:
-            scores_NG = scores_P1.new_zeros(present_NG.shape)
-            scores_NG = scores_NG.masked_scatter(present_NG, scores_P1[:, 0])
-            return loss_of(scores_NG, present_NG)
+            scores_NG = scores_P1.new_zeros(present_NG.shape).masked_scatter(present_NG, scores_P1[:, 0])
+            if name in LOSSES:
+                return LOSSES[name](scores_NG, present_NG)
+            teacher_P = scores_NG.new_tensor([score for example in drawn for score in example.scores or ()])
+            teacher_NG = torch.zeros_like(scores_NG).masked_scatter(present_NG, teacher_P)
+            return DISTILLATION[name](scores_NG, teacher_NG, present_NG, config.objective.teacher_temperature)
 
         loss = chunked_backward(
             score,
@@ -96,10 +107,9 @@ def reranking(
     return loss_fn
 
 
-def _group(example: Example, config: RunConfig, schedule: Schedule, step: int, row: int) -> list[str]:
-    """The positive, then negatives: another draw in every pass."""
-    drawn = config.rerank.rerank_group_size - 1
-    return [example.positive, *draw_negatives(example, drawn, schedule.seed, schedule.epoch(step), row)]
+def _drawn(example: Example, config: RunConfig, schedule: Schedule, step: int, row: int) -> Example:
+    """With some of its negatives, and their scores: another draw in every pass."""
+    return draw_negatives(example, config.rerank.rerank_group_size - 1, schedule.seed, schedule.epoch(step), row)
 
 
 def _present(groups: Sequence[Sequence[str]]) -> Tensor:

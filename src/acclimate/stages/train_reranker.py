@@ -20,7 +20,7 @@ from acclimate.data.dataset import EXAMPLES_FILE, Dataset, read_examples
 from acclimate.engine.checkpoint import Progress
 from acclimate.engine.fit import Selection, fit
 from acclimate.engine.rerank import reranking_scores, sample_queries
-from acclimate.engine.rerank_recipe import reranking
+from acclimate.engine.rerank_recipe import DISTILLATION, reranking
 from acclimate.engine.retrieve import rank
 from acclimate.engine.run_folder import cache_folder, load_retriever, open_retrieval_dataset, retriever_hash
 from acclimate.engine.schedule import Schedule, auto_learning_rate
@@ -83,11 +83,11 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> dict[str, Any]:
     found = negatives if (negatives / EXAMPLES_FILE).is_file() else dataset
     inputs = {"dataset": hash_folder(dataset), "reranker": resolve_reranker(base).fingerprint}
     inputs |= {"examples": hash_folder(found), "retriever": retriever_hash(adapter, config)}
-    settings = {"base": base, **effective(config, "train", "rerank")}
+    settings = {"base": base, **effective(config, "train", "rerank", "objective")}
     if processes.on_first(lambda: is_current(out, settings, inputs)):
         say(f"train: {out} is up to date")
         return read_json(out / REPORT_FILE)
-    examples = _examples(read_examples(found / EXAMPLES_FILE))
+    examples = _examples(read_examples(found / EXAMPLES_FILE), config.rerank.rerank_loss)
     reranker, full = _load(base, config)
     trainable = _trainable(reranker, full, config)
     course = _course(config, len(examples), reranker, full)
@@ -114,13 +114,17 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> dict[str, Any]:
     return processes.on_first(write)
 
 
-def _examples(rows: list[Example]) -> list[Example]:
+def _examples(rows: list[Example], loss: str) -> list[Example]:
     """The rows that a reranker can learn from: those with negatives."""
     if any(row.label is not None for row in rows):
         raise UsageError("these rows are labelled pairs", fix="Mine negatives as n-tuples: acclimate mine RUN")
     usable = [row for row in rows if row.negatives]
     if not usable:
         raise DataError("no training example has a negative", fix="Mine some first: acclimate mine RUN")
+    if loss in DISTILLATION and any(row.scores is None for row in usable):
+        raise DataError(
+            f"{loss} needs a teacher's scores, which these rows lack", fix="acclimate mine RUN writes them."
+        )
     if len(usable) < len(rows):
         say(f"{len(rows) - len(usable)} of {len(rows)} examples have no negative and are left out")
     return usable
