@@ -59,7 +59,6 @@ def reranking(
         config: the loss, the group size, memory.
         autocast: entered around every forward pass.
     """
-    name = config.rerank.rerank_loss
     model: Any = reranker.model
     itemsize = next(model.parameters()).element_size()
     per_token = activation_bytes_per_token(model.config, itemsize, config.train.gradient_checkpointing)
@@ -87,11 +86,7 @@ def reranking(
 
         def loss_of_scores(scores_P1: Tensor) -> Tensor:
             scores_NG = scores_P1.new_zeros(present_NG.shape).masked_scatter(present_NG, scores_P1[:, 0])
-            if name in LOSSES:
-                return LOSSES[name](scores_NG, present_NG)
-            teacher_P = scores_NG.new_tensor([score for example in drawn for score in example.scores or ()])
-            teacher_NG = torch.zeros_like(scores_NG).masked_scatter(present_NG, teacher_P)
-            return DISTILLATION[name](scores_NG, teacher_NG, present_NG, config.objective.teacher_temperature)
+            return _loss(scores_NG, present_NG, drawn, config)
 
         loss = chunked_backward(
             score,
@@ -105,6 +100,15 @@ def reranking(
         return StepResult(loss, int(lengths_P.sum()))
 
     return loss_fn
+
+
+def _loss(scores_NG: Tensor, present_NG: Tensor, drawn: Sequence[Example], config: RunConfig) -> Tensor:
+    name = config.rerank.rerank_loss
+    if name in LOSSES:
+        return LOSSES[name](scores_NG, present_NG)
+    teacher_P = scores_NG.new_tensor([score for example in drawn for score in example.scores or ()])
+    teacher_NG = torch.zeros_like(scores_NG).masked_scatter(present_NG, teacher_P)
+    return DISTILLATION[name](scores_NG, teacher_NG, present_NG, config.objective.teacher_temperature)
 
 
 def _drawn(example: Example, config: RunConfig, schedule: Schedule, step: int, row: int) -> Example:
