@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -258,3 +259,23 @@ def test_stages_say_what_each_did_on_dev(run: Path) -> None:
     text = page_of(run).text
     assert "1-pretrain 1,200 examples 0.5000 0.4800 −0.0200 dropped" in text
     assert "3-merge 2-finetune 80 %, base 20 % 0.6000 0.6100 +0.0100 kept" in text
+
+
+def test_reranking_is_shown_where_it_was_measured(tmp_path: Path) -> None:
+    run = write_sample_run(tmp_path / "run")
+    assert 'id="reranking"' not in render(read_run(run))
+    (run / "reranking").mkdir()
+    report = {
+        "reranker": "acme/<b>reranker</b>",
+        "retriever": "adapted",
+        "depth": 100,
+        "confidence": 0.95,
+        "retrieved": {"ndcg@10": 0.41},
+        "reranked": {"ndcg@10": 0.52},
+        "delta": {"ndcg@10": {"value": 0.11, "low": 0.05, "high": 0.17, "p": 0.001}},
+    }
+    (run / "reranking" / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    page = Page(render(read_run(run)))
+    said = " ".join(page.words)
+    assert "adapted model retrieves" in said and "acme/<b>reranker</b>" in said
+    assert "0.4100" in said and "0.5200" in said

@@ -28,6 +28,8 @@ class RunFolder:
     """`negatives/audit.json`."""
     evaluation: dict[str, Any] | None
     """`evaluation/report.json`."""
+    reranking: dict[str, Any] | None
+    """`reranking/report.json`."""
     metrics: list[dict[str, Any]] | None
     """The rows of `metrics.jsonl`."""
     config: str | None
@@ -68,6 +70,7 @@ def read_run(run: Path) -> RunFolder:
         rejected=_reasons(run / "dataset" / "rejected.jsonl"),
         audit=_json(run / "negatives" / "audit.json"),
         evaluation=_json(run / "evaluation" / REPORT_FILE),
+        reranking=_json(run / "reranking" / REPORT_FILE),
         metrics=_rows(run / "metrics.jsonl"),
         config=_text(run / "config.toml"),
         inputs={name: inputs for name in ARTIFACTS if (inputs := _json(run / name / INPUTS_FILE))},

@@ -99,6 +99,7 @@ def _result(run: RunFolder) -> dict[str, Any]:
         ],
         "domain": tables.domain(report.get("domain", {}), confidence),
         "domain_notes": domain_notes(report.get("domain", {})),
+        "reranking": tables.reranking(run.reranking),
         "guard": tables.guard(report.get("guard", [])),
         "guard_bound": config.get("evaluate", {}).get("guard_bound"),
     }

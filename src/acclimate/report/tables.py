@@ -114,6 +114,25 @@ def stages(rows: list[dict[str, Any]]) -> Table | None:
     return Table("Stages, by NDCG@10 on dev", columns, tuple(shown)) if shown else None
 
 
+def reranking(report: Mapping[str, Any] | None) -> Table | None:
+    """The retrieval's order against the reranker's."""
+    if not report:
+        return None
+    rows = [
+        Row(
+            metric_name(name),
+            (
+                Cell(score(report["retrieved"].get(name))),
+                Cell(score(report["reranked"].get(name))),
+                Cell(signed(delta.get("value")), _doubt(delta), tone_of(delta)),
+            ),
+        )
+        for name, delta in report["delta"].items()
+    ]
+    columns = ("Metric", "Retrieved", "Reranked", f"Difference ({percent(report['confidence'])} interval)")
+    return Table("Reranking", columns, tuple(rows))
+
+
 def values(caption: str, mapping: Mapping[str, Any]) -> list[Table]:
     """Any JSON object of counts: its plain values as one list, each object in it as a table of its own.
 
