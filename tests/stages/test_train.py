@@ -141,6 +141,45 @@ def test_layers_are_compiled_on_cuda_only(tmp_path: Path, config: RunConfig) -> 
         train(dataset, None, tmp_path / "adapter", replace(config, train=replace(SETTINGS, compile_layers=True)))
 
 
+def test_a_learned_temperature_is_seen_and_reported(tmp_path: Path, config: RunConfig) -> None:
+    dataset = write_tiny_retrieval(tmp_path / "dataset")
+    objective = ObjectiveConfig(temperature_kind="learned")
+    report = train(dataset, None, tmp_path / "adapter", replace(config, objective=objective))
+    seen = [row["temperature"] for row in rows(tmp_path) if "temperature" in row]
+    assert len(seen) == report["train"]["steps"]
+    assert seen[0] == pytest.approx(0.05)
+    assert len(set(seen)) == len(seen)
+    # A row has the temperature that its step was computed with; what is kept is that after the best step.
+    after = [*seen[1:], None][report["train"]["best_step"] - 1]
+    assert after is None or report["train"]["temperature"] == pytest.approx(after)
+
+
+def test_the_adaptive_temperature_needs_terms(tmp_path: Path, config: RunConfig) -> None:
+    dataset = write_tiny_retrieval(tmp_path / "dataset")
+    config = replace(config, objective=ObjectiveConfig(temperature_kind="adaptive"))
+    with pytest.raises(UsageError, match=r"no terms.*--lexicon"):
+        train(dataset, None, tmp_path / "adapter", config)
+    (tmp_path / "terms.txt").write_text("w1\nw2\nw3\n", encoding="utf-8")
+    config = replace(config, domain=replace(config.domain, lexicon=str(tmp_path / "terms.txt")))
+    assert train(dataset, None, tmp_path / "adapter", config)["train"]["steps"] == 12
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_anchoring_keeps_the_vectors_near_the_base(tmp_path: Path, config: RunConfig, model: Path, full: bool) -> None:
+    moved = []
+    for weight in (0.0, 100.0):
+        run = tmp_path / str(weight)
+        write_tiny_retrieval(run / "dataset")
+        changed = replace(config, train=replace(SETTINGS, full=full), objective=ObjectiveConfig(anchor_weight=weight))
+        train(run / "dataset", None, run / "adapter", changed)
+        options = {} if full else {"base": str(model)}
+        adapted = load_encoder(run / "adapter", device="cpu", **options)
+        base = Encoder.load(str(model), pooling="mean", device="cpu")
+        texts = ["w1 w2 w3", "w4", "w5 w6"]
+        moved.append(float((1 - (adapted.encode(texts) * base.encode(texts)).sum(1)).mean()))
+    assert moved[1] < 0.5 * moved[0]
+
+
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, config: RunConfig) -> None:
     dataset = write_tiny_retrieval(tmp_path / "dataset")
     with pytest.raises(UsageError, match="cosine-mse"):

@@ -43,9 +43,9 @@ def identity_mask(
 def related_mask(row_keys: Sequence[Collection[str]], candidate_keys: Sequence[Collection[str]]) -> Tensor:
     """Candidates that belong together with a row: the two share a key. For blocks other than query and document.
 
-    A query's keys are its text and its positives, a document's its text and its anchors. So two queries belong
-    together if they have the same text or a positive in common, two documents if they answer the same anchor, a
-    document and a query if one answers the other or both say the same.
+    Among queries the keys are a query's text and its positives, among documents a document's text and its anchors: two
+    queries belong together if they say the same or have a positive in common, two documents if they say the same or
+    answer the same anchor. Of a document in the row and queries as candidates, the document's only key is its text.
 
     Args:
         row_keys: [N] keys of what stands in each row.

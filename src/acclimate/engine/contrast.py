@@ -145,10 +145,14 @@ def _excluded(
     anchors = [example.anchor for example in batch]
     if block == "query-document":
         return identity_mask(anchors, documents, target_N, relations.positives)
-    keys_of = {"query": relations.query_keys, "document": relations.document_keys}
-    texts = {"query": (anchors, queries), "document": ([example.positive for example in batch], documents)}
-    row, candidate = block.split("-")
-    rows = [keys_of[row](text) for text in texts[row][0]]
-    mask = related_mask(rows, [keys_of[candidate](text) for text in texts[candidate][1]])
+    positives = [example.positive for example in batch]
+    if block == "document-query":
+        return related_mask([{text} for text in positives], [relations.query_keys(text) for text in queries])
+    if block == "query-query":
+        return related_mask(
+            [relations.query_keys(text) for text in anchors], [relations.query_keys(text) for text in queries]
+        )
+    row_keys = [relations.document_keys(text) for text in positives]
+    mask = related_mask(row_keys, [relations.document_keys(text) for text in documents])
     # A row's own negatives have been compared with its anchor; they are near its positive by choice.
-    return mask | own_NM if block == "document-document" else mask
+    return mask | own_NM

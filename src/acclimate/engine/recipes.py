@@ -27,6 +27,7 @@ from acclimate.core import losses
 from acclimate.engine.contrast import Candidates, Relations
 from acclimate.engine.fit import LossFn, StepResult
 from acclimate.engine.references import ROLES, References
+from acclimate.engine.rows import rows_for
 from acclimate.engine.schedule import Schedule
 from acclimate.engine.step_texts import Options, StepTexts
 from acclimate.engine.temperature import Temperature
@@ -147,6 +148,11 @@ def grouped(
     drawn = config.train.group_size - 1 if fixed is None else None
     bank = StepTexts(encoder, _texts(examples), config, schedule.seed, **options)
     loss = GROUP_LOSSES[config.objective.loss]
+    if lacking := len(examples) - len(rows_for(examples, config)[0]):  # after mining again: the count is fixed by then
+        raise UsageError(
+            f"{lacking} of {len(examples)} examples lack negatives or scores for {config.objective.loss}",
+            fix="Train without mining again (remine_steps), or loosen the filters of mining.",
+        )
 
     def loss_fn(step: int) -> StepResult:
         batch = drawn_batch(examples, schedule, step, drawn)
