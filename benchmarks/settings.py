@@ -4,7 +4,7 @@ The data is prepared and mined once. Each (variant, seed) trains for the same nu
 and the whole corpus is ranked for the dev and the test queries. Choose by the dev column; the test column is the proof.
 The gain is the mean over the seeds of variant - default per query; its interval draws queries and seeds anew.
 
-    python benchmarks/settings.py PATH/TO/BEIR --out FOLDER [--variants default,guide] [--seeds 3] [--epochs 0.5]
+    python benchmarks/settings.py PATH/TO/BEIR --out FOLDER [--variants default,guide] [--seeds 3] [--epochs 0.25]
 
 A run that is finished is not run again, and a run that another process has begun is left to it: start the same command
 twice to use two cores one thread each (OMP_NUM_THREADS=1). `--table` only prints the table of what is there.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +22,22 @@ import numpy as np
 
 from common import machine, table
 
+BASE = "sentence-transformers/all-MiniLM-L6-v2"
 VARIANTS: dict[str, dict[str, Any]] = {
     "default": {},
-    "no negatives": {"group_size": 1},
+    "guide": {"guide": BASE},
+    "adaptive temperature": {"temperature_kind": "adaptive"},
+    "learned temperature": {"temperature_kind": "learned"},
+    "extra blocks": {"blocks": ("query-document", "query-query", "document-document", "document-query")},
+    "anchoring": {"anchor_weight": 1.0},
+    "re-mining": {"remine_steps": 22},
     "three stages": {"recipe": "three-stage"},
 }
 """Name -> settings that differ from the default."""
+MERGED: dict[str, float] = {"interpolated 0.8": 0.8, "interpolated 0.6": 0.6}
+"""Name -> the share of the default's own adapter in its interpolation with the base (WiSE-FT)."""
+SOUP = "soup of the seeds"
+"""The average of the default's adapters of all seeds: one model."""
 MEASURE = "ndcg@10"
 RESAMPLES = 2000
 
@@ -37,53 +47,93 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--variants", default=",".join(VARIANTS))
+    parser.add_argument("--variants", default=",".join([*VARIANTS, *MERGED, SOUP]))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=float, default=0.5)
+    parser.add_argument("--epochs", type=float, default=0.25)
+    parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     names = arguments.variants.split(",")
     if not arguments.table:
         for seed in range(arguments.seeds):
             for name in names:
-                run_once(arguments, name, seed)
+                if name in VARIANTS:
+                    train_once(arguments, name, seed)
+                elif name in MERGED:
+                    merge_once(arguments, name, [seed], method="interpolate", weights=(MERGED[name],))
+        if SOUP in names:
+            merge_once(arguments, SOUP, list(range(arguments.seeds)), method="linear")
     results = [json.loads(path.read_text()) for path in sorted(arguments.out.glob("*/result.json"))]
     print(f"{arguments.data.name}, {arguments.epochs:g} passes, {machine()}\n")
     print(table(HEADER, rows([result for result in results if result["variant"] in names])))
 
 
-def run_once(arguments: argparse.Namespace, name: str, seed: int) -> None:
+def train_once(arguments: argparse.Namespace, name: str, seed: int) -> None:
     """Train and measure one variant with one seed, unless that is done or under way."""
     from acclimate.configs import RunConfig, with_overrides
-    from acclimate.errors import AcclimateError
-    from acclimate.files import locked
     from acclimate.stages.adapt import three_stages
     from acclimate.stages.mine import mine
     from acclimate.stages.prepare import prepare
     from acclimate.stages.train import train
 
-    shared, run = arguments.out / "shared", arguments.out / f"{name.replace(' ', '-')}-{seed}"
+    shared = arguments.out / "shared"
+    default = with_overrides(
+        RunConfig(), {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "dtype": "float32"}
+    )
+
+    def work(run: Path) -> dict[str, Any]:
+        prepare(str(arguments.data), shared / "dataset", default)
+        mine(shared / "dataset", shared / "negatives", default)
+        if not (run / ".work" / "cache").exists():
+            (run / ".work").mkdir(exist_ok=True)
+            (run / ".work" / "cache").symlink_to((shared / ".work" / "cache").resolve())
+        config = with_overrides(default, {"seed": seed, "eval_steps": 10**9, "dev_documents": 200, **VARIANTS[name]})
+        if config.stages.recipe != "three-stage":
+            return dict(train(shared / "dataset", shared / "negatives", run / "adapter", config)["train"])
+        if not (run / "dataset").exists():
+            (run / "dataset").symlink_to((shared / "dataset").resolve())
+        _, report, stages = three_stages(run, config)
+        report["train"]["tokens"] += stages[0]["tokens"]
+        report["train"]["step_s"] += stages[0]["seconds"]
+        return dict(report["train"])
+
+    once(arguments, name, seed, work)
+
+
+def merge_once(arguments: argparse.Namespace, name: str, seeds: list[int], **merging: Any) -> None:
+    """Merge adapters of the default and measure the result, unless that is done, under way, or they are not there."""
+    from acclimate.configs import RunConfig, with_overrides
+    from acclimate.stages.merge import merge
+
+    adapters = [folder_of(arguments, "default", seed) / "adapter" for seed in seeds]
+    if not all(adapter.exists() for adapter in adapters):
+        return
+
+    def work(run: Path) -> dict[str, Any]:
+        merge(adapters, run / "adapter", with_overrides(RunConfig(), {"dtype": "float32", **merging}))
+        return {"tokens": 0, "step_s": 0.0}
+
+    once(arguments, name, seeds[0], work)
+
+
+def folder_of(arguments: argparse.Namespace, name: str, seed: int) -> Path:
+    """Where one variant with one seed is."""
+    return Path(arguments.out) / f"{name.replace(' ', '-')}-{seed}"
+
+
+def once(arguments: argparse.Namespace, name: str, seed: int, work: Callable[[Path], dict[str, Any]]) -> None:
+    """Let `work` write an adapter and measure it, unless that is done or another process is at it."""
+    from acclimate.errors import AcclimateError
+    from acclimate.files import locked
+
+    run = folder_of(arguments, name, seed)
     if (run / "result.json").exists():
         return
-    default = with_overrides(RunConfig(), {"epochs": arguments.epochs, "dtype": "float32"})
-    prepare(str(arguments.data), shared / "dataset", default)
-    mine(shared / "dataset", shared / "negatives", default)
-    settings = {"seed": seed, "eval_steps": 10**9, "dev_documents": 200, **VARIANTS[name]}
-    config = with_overrides(default, settings)
     try:
         with locked(run):
-            if not (run / ".work" / "cache").exists():
-                (run / ".work").mkdir(exist_ok=True)
-                (run / ".work" / "cache").symlink_to((shared / ".work" / "cache").resolve())
-            if config.stages.recipe == "three-stage":
-                (run / "dataset").symlink_to((shared / "dataset").resolve())
-                _, report, stages = three_stages(run, config)
-                report["train"]["tokens"] += stages[0]["tokens"]
-                report["train"]["step_s"] += stages[0]["seconds"]
-            else:
-                report = train(shared / "dataset", shared / "negatives", run / "adapter", config)
-            result = {"variant": name, "seed": seed, **measure(shared / "dataset", run / "adapter")}
-            result |= {"tokens": report["train"]["tokens"], "train_s": report["train"]["step_s"]}
+            done = work(run)
+            result = {"variant": name, "seed": seed, **measure(arguments.out / "shared" / "dataset", run / "adapter")}
+            result |= {"tokens": done["tokens"], "train_s": done["step_s"]}
             (run / "result.json").write_text(json.dumps(result))
     except AcclimateError as error:
         print(f"{name}, seed {seed}: {error}")
