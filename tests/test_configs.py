@@ -21,6 +21,7 @@ from acclimate.configs import (
     MineConfig,
     ObjectiveConfig,
     PrepareConfig,
+    RerankConfig,
     RunConfig,
     StagesConfig,
     TrainConfig,
@@ -42,6 +43,7 @@ SECTIONS = {
     "stages": StagesConfig,
     "evaluate": EvaluateConfig,
     "merge": MergeConfig,
+    "rerank": RerankConfig,
 }
 
 
