@@ -213,4 +213,4 @@ def test_auto_learning_rate() -> None:
     assert auto_learning_rate(22_000_000, full=False) == 2e-3
     assert auto_learning_rate(600_000_000, full=False) == pytest.approx(2e-4)
     assert auto_learning_rate(8_000_000_000, full=False) == 1e-4
-    assert auto_learning_rate(22_000_000, full=True) == pytest.approx(5e-5)
+    assert auto_learning_rate(22_000_000, full=True) == pytest.approx(2e-4)

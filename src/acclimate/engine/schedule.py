@@ -19,8 +19,9 @@ LORA_RATE = 2e-3
 """Peak learning rate of LoRA for models up to `SMALL_MODEL` parameters; measured on MiniLM (1e-3 learns less)."""
 LOWEST_LORA_RATE = 1e-4
 SMALL_MODEL = 60e6
-FULL_SHARE = 1 / 40
-"""All weights move at once when everything is trained, so each has to move less: 5e-5 for a small model."""
+FULL_SHARE = 1 / 10
+"""All weights move at once when everything is trained, so each has to move less: 2e-4 for a small model
+(`docs/results.md`: MiniLM would take twice that; larger models are not measured)."""
 
 
 def auto_learning_rate(parameters: int, full: bool) -> float:
