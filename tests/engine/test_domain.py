@@ -84,8 +84,8 @@ def test_relatedness_is_the_auc_over_pairs(encoder: Encoder) -> None:
     pairs = [(a, b) for a in range(50) for b in range(a)]
     same = [topics[texts[a]] == topics[texts[b]] for a, b in pairs]
     assert report["base"]["topic_auc"] == pytest.approx(
-        roc_auc_score(same, [vectors[a] @ vectors[b] for a, b in pairs])
-    )
+        roc_auc_score(same, [vectors[a] @ vectors[b] for a, b in pairs]), abs=2e-5
+    )  # of 225,000 comparisons a few are equal up to rounding
     assert (report["topics"], report["texts"], report["delta"]["topic_auc"]["p"]) == (5, 50, 1.0)
 
 

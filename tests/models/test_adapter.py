@@ -134,7 +134,7 @@ def test_load_encoder_from_run_adapter_or_model(tmp_path: Path) -> None:
         loaded = load_encoder(name, base=str(base), device="cpu", dtype="float32")
         assert np.abs(loaded.encode(TEXTS, "query") - expected).max() < 1e-6
     assert np.abs(expected - plain.encode(TEXTS, "query")).max() > 1e-2
-    assert np.array_equal(load_encoder(base, device="cpu").encode(TEXTS), plain.encode(TEXTS))
+    assert np.array_equal(load_encoder(base, device="cpu", dtype="float32").encode(TEXTS), plain.encode(TEXTS))
     short = load_encoder(folder, base=str(base), dim=8, query_prompt="", device="cpu", dtype="float32")
     assert short.encode(TEXTS, "query").shape == (5, 8)
     assert np.abs(short.encode(TEXTS, "query") - short.encode(TEXTS, "document")).max() < 1e-6

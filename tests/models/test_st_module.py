@@ -61,14 +61,17 @@ def test_the_plain_loader_of_a_query_side_adapter(tmp_path: Path, monkeypatch: p
 
     monkeypatch.chdir(tmp_path)
     folder, encoder = saved(tmp_path, "bert", "query", 32)
-    with pytest.raises(ValueError, match="trust_remote_code"):
-        SentenceTransformer(str(folder), device="cpu")
-    model = SentenceTransformer(str(folder), device="cpu", trust_remote_code=True)
+    model = SentenceTransformer(str(folder), device="cpu")
     same(model, encoder)
+    plain = Encoder.load("base", device="cpu", dtype="float32")
+    assert np.array_equal(
+        model.encode_document(TEXTS), SentenceTransformer("base", device="cpu").encode_document(TEXTS)
+    )
+    assert np.abs(model.encode_query(TEXTS) - plain.encode(TEXTS, "query")).max() > 1e-2
     # Saved by sentence-transformers and loaded again, it is still the adapter, without the base's weights.
     model.save_pretrained(str(tmp_path / "again"))
     assert not list((tmp_path / "again").rglob("model.safetensors"))
-    same(SentenceTransformer(str(tmp_path / "again"), device="cpu", trust_remote_code=True), encoder)
+    same(SentenceTransformer(str(tmp_path / "again"), device="cpu"), encoder)
 
 
 def test_a_fully_trained_model(tmp_path: Path) -> None:
@@ -92,7 +95,8 @@ def test_a_fully_trained_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.real
-def test_the_packaged_model_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("sides", ["both", "query"])
+def test_the_packaged_model_without_a_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sides: Sides) -> None:
     """`SentenceTransformer("RUN/adapter")` in a process that knows nothing of us, from an empty hub cache."""
     from huggingface_hub import constants
 
@@ -100,7 +104,7 @@ def test_the_packaged_model_without_a_network(tmp_path: Path, monkeypatch: pytes
     encoder = Encoder.load(device="cpu", dtype="float32", query_prompt="query: ")
     folder = tmp_path / "run" / "adapter"
     folder.mkdir(parents=True)
-    save_adapter(folder, random_adapter(encoder, dim=384), encoder.source)
+    save_adapter(folder, random_adapter(encoder, dim=384, sides=sides), encoder.source)
     script = (
         "import sys, numpy; from sentence_transformers import SentenceTransformer\n"
         "model = SentenceTransformer(sys.argv[1], device='cpu')\n"

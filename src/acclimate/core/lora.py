@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from acclimate.core.frozen_linear import FrozenLinear
 from acclimate.core.gate import Gate
 from acclimate.errors import ModelError, UsageError
 
@@ -51,7 +52,7 @@ class LoraLinear(nn.Module):
         self.enabled = True
         self.gate: Gate | None = None
         # A plain Linear's output is fresh memory that no backward pass needs: the update is added in place.
-        self._in_place = type(base) is nn.Linear
+        self._in_place = type(base) in (nn.Linear, FrozenLinear)
         self.A: Tensor
         self.B: Tensor
         self.scaling = scaling

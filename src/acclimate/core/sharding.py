@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acclimate.core.frozen_linear import thaw_linears
+
 
 def shard(model: nn.Module, device: torch.device) -> None:
     """Spread a model's parameters, which may lie on the CPU, over the processes' devices, block by block.
@@ -26,6 +28,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FSDPModule, fully_shard
 
+    thaw_linears(model)
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
     for module in (*_blocks(model), model):
         fully_shard(module, mesh=mesh)

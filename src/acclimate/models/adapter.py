@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from acclimate.core.lora import lora_layers
 from acclimate.errors import ModelError, UsageError
 from acclimate.files import hash_folder
-from acclimate.models import st_folder
+from acclimate.models import peft_format, st_folder
 from acclimate.models.adapter_files import (
     ADAPTER_FILE,
     Adapter,
@@ -24,7 +26,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.full_model import save_full, save_tokenizer, view_of
 from acclimate.models.hub_cache import share_packaged
 from acclimate.models.sources import ModelSource, resolve_model
-from acclimate.types import Pooling
+from acclimate.types import Pooling, Role
 
 __all__ = [
     "Adapter",
@@ -73,8 +75,8 @@ def go_on_from(encoder: Encoder, name: str) -> None:
 def save_adapter(folder: Path, adapter: Adapter, source: ModelSource) -> None:
     """Write the adapter into an existing folder: PEFT's files, ours, the tokenizer, the view of sentence-transformers.
 
-    An adapter for both sides is described in sentence-transformers' own classes (it loads such folders by PEFT). One
-    for queries only needs a class of ours, which sentence-transformers loads with `trust_remote_code=True`.
+    All of it in sentence-transformers' own classes, which find the base by PEFT. An adapter for queries only is the one
+    side of a Router; the other is the base: an adapter that adds nothing, because that is what names a base there.
 
     Args:
         folder: exists; an artifact in the making.
@@ -84,12 +86,30 @@ def save_adapter(folder: Path, adapter: Adapter, source: ModelSource) -> None:
     write_adapter(folder, adapter)
     save_tokenizer(folder, source)
     view = view_of(adapter, source)
-    if adapter.sides == "query":
-        shared = ("adapted", st_folder.ADAPTER_TRANSFORMER)
-        st_folder.write_router(folder, view, {"query": shared, "document": shared})
-    else:
+    if adapter.sides == "both":
         st_folder.write_pipeline(folder, view)
-        share_packaged(source)
+    else:
+        sides: dict[Role, Mapping[str, tuple[Tensor, Tensor]]] = {
+            "query": adapter.modules,
+            "document": _nothing(adapter.modules),
+        }
+        routes: dict[Role, tuple[str, str]] = {
+            role: (f"{role}_0_SentenceTransformer", st_folder.WHOLE_MODEL) for role in sides
+        }
+        st_folder.write_router(folder, view, routes)
+        for role, modules in sides.items():
+            side = folder / routes[role][0]
+            side.mkdir()
+            st_folder.write_route(side, view)
+            save_tokenizer(side, source)
+            peft_format.write(side, modules, adapter.base_id, adapter.rank, adapter.alpha)
+    share_packaged(source)
+
+
+def _nothing(modules: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
+    """An adapter of rank 1 on one layer whose update is 0."""
+    name, (A_rI, B_Or) = next(iter(modules.items()))
+    return {name: (torch.zeros_like(A_rI[:1]), torch.zeros_like(B_Or[:, :1]))}
 
 
 def own_base(name: str | Path, model: str, pooling: Pooling | None) -> str | None:

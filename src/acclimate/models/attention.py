@@ -135,7 +135,7 @@ def _varlen(
 
 def _by_runs(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], causal: bool, scale: float) -> Tensor:
     """Texts of one length that follow one another are one batch [n, H, l, d], without padding and without a mask."""
-    eager = query.device.type == "cpu" and query.dtype == torch.bfloat16 and torch.is_grad_enabled()
+    eager = query.device.type == "cpu" and query.dtype == torch.bfloat16
     runs = _runs(lengths, query.shape[1])
     # One split, not a slice per run: the gradient of a slice is a zero tensor of the whole row (15 % of a step).
     sizes = [count * length for count, length in runs]

@@ -12,7 +12,7 @@ from acclimate import processes
 from acclimate.errors import UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-CHUNK_TOKENS = {"cpu": 2048, "mps": 8192, "cuda": 65536}
+CHUNK_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 65536}
 """Tokens computed at once, by kind of device (training also minds its memory). On a CPU a chunk should stay in its
 cache; a GPU wants to be filled."""
 

@@ -17,6 +17,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, Bi
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.utils import logging as transformers_logging
 
+from acclimate.core.frozen_linear import freeze_linears
 from acclimate.errors import MissingExtraError, ModelError, UsageError
 from acclimate.types import BaseFormat
 
@@ -125,7 +126,10 @@ def freeze(model: Any, info: dict[str, Any], folder: Path, device: torch.device)
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     frozen: nn.Module = model.requires_grad_(False).eval()
-    return frozen if getattr(model, "is_quantized", False) else frozen.to(device)  # a quantised one is there already
+    if not getattr(model, "is_quantized", False):  # a quantised one is there already
+        frozen = frozen.to(device)
+    freeze_linears(frozen)
+    return frozen
 
 
 def load_tokenizer(folder: Path, *, lowercase: bool = False) -> Any:

@@ -7,7 +7,7 @@ release since 2.3 reads; `pooling_mode` is written beside the old switches for r
 from __future__ import annotations
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from acclimate.types import Pooling, Role
 
 MODULES_FILE = "modules.json"
 TRANSFORMER = "sentence_transformers.models.Transformer"
-ADAPTER_TRANSFORMER = "acclimate.models.st_module.AdapterTransformer"
+WHOLE_MODEL = "sentence_transformers.SentenceTransformer"
 POOLING_NAMES: dict[Pooling, str] = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
 _OLD_SWITCHES: dict[str, str] = {
     "cls": "pooling_mode_cls_token",
@@ -63,7 +63,7 @@ def write_router(folder: Path, view: View, routes: Mapping[Role, tuple[str, str]
     Args:
         folder: the model's folder.
         view: shared by both sides.
-        routes: role -> (subfolder, class). A subfolder named for both roles is one module that both share.
+        routes: role -> (subfolder, class).
     """
     _write_modules(folder, view, "sentence_transformers.models.Router")
     router = {
@@ -72,6 +72,16 @@ def write_router(folder: Path, view: View, routes: Mapping[Role, tuple[str, str]
         "parameters": {"default_route": "document", "allow_empty_key": True},
     }
     write_json(folder / "router_config.json", router)
+
+
+def write_route(folder: Path, view: View) -> None:
+    """The transformer alone, as a whole model (`WHOLE_MODEL`) that a Router takes for one of its sides.
+
+    A side that is a `Transformer` would look for an adapter's base in the side's own subfolder *of the base*; a whole
+    model is read by sentence-transformers as it reads any folder, so that PEFT finds the base by its id.
+    """
+    write_text(folder / MODULES_FILE, _module_rows([("", TRANSFORMER)]))
+    write_transformer_settings(folder, view)
 
 
 def write_transformer_settings(folder: Path, view: View) -> None:
@@ -122,13 +132,18 @@ def _write_modules(folder: Path, view: View, first: str) -> None:
         normalise = f"{len(stages)}_Normalize"
         stages.append((normalise, "sentence_transformers.models.Normalize"))
         (folder / normalise).mkdir(exist_ok=True)
+    write_text(folder / MODULES_FILE, _module_rows(stages))
+    settings = {"prompts": prompt_names(view.prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    write_json(folder / "config_sentence_transformers.json", settings)
+
+
+def _module_rows(stages: Sequence[tuple[str, str]]) -> str:
+    """`modules.json`: (path, class) of each module, in order."""
     rows = [
         f'  {{"idx": {index}, "name": "{index}", "path": "{path}", "type": "{kind}"}}'
         for index, (path, kind) in enumerate(stages)
     ]
-    write_text(folder / MODULES_FILE, "[\n" + ",\n".join(rows) + "\n]\n")
-    settings = {"prompts": prompt_names(view.prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"}
-    write_json(folder / "config_sentence_transformers.json", settings)
+    return "[\n" + ",\n".join(rows) + "\n]\n"
 
 
 def _write_truncation(folder: Path, whole: int, dim: int) -> None:
