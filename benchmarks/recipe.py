@@ -102,6 +102,7 @@ def run_acclimate(arguments: argparse.Namespace) -> dict[str, float]:
             "rank": RANK,
             "targets": TARGETS,
             "batch_size": BATCH,
+            "epochs": 1.0,
             "temperature": TEMPERATURE,
             "learning_rate": arguments.learning_rate,
         },

@@ -14,7 +14,7 @@ from transformers import Qwen3Config, Qwen3Model
 
 from acclimate.core import lora
 from acclimate.errors import ModelError
-from acclimate.models import attention
+from acclimate.models import attention, runs
 from acclimate.models.attention import packed_attention
 from acclimate.models.encoder import Encoder
 from acclimate.models.loading import checkpoint_activations, compile_layers
@@ -46,11 +46,16 @@ def states(heads: int, key_heads: int, dtype: torch.dtype = torch.float64) -> li
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("key_heads", [4, 2])
 @pytest.mark.parametrize("matrix_elements", [2**24, 60])
+@pytest.mark.parametrize("step", [1, 2, 8])
 def test_equals_block_diagonal_mask_with_gradient(
-    causal: bool, key_heads: int, matrix_elements: int, monkeypatch: pytest.MonkeyPatch
+    causal: bool, key_heads: int, matrix_elements: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attention, "MATRIX_ELEMENTS", matrix_elements)
-    attention._runs.cache_clear()
+    """Exact in float64: runs of one length by SDPA (step 1), and nearly equal ones padded, by plain products."""
+    monkeypatch.setattr(runs, "MATRIX_ELEMENTS", matrix_elements)
+    monkeypatch.setattr(attention, "EAGER_DTYPES", (torch.float64,) if step > 1 else ())
+    monkeypatch.setattr(attention, "EAGER_STEP", step)
+    monkeypatch.setattr(attention, "EAGER_MAX_LENGTH", 6)
+    runs.text_runs.cache_clear()
     results = []
     for function in (reference, None):
         leaves = [tensor.clone().requires_grad_(True) for tensor in states(4, key_heads)]
@@ -61,7 +66,7 @@ def test_equals_block_diagonal_mask_with_gradient(
             out = function(query, key, value, LENGTHS, causal)
         (out * torch.arange(out.numel()).view(out.shape).sin()).sum().backward()
         results.append([out, *(leaf.grad for leaf in leaves)])
-    attention._runs.cache_clear()
+    runs.text_runs.cache_clear()
     for expected, found in zip(*results, strict=True):
         assert torch.allclose(expected, found, atol=1e-12)
 
@@ -70,7 +75,7 @@ def test_equals_block_diagonal_mask_with_gradient(
 @pytest.mark.parametrize("key_heads", [4, 2])
 def test_eager_equals_sdpa(causal: bool, key_heads: int) -> None:
     query, key, value = (torch.randn(3, count, 6, 8, dtype=torch.float64) for count in (4, key_heads, key_heads))
-    eager = attention._eager(query, key, value, causal, 0.3)
+    eager = attention._eager(query, key, value, causal, 0.3, None)
     assert torch.allclose(eager, attention._sdpa(query, key, value, causal, 0.3), atol=1e-12)
 
 
@@ -91,10 +96,26 @@ def test_a_config_may_switch_causality_off() -> None:
     assert torch.allclose(out, reference(query, key, value, LENGTHS, causal=False))
 
 
+def cut(*arguments: Any) -> list[tuple[int, int]]:
+    return [(run.texts, run.slots) for run in runs.text_runs(*arguments)]
+
+
 def test_long_runs_are_split() -> None:
-    attention._runs.cache_clear()
-    assert attention._runs((512,) * 20, 16) == [(4, 512)] * 5  # 16 * 512 * 512 = 2^22 weights a text, 2^24 at once
-    assert attention._runs((4096, 8, 8, 9), 16) == [(1, 4096), (2, 8), (1, 9)]
+    assert cut((512,) * 20, 16) == [(4, 512)] * 5  # 16 * 512 * 512 = 2^22 weights a text, 2^24 at once
+    assert cut((4096, 8, 8, 9), 16) == [(1, 4096), (2, 8), (1, 9)]
+
+
+def test_nearly_equal_lengths_are_one_run() -> None:
+    lengths = (20, 19, 17, 16, 16, 12, 7, 5, 1)
+    assert cut(lengths, 2, 8, 16) == [(1, 20), (1, 19), (1, 17), (3, 16), (3, 7)]
+    found = runs.text_runs(lengths, 2, 8, 16)
+    assert [run.tokens for run in found] == [20, 19, 17, 44, 13]
+    assert [run.padding is None for run in found] == [True, True, True, False, False]
+    padding = found[-1].padding
+    assert padding is not None
+    assert padding.empty.tolist() == [[False] * 7, [False] * 5 + [True] * 2, [False] + [True] * 6]
+    assert padding.collect.tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 14]
+    assert padding.spread[padding.collect].tolist() == list(range(13))
 
 
 def test_refuses_padded_calls() -> None:

@@ -49,7 +49,7 @@ class FrozenLinear(nn.Linear):
         if weight.requires_grad or input.dtype != weight.dtype or input.device.type != "cpu":
             return functional.linear(input, weight, self.bias)
         if input.requires_grad and torch.is_grad_enabled():
-            output: Tensor = _Product.apply(input, weight, self.bias)
+            output: Tensor = _Product.apply(input, weight, self.bias)  # type: ignore[no-untyped-call]
             return output
         return _multiply(input, _laid_out(weight).weight, self.bias)
 

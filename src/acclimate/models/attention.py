@@ -11,8 +11,7 @@ dimension, l length of one text, n texts of that length in a row.
 from __future__ import annotations
 
 import inspect
-from functools import cache, lru_cache
-from itertools import groupby
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from transformers import AttentionInterface
 
 from acclimate.errors import ModelError
 from acclimate.models.devices import to_device
+from acclimate.models.runs import text_runs
 
 PACKED_ATTENTION = "acclimate_packed"
 PACKED_MODEL_TYPES = frozenset(
@@ -32,14 +32,16 @@ PACKED_MODEL_TYPES = frozenset(
 )
 """Architectures whose packed vectors are tested to equal those of one text at a time."""
 
+EAGER_DTYPES = (torch.bfloat16,)
 EAGER_MAX_LENGTH = 128
-"""Under gradient in bfloat16 on a CPU, plain matrix products beat SDPA up to here (1.6 to 2.5 times on AMX hardware).
-In float32 SDPA won at every length from 8 to 1024, with and without gradient."""
+"""In bfloat16 on a CPU plain matrix products beat SDPA up to here: its backward pass is 2.5 to 10 times slower, its
+forward pass 0 to 4 times. In float32 SDPA won at every length from 8 to 1024, with and without gradient."""
+EAGER_STEP = 8
+"""There, texts are padded to a multiple of so many tokens: for short texts the number of products counts, not their
+size."""
 HALF = (torch.float16, torch.bfloat16)
 GROUPED_SWITCH = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """From torch 2.12 on grouped queries must be announced; before, the kernel took them as they were."""
-MATRIX_ELEMENTS = 2**24
-"""At most so many attention weights at once (n H l l); a run of more texts is computed in parts."""
 
 
 def packed_attention(
@@ -134,25 +136,22 @@ def _varlen(
 
 
 def _by_runs(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], causal: bool, scale: float) -> Tensor:
-    """Texts of one length that follow one another are one batch [n, H, l, d], without padding and without a mask."""
-    eager = query.device.type == "cpu" and query.dtype == torch.bfloat16
-    runs = _runs(lengths, query.shape[1])
+    """Texts of about one length that follow one another are one batch [n, H, l, d]."""
+    eager = query.device.type == "cpu" and query.dtype in EAGER_DTYPES
+    step, longest = (EAGER_STEP, EAGER_MAX_LENGTH) if eager else (1, 0)
+    runs = text_runs(lengths, query.shape[1], step, longest)
     # One split, not a slice per run: the gradient of a slice is a zero tensor of the whole row (15 % of a step).
-    sizes = [count * length for count, length in runs]
+    sizes = [run.tokens for run in runs]
     outputs = []
-    for (_, length), *states in zip(
-        runs, *(torch.split(part[0], sizes, dim=1) for part in (query, key, value)), strict=True
-    ):
-        attend = _eager if eager and length <= EAGER_MAX_LENGTH else _sdpa
-        query_nHld, key_nGld, value_nGld = (_batch(part, length) for part in states)
-        outputs.append(attend(query_nHld, key_nGld, value_nGld, causal, scale).transpose(1, 2).flatten(0, 1))
+    for run, *states in zip(runs, *(torch.split(part[0], sizes, dim=1) for part in (query, key, value)), strict=True):
+        query_nHld, key_nGld, value_nGld = (run.spread(part) for part in states)
+        if run.slots <= longest:
+            empty = None if run.padding is None else run.padding.empty
+            output_nHld = _eager(query_nHld, key_nGld, value_nGld, causal, scale, empty)
+        else:
+            output_nHld = _sdpa(query_nHld, key_nGld, value_nGld, causal, scale)
+        outputs.append(run.collect(output_nHld))
     return torch.cat(outputs)[None]
-
-
-def _batch(states: Tensor, length: int) -> Tensor:
-    """[H, T, d] of one run -> [n, H, l, d], a view."""
-    heads, _, dim = states.shape
-    return states.view(heads, -1, length, dim).transpose(0, 1)
 
 
 def _sdpa(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> Tensor:
@@ -160,28 +159,17 @@ def _sdpa(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float)
     return F.scaled_dot_product_attention(query, key, value, is_causal=causal, scale=scale, enable_gqa=grouped)
 
 
-def _eager(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float) -> Tensor:
+def _eager(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float, empty_nl: Tensor | None) -> Tensor:
     groups = query.shape[1] // key.shape[1]
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     weights = torch.matmul(query * scale, key.transpose(2, 3))
+    if empty_nl is not None:
+        weights = weights.masked_fill(empty_nl[:, None, None], float("-inf"))
     if causal:
         future = torch.ones(weights.shape[-2:], dtype=torch.bool, device=weights.device).triu(1)
         weights = weights.masked_fill(future, float("-inf"))
     return torch.matmul(weights.softmax(-1), value)
-
-
-@lru_cache(maxsize=8)
-def _runs(lengths: tuple[int, ...], heads: int) -> list[tuple[int, int]]:
-    """(texts, length) of every run of equal lengths, split so that its attention matrix stays bounded."""
-    runs = []
-    for length, members in groupby(lengths):
-        left = sum(1 for _ in members)
-        most = max(1, MATRIX_ELEMENTS // (heads * length * length))
-        while left:
-            runs.append((min(left, most), length))
-            left -= runs[-1][0]
-    return runs
 
 
 @cache
