@@ -10,11 +10,15 @@ import statistics
 import sys
 import sysconfig
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
+
+RESAMPLES = 2000
+"""Of the bootstrap behind an interval."""
 
 
 def machine() -> str:
@@ -52,6 +56,25 @@ def docstring_pairs(count: int) -> list[tuple[str, str]]:
     pairs = list(islice(docstrings(Path(sysconfig.get_path("stdlib"))), count))
     random.Random(0).shuffle(pairs)
     return [(pair.query, pair.response) for pair in pairs]
+
+
+def gain(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, float]]) -> str:
+    """Mean difference with its 95 % interval: seeds and queries drawn anew, the same for both sides.
+
+    Args:
+        before: per seed, query id -> score.
+        after: the same seeds and queries.
+    """
+    queries = sorted(before[0])
+    difference_SN = np.array([[a[q] - b[q] for q in queries] for b, a in zip(before, after, strict=True)])
+    generator = np.random.default_rng(0)
+    seeds, count = difference_SN.shape
+    draws = [
+        difference_SN[generator.integers(seeds, size=seeds)][:, generator.integers(count, size=count)].mean()
+        for _ in range(RESAMPLES)
+    ]
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return f"{difference_SN.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -52,17 +52,19 @@ def main() -> None:
     report(results, arguments)
 
 
-def cut(source: Path, target: Path, pairs: int) -> Path:
-    """A BEIR folder with the whole corpus and test split, and `pairs` training pairs drawn with a fixed seed."""
+def cut(source: Path, target: Path, pairs: int, queries_kept: int | None = None) -> Path:
+    """A BEIR folder with the whole corpus, `pairs` training pairs, and the test split or so many of its queries, drawn
+    with a fixed seed."""
     corpus, queries, qrels = read_beir(source)
     train = [(query, document) for query, judged in qrels["train"].items() for document in judged]
     train = sorted(random.Random(SEED).sample(train, min(pairs, len(train))))
     (target / "qrels").mkdir(parents=True)
-    kept = {query for query, _ in train} | set(qrels["test"])
+    tested = sorted(random.Random(SEED).sample(sorted(qrels["test"]), queries_kept or len(qrels["test"])))
+    kept = {query for query, _ in train} | set(tested)
     for name, texts in (("corpus", corpus), ("queries", {key: queries[key] for key in queries if key in kept})):
         rows = (json.dumps({"_id": key, "text": text}, ensure_ascii=False) for key, text in texts.items())
         (target / f"{name}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
-    test = [(query, document) for query, judged in qrels["test"].items() for document in judged]
+    test = [(query, document) for query in tested for document in qrels["test"][query]]
     for split, rows_of in (("train", train), ("test", test)):
         lines = ["query-id\tcorpus-id\tscore", *(f"{query}\t{document}\t1" for query, document in rows_of)]
         (target / "qrels" / f"{split}.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")

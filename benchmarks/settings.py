@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from common import machine, table
+from common import gain, machine, table
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -39,7 +39,6 @@ MERGED: dict[str, float] = {"interpolated 0.8": 0.8, "interpolated 0.6": 0.6}
 SOUP = "soup of the seeds"
 """The average of the default's adapters of all seeds: one model."""
 MEASURE = "ndcg@10"
-RESAMPLES = 2000
 
 
 def main() -> None:
@@ -77,9 +76,7 @@ def train_once(arguments: argparse.Namespace, name: str, seed: int) -> None:
     from acclimate.stages.train import train
 
     shared = arguments.out / "shared"
-    default = with_overrides(
-        RunConfig(), {"epochs": arguments.epochs, "batch_size": arguments.batch_size, "dtype": "float32"}
-    )
+    default = with_overrides(RunConfig(), {"epochs": arguments.epochs, "batch_size": arguments.batch_size})
 
     def work(run: Path) -> dict[str, Any]:
         prepare(str(arguments.data), shared / "dataset", default)
@@ -110,7 +107,7 @@ def merge_once(arguments: argparse.Namespace, name: str, seeds: list[int], **mer
         return
 
     def work(run: Path) -> dict[str, Any]:
-        merge(adapters, run / "adapter", with_overrides(RunConfig(), {"dtype": "float32", **merging}))
+        merge(adapters, run / "adapter", with_overrides(RunConfig(), merging))
         return {"tokens": 0, "step_s": 0.0}
 
     once(arguments, name, seeds[0], work)
@@ -146,7 +143,7 @@ def measure(dataset: Path, adapter: Path) -> dict[str, Any]:
     from acclimate.engine.retrieve import rank
     from acclimate.models.adapter import load_encoder
 
-    data, encoder = load_dataset(dataset), load_encoder(adapter, dtype="float32")
+    data, encoder = load_dataset(dataset), load_encoder(adapter)
     judged = data.qrels["dev"] | data.qrels["test"]
     ranking = rank(encoder, {query: data.queries[query] for query in judged}, data.corpus, 10)
     dev, _ = evaluate_run(ranking, data.qrels["dev"])
@@ -173,7 +170,7 @@ def rows(results: list[dict[str, Any]]) -> list[list[str]]:
             str(len(by_name[name])),
             f"{mean[name]['dev']:.4f}",
             f"{mean[name]['test']:.4f}",
-            gain(by_name["default"], by_name[name]) if name != "default" and "default" in by_name else "",
+            over_default(by_name, name),
             f"{mean[name]['tokens']:,.0f}",
             f"{mean[name]['train_s']:.0f}",
         ]
@@ -181,24 +178,13 @@ def rows(results: list[dict[str, Any]]) -> list[list[str]]:
     ]
 
 
-def gain(default: Mapping[int, Mapping[str, Any]], variant: Mapping[int, Mapping[str, Any]]) -> str:
-    """Mean difference on the test queries with its interval: seeds and queries drawn anew, the same for both sides."""
-    seeds = sorted(default.keys() & variant.keys())
-    if not seeds:
+def over_default(by_name: Mapping[str, Mapping[int, Mapping[str, Any]]], name: str) -> str:
+    """The gain of a variant over the default, where there are seeds of both."""
+    default = by_name.get("default", {})
+    seeds = sorted(default.keys() & by_name[name].keys())
+    if name == "default" or not seeds:
         return ""
-    queries = sorted(variant[seeds[0]]["per_query"])
-    difference_SN = np.array(
-        [[variant[s]["per_query"][q] - default[s]["per_query"][q] for q in queries] for s in seeds]
-    )
-    generator = np.random.default_rng(0)
-    draws = [
-        difference_SN[generator.integers(len(seeds), size=len(seeds))][
-            :, generator.integers(len(queries), size=len(queries))
-        ]
-        for _ in range(RESAMPLES)
-    ]
-    low, high = np.percentile([draw.mean() for draw in draws], [2.5, 97.5])
-    return f"{difference_SN.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
+    return gain([default[seed]["per_query"] for seed in seeds], [by_name[name][seed]["per_query"] for seed in seeds])
 
 
 if __name__ == "__main__":

@@ -70,6 +70,11 @@ def test_a_weight_that_trains_is_a_plain_linear() -> None:
     torch.testing.assert_close(layer.weight.grad, x.sum(0).expand(4, 8))
 
 
+def test_autocast_decides_the_format() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        assert frozen(8, 4)(torch.randn(3, 8)).dtype == torch.bfloat16
+
+
 def test_no_rows() -> None:
     layer = frozen(8, 4)
     x = torch.randn(0, 8, requires_grad=True)

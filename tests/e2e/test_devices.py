@@ -14,9 +14,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from acclimate.configs import RunConfig, TrainConfig, dump_config
+from acclimate.configs import ObjectiveConfig, RunConfig, TrainConfig, dump_config
 from acclimate.files import locked
+from tests.e2e.test_tasks import write_config, write_sources
 from tests.launch import Ended, launch
+from tests.stages.test_three_stages import write_source
 from tests.tiny_run import write_tiny_bert, write_tiny_retrieval
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
@@ -36,12 +38,13 @@ STEPS = 12
 TRAIN_FULL = "full = true"
 
 
-def a_run(run: Path, train: TrainConfig = TRAIN) -> Path:
+def a_run(run: Path, train: TrainConfig = TRAIN, objective: ObjectiveConfig | None = None) -> Path:
     model = run.parent / "tiny-bert"
     if not model.exists():
         write_tiny_bert(model)
     write_tiny_retrieval(run / "dataset")
-    config = RunConfig(model=str(model), pooling="mean", device="cpu", dtype="float32", train=train)
+    tiny: dict[str, Any] = {"model": str(model), "pooling": "mean", "device": "cpu", "dtype": "float32"}
+    config = RunConfig(**tiny, train=train, objective=objective or ObjectiveConfig())
     (run / "config.toml").write_text(dump_config(config))
     return run
 
@@ -91,6 +94,58 @@ def test_training_on_two_is_training_on_one(tmp_path: Path, train: TrainConfig) 
     assert len([row for row in rows(two) if "loss" in row]) == STEPS
     assert "dev ndcg@10" in first.stderr and "planned steps" in first.stdout
     assert (second.stdout, second.stderr) == ("", "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "train", [replace(TRAIN, remine_steps=5), replace(TRAIN, shard="fsdp")], ids=["mined again", "sharded"]
+)
+def test_a_learned_temperature_on_two_is_that_on_one(tmp_path: Path, train: TrainConfig) -> None:
+    """A parameter of the loss's own, which belongs to no chunk of texts."""
+    learned = ObjectiveConfig(temperature_kind="learned")
+    one, two = a_run(tmp_path / "one", train, learned), a_run(tmp_path / "two", train, learned)
+    together(one, "train", 1)
+    together(two, "train", 2)
+    assert_same_training(two, one)
+    temperatures = [[row["temperature"] for row in rows(run) if "temperature" in row] for run in (one, two)]
+    assert temperatures[1] == pytest.approx(temperatures[0], rel=1e-4) and len(temperatures[0]) == STEPS
+    assert temperatures[0][-1] != temperatures[0][0]
+
+
+@pytest.mark.slow
+def test_three_stages_on_two_are_those_on_one(tmp_path: Path) -> None:
+    write_tiny_bert(tmp_path / "tiny-bert")
+    source = write_source(tmp_path / "source")
+    flags = ["--model", str(tmp_path / "tiny-bert"), "--pooling", "mean", "--device", "cpu", "--dtype", "float32"]
+    flags += ["--recipe", "three-stage", "--batch-size", "8", "--rank", "2", "--learning-rate", "0.02"]
+    flags += ["--split-by", "query", "--bootstrap", "100"]
+    scores = []
+    for count in (1, 2):
+        run = tmp_path / f"on-{count}"
+        run.mkdir()
+        ended = launch(run, *[["adapt", str(source), "--out", str(run), *flags]] * count)
+        assert [process.code for process in ended] == [0] * count, ended
+        assert "".join(process.stdout for process in ended).count("verdict") == 1
+        stages = json.loads((run / "report.json").read_text())["stages"]
+        scores.append([row[name] for row in stages for name in ("dev_before", "dev_after")])
+        assert [row["stage"] for row in stages] == ["1-pretrain", "2-finetune", "3-merge"]
+    assert scores[1] == pytest.approx(scores[0], rel=1e-3)
+
+
+@pytest.mark.slow
+def test_several_datasets_on_two_are_those_on_one(tmp_path: Path) -> None:
+    model = write_tiny_bert(tmp_path / "tiny-bert")
+    write_sources(tmp_path)
+    config = write_config(tmp_path, model)
+    found = []
+    for count in (1, 2):
+        run = tmp_path / f"on-{count}"
+        run.mkdir()
+        ended = launch(run, *[["adapt", "--out", str(run), "--config", str(config)]] * count)
+        assert [process.code for process in ended] == [0] * count, ended
+        found.append([row["loss"] for row in rows(run) if "loss" in row])
+        assert {row.get("task") for row in rows(run) if "loss" in row} == {"answers", "alike"}
+    assert found[1] == pytest.approx(found[0], rel=1e-4)
 
 
 @pytest.mark.slow

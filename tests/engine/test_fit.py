@@ -210,7 +210,9 @@ def test_the_learning_rate_by_hand() -> None:
 
 
 def test_auto_learning_rate() -> None:
-    assert auto_learning_rate(22_000_000, full=False) == 2e-3
+    assert auto_learning_rate(22_000_000, full=False) == 4e-3
+    assert auto_learning_rate(22_000_000, full=False, highest=2e-3) == 2e-3
+    assert auto_learning_rate(60_000_000, full=False) == pytest.approx(2e-3)
     assert auto_learning_rate(600_000_000, full=False) == pytest.approx(2e-4)
     assert auto_learning_rate(8_000_000_000, full=False) == 1e-4
-    assert auto_learning_rate(22_000_000, full=True) == pytest.approx(2e-4)
+    assert auto_learning_rate(22_000_000, full=True) == pytest.approx(4e-4)

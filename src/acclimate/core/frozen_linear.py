@@ -46,7 +46,8 @@ class FrozenLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
         weight = self.weight
-        if weight.requires_grad or input.dtype != weight.dtype or input.device.type != "cpu":
+        other_format = input.dtype != weight.dtype or torch.is_autocast_enabled("cpu")
+        if weight.requires_grad or other_format or input.device.type != "cpu":
             return functional.linear(input, weight, self.bias)
         if input.requires_grad and torch.is_grad_enabled():
             output: Tensor = _Product.apply(input, weight, self.bias)  # type: ignore[no-untyped-call]

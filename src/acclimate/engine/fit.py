@@ -121,6 +121,32 @@ def fit(
         ) from None
 
 
+def training_numbers(
+    state: Progress, course: Course, trainable: Mapping[str, nn.Parameter], parameters: int
+) -> dict[str, Any]:
+    """What a report says of every training.
+
+    Args:
+        state: what `fit` returned.
+        course: what it was given.
+        trainable: what it was given.
+        parameters: of the whole model, what trains included.
+    """
+    return {
+        "tokens": state.tokens,
+        "tokens_per_s": round(state.tokens / max(state.seconds, 1e-9), 1),
+        "trainable": sum(parameter.numel() for parameter in trainable.values()),
+        "total": parameters,
+        "steps": state.step,
+        "planned_steps": course.steps,
+        "best_step": state.best_step,
+        "best_score": state.best_score,
+        "learning_rate": course.learning_rate,
+        "processes": processes.count(),
+        "step_s": round(state.seconds, 3),
+    }
+
+
 @dataclass(frozen=True, slots=True)
 class _Taken:
     """A step's numbers, maybe still on their way from a GPU."""

@@ -15,23 +15,27 @@ from acclimate.core.batching import epoch_order, spread
 from acclimate.core.mixing import steps_of_tasks, turns
 from acclimate.types import Example
 
-LORA_RATE = 2e-3
-"""Peak learning rate of LoRA for models up to `SMALL_MODEL` parameters; measured on MiniLM (1e-3 learns less)."""
+HIGHEST_LORA_RATE = 4e-3
+"""Peak learning rate of LoRA for the smallest models; measured on MiniLM (docs/results.md)."""
+HIGHEST_RERANKER_RATE = 2e-3
+"""The same of rerankers: a cross-encoder has a head to learn, and was measured at no more."""
+RATE_TIMES_PARAMETERS = 1.2e5
+"""Larger models learn at a rate inverse to their size: 2e-4 at 600M."""
 LOWEST_LORA_RATE = 1e-4
-SMALL_MODEL = 60e6
 FULL_SHARE = 1 / 10
-"""All weights move at once when everything is trained, so each has to move less: 2e-4 for a small model
-(`docs/results.md`: MiniLM would take twice that; larger models are not measured)."""
+"""All weights move at once when everything is trained, so each has to move less: 4e-4 for a small model
+(`docs/results.md`; larger models are not measured)."""
 
 
-def auto_learning_rate(parameters: int, full: bool) -> float:
-    """Peak learning rate by size of the base model: inverse to it above 60M, so 2e-4 at 600M.
+def auto_learning_rate(parameters: int, full: bool, highest: float = HIGHEST_LORA_RATE) -> float:
+    """Peak learning rate by size of the base model.
 
     Args:
         parameters: of the base model.
         full: all weights are trained, not an adapter.
+        highest: of an adapter, whatever the size.
     """
-    rate = max(LORA_RATE * min(1.0, SMALL_MODEL / parameters), LOWEST_LORA_RATE)
+    rate = max(min(highest, RATE_TIMES_PARAMETERS / parameters), LOWEST_LORA_RATE)
     return rate * (FULL_SHARE if full else 1.0)
 
 

@@ -12,8 +12,7 @@ from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.core.low_rank import merge_low_rank
 from acclimate.data.dataset import Dataset
-from acclimate.engine.dev import DevSet, dev_set, retrieval_scores
-from acclimate.engine.retrieve import encode_corpus
+from acclimate.engine.candidates import Score, score_on
 from acclimate.engine.run_folder import cache_folder, open_dataset
 from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json
 from acclimate.models.adapter import Adapter, load_adapter, save_adapter
@@ -52,21 +51,20 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
         say(f"merge: {out} is up to date")
         return read_json(out / REPORT_FILE)
     base = Encoder.from_config(config)
-    dev = _dev(open_dataset(dataset), base, out.parent, config)
+    measure = _measure(open_dataset(dataset), base, out.parent, config)
     stages = [load_adapter(folder, config.model) for folder in adapters.values()]
     scores: dict[Weights, float] = {}
 
     def score(weights: Weights) -> float:
         if weights not in scores:
-            mixed = base.with_adapter(_mixed(stages, weights))
-            scores[weights] = processes.from_first(retrieval_scores(mixed, dev, config)(1)[MEASURE])
+            scores[weights] = processes.from_first(measure(base.with_adapter(_mixed(stages, weights))))
             say(f"merge: dev {MEASURE} {scores[weights]:.4f} of {_named(adapters, weights)}")
         return scores[weights]
 
     chosen = _choose(len(stages), score)
     merge = {
         "measure": MEASURE,
-        "base": retrieval_scores(base, dev, config)(0)[MEASURE],
+        "base": measure(base),
         "candidates": [{**_named(adapters, weights), "dev": value} for weights, value in scores.items()],
         "chosen": {**_named(adapters, chosen), "dev": scores[chosen]},
     }
@@ -96,11 +94,11 @@ def _mixed(stages: Sequence[Adapter], weights: Weights) -> Adapter:
     return dataclasses.replace(stages[-1], modules=modules, rank=rank, alpha=float(rank))
 
 
-def _dev(data: Dataset, base: Encoder, run: Path, config: RunConfig) -> DevSet:
-    """The queries and the pool by which the trainings were watched."""
-    documents = encode_corpus(base, list(data.corpus.values()), cache_folder(run), "encode documents (base)")
-    size = config.train.dev_documents or len(data.corpus)
-    return dev_set(base, data.corpus, documents, data.queries, data.qrels["dev"], size, config.seed)
+def _measure(data: Dataset, base: Encoder, run: Path, config: RunConfig) -> Score:
+    """By the queries and the pool that the trainings were watched by."""
+    pool = config.train.dev_documents or len(data.corpus)
+    merge = dataclasses.replace(config.merge, pool_documents=pool)
+    return score_on(data, "dev", base, dataclasses.replace(config, merge=merge), cache=cache_folder(run))
 
 
 def _named(adapters: Mapping[str, Path], weights: Weights) -> dict[str, float]:

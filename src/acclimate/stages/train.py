@@ -18,7 +18,7 @@ from acclimate.configs import RunConfig, effective
 from acclimate.core.lora import attach, lora_layers, trainable_parameters
 from acclimate.core.sharding import whole_tensors
 from acclimate.engine.checkpoint import Progress
-from acclimate.engine.fit import Selection, fit
+from acclimate.engine.fit import Selection, fit, training_numbers
 from acclimate.engine.references import reference_hashes
 from acclimate.engine.remine import Remining
 from acclimate.engine.run_folder import METRICS_FILE
@@ -168,7 +168,7 @@ def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
         if encoder.device.type != "cuda":
             raise UsageError(f"--compile-layers on the device {encoder.device.type}: it is for CUDA only")
         compile_layers(encoder.model)
-    count, total = _sizes(encoder, trainable)
+    count, total = sum(parameter.numel() for parameter in trainable.values()), encoder.parameters
     say(f"trainable parameters: {count:,} of {total:,} ({100 * count / total:.2f} %)")
     return encoder, trainable
 
@@ -208,11 +208,6 @@ def _say_best(state: Progress, selection: Selection | None) -> None:
         )
 
 
-def _sizes(encoder: Encoder, trainable: Mapping[str, nn.Parameter]) -> tuple[int, int]:
-    """Parameters that train, and all, adapter included."""
-    return sum(parameter.numel() for parameter in trainable.values()), encoder.parameters
-
-
 def _report(
     state: Progress,
     encoder: Encoder,
@@ -221,24 +216,13 @@ def _report(
     parts: Sequence[TrainingTask],
     metrics: Path,
 ) -> dict[str, Any]:
-    count, total = _sizes(encoder, trainable)
     return {
         "loss": ", ".join(dict.fromkeys(part.loss for part in parts)),
         "examples": sum(len(part.examples) for part in parts),
-        **hard_negative_share(parts),
-        "tokens": state.tokens,
-        "tokens_per_s": round(state.tokens / max(state.seconds, 1e-9), 1),
-        "trainable": count,
-        "total": total,
-        "steps": state.step,
-        "planned_steps": course.steps,
-        "best_step": state.best_step,
-        "base_score": state.base_score,
-        "best_score": state.best_score,
-        "learning_rate": course.learning_rate,
         "batch_size": course.tasks[0].batch_size,
-        "processes": processes.count(),
-        "step_s": round(state.seconds, 3),
+        **hard_negative_share(parts),
+        **training_numbers(state, course, trainable, encoder.parameters),
+        "base_score": state.base_score,
         **learned_temperatures(trainable),
         **({"tasks": task_report(parts, metrics, state)} if len(parts) > 1 else {}),
     }

@@ -18,12 +18,12 @@ from acclimate.configs import RunConfig, effective
 from acclimate.core.lora import attach, trainable_parameters
 from acclimate.data.dataset import EXAMPLES_FILE, Dataset, read_examples
 from acclimate.engine.checkpoint import Progress
-from acclimate.engine.fit import Selection, fit
+from acclimate.engine.fit import Selection, fit, training_numbers
 from acclimate.engine.rerank import reranking_scores, sample_queries
 from acclimate.engine.rerank_recipe import DISTILLATION, reranking
 from acclimate.engine.retrieve import rank
 from acclimate.engine.run_folder import cache_folder, load_retriever, open_retrieval_dataset, retriever_hash
-from acclimate.engine.schedule import Schedule, auto_learning_rate
+from acclimate.engine.schedule import HIGHEST_RERANKER_RATE, Schedule, auto_learning_rate
 from acclimate.engine.tasks import one_task
 from acclimate.errors import DataError, UsageError
 from acclimate.files import (
@@ -178,19 +178,19 @@ def _trainable(reranker: Reranker, full: bool, config: RunConfig) -> dict[str, n
         parameter.requires_grad_(True)
     if config.train.gradient_checkpointing:
         checkpoint_activations(model)
-    count, total = _sizes(reranker, trainable)
+    count, total = sum(parameter.numel() for parameter in trainable.values()), _parameters(reranker)
     say(f"trainable parameters: {count:,} of {total:,} ({100 * count / total:.2f} %)")
     return trainable
 
 
 def _course(config: RunConfig, examples: int, reranker: Reranker, full: bool) -> Schedule:
-    parameters = sum(parameter.numel() for parameter in reranker.model.parameters())
+    rate = config.rerank.rerank_learning_rate or auto_learning_rate(_parameters(reranker), full, HIGHEST_RERANKER_RATE)
     return Schedule(
         examples=examples,
         batch_size=config.rerank.rerank_batch_size,
         epochs=config.rerank.rerank_epochs,
         seed=config.seed,
-        learning_rate=config.rerank.rerank_learning_rate or auto_learning_rate(parameters, full),
+        learning_rate=rate,
         warmup_fraction=config.train.warmup_fraction,
     )
 
@@ -221,10 +221,9 @@ def _selection(
     return Selection(evaluate=evaluate, metric="ndcg@10", every=every)
 
 
-def _sizes(reranker: Reranker, trainable: Mapping[str, nn.Parameter]) -> tuple[int, int]:
-    """Parameters that train, and all, adapter included."""
-    total = sum(parameter.numel() for parameter in reranker.model.parameters())
-    return sum(parameter.numel() for parameter in trainable.values()), total
+def _parameters(reranker: Reranker) -> int:
+    """All of them, adapter included."""
+    return sum(parameter.numel() for parameter in reranker.model.parameters())
 
 
 def _report(
@@ -235,24 +234,15 @@ def _report(
     examples: int,
     config: RunConfig,
 ) -> dict[str, Any]:
-    count, total = _sizes(reranker, trainable)
+    numbers = training_numbers(state, course, trainable, _parameters(reranker))
     return {
         "train": {
             "base": reranker.source.id,
             "loss": config.rerank.rerank_loss,
             "examples": examples,
-            "tokens": state.tokens,
-            "tokens_per_s": round(state.tokens / max(state.seconds, 1e-9), 1),
-            "trainable": count,
-            "total": total,
-            "steps": state.step,
-            "planned_steps": course.steps,
-            "best_step": state.best_step,
-            "retrieval_score": state.base_score,
-            "best_score": state.best_score,
-            "learning_rate": course.learning_rate,
             "batch_size": course.batch_size,
-            "step_s": round(state.seconds, 3),
+            **numbers,
+            "retrieval_score": state.base_score,
         }
     }
 
