@@ -75,6 +75,12 @@ def test_autocast_decides_the_format() -> None:
         assert frozen(8, 4)(torch.randn(3, 8)).dtype == torch.bfloat16
 
 
+def test_a_model_made_double_computes_in_double() -> None:
+    layer = frozen(8, 4).double()
+    x = torch.randn(3, 8, dtype=torch.float64, requires_grad=True)
+    assert torch.equal(layer(x), functional.linear(x, layer.weight, layer.bias))
+
+
 def test_no_rows() -> None:
     layer = frozen(8, 4)
     x = torch.randn(0, 8, requires_grad=True)

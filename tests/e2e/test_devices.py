@@ -167,11 +167,12 @@ def saved_step(run: Path) -> int:
 
 @pytest.mark.slow
 def test_a_sharded_training_goes_on_unsharded(tmp_path: Path) -> None:
-    undisturbed, moved = a_run(tmp_path / "undisturbed", FULL), a_run(tmp_path / "moved", FULL)
+    longer = replace(FULL, epochs=10)  # time to be killed in, on a busy machine too
+    undisturbed, moved = a_run(tmp_path / "undisturbed", longer), a_run(tmp_path / "moved", longer)
     together(undisturbed, "train", 1)
     sharded = ["train", str(moved), "--shard", "fsdp"]
     launch(moved, sharded, sharded, kill_when=lambda: saved_step(moved) >= 5)
-    assert 5 <= saved_step(moved) < STEPS
+    assert 5 <= saved_step(moved) < len([row for row in rows(undisturbed) if "loss" in row])
     assert "goes on from step" in together(moved, "train", 2)[0].stderr
     assert_same_training(moved, undisturbed)
 

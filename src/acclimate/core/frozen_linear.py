@@ -23,6 +23,7 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 PACKED_BYTES = 1 << 30
 """Models whose linear weights are larger keep them as they are: the layouts would triple their memory."""
+FORMATS = (torch.float32, torch.bfloat16)
 ROWS = 2048
 """oneDNN chooses a layout for about so many rows."""
 
@@ -46,8 +47,8 @@ class FrozenLinear(nn.Linear):
     def forward(self, input: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
         weight = self.weight
-        other_format = input.dtype != weight.dtype or torch.is_autocast_enabled("cpu")
-        if weight.requires_grad or other_format or input.device.type != "cpu":
+        ours = weight.dtype in FORMATS and input.dtype == weight.dtype and not torch.is_autocast_enabled("cpu")
+        if weight.requires_grad or not ours or input.device.type != "cpu":
             return functional.linear(input, weight, self.bias)
         if input.requires_grad and torch.is_grad_enabled():
             output: Tensor = _Product.apply(input, weight, self.bias)  # type: ignore[no-untyped-call]
@@ -91,7 +92,7 @@ def _become(module: nn.Module, kind: type[nn.Linear]) -> None:
 
 def _fits(linear: nn.Linear) -> bool:
     weight = linear.weight
-    return weight.device.type == "cpu" and weight.dtype in (torch.float32, torch.bfloat16) and not weight.requires_grad
+    return weight.device.type == "cpu" and weight.dtype in FORMATS and not weight.requires_grad
 
 
 @cache
