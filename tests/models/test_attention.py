@@ -89,6 +89,16 @@ def test_bfloat16_under_gradient_stays_close() -> None:
     assert torch.allclose(out.float(), expected, atol=0.03)
 
 
+def test_trained_through_after_inference_over_the_same_lengths() -> None:
+    runs.text_runs.cache_clear()
+    parts = [tensor.bfloat16().transpose(1, 2) for tensor in states(4, 4, torch.float32)]
+    with torch.inference_mode():
+        packed_attention(layer(causal=False), *parts, None, lengths=LENGTHS)
+    leaves = [part.clone().requires_grad_() for part in parts]
+    packed_attention(layer(causal=False), *leaves, None, lengths=LENGTHS)[0].sum().backward()
+    assert all(leaf.grad is not None and leaf.grad.isfinite().all() for leaf in leaves)
+
+
 def test_a_config_may_switch_causality_off() -> None:
     query, key, value = (tensor.transpose(1, 2) for tensor in states(4, 4))
     module = SimpleNamespace(is_causal=True, config=SimpleNamespace(is_causal=False))

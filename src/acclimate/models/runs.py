@@ -119,5 +119,7 @@ def _run(lengths: list[int]) -> TextRun:
     collect_T = np.flatnonzero(held_nL)
     spread = np.zeros(held_nL.size, np.int64)
     spread[collect_T] = np.arange(tokens)
-    padding = Padding(torch.from_numpy(spread), torch.from_numpy(collect_T), torch.from_numpy(~held_nL))
+    # Cached: whoever comes first may be in inference mode, whose tensors a later backward pass could not use.
+    with torch.inference_mode(False):
+        padding = Padding(torch.from_numpy(spread), torch.from_numpy(collect_T), torch.from_numpy(~held_nL))
     return TextRun(len(lengths), slots, tokens, padding)
