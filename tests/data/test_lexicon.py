@@ -1,4 +1,4 @@
-"""Lexicon files in every form, the texts of a background, and what is wrong with either."""
+"""Lexicon files in every form, and what is wrong with them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from acclimate.configs import DomainConfig, EvaluateConfig, RunConfig
-from acclimate.data.lexicon import domain_hashes, read_lexicon, read_texts
+from acclimate.configs import DomainConfig, RunConfig
+from acclimate.data.lexicon import domain_hashes, read_lexicon
 from acclimate.errors import DataError
-from acclimate.files import hash_file
 
 ENTRIES = {"条锈病": ("小麦的真菌病害",), "crop rotation": ()}
 
@@ -65,32 +64,7 @@ def test_what_is_no_lexicon(tmp_path: Path, name: str, content: str, message: st
 
 
 def test_missing_files(tmp_path: Path) -> None:
-    for read in (lambda path: read_lexicon(path), lambda path: read_texts(str(path))):
-        with pytest.raises(DataError, match="no such file"):
-            read(tmp_path / "absent.txt")
+    with pytest.raises(DataError, match="no such file"):
+        read_lexicon(tmp_path / "absent.txt")
     with pytest.raises(DataError, match="no such file"):
         domain_hashes(RunConfig(domain=DomainConfig(lexicon=str(tmp_path / "absent.txt"))))
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("b.txt", "a book\nthe car\na  book\n"),
-        ("b.jsonl", '{"text": "a book"}\n{"text": "the car"}\n'),
-        ("b.csv", "id,text\n1,a book\n2,the car\n"),
-        ("b.tsv", "query\tresponse\na book\tthe car\n"),
-    ],
-)
-def test_background_in_every_form(tmp_path: Path, name: str, content: str) -> None:
-    path = tmp_path / name
-    path.write_text(content, encoding="utf-8")
-    assert read_texts(str(path)) == ["a book", "the car"]
-    config = RunConfig(domain=DomainConfig(background=str(path)), evaluate=EvaluateConfig(guard=(str(tmp_path),)))
-    assert domain_hashes(config) == {f"background {path}": hash_file(path)}
-
-
-def test_background_without_a_text(tmp_path: Path) -> None:
-    path = tmp_path / "b.txt"
-    path.write_text(" \n", encoding="utf-8")
-    with pytest.raises(DataError, match="no text"):
-        read_texts(str(path))

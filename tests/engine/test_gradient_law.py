@@ -51,6 +51,8 @@ CASES: dict[str, dict[str, Any]] = {
     "adaptive": {"loss": "info-nce", "blocks": BLOCKS, "temperature_kind": "adaptive"},
     "hardness": {"loss": "info-nce", "blocks": BLOCKS, "hardness_strength": 9.0},
     "dimensions": {"loss": "info-nce", "blocks": BLOCKS, "matryoshka_dims": (4, 8), "matryoshka_weights": (0.3, 2.0)},
+    "other work": {"loss": "info-nce", "anchor_source": "OTHER WORK", "matryoshka_dims": (8,)},
+    "other work, pairs": {"loss": "cosent", "anchor_source": "OTHER WORK", "anchor_weight": 0.7},
     "anchored": {"loss": "info-nce", "anchor_weight": 0.7, "matryoshka_dims": (8,)},
     "all at once": {
         "loss": "info-nce",
@@ -74,9 +76,11 @@ class World:
     base: Encoder
     guide: str
     lexicon: str
+    other_work: str
 
     def config(self, settings: dict[str, Any]) -> RunConfig:
-        named = {name: self.guide if value == "GUIDE" else value for name, value in settings.items()}
+        files = {"GUIDE": self.guide, "OTHER WORK": self.other_work}
+        named = {name: files[value] if value in ("GUIDE", "OTHER WORK") else value for name, value in settings.items()}
         return with_overrides(RunConfig(), {"group_size": 3, "temperature": 0.1, "lexicon": self.lexicon, **named})
 
 
@@ -87,7 +91,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     base.model.double()
     guide = as_sentence_transformer(write_tiny_bert(folder / "guide", initializer_range=0.3))
     (folder / "terms.txt").write_text(TERMS)
-    return World(base, str(guide), str(folder / "terms.txt"))
+    (folder / "other.txt").write_text("w30 w31\nw0 w1\nw32\nw33 w34 w35\n")
+    return World(base, str(guide), str(folder / "terms.txt"), str(folder / "other.txt"))
 
 
 def full_backward(

@@ -65,6 +65,7 @@ def test_scores_must_match_their_documents_and_negatives_must_be_drawn() -> None
         ({"temperature_kind": "learned", "temperature": 0.005}, "temperature = 0.005"),
         ({"guide": "x", "guide_margin": None}, "masks nothing"),
         ({"anchor_weight": -1.0}, "anchor_weight"),
+        ({"anchor_source": "x", "anchor_weight": 0.0}, "anchors nothing"),
         ({"blocks": ()}, "blocks = none"),
     ],
 )

@@ -180,6 +180,25 @@ def test_anchoring_keeps_the_vectors_near_the_base(tmp_path: Path, config: RunCo
     assert moved[1] < 0.5 * moved[0]
 
 
+def test_other_work_is_kept_while_the_domain_is_learnt(tmp_path: Path, config: RunConfig, model: Path) -> None:
+    (tmp_path / "other.txt").write_text("w40 w41\nw42\nw43 w44 w45\n", encoding="utf-8")
+    distance: dict[str, dict[str | None, float]] = {"other": {}, "domain": {}}
+    for source in (None, str(tmp_path / "other.txt")):
+        run = tmp_path / str(source is None)
+        write_tiny_retrieval(run / "dataset")
+        changed = replace(config, train=SETTINGS, objective=ObjectiveConfig(anchor_source=source))
+        train(run / "dataset", None, run / "adapter", changed)
+        adapted = load_encoder(run / "adapter", device="cpu", base=str(model))
+        base = Encoder.load(str(model), pooling="mean", device="cpu")
+        for name, texts in {"other": ["w40 w41", "w42", "w43 w44 w45"], "domain": ["w1 w2 w3", "w4"]}.items():
+            moved = 1 - (adapted.encode(texts) * base.encode(texts)).sum(1)
+            distance[name][source] = float(moved.mean())
+    for name, kept in {"other": 0.5, "domain": 1.0}.items():
+        free, anchored = distance[name].values()
+        assert anchored < kept * free
+    assert distance["other"][source] < distance["domain"][source]
+
+
 def test_what_cannot_be_trained_is_refused(tmp_path: Path, config: RunConfig) -> None:
     dataset = write_tiny_retrieval(tmp_path / "dataset")
     with pytest.raises(UsageError, match="cosine-mse"):

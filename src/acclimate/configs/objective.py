@@ -26,6 +26,8 @@ Loss: TypeAlias = Literal[
 BLOCKS = get_args(Block)
 LOWEST_LEARNED_TEMPERATURE = 0.01
 """CLIP's bound on its logit scale, 100."""
+OTHER_WORK_WEIGHT = 20.0
+"""Of anchoring texts of other work: chosen on dev, docs/results.md."""
 INFO_NCE_ONLY = ("blocks", "partition", "temperature_kind", "hardness_strength", "guide")
 """Settings that mean nothing to the other losses, which refuse them."""
 
@@ -79,8 +81,12 @@ class ObjectiveConfig:
     embedding_teacher: str | None = None
     """embedding-distillation: model (or run, or adapter) whose vectors are imitated; where its size is another, its
     cosines between the texts."""
-    anchor_weight: float = 0.0
-    """Added to any loss: this times the mean of 1 - cosine to the base's vector of each text, against forgetting."""
+    anchor_source: str | None = None
+    """Texts of other work that the model must not forget (a text file, or any data): some of them join every step, and
+    are anchored to the base's vectors."""
+    anchor_weight: float | None = None
+    """Added to any loss: this times the mean of 1 - cosine to the base's vectors, of anchor_source's texts (then 20 if
+    not given), or else of the training's own (then 0 if not given)."""
     matryoshka_dims: tuple[int, ...] = ()
     """Also minimise the loss over so many leading dimensions; the full size is always among them."""
     matryoshka_weights: tuple[float, ...] = ()
@@ -89,9 +95,13 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         for name in ("temperature", "temperature_base", "temperature_floor", "teacher_temperature"):
             check_above(name, getattr(self, name), 0.0)
-        for name in ("temperature_step", "hardness_strength", "anchor_weight", "contrastive_margin", "triplet_margin"):
+        for name in ("temperature_step", "hardness_strength", "contrastive_margin", "triplet_margin"):
             if getattr(self, name) < 0:
                 raise UsageError(f"{name} = {getattr(self, name)}", possible="0 or more")
+        if self.anchor_weight is not None and self.anchor_weight < 0:
+            raise UsageError(f"anchor_weight = {self.anchor_weight}", possible="0 or more")
+        if self.anchor_weight == 0 and self.anchor_source is not None:
+            raise UsageError("anchor_source with anchor_weight = 0 anchors nothing", fix="Leave one of them out.")
         unknown = sorted(set(self.blocks) - set(BLOCKS))
         if unknown or not self.blocks:
             raise UsageError(f"blocks = {','.join(self.blocks) or 'none'}", possible=f"some of {', '.join(BLOCKS)}")
@@ -101,6 +111,13 @@ class ObjectiveConfig:
             raise UsageError("a guide without a margin masks nothing", fix="Give --guide-margin 0.")
         self._check_dims()
         self._check_loss()
+
+    @property
+    def anchoring(self) -> float:
+        """The weight of the anchoring; 0: there is none."""
+        if self.anchor_weight is not None:
+            return self.anchor_weight
+        return 0.0 if self.anchor_source is None else OTHER_WORK_WEIGHT
 
     def _check_dims(self) -> None:
         for dim in self.matryoshka_dims:

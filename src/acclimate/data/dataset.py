@@ -15,6 +15,9 @@ from acclimate.errors import StorageError
 from acclimate.files import iter_jsonl, iter_lines, read_json, storage_errors, write_json, write_jsonl
 from acclimate.types import SPLITS, Corpus, Example, Kind, LabelledPair, Qrels, Queries, Rejected, Split
 
+HELD_OUT: tuple[Split, ...] = ("dev", "test")
+"""The splits whose queries no training has."""
+
 DATASET_FILE = "dataset.json"
 EXAMPLES_FILE = "examples.jsonl"
 FILES = (DATASET_FILE, "corpus.jsonl", "queries.jsonl", EXAMPLES_FILE, "qrels/*.tsv", "pairs/*.tsv")
@@ -40,6 +43,20 @@ class Dataset:
     """What `dataset.json` holds: kind, counts, lengths, languages, warnings, splits, columns, label_range."""
     titles: dict[str, str] = field(default_factory=dict)
     """Id -> title, of the documents that have one; their text begins with it."""
+
+
+def held_out_queries(dataset: Dataset) -> set[str]:
+    """The texts of dev and test queries, and both sentences of dev and test pairs, all in one case."""
+    queries = (dataset.queries[query] for split in HELD_OUT for query in dataset.qrels.get(split, {}))
+    pairs = (pair for split in HELD_OUT for pair in dataset.pairs.get(split, ()))
+    sentences = (text for pair in pairs for text in (pair.sentence1, pair.sentence2))
+    return {text.casefold() for text in (*queries, *sentences)}
+
+
+def held_out_documents(dataset: Dataset) -> set[str]:
+    """The texts of the documents judged for dev or test queries."""
+    judged = (found for split in HELD_OUT for found in dataset.qrels.get(split, {}).values())
+    return {dataset.corpus[document] for found in judged for document in found if document in dataset.corpus}
 
 
 def is_dataset(folder: Path) -> bool:

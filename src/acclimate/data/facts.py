@@ -98,7 +98,7 @@ def warnings(dataset: Dataset, rejected: Sequence[Rejected], shared_documents: i
     if dataset.kind == "retrieval" and examples:
         share = sum(bool(example.negatives) for example in dataset.examples) / examples
         if share < FEW_HARD_NEGATIVES:
-            found.append(f"{share:.0%} of the training pairs bring hard negatives, below 30 %: mine some")
+            found.append(f"{share:.0%} of the training pairs bring hard negatives, below 30 %: mining adds them")
     sizes = {split: len(dataset.qrels.get(split, ())) or len(dataset.pairs.get(split, ())) for split in SPLITS}
     small: tuple[tuple[Split, int, str], ...] = (
         ("test", FEW_TEST, "only large differences can be proven"),

@@ -1,4 +1,4 @@
-"""Lexicon files, and the texts that a lexicon is extracted against."""
+"""Lexicon files, and what a lexicon is extracted against."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from acclimate.configs import PrepareConfig, RunConfig
+from acclimate.configs import RunConfig
 from acclimate.core.lexicon import fold
-from acclimate.data.readers import is_hub_id, no_usable_row, read_source, source_hash
+from acclimate.data.readers import no_usable_row, source_hash
 from acclimate.data.records import BadRowError, normalise
-from acclimate.data.tables import DELIMITERS, Row, Rows, detect_format, read_table
+from acclimate.data.tables import Row, Rows, is_plain, read_table
 from acclimate.errors import DataError
 from acclimate.files import iter_lines
 from acclimate.progress import say
@@ -57,31 +57,6 @@ def read_lexicon(path: Path) -> Entries:
     return entries
 
 
-def read_texts(source: str) -> list[str]:
-    """The distinct texts of any source: the background of a domain.
-
-    A text file holds one text per line. Of a table of texts the column `text` is read; any other source is read as
-    `prepare` reads it, both sides.
-
-    Raises:
-        DataError: it is missing, empty, of no known form, or holds no usable row.
-    """
-    path = Path(source)
-    if is_hub_id(source) or path.is_dir():
-        return _texts_of_source(source)
-    if _is_plain(path):
-        lines = (text for _, text, error in iter_lines(path) if not error)
-    else:
-        first = next((row for row in read_table(path, path.name) if isinstance(row, Row)), None)
-        if first is None or "text" not in first.values:
-            return _texts_of_source(source)
-        lines = (str(row.values.get("text") or "") for row in read_table(path, path.name) if isinstance(row, Row))
-    texts = list(dict.fromkeys(text for line in lines if (text := " ".join(line.split()))))
-    if not texts:
-        raise DataError(f"{path}: no text", fix="Give a file with one text per line, or a column named text.")
-    return texts
-
-
 def background_sources(config: RunConfig) -> tuple[str, ...]:
     """What terms are extracted against: the background given, or else the guard data; nothing for a given lexicon."""
     if config.domain.lexicon is not None:
@@ -101,19 +76,8 @@ def domain_hashes(config: RunConfig) -> dict[str, str]:
     return hashes
 
 
-def _texts_of_source(source: str) -> list[str]:
-    material = read_source(source, PrepareConfig())
-    pairs = [text for record in material.records for text in (record.anchor, record.positive)]
-    return list(dict.fromkeys([*material.corpus.values(), *material.unnamed, *material.queries.values(), *pairs]))
-
-
-def _is_plain(path: Path) -> bool:
-    """Whether a file has neither objects nor columns: any text file whose name is not that of a table."""
-    return detect_format(path) == "delimited" and path.suffix.lower() not in DELIMITERS
-
-
 def _lexicon_rows(path: Path) -> Rows:
-    if not _is_plain(path):
+    if not is_plain(path):
         return read_table(path, path.name)
     return _terms_by_line(path)
 

@@ -72,6 +72,11 @@ def detect_format(path: Path) -> str:
     return "jsonl" if start == b"{" or extension == ".json" else "delimited"
 
 
+def is_plain(path: Path) -> bool:
+    """Whether a file has neither objects nor columns: any text file whose name is not that of a table."""
+    return detect_format(path) == "delimited" and path.suffix.lower() not in DELIMITERS
+
+
 def _jsonl(path: Path, source: str) -> Rows:
     for line in iter_jsonl(path):
         if line.value is None:

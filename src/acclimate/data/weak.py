@@ -16,8 +16,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from acclimate.data.dataset import Dataset
-from acclimate.types import Example, Split
+from acclimate.data.dataset import Dataset, held_out_documents, held_out_queries
+from acclimate.types import Example
 
 Pair: TypeAlias = tuple[str, str]
 Maker: TypeAlias = Callable[[str, str, np.random.Generator], Iterator[Pair]]
@@ -51,8 +51,8 @@ def weak_pairs(dataset: Dataset, kinds: Sequence[str], limit: int, seed: int) ->
     Returns:
         Kind -> training rows without negatives, in the order of the corpus; a kind that finds nothing is empty.
     """
-    held_out = _held_out(dataset)
-    queries = _queries_kept_out(dataset)
+    held_out = held_out_documents(dataset)
+    queries = held_out_queries(dataset)
     pairs: dict[str, list[Example]] = {}
     for number, kind in enumerate(kinds):
         found: dict[Pair, None] = {}
@@ -115,18 +115,6 @@ def _crop(text: str, window: Sequence[tuple[int, int]], draws: np.random.Generat
     length = max(min(MIN_CROP_UNITS, len(window) // 2), int(draws.uniform(low, high) * len(window)))
     start = int(draws.integers(len(window) - length + 1))
     return text[window[start][0] : window[start + length - 1][1]]
-
-
-def _held_out(dataset: Dataset) -> set[str]:
-    """Texts of the documents judged for dev or test queries: by text, so that their twins are out too."""
-    splits: tuple[Split, ...] = ("dev", "test")
-    judged = (found for split in splits for found in dataset.qrels.get(split, {}).values())
-    return {dataset.corpus[document] for found in judged for document in found if document in dataset.corpus}
-
-
-def _queries_kept_out(dataset: Dataset) -> set[str]:
-    splits: tuple[Split, ...] = ("dev", "test")
-    return {dataset.queries[query].casefold() for split in splits for query in dataset.qrels.get(split, {})}
 
 
 def _drawn(pairs: list[Pair], limit: int, seed: int) -> list[Pair]:

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from acclimate import processes
 from acclimate.configs import MineConfig
 from acclimate.core.selection import fill, select_negatives
+from acclimate.data.dataset import Dataset, held_out_documents
 from acclimate.engine.retrieve import Indices, Vectors, encode_corpus, top_k
 from acclimate.progress import progress
 from acclimate.types import Example
@@ -26,7 +27,6 @@ from acclimate.types import Example
 if TYPE_CHECKING:
     import torch
 
-    from acclimate.data.dataset import Dataset
     from acclimate.models.encoder import Encoder
     from acclimate.models.reranker import Reranker
 
@@ -143,12 +143,7 @@ def material(dataset: Dataset) -> Material:
         documents.append(text)
     for example in dataset.examples:
         given.setdefault(example.anchor, []).extend(place[text] for text in dict.fromkeys(example.negatives))
-    held_out = {
-        dataset.corpus[document]
-        for split in ("dev", "test")
-        for grades in dataset.qrels.get(split, {}).values()
-        for document in grades
-    }
+    held_out = held_out_documents(dataset)
     excluded = np.array(
         [i >= minable or place[text] != i or text in held_out for i, text in enumerate(documents)], np.bool_
     )

@@ -8,7 +8,7 @@ Legend: N texts, D vector size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,10 +20,13 @@ from torch import Tensor
 from acclimate.configs import RunConfig
 from acclimate.core.lexicon import Lexicon
 from acclimate.core.lora import adapters_off
+from acclimate.data.background import read_texts
+from acclimate.data.facts import evenly
 from acclimate.data.lexicon import domain_hashes
+from acclimate.data.readers import source_hash
 from acclimate.engine.retrieve import encode_corpus
 from acclimate.engine.vocabulary import domain_vocabulary
-from acclimate.errors import UsageError
+from acclimate.errors import DataError, UsageError
 from acclimate.models.adapter import load_encoder, model_hash, own_base
 from acclimate.models.devices import to_device
 from acclimate.models.encoder import Encoder
@@ -31,6 +34,8 @@ from acclimate.progress import say
 from acclimate.types import Role
 
 ROLES: tuple[Role, Role] = ("query", "document")
+MAX_OTHER_WORK = 4000
+"""Texts of other work that are anchored: more would only be encoded for nothing, a step takes few of them."""
 
 
 class FixedVectors:
@@ -63,6 +68,8 @@ class References:
     """Its vectors are imitated."""
     base: Encoder | None = None
     """The model as it was: this encoder with its adapters off."""
+    other_work: tuple[str, ...] = ()
+    """Texts that are anchored to the base instead of the training's own."""
     lexicon: Lexicon | None = None
     """Terms that sharpen the adaptive temperature."""
     document_vectors: Mapping[str, np.ndarray] | None = None
@@ -101,6 +108,7 @@ def load_references(
     *,
     document_vectors: Mapping[str, np.ndarray] | None = None,
     texts: Sequence[str] = (),
+    held_out: Collection[str] = (),
     loaded: dict[str, Encoder] | None = None,
 ) -> References:
     """Load the models that the objective names, and the terms that it counts.
@@ -111,12 +119,13 @@ def load_references(
         cache: where vectors are kept; nothing is kept if not given.
         document_vectors: see `References`.
         texts: of the domain: what a lexicon is extracted from where none is given.
+        held_out: texts, in one case, that no training may have: they are not anchored.
         loaded: models by name, shared between several tasks.
 
     Raises:
         ModelError: a model cannot be loaded.
         UsageError: the adaptive temperature has no terms.
-        DataError: the lexicon or the background cannot be read.
+        DataError: the lexicon, the background or the texts of other work cannot be read.
     """
     objective = config.objective
     models = {} if loaded is None else loaded
@@ -128,16 +137,29 @@ def load_references(
         return None if name is None else models[name]
 
     base = None
-    if objective.anchor_weight:
+    if objective.anchoring:
         base = Encoder.from_config(config) if config.train.full else encoder
     return References(
         guide=load(objective.guide),
         teacher=load(objective.embedding_teacher),
         base=base,
+        other_work=_other_work(config, held_out),
         lexicon=_lexicon(texts, config) if objective.temperature_kind == "adaptive" else None,
         document_vectors=document_vectors,
         cache=cache,
     )
+
+
+def _other_work(config: RunConfig, held_out: Collection[str]) -> tuple[str, ...]:
+    source = config.objective.anchor_source
+    if source is None:
+        return ()
+    texts = [text for text in read_texts(source, held_out=False) if text.casefold() not in held_out]
+    if not texts:
+        raise DataError(f"{source} holds no text but those of dev and test queries, which no training may have")
+    chosen = evenly(texts, MAX_OTHER_WORK)
+    say(f"anchoring {len(chosen):,} texts of {source}, of {len(texts):,}")
+    return tuple(chosen)
 
 
 def _lexicon(texts: Sequence[str], config: RunConfig) -> Lexicon:
@@ -155,4 +177,6 @@ def reference_hashes(config: RunConfig) -> dict[str, str]:
     """Setting -> hash of what it names: inputs of the training."""
     names = {"guide": config.objective.guide, "embedding_teacher": config.objective.embedding_teacher}
     hashes = {setting: model_hash(name) for setting, name in names.items() if name is not None}
+    if config.objective.anchor_source is not None:
+        hashes["anchor_source"] = source_hash(config.objective.anchor_source)
     return hashes | (domain_hashes(config) if config.objective.temperature_kind == "adaptive" else {})

@@ -2,11 +2,12 @@
 
 No text is computed twice in a step: a batch's queries and documents are looked at as one set of texts.
 
-Legend: Q queries and M documents of a step, U unique texts of both, D vector size.
+Legend: Q queries and M documents of a step, U unique texts of all, A anchored ones, D vector size.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypedDict, Unpack
@@ -21,12 +22,17 @@ from acclimate.core.batching import even_chunks, step_seed
 from acclimate.core.losses import anchoring, narrowed, over_dims
 from acclimate.engine.fit import StepResult
 from acclimate.engine.gradcache import activation_bytes_per_token, chunked_backward
-from acclimate.engine.references import FixedVectors, References
+from acclimate.engine.references import ROLES, FixedVectors, References
 from acclimate.errors import UsageError
 from acclimate.models.devices import CHUNK_TOKENS, activation_gb, to_device
 from acclimate.models.encoder import Encoder
 from acclimate.models.tokens import Tokens
 from acclimate.types import Role
+
+OTHER_WORK_SHARE = 0.25
+"""Anchored texts of other work in a step, for each row of its batch."""
+OTHER_WORK_SEED = 1
+"""Tells their draws from all others of the same step."""
 
 
 class Options(TypedDict, total=False):
@@ -77,7 +83,8 @@ class StepTexts:
         fixed = references.document_vectors
         self._fixed = None if fixed is None else FixedVectors({"document": fixed}, encoder.device)
         named: dict[tuple[str, str], tuple[Role, str]] = {}
-        for role, text in texts:
+        other_work = _in_turn(references.other_work, config)
+        for role, text in (*texts, *other_work):
             if role == "query" or fixed is None:
                 named.setdefault(self._key(role, text), (role, text))
         by_role: dict[Role, list[str]] = {"query": [], "document": []}
@@ -98,7 +105,9 @@ class StepTexts:
         self.hands = 1 if config.train.lora_dropout else processes.count()
         self.chunk_tokens = int(min(CHUNK_TOKENS[encoder.device.type], max(1.0, self.max_tokens)))
         self._dims = _dims(config, encoder)
-        self._anchor_weight = config.objective.anchor_weight
+        self._other_work = [self._number[self._key(role, text)] for role, text in other_work]
+        self._other_count = min(len(other_work), math.ceil(OTHER_WORK_SHARE * config.train.batch_size))
+        self._anchor_weight = config.objective.anchoring
         self._base: FixedVectors | None = None
         if self._anchor_weight:
             if references.base is None:
@@ -126,8 +135,9 @@ class StepTexts:
             metrics: further numbers of the step.
         """
         computed: Sequence[str] = documents if self._fixed is None else ()
-        numbers = np.concatenate([self._numbers("query", queries), self._numbers("document", computed)])
-        numbers_U, place = np.unique(numbers, return_inverse=True)
+        parts = [self._numbers("query", queries), self._numbers("document", computed), self._drawn_other_work(step)]
+        numbers_U, place = np.unique(np.concatenate(parts), return_inverse=True)
+        places = np.split(place, np.cumsum([len(part) for part in parts])[:-1])
         lengths_U = self.lengths_N[numbers_U]
         chunks = even_chunks(lengths_U, self.chunk_tokens, self.hands)
         self.encoder.model.train()
@@ -139,7 +149,7 @@ class StepTexts:
         loss = chunked_backward(
             encode,
             chunks,
-            self._whole_loss(loss_of, numbers_U, torch.from_numpy(place), len(queries), documents),
+            self._whole_loss(loss_of, numbers_U, places, documents),
             torch.zeros(len(numbers_U), self.encoder.dim, dtype=self._dtype, device=self.encoder.device),
             tokens=[int(lengths_U[chunk].sum()) for chunk in chunks],
             max_tokens=self.max_tokens,
@@ -153,23 +163,31 @@ class StepTexts:
         self,
         loss_of: Callable[[Tensor, Tensor], Tensor],
         numbers_U: np.ndarray,
-        place: Tensor,
-        queries: int,
+        places: Sequence[np.ndarray],
         documents: Sequence[str],
     ) -> Callable[[Tensor], Tensor]:
-        """Vectors [U, D] of the step's texts -> the loss over all dimensions, anchored, weighted."""
-        place = to_device(place, self.encoder.device)
+        """Vectors [U, D] of the step's texts -> the loss over all dimensions, anchored, weighted.
+
+        Args:
+            loss_of: see `backward`.
+            numbers_U: the texts' rows in `tokens`.
+            places: of the queries, the computed documents, and the texts of other work, in U.
+            documents: all of them.
+        """
+        query, document, other = (to_device(torch.from_numpy(place), self.encoder.device) for place in places)
         fixed_MD = None if self._fixed is None or not documents else self._fixed("document", documents)
+        anchored = numbers_U[places[2]] if self._other_work else numbers_U
+        base_AD = None if self._base is None else self._base.rows([self._named[number] for number in anchored])
 
         def of_size(vectors_UD: Tensor) -> Tensor:
-            document_MD = vectors_UD[place[queries:]] if fixed_MD is None else narrowed(fixed_MD, vectors_UD.shape[1])
-            return loss_of(vectors_UD[place[:queries]], document_MD)
+            document_MD = vectors_UD[document] if fixed_MD is None else narrowed(fixed_MD, vectors_UD.shape[1])
+            return loss_of(vectors_UD[query], document_MD)
 
         def whole(vectors_UD: Tensor) -> Tensor:
             loss = over_dims(of_size, self._dims)(vectors_UD) if self._dims else of_size(vectors_UD)
-            if self._base is not None:
-                base_UD = self._base.rows([self._named[number] for number in numbers_U])
-                loss = loss + self._anchor_weight * anchoring(vectors_UD, base_UD)
+            if base_AD is not None:
+                vectors_AD = vectors_UD[other] if self._other_work else vectors_UD
+                loss = loss + self._anchor_weight * anchoring(vectors_AD, base_AD)
             return self.weight * loss
 
         return whole
@@ -178,8 +196,19 @@ class StepTexts:
         """The texts' rows in `tokens`."""
         return np.fromiter((self._number[self._key(role, text)] for text in texts), dtype=np.int64, count=len(texts))
 
+    def _drawn_other_work(self, step: int) -> np.ndarray:
+        """Rows in `tokens` of the texts of other work that are anchored in a step."""
+        draws = np.random.default_rng([self.seed, step, OTHER_WORK_SEED])
+        return draws.choice(np.array(self._other_work, np.int64), self._other_count, replace=False)
+
     def _key(self, role: Role, text: str) -> tuple[str, str]:
         return self.encoder.prompts.prompt(role, self.task), text
+
+
+def _in_turn(texts: Sequence[str], config: RunConfig) -> list[tuple[Role, str]]:
+    """Every text in the role of a query or a document, by turns; where only queries adapt, as a query."""
+    roles = ROLES[:1] if config.train.sides == "query" else ROLES
+    return [(roles[index % len(roles)], text) for index, text in enumerate(texts)]
 
 
 def _dims(config: RunConfig, encoder: Encoder) -> dict[int, float]:

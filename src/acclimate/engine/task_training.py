@@ -15,7 +15,7 @@ from torch import nn
 
 from acclimate.configs import RunConfig, with_overrides
 from acclimate.core.lora import adapters_off
-from acclimate.data.dataset import EXAMPLES_FILE, Dataset, load_dataset, read_examples
+from acclimate.data.dataset import EXAMPLES_FILE, Dataset, held_out_queries, load_dataset, read_examples
 from acclimate.engine.checkpoint import Progress
 from acclimate.engine.compare import MAIN_MEASURE
 from acclimate.engine.dev import dev_set, retrieval_scores, similarity_scores
@@ -136,6 +136,7 @@ class TaskLosses:
                 cache_folder(one.task.folder),
                 document_vectors=document_vectors(one.encoder(encoder), one),
                 texts=one.texts,
+                held_out=held_out_queries(one.data),
                 loaded=loaded,
             )
             for one in tasks

@@ -9,8 +9,9 @@ from pathlib import Path
 
 from acclimate.configs import RunConfig
 from acclimate.core.lexicon import Lexicon, extract_terms, topic_terms
+from acclimate.data.background import read_texts
 from acclimate.data.facts import evenly, languages
-from acclimate.data.lexicon import Entries, background_sources, read_lexicon, read_texts
+from acclimate.data.lexicon import Entries, background_sources, read_lexicon
 from acclimate.engine.topics import lexical_topics
 
 MAX_TEXTS = 5_000

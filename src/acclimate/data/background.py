@@ -1,0 +1,54 @@
+"""The texts of any source, whatever it is: other work than the domain's, such as a lexicon's background."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from acclimate.configs import PrepareConfig
+from acclimate.data.dataset import HELD_OUT
+from acclimate.data.readers import is_hub_id, read_source
+from acclimate.data.tables import Row, is_plain, read_table
+from acclimate.errors import DataError
+from acclimate.files import iter_lines
+
+
+def read_texts(source: str, *, held_out: bool = True) -> list[str]:
+    """The distinct texts of any source.
+
+    A text file holds one text per line. Of a table of texts the column `text` is read; any other source is read as
+    `prepare` reads it, both sides.
+
+    Args:
+        source: a file, a folder, or a hub id.
+        held_out: also the queries (of labelled pairs both sentences) of the source's own dev and test splits.
+
+    Raises:
+        DataError: it is missing, empty, of no known form, or holds no usable row.
+    """
+    path = Path(source)
+    if is_hub_id(source) or path.is_dir():
+        return _texts_of_source(source, held_out)
+    if is_plain(path):
+        lines = (text for _, text, error in iter_lines(path) if not error)
+    else:
+        first = next((row for row in read_table(path, path.name) if isinstance(row, Row)), None)
+        if first is None or "text" not in first.values:
+            return _texts_of_source(source, held_out)
+        lines = (str(row.values.get("text") or "") for row in read_table(path, path.name) if isinstance(row, Row))
+    texts = list(dict.fromkeys(text for line in lines if (text := " ".join(line.split()))))
+    if not texts:
+        raise DataError(f"{path}: no text", fix="Give a file with one text per line, or a column named text.")
+    return texts
+
+
+def _texts_of_source(source: str, held_out: bool) -> list[str]:
+    material = read_source(source, PrepareConfig())
+    pairs = [text for record in material.records for text in (record.anchor, record.positive)]
+    texts = dict.fromkeys([*material.corpus.values(), *material.unnamed, *material.queries.values(), *pairs])
+    if held_out:
+        return list(texts)
+    proof = [record for record in material.records if record.split in HELD_OUT]
+    unseen = {record.anchor for record in proof}
+    if material.kind == "pairs":
+        unseen |= {record.positive for record in proof}
+    return [text for text in texts if text not in unseen]
