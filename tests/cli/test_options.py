@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import typing
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,13 @@ def parse(*arguments: str) -> Any:
 def test_only_given_flags_are_overrides() -> None:
     assert given(parse()) == {}
     assert given(parse("--rank", "8", "--sides", "query")) == {"rank": 8, "sides": "query"}
+
+
+def test_a_field_s_documentation_is_one_line_of_help() -> None:
+    hints = typing.get_type_hints(Flags, include_extras=True)
+    helps = {name: hint.__metadata__[0].help for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+    assert helps["eval_steps"].startswith("Steps between evaluations on dev")
+    assert not [name for name, text in helps.items() if "\n" in text or "  " in text]
 
 
 def test_none_is_a_value_and_not_the_absence_of_one() -> None:

@@ -241,6 +241,7 @@ def test_other_work_is_anchored_and_nothing_else(encoder: Encoder, tmp_path: Pat
     plain = contrastive(encoder, EXAMPLES, SCHEDULE, CONFIG)(0)
     distances = [1 - base[text] @ vector(encoder, text, "query") for text in base]
     assert result.loss == pytest.approx(plain.loss + 20 * float(torch.stack(distances).mean().detach()), rel=1e-6)
+    assert float(result.metrics["anchor_distance"]) == pytest.approx((result.loss - plain.loss) / 20, rel=1e-6)
     assert result.tokens == plain.tokens + 3
 
 

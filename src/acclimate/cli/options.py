@@ -84,11 +84,11 @@ def _shown(value: object) -> str:
 
 
 def _field_docs(cls: type[Any]) -> dict[str, str]:
-    """Field name -> the string under it."""
+    """Field name -> the string under it, as one line: the help breaks it where the terminal does."""
     (definition,) = ast.parse(inspect.getsource(cls)).body
     texts: dict[str, str] = {}
     for pair in itertools.pairwise(ast.iter_child_nodes(definition)):
         match pair:
             case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                texts[name] = text
+                texts[name] = " ".join(text.split())
     return texts

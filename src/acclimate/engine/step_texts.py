@@ -109,6 +109,7 @@ class StepTexts:
         self._other_count = min(len(other_work), math.ceil(OTHER_WORK_SHARE * config.train.batch_size))
         self._anchor_weight = config.objective.anchoring
         self._base: FixedVectors | None = None
+        self._distance: Tensor | None = None
         if self._anchor_weight:
             if references.base is None:
                 raise UsageError("anchoring needs the base's vectors", fix="Give the recipe `load_references(...)`.")
@@ -157,7 +158,8 @@ class StepTexts:
             in_step=self.encoder.sharded,
             parameters=parameters,
         )
-        return StepResult(loss / self.weight, int(lengths_U.sum()), metrics=metrics())
+        numbers = metrics() if self._distance is None else metrics() | {"anchor_distance": self._distance}
+        return StepResult(loss / self.weight, int(lengths_U.sum()), metrics=numbers)
 
     def _whole_loss(
         self,
@@ -186,8 +188,9 @@ class StepTexts:
         def whole(vectors_UD: Tensor) -> Tensor:
             loss = over_dims(of_size, self._dims)(vectors_UD) if self._dims else of_size(vectors_UD)
             if base_AD is not None:
-                vectors_AD = vectors_UD[other] if self._other_work else vectors_UD
-                loss = loss + self._anchor_weight * anchoring(vectors_AD, base_AD)
+                distance = anchoring(vectors_UD[other] if self._other_work else vectors_UD, base_AD)
+                self._distance = distance.detach()
+                loss = loss + self._anchor_weight * distance
             return self.weight * loss
 
         return whole
