@@ -102,6 +102,7 @@ def _result(run: RunFolder) -> dict[str, Any]:
         "reranking": tables.reranking(run.reranking),
         "guard": tables.guard(report.get("guard", [])),
         "guard_bound": config.get("evaluate", {}).get("guard_bound"),
+        "forgot": tables.forgot(report.get("guard", [])),
     }
 
 

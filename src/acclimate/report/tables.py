@@ -77,6 +77,11 @@ def domain(report: Mapping[str, Any], confidence: float | None) -> Table | None:
     return _comparison(scores, _ordered(scores), confidence, "Terms and topics")
 
 
+def forgot(checks: list[dict[str, Any]]) -> bool:
+    """Whether the loss is beyond the bound on any data outside the domain."""
+    return any(check.get("warn") for check in checks)
+
+
 def guard(checks: list[dict[str, Any]]) -> Table | None:
     """Data outside the domain: base against adapted, and whether the loss is beyond the bound."""
     rows = []

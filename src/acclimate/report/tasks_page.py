@@ -39,6 +39,8 @@ def render(run: RunFolder) -> str:
         values=tables.values("Training", train),
         timings=tables.timings(summary.get("timings", {})),
         guard=tables.guard(summary.get("guard", [])),
+        guard_bound=summary.get("config", {}).get("evaluate", {}).get("guard_bound"),
+        forgot=tables.forgot(summary.get("guard", [])),
         command=summary.get("command"),
         versions=tables.values("Versions", summary.get("versions", {})),
     )
