@@ -77,6 +77,20 @@ def gain(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, flo
     return f"{difference_SN.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
 
 
+def once(run: Path, work: Callable[[], Mapping[str, object]]) -> None:
+    """Write what `work` returns to `run/result.json`, unless it is there or another process is at it."""
+    from acclimate.errors import AcclimateError
+    from acclimate.files import locked
+
+    if (run / "result.json").exists():
+        return
+    try:
+        with locked(run):
+            (run / "result.json").write_text(json.dumps(work()))
+    except AcclimateError as error:
+        print(f"{run.name}: {error}")
+
+
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = [header, ["---"] * len(header), *rows]

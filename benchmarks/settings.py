@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from common import gain, machine, table
+from common import gain, machine, once, table
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -34,10 +34,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "three stages": {"recipe": "three-stage"},
 }
 """Name -> settings that differ from the default."""
-MERGED: dict[str, float] = {"interpolated 0.8": 0.8, "interpolated 0.6": 0.6}
-"""Name -> the share of the default's own adapter in its interpolation with the base (WiSE-FT)."""
-SOUP = "soup of the seeds"
-"""The average of the default's adapters of all seeds: one model."""
+MERGED: dict[str, tuple[int, dict[str, Any]]] = {
+    "interpolated 0.8": (1, {"method": "interpolate", "weights": (0.8,)}),
+    "interpolated 0.6": (1, {"method": "interpolate", "weights": (0.6,)}),
+    "average of two seeds": (2, {"method": "linear"}),
+    "slerp of two seeds": (2, {"method": "slerp"}),
+    "TIES of two seeds": (2, {"method": "ties"}),
+}
+"""Name -> how many of the default's adapters are merged (a seed's and the next ones'), and how."""
 MEASURE = "ndcg@10"
 
 
@@ -46,7 +50,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--variants", default=",".join([*VARIANTS, *MERGED, SOUP]))
+    parser.add_argument("--variants", default=",".join([*VARIANTS, *MERGED]))
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=float, default=0.25)
     parser.add_argument("--batch-size", type=int, default=64)
@@ -58,10 +62,10 @@ def main() -> None:
             for name in names:
                 if name in VARIANTS:
                     train_once(arguments, name, seed)
-                elif name in MERGED:
-                    merge_once(arguments, name, [seed], method="interpolate", weights=(MERGED[name],))
-        if SOUP in names:
-            merge_once(arguments, SOUP, list(range(arguments.seeds)), method="linear")
+        for seed in range(arguments.seeds):
+            for name in names:
+                if name in MERGED:
+                    merge_once(arguments, name, seed)
     results = [json.loads(path.read_text()) for path in sorted(arguments.out.glob("*/result.json"))]
     print(f"{arguments.data.name}, {arguments.epochs:g} passes, {machine()}\n")
     print(table(HEADER, rows([result for result in results if result["variant"] in names])))
@@ -94,15 +98,17 @@ def train_once(arguments: argparse.Namespace, name: str, seed: int) -> None:
         report["train"]["step_s"] += stages[0]["seconds"]
         return dict(report["train"])
 
-    once(arguments, name, seed, work)
+    measured(arguments, name, seed, work)
 
 
-def merge_once(arguments: argparse.Namespace, name: str, seeds: list[int], **merging: Any) -> None:
+def merge_once(arguments: argparse.Namespace, name: str, seed: int) -> None:
     """Merge adapters of the default and measure the result, unless that is done, under way, or they are not there."""
     from acclimate.configs import RunConfig, with_overrides
     from acclimate.stages.merge import merge
 
-    adapters = [folder_of(arguments, "default", seed) / "adapter" for seed in seeds]
+    count, merging = MERGED[name]
+    seeds = [(seed + further) % arguments.seeds for further in range(count)]
+    adapters = [folder_of(arguments, "default", one) / "adapter" for one in seeds]
     if not all(adapter.exists() for adapter in adapters):
         return
 
@@ -110,7 +116,7 @@ def merge_once(arguments: argparse.Namespace, name: str, seeds: list[int], **mer
         merge(adapters, run / "adapter", with_overrides(RunConfig(), merging))
         return {"tokens": 0, "step_s": 0.0}
 
-    once(arguments, name, seeds[0], work)
+    measured(arguments, name, seed, work)
 
 
 def folder_of(arguments: argparse.Namespace, name: str, seed: int) -> Path:
@@ -118,22 +124,16 @@ def folder_of(arguments: argparse.Namespace, name: str, seed: int) -> Path:
     return Path(arguments.out) / f"{name.replace(' ', '-')}-{seed}"
 
 
-def once(arguments: argparse.Namespace, name: str, seed: int, work: Callable[[Path], dict[str, Any]]) -> None:
+def measured(arguments: argparse.Namespace, name: str, seed: int, work: Callable[[Path], dict[str, Any]]) -> None:
     """Let `work` write an adapter and measure it, unless that is done or another process is at it."""
-    from acclimate.errors import AcclimateError
-    from acclimate.files import locked
-
     run = folder_of(arguments, name, seed)
-    if (run / "result.json").exists():
-        return
-    try:
-        with locked(run):
-            done = work(run)
-            result = {"variant": name, "seed": seed, **measure(arguments.out / "shared" / "dataset", run / "adapter")}
-            result |= {"tokens": done["tokens"], "train_s": done["step_s"]}
-            (run / "result.json").write_text(json.dumps(result))
-    except AcclimateError as error:
-        print(f"{name}, seed {seed}: {error}")
+
+    def result() -> dict[str, Any]:
+        done = work(run)
+        scores = measure(arguments.out / "shared" / "dataset", run / "adapter")
+        return {"variant": name, "seed": seed, **scores, "tokens": done["tokens"], "train_s": done["step_s"]}
+
+    once(run, result)
 
 
 def measure(dataset: Path, adapter: Path) -> dict[str, Any]:

@@ -1,0 +1,117 @@
+"""What adapting forgets, and what each remedy costs: the domain's dev queries beside data of other work.
+
+Every row is one training with the same data, seed and steps, its last step kept: the default, anchoring of the
+training's own texts, anchoring of texts of other work; and the same adapters half of the way back to the base
+(WiSE-FT).
+Guards are measured on at most 500 training queries (or their labelled training pairs), so that their test splits stay
+unseen; retrieval ranks a pool of 500 documents of a guard, 1,000 of the domain.
+
+    python benchmarks/forgetting.py DOMAIN --guard DATA --guard DATA --other TEXTS --out FOLDER [--epochs 0.5]
+
+A run that is finished is not run again, and a run that another process has begun is left to it: start the same command
+twice to use two cores one thread each (OMP_NUM_THREADS=1).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from common import machine, once, table
+
+OWN_WEIGHTS = (1.0, 5.0, 20.0)
+OTHER_WEIGHTS = (5.0, 20.0, 100.0)
+HALF = 0.5
+
+
+def main() -> None:
+    """Run what is missing, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--guard", type=Path, action="append", required=True)
+    parser.add_argument("--other", type=Path, action="append", required=True, help="texts to be anchored")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--epochs", type=float, default=0.5)
+    arguments = parser.parse_args()
+    for name, settings in variants(arguments.other).items():
+        run_once(arguments, name, settings)
+    results = {path.parent.name: json.loads(path.read_text()) for path in sorted(arguments.out.glob("*/result.json"))}
+    print(f"{arguments.data.name}, {arguments.epochs:g} passes, {machine()}\n")
+    names = [arguments.data.name, *(guard.name for guard in arguments.guard)]
+    print(table(("variant", *names, "tokens"), rows(results, names)))
+
+
+def variants(others: list[Path]) -> dict[str, dict[str, Any]]:
+    """Name -> settings that differ from the default."""
+    own = {f"own texts, weight {weight:g}": {"anchor_weight": weight} for weight in OWN_WEIGHTS}
+    first, *further = others
+    other = {
+        f"{first.name}, weight {weight:g}": {"anchor_source": str(first), "anchor_weight": weight}
+        for weight in OTHER_WEIGHTS
+    }
+    return {"default": {}, **own, **other, **{path.name: {"anchor_source": str(path)} for path in further}}
+
+
+def run_once(arguments: argparse.Namespace, name: str, settings: Mapping[str, Any]) -> None:
+    """Train one variant and measure it, whole and half, unless that is done or under way."""
+    from acclimate.configs import RunConfig, with_overrides
+    from acclimate.models.adapter import load_encoder
+    from acclimate.stages.merge import merge
+    from acclimate.stages.mine import mine
+    from acclimate.stages.prepare import prepare
+    from acclimate.stages.train import train
+
+    run, shared = arguments.out / name, arguments.out / "shared"
+
+    def work() -> dict[str, Any]:
+        config = with_overrides(RunConfig(), {"epochs": arguments.epochs, "eval_steps": 10**9, "dev_documents": 200})
+        prepare(str(arguments.data), shared / "dataset", config)
+        mine(shared / "dataset", shared / "negatives", config)
+        trained = train(shared / "dataset", shared / "negatives", run / "adapter", with_overrides(config, settings))
+        merge([run / "adapter"], run / "half", with_overrides(config, {"method": "interpolate", "weights": (HALF,)}))
+        models = {"adapter": run / "adapter", "half": run / "half"} | ({} if settings else {"base": config.model})
+        scores = judges(arguments)
+        found = {part: load_encoder(model) for part, model in models.items()}
+        measured = {part: {data: score(model) for data, score in scores.items()} for part, model in found.items()}
+        return {"tokens": trained["train"]["tokens"], **measured}
+
+    once(run, work)
+
+
+def judges(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Name of the data -> what measures an encoder on it, never on a test split."""
+    from acclimate.configs import RunConfig, with_overrides
+    from acclimate.data.dataset import load_dataset
+    from acclimate.engine.candidates import score_on
+    from acclimate.models.encoder import Encoder
+    from acclimate.stages.prepare import prepare
+
+    config = with_overrides(RunConfig(), {"pool_documents": 1000})
+    base, cache = Encoder.from_config(config), arguments.out / "shared" / ".work" / "cache"
+    domain = load_dataset(arguments.out / "shared" / "dataset")
+    found = {arguments.data.name: score_on(domain, "dev", base, config, cache=cache)}
+    config = with_overrides(config, {"pool_documents": 500})
+    for guard in arguments.guard:
+        folder = arguments.out / "shared" / "guards" / guard.name
+        prepare(str(guard), folder, config)
+        found[guard.name] = score_on(load_dataset(folder), "train", base, config, cache=cache)
+    return found
+
+
+def rows(results: Mapping[str, Mapping[str, Any]], names: list[str]) -> list[list[str]]:
+    """A row per variant and share; of the guards also the change against the base."""
+    base = results["default"]["base"]
+    found = [["the base", *(f"{base[name]:.4f}" for name in names), "0"]]
+    for variant, result in results.items():
+        for part, suffix in (("adapter", ""), ("half", ", half of it")):
+            scores = [f"{result[part][name]:.4f} ({result[part][name] / base[name] - 1:+.1%})" for name in names[1:]]
+            tokens = f"{result['tokens']:,}" if part == "adapter" else ""
+            found.append([variant + suffix, f"{result[part][names[0]]:.4f}", *scores, tokens])
+    return found
+
+
+if __name__ == "__main__":
+    main()
