@@ -3,8 +3,8 @@
 Every row is one training with the same data, seed and steps, its last step kept: the default, anchoring of the
 training's own texts, anchoring of texts of other work; and the same adapters half of the way back to the base
 (WiSE-FT).
-Guards are measured on at most 500 training queries (or their labelled training pairs), so that their test splits stay
-unseen; retrieval ranks a pool of 500 documents of a guard, 1,000 of the domain.
+Guards are measured on their train and dev splits (at most 500 queries, 2,000 labelled pairs), so that their test splits
+stay unseen; retrieval ranks a pool of 500 documents of a guard, 1,000 of the domain.
 
     python benchmarks/forgetting.py DOMAIN --guard DATA --guard DATA --other TEXTS --out FOLDER [--epochs 0.5]
 
@@ -22,7 +22,7 @@ from typing import Any
 
 from common import machine, once, table
 
-OWN_WEIGHTS = (1.0, 5.0, 20.0)
+OWN_WEIGHTS = (1.0, 5.0)
 OTHER_WEIGHTS = (5.0, 20.0, 100.0)
 HALF = 0.5
 
@@ -85,7 +85,7 @@ def judges(arguments: argparse.Namespace) -> dict[str, Any]:
     """Name of the data -> what measures an encoder on it, never on a test split."""
     from acclimate.configs import RunConfig, with_overrides
     from acclimate.data.dataset import load_dataset
-    from acclimate.engine.candidates import score_on
+    from acclimate.engine.candidates import guard_score, score_on
     from acclimate.models.encoder import Encoder
     from acclimate.stages.prepare import prepare
 
@@ -97,7 +97,7 @@ def judges(arguments: argparse.Namespace) -> dict[str, Any]:
     for guard in arguments.guard:
         folder = arguments.out / "shared" / "guards" / guard.name
         prepare(str(guard), folder, config)
-        found[guard.name] = score_on(load_dataset(folder), "train", base, config, cache=cache)
+        _, found[guard.name] = guard_score(load_dataset(folder), base, config)
     return found
 
 

@@ -10,13 +10,13 @@ import torch
 
 from acclimate.configs import EvaluateConfig, MergeConfig, RunConfig
 from acclimate.data.dataset import load_dataset, write_dataset
-from acclimate.engine.candidates import choose_share, greedy_soup, score_on
+from acclimate.engine.candidates import choose_share, greedy_soup, guard_score, score_on
 from acclimate.errors import DataError, UsageError
 from acclimate.files import read_json
 from acclimate.models.adapter import load_adapter, load_encoder
 from acclimate.models.encoder import Encoder
 from acclimate.stages.merge import merge
-from acclimate.types import Qrels, Split
+from acclimate.types import SPLITS, Qrels, Split
 from tests.stages.worlds import tiny_embedder, write_adapter, write_pairs, write_retrieval
 
 
@@ -82,6 +82,23 @@ def test_a_greedy_soup_keeps_what_does_not_hurt_on_dev(tmp_path: Path, world: tu
     assert judge(found) == pytest.approx(soup["score"], abs=1e-6)
     assert "left out" in (tmp_path / "soup" / "report.html").read_text()
     assert "Chosen greedily by ndcg@10 on the dev split" in (tmp_path / "soup" / "README.md").read_text()
+
+
+def test_a_guard_is_measured_on_all_but_its_test_split(tmp_path: Path, world: tuple[list[Path], RunConfig]) -> None:
+    (_, _, bad), config = world
+    data, base = write_retrieval(tmp_path / "general"), Encoder.from_config(config)
+    encoder = load_encoder(bad, base=config.model, device="cpu", dtype="float32")
+    queries = sorted(data.qrels["test"])
+    thirds = {
+        split: {query: data.qrels["test"][query] for query in queries[part::3]} for part, split in enumerate(SPLITS)
+    }
+    whole = dataclasses.replace(data, qrels=thirds)
+    split, score = guard_score(whole, base, config)
+    both = dataclasses.replace(data, qrels={"test": thirds["train"] | thirds["dev"]})
+    assert split == "train and dev"
+    assert score(encoder) == score_on(both, "test", base, config)(encoder)
+    assert score(encoder) != score_on(whole, "test", base, config)(encoder)
+    assert guard_score(data, base, config)[0] == "test"
 
 
 def test_the_curve_from_the_base_to_the_adapter(tmp_path: Path, world: tuple[list[Path], RunConfig]) -> None:

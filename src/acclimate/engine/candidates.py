@@ -12,12 +12,16 @@ from typing import Any, TypeAlias
 
 from acclimate.configs import RunConfig
 from acclimate.data.dataset import Dataset
+from acclimate.data.facts import evenly
 from acclimate.engine.compare import MAIN_MEASURE
 from acclimate.engine.dev import dev_set, retrieval_scores, similarity_scores
 from acclimate.engine.retrieve import encode_corpus
 from acclimate.errors import DataError
 from acclimate.models.encoder import Encoder
 from acclimate.types import Split
+
+MAX_GUARD_PAIRS = 2000
+"""Labelled pairs of a guard that are looked at."""
 
 Score: TypeAlias = Callable[[Encoder], float]
 """An encoder -> its main measure on some data, higher is better."""
@@ -57,6 +61,24 @@ def score_on(
         return retrieval_scores(encoder, dev, sided)(1)[MAIN_MEASURE["retrieval"]]
 
     return score
+
+
+def guard_score(dataset: Dataset, reference: Encoder, config: RunConfig) -> tuple[str, Score]:
+    """Measures encoders on data outside the domain: on all of it but the test split, because none of it is trained on.
+
+    Args:
+        dataset: retrieval data or pairs.
+        reference: as for `score_on`, and so is `config`.
+
+    Returns:
+        What is measured on ("train and dev"; "test" where there is nothing else), and the score.
+    """
+    qrels = dataset.qrels.get("train", {}) | dataset.qrels.get("dev", {})
+    pairs = [*dataset.pairs.get("train", []), *dataset.pairs.get("dev", [])]
+    if not (qrels or pairs):
+        return "test", score_on(dataset, "test", reference, config)
+    seen = dataclasses.replace(dataset, qrels={"dev": qrels}, pairs={"dev": evenly(pairs, MAX_GUARD_PAIRS)})
+    return "train and dev", score_on(seen, "dev", reference, config)
 
 
 def greedy_soup(count: int, score: Callable[[Sequence[float]], float], alone: Sequence[float]) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 from acclimate.configs import RunConfig, effective
 from acclimate.core import merging
 from acclimate.data.dataset import is_dataset
-from acclimate.engine.candidates import choose_share, greedy_soup, score_on
+from acclimate.engine.candidates import choose_share, greedy_soup, guard_score, score_on
 from acclimate.engine.compare import MAIN_MEASURE
 from acclimate.engine.measures import relative_loss
 from acclimate.engine.run_folder import cache_folder, guard_data, guard_hashes, guard_names, open_dataset
@@ -32,7 +32,6 @@ from acclimate.models.mergeable import AdapterSet, ModelSet, local_base, read_mo
 from acclimate.models.sources import resolve_model
 from acclimate.progress import say
 from acclimate.report import merge_page, model_card
-from acclimate.types import Split
 
 GREEDY_SOUP = "greedy-soup"
 INTERPOLATE = "interpolate"
@@ -198,9 +197,8 @@ def _curve(parts: AdapterSet | ModelSet, dataset: Path, config: RunConfig) -> _C
     judge = score_on(data, "dev", parts.untouched, config, cache=cache_folder(dataset.parent))
     guards = {}
     for name, outside in zip(guard_names(config), guard_data(config), strict=True):
-        split: Split = "dev" if outside.qrels.get("dev") or outside.pairs.get("dev") else "test"
-        measured = {"measure": MAIN_MEASURE[outside.kind], "split": split}
-        guards[name] = (measured, score_on(outside, split, parts.untouched, config))
+        split, score = guard_score(outside, parts.untouched, config)
+        guards[name] = ({"measure": MAIN_MEASURE[outside.kind], "split": split}, score)
     points: list[dict[str, Any]] = []
     for share in sorted({0.0, *config.merge.curve}):
         encoder = parts.encoder(parts.merge(INTERPOLATE, [share], config.merge, config.seed))
