@@ -97,7 +97,7 @@ def judges(arguments: argparse.Namespace) -> dict[str, Any]:
     for guard in arguments.guard:
         folder = arguments.out / "shared" / "guards" / guard.name
         prepare(str(guard), folder, config)
-        _, found[guard.name] = guard_score(load_dataset(folder), base, config)
+        _, found[guard.name] = guard_score(load_dataset(folder), base, config, cache=cache)
     return found
 
 

@@ -63,12 +63,14 @@ def score_on(
     return score
 
 
-def guard_score(dataset: Dataset, reference: Encoder, config: RunConfig) -> tuple[str, Score]:
+def guard_score(
+    dataset: Dataset, reference: Encoder, config: RunConfig, *, cache: Path | None = None
+) -> tuple[str, Score]:
     """Measures encoders on data outside the domain: on all of it but the test split, because none of it is trained on.
 
     Args:
         dataset: retrieval data or pairs.
-        reference: as for `score_on`, and so is `config`.
+        reference: as for `score_on`, and so are `config` and `cache`.
 
     Returns:
         What is measured on ("train and dev"; "test" where there is nothing else), and the score.
@@ -76,9 +78,9 @@ def guard_score(dataset: Dataset, reference: Encoder, config: RunConfig) -> tupl
     qrels = dataset.qrels.get("train", {}) | dataset.qrels.get("dev", {})
     pairs = [*dataset.pairs.get("train", []), *dataset.pairs.get("dev", [])]
     if not (qrels or pairs):
-        return "test", score_on(dataset, "test", reference, config)
+        return "test", score_on(dataset, "test", reference, config, cache=cache)
     seen = dataclasses.replace(dataset, qrels={"dev": qrels}, pairs={"dev": evenly(pairs, MAX_GUARD_PAIRS)})
-    return "train and dev", score_on(seen, "dev", reference, config)
+    return "train and dev", score_on(seen, "dev", reference, config, cache=cache)
 
 
 def greedy_soup(count: int, score: Callable[[Sequence[float]], float], alone: Sequence[float]) -> dict[str, Any]:

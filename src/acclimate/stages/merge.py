@@ -194,10 +194,11 @@ def _soup(parts: AdapterSet | ModelSet, dataset: Path, config: RunConfig) -> _Ch
 def _curve(parts: AdapterSet | ModelSet, dataset: Path, config: RunConfig) -> _Choice:
     """WiSE-FT: points between the base and the model, in the domain and on guard data; one is chosen."""
     data = open_dataset(dataset)
-    judge = score_on(data, "dev", parts.untouched, config, cache=cache_folder(dataset.parent))
+    cache = cache_folder(dataset.parent)
+    judge = score_on(data, "dev", parts.untouched, config, cache=cache)
     guards = {}
     for name, outside in zip(guard_names(config), guard_data(config), strict=True):
-        split, score = guard_score(outside, parts.untouched, config)
+        split, score = guard_score(outside, parts.untouched, config, cache=cache)
         guards[name] = ({"measure": MAIN_MEASURE[outside.kind], "split": split}, score)
     points: list[dict[str, Any]] = []
     for share in sorted({0.0, *config.merge.curve}):
