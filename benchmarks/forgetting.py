@@ -1,10 +1,9 @@
 """What adapting forgets, and what each remedy costs: the domain's dev queries beside data of other work.
 
 Every row is one training with the same data, seed and steps, its last step kept: the default, anchoring of the
-training's own texts, anchoring of texts of other work; and the same adapters half of the way back to the base
-(WiSE-FT).
+training's own texts, anchoring of texts of other work. (`acclimate merge --method interpolate` measures the way back.)
 Guards are measured on their train and dev splits (at most 500 queries, 2,000 labelled pairs), so that their test splits
-stay unseen; retrieval ranks a pool of 500 documents of a guard, 1,000 of the domain.
+stay unseen; retrieval ranks a pool of 2,000 documents.
 
     python benchmarks/forgetting.py DOMAIN --guard DATA --guard DATA --other TEXTS --out FOLDER [--epochs 0.5]
 
@@ -24,7 +23,6 @@ from common import machine, once, table
 
 OWN_WEIGHTS = (1.0, 5.0)
 OTHER_WEIGHTS = (5.0, 20.0, 100.0)
-HALF = 0.5
 
 
 def main() -> None:
@@ -56,10 +54,9 @@ def variants(others: list[Path]) -> dict[str, dict[str, Any]]:
 
 
 def run_once(arguments: argparse.Namespace, name: str, settings: Mapping[str, Any]) -> None:
-    """Train one variant and measure it, whole and half, unless that is done or under way."""
+    """Train one variant and measure it, unless that is done or under way; with the default also the base."""
     from acclimate.configs import RunConfig, with_overrides
     from acclimate.models.adapter import load_encoder
-    from acclimate.stages.merge import merge
     from acclimate.stages.mine import mine
     from acclimate.stages.prepare import prepare
     from acclimate.stages.train import train
@@ -71,11 +68,9 @@ def run_once(arguments: argparse.Namespace, name: str, settings: Mapping[str, An
         prepare(str(arguments.data), shared / "dataset", config)
         mine(shared / "dataset", shared / "negatives", config)
         trained = train(shared / "dataset", shared / "negatives", run / "adapter", with_overrides(config, settings))
-        merge([run / "adapter"], run / "half", with_overrides(config, {"method": "interpolate", "weights": (HALF,)}))
-        models = {"adapter": run / "adapter", "half": run / "half"} | ({} if settings else {"base": config.model})
+        models = {"adapted": load_encoder(run / "adapter")} | ({} if settings else {"base": load_encoder(config.model)})
         scores = judges(arguments)
-        found = {part: load_encoder(model) for part, model in models.items()}
-        measured = {part: {data: score(model) for data, score in scores.items()} for part, model in found.items()}
+        measured = {name: {data: score(model) for data, score in scores.items()} for name, model in models.items()}
         return {"tokens": trained["train"]["tokens"], **measured}
 
     once(run, work)
@@ -83,17 +78,16 @@ def run_once(arguments: argparse.Namespace, name: str, settings: Mapping[str, An
 
 def judges(arguments: argparse.Namespace) -> dict[str, Any]:
     """Name of the data -> what measures an encoder on it, never on a test split."""
-    from acclimate.configs import RunConfig, with_overrides
+    from acclimate.configs import RunConfig
     from acclimate.data.dataset import load_dataset
     from acclimate.engine.candidates import guard_score, score_on
     from acclimate.models.encoder import Encoder
     from acclimate.stages.prepare import prepare
 
-    config = with_overrides(RunConfig(), {"pool_documents": 1000})
+    config = RunConfig()
     base, cache = Encoder.from_config(config), arguments.out / "shared" / ".work" / "cache"
     domain = load_dataset(arguments.out / "shared" / "dataset")
     found = {arguments.data.name: score_on(domain, "dev", base, config, cache=cache)}
-    config = with_overrides(config, {"pool_documents": 500})
     for guard in arguments.guard:
         folder = arguments.out / "shared" / "guards" / guard.name
         prepare(str(guard), folder, config)
@@ -102,14 +96,13 @@ def judges(arguments: argparse.Namespace) -> dict[str, Any]:
 
 
 def rows(results: Mapping[str, Mapping[str, Any]], names: list[str]) -> list[list[str]]:
-    """A row per variant and share; of the guards also the change against the base."""
+    """A row per variant; of the guards also the change against the base."""
     base = results["default"]["base"]
     found = [["the base", *(f"{base[name]:.4f}" for name in names), "0"]]
     for variant, result in results.items():
-        for part, suffix in (("adapter", ""), ("half", ", half of it")):
-            scores = [f"{result[part][name]:.4f} ({result[part][name] / base[name] - 1:+.1%})" for name in names[1:]]
-            tokens = f"{result['tokens']:,}" if part == "adapter" else ""
-            found.append([variant + suffix, f"{result[part][names[0]]:.4f}", *scores, tokens])
+        scores = result["adapted"]
+        guards = [f"{scores[name]:.4f} ({scores[name] / base[name] - 1:+.1%})" for name in names[1:]]
+        found.append([variant, f"{scores[names[0]]:.4f}", *guards, f"{result['tokens']:,}"])
     return found
 
 
