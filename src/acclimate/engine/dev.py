@@ -53,13 +53,15 @@ def dev_set(
         corpus_MD: their vectors by the base, in the corpus's order (may be a memory map).
         queries: texts of all queries.
         qrels: of the dev split.
-        documents: size of the pool; it is larger where more documents are relevant.
+        documents: size of the pool; it is larger where more than half of them would be relevant: nothing is hard
+            to find among answers only.
         seed: of the samples.
     """
     generator = np.random.default_rng([seed, len(qrels)])
     relevant_of = {query: [d for d in qrels[query] if qrels[query][d] > 0 and d in corpus] for query in sorted(qrels)}
     chosen = sorted(_sample([query for query, found in relevant_of.items() if found], MAX_QUERIES, generator))
     pool = dict.fromkeys(document for query in chosen for document in relevant_of[query])
+    documents = max(documents, 2 * len(pool))
     ids = list(corpus)
     query_ND = encode_corpus(encoder, [queries[query] for query in chosen], None, role="query")
     _, hits = top_k(query_ND, corpus_MD, min(TOP, len(ids)), device=encoder.device)
