@@ -13,9 +13,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+
+if TYPE_CHECKING:
+    from acclimate.configs import RunConfig
 
 RESAMPLES = 2000
 """Of the bootstrap behind an interval."""
@@ -75,6 +79,21 @@ def gain(before: Sequence[Mapping[str, float]], after: Sequence[Mapping[str, flo
     ]
     low, high = np.percentile(draws, [2.5, 97.5])
     return f"{difference_SN.mean():+.4f} [{low:+.4f}, {high:+.4f}]"
+
+
+def prepared(data: Path, shared: Path, config: RunConfig) -> None:
+    """Write `shared/dataset` and `shared/negatives`; one process at a time, a second one is told to wait.
+
+    Raises:
+        StorageError: another process is at it.
+    """
+    from acclimate.files import locked
+    from acclimate.stages.mine import mine
+    from acclimate.stages.prepare import prepare
+
+    with locked(shared):
+        prepare(str(data), shared / "dataset", config)
+        mine(shared / "dataset", shared / "negatives", config)
 
 
 def once(run: Path, work: Callable[[], Mapping[str, object]]) -> None:

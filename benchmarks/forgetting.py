@@ -7,8 +7,8 @@ stay unseen; retrieval ranks a pool of 2,000 documents.
 
     python benchmarks/forgetting.py DOMAIN --guard DATA --guard DATA --other TEXTS --out FOLDER [--epochs 0.5]
 
-A run that is finished is not run again, and a run that another process has begun is left to it: start the same command
-twice to use two cores one thread each (OMP_NUM_THREADS=1).
+A run that is finished is not run again, and a run that another process has begun is left to it: once the negatives are
+mined, start the same command again to use two cores one thread each (OMP_NUM_THREADS=1).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from common import machine, once, table
+from common import machine, once, prepared, table
 
 OWN_WEIGHTS = (1.0, 5.0)
 OTHER_WEIGHTS = (5.0, 20.0, 100.0)
@@ -34,6 +34,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=float, default=0.5)
     arguments = parser.parse_args()
+    from acclimate.configs import RunConfig
+
+    prepared(arguments.data, arguments.out / "shared", RunConfig())
     for name, settings in variants(arguments.other).items():
         run_once(arguments, name, settings)
     results = {path.parent.name: json.loads(path.read_text()) for path in sorted(arguments.out.glob("*/result.json"))}
@@ -57,16 +60,12 @@ def run_once(arguments: argparse.Namespace, name: str, settings: Mapping[str, An
     """Train one variant and measure it, unless that is done or under way; with the default also the base."""
     from acclimate.configs import RunConfig, with_overrides
     from acclimate.models.adapter import load_encoder
-    from acclimate.stages.mine import mine
-    from acclimate.stages.prepare import prepare
     from acclimate.stages.train import train
 
     run, shared = arguments.out / name, arguments.out / "shared"
 
     def work() -> dict[str, Any]:
         config = with_overrides(RunConfig(), {"epochs": arguments.epochs, "eval_steps": 10**9, "dev_documents": 200})
-        prepare(str(arguments.data), shared / "dataset", config)
-        mine(shared / "dataset", shared / "negatives", config)
         trained = train(shared / "dataset", shared / "negatives", run / "adapter", with_overrides(config, settings))
         models = {"adapted": load_encoder(run / "adapter")} | ({} if settings else {"base": load_encoder(config.model)})
         scores = judges(arguments)

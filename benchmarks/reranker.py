@@ -26,10 +26,9 @@ from acclimate.engine.retrieve import rank
 from acclimate.models.adapter import load_encoder
 from acclimate.stages.evaluate_reranker import evaluate_reranker
 from acclimate.stages.mine import mine
-from acclimate.stages.prepare import prepare
 from acclimate.stages.train import train
 from acclimate.stages.train_reranker import train_reranker
-from common import gain, machine, table
+from common import gain, machine, prepared, table
 from recipe import cut
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -58,8 +57,7 @@ def main() -> None:
         RunConfig(model=MODEL),
         {"rerank_depth": arguments.depth, "retriever": "base", "rerank_epochs": 1.0, "epochs": 1.0, "group_size": 3},
     )
-    prepare(str(data), shared / "dataset", config)
-    mine(shared / "dataset", shared / "negatives", config)
+    prepared(data, shared, config)
     results = []
     for seed in range(arguments.seeds):
         run = arguments.out / f"seed-{seed}"

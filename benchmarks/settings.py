@@ -6,8 +6,9 @@ The gain is the mean over the seeds of variant - default per query; its interval
 
     python benchmarks/settings.py PATH/TO/BEIR --out FOLDER [--variants default,guide] [--seeds 3] [--epochs 0.25]
 
-A run that is finished is not run again, and a run that another process has begun is left to it: start the same command
-twice to use two cores one thread each (OMP_NUM_THREADS=1). `--table` only prints the table of what is there.
+A run that is finished is not run again, and a run that another process has begun is left to it: once the negatives are
+mined, start the same command again to use two cores one thread each (OMP_NUM_THREADS=1). `--table` only prints the
+table of what is there.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from common import gain, machine, once, table
+from common import gain, machine, once, prepared, table
 
 BASE = "sentence-transformers/all-MiniLM-L6-v2"
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -58,6 +59,9 @@ def main() -> None:
     arguments = parser.parse_args()
     names = arguments.variants.split(",")
     if not arguments.table:
+        from acclimate.configs import RunConfig
+
+        prepared(arguments.data, arguments.out / "shared", RunConfig())
         for seed in range(arguments.seeds):
             for name in names:
                 if name in VARIANTS:
@@ -75,16 +79,12 @@ def train_once(arguments: argparse.Namespace, name: str, seed: int) -> None:
     """Train and measure one variant with one seed, unless that is done or under way."""
     from acclimate.configs import RunConfig, with_overrides
     from acclimate.stages.adapt import three_stages
-    from acclimate.stages.mine import mine
-    from acclimate.stages.prepare import prepare
     from acclimate.stages.train import train
 
     shared = arguments.out / "shared"
     default = with_overrides(RunConfig(), {"epochs": arguments.epochs, "batch_size": arguments.batch_size})
 
     def work(run: Path) -> dict[str, Any]:
-        prepare(str(arguments.data), shared / "dataset", default)
-        mine(shared / "dataset", shared / "negatives", default)
         if not (run / ".work" / "cache").exists():
             (run / ".work").mkdir(exist_ok=True)
             (run / ".work" / "cache").symlink_to((shared / ".work" / "cache").resolve())

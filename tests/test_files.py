@@ -180,6 +180,18 @@ KILLED = """
 """
 
 
+def test_two_that_write_one_artifact_do_not_mix(tmp_path: Path) -> None:
+    with artifact(tmp_path / "negatives", {}, {}) as folder:
+        write_text(folder / "rows.txt", "mine")
+        with (
+            pytest.raises(StorageError, match=r"another acclimate is at work in .*negatives"),
+            artifact(tmp_path / "negatives", {}, {}),
+        ):
+            pass
+    assert (tmp_path / "negatives" / "rows.txt").read_text() == "mine"
+    assert not (tmp_path / ".work" / "negatives").exists()
+
+
 @pytest.mark.parametrize("renames", [0, 1])
 def test_killed_between_the_renames_the_older_artifact_comes_back(tmp_path: Path, renames: int) -> None:
     """A real SIGKILL, before the first rename and between the two."""

@@ -215,10 +215,13 @@ def artifact(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) ->
         out: the folder that shall be there in the end.
         config: every effective value of the stage.
         inputs: name -> hash of what the stage read.
+
+    Raises:
+        StorageError: another process is writing it, or it cannot be written.
     """
-    recover(out)
     fresh = work_folder(out) / "new"
-    with storage_errors(out):
+    with _held(work_folder(out) / "lock", out), storage_errors(out):
+        recover(out)
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         yield fresh
@@ -245,8 +248,15 @@ def locked(run: Path) -> Iterator[None]:
         processes.wait()
         yield
         return
-    lock = run / ".work" / "lock"
-    with storage_errors(run):
+    with _held(run / ".work" / "lock", run):
+        processes.wait()
+        yield
+
+
+@contextlib.contextmanager
+def _held(lock: Path, place: Path) -> Iterator[None]:
+    """Hold a lock file, which says that this process alone is at work in `place`."""
+    with storage_errors(place):
         lock.parent.mkdir(parents=True, exist_ok=True)
         stream = lock.open("w")
     with stream:
@@ -254,9 +264,8 @@ def locked(run: Path) -> Iterator[None]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StorageError(
-                f"another acclimate is at work in {run}", fix="Wait until it is done, or choose another --out."
+                f"another acclimate is at work in {place}", fix="Wait until it is done, or choose another --out."
             ) from None
-        processes.wait()
         yield
 
 
