@@ -204,7 +204,7 @@ def _say_best(state: Progress, selection: Selection | None) -> None:
     elif state.best_score is not None and state.base_score is not None and state.best_score <= state.base_score:
         say(
             f"no step of the training is better on dev than the base ({selection.metric} {state.base_score:.4f}, the "
-            f"best trained one {state.best_score:.4f}): it is kept all the same, and evaluate will judge it"
+            f"best trained one {state.best_score:.4f}); that one is written, and proves nothing yet"
         )
 
 
