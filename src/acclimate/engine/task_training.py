@@ -129,6 +129,7 @@ class TaskLosses:
         self.tasks, self.encoder, self.course = tasks, encoder, course
         self._autocast, self._trainable = autocast, trainable
         loaded: dict[str, Encoder] = {}
+        held_out = set[str]().union(*(held_out_queries(one.data) for one in tasks))
         self._references = [
             load_references(
                 one.task.config,
@@ -136,7 +137,7 @@ class TaskLosses:
                 cache_folder(one.task.folder),
                 document_vectors=document_vectors(one.encoder(encoder), one),
                 texts=one.texts,
-                held_out=held_out_queries(one.data),
+                held_out=held_out,
                 loaded=loaded,
             )
             for one in tasks
