@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ from acclimate.stages.evaluate_reranker import evaluate_reranker
 from acclimate.stages.mine import mine
 from acclimate.stages.train import train
 from acclimate.stages.train_reranker import train_reranker
-from common import gain, machine, prepared, table
+from common import gain, machine, once, prepared, table
 from recipe import cut
 
 MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -58,19 +59,15 @@ def main() -> None:
         {"rerank_depth": arguments.depth, "retriever": "base", "rerank_epochs": 1.0, "epochs": 1.0, "group_size": 3},
     )
     prepared(data, shared, config)
-    results = []
     for seed in range(arguments.seeds):
         run = arguments.out / f"seed-{seed}"
-        if not (run / "result.json").exists():
-            result = one_seed(shared, run, with_overrides(config, {"seed": seed}))
-            (run / "result.json").write_text(json.dumps(result))
-        results.append(json.loads((run / "result.json").read_text()))
+        once(run, partial(one_seed, shared, run, with_overrides(config, {"seed": seed})))
+    results = [json.loads(path.read_text()) for path in sorted(arguments.out.glob("seed-*/result.json"))]
     report(results, arguments)
 
 
 def one_seed(shared: Path, run: Path, config: RunConfig) -> Scores:
     """Train the cross-encoder and the three adapters, and measure them on the test queries."""
-    run.mkdir(parents=True, exist_ok=True)
     for name in ("dataset", "negatives"):
         if not (run / name).exists():
             (run / name).symlink_to((shared / name).resolve())

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from acclimate.configs import DomainConfig, EvaluateConfig, RunConfig
-from acclimate.data.background import read_texts
+from acclimate.data.background import texts_of_source
 from acclimate.data.lexicon import domain_hashes
 from acclimate.errors import DataError
 from acclimate.files import hash_file, write_jsonl
@@ -25,7 +25,7 @@ from acclimate.files import hash_file, write_jsonl
 def test_background_in_every_form(tmp_path: Path, name: str, content: str) -> None:
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
-    assert read_texts(str(path)) == ["a book", "the car"]
+    assert texts_of_source(str(path)) == ["a book", "the car"]
     config = RunConfig(domain=DomainConfig(background=str(path)), evaluate=EvaluateConfig(guard=(str(tmp_path),)))
     assert domain_hashes(config) == {f"background {path}": hash_file(path)}
 
@@ -34,12 +34,12 @@ def test_background_without_a_text(tmp_path: Path) -> None:
     path = tmp_path / "b.txt"
     path.write_text(" \n", encoding="utf-8")
     with pytest.raises(DataError, match="no text"):
-        read_texts(str(path))
+        texts_of_source(str(path))
 
 
 def test_missing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
-        read_texts(str(tmp_path / "absent.txt"))
+        texts_of_source(str(tmp_path / "absent.txt"))
 
 
 def test_queries_of_a_proof_stay_out(tmp_path: Path) -> None:
@@ -50,13 +50,13 @@ def test_queries_of_a_proof_stay_out(tmp_path: Path) -> None:
         judged = f"query-id\tcorpus-id\tscore\nq{number}\td{number}\t1\n"
         (tmp_path / "qrels" / f"{split}.tsv").write_text(judged, encoding="utf-8")
     documents = [f"document {n}" for n in range(3)]
-    assert read_texts(str(tmp_path)) == [*documents, "query 0", "query 1", "query 2"]
-    assert read_texts(str(tmp_path), held_out=False) == [*documents, "query 0"]
+    assert texts_of_source(str(tmp_path)) == [*documents, "query 0", "query 1", "query 2"]
+    assert texts_of_source(str(tmp_path), held_out=False) == [*documents, "query 0"]
 
 
 def test_labelled_pairs_of_a_proof_stay_out(tmp_path: Path) -> None:
     for split, first in (("train", "one"), ("test", "two")):
         rows = f"sentence1\tsentence2\tlabel\n{first} sentence\t{first} other\t1\n"
         (tmp_path / f"{split}.tsv").write_text(rows, encoding="utf-8")
-    assert read_texts(str(tmp_path), held_out=False) == ["one sentence", "one other"]
-    assert len(read_texts(str(tmp_path))) == 4
+    assert texts_of_source(str(tmp_path), held_out=False) == ["one sentence", "one other"]
+    assert len(texts_of_source(str(tmp_path))) == 4

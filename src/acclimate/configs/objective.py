@@ -95,11 +95,9 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         for name in ("temperature", "temperature_base", "temperature_floor", "teacher_temperature"):
             check_above(name, getattr(self, name), 0.0)
-        for name in ("temperature_step", "hardness_strength", "contrastive_margin", "triplet_margin"):
-            if getattr(self, name) < 0:
+        for name in ("temperature_step", "hardness_strength", "anchor_weight", "contrastive_margin", "triplet_margin"):
+            if (getattr(self, name) or 0.0) < 0:
                 raise UsageError(f"{name} = {getattr(self, name)}", possible="0 or more")
-        if self.anchor_weight is not None and self.anchor_weight < 0:
-            raise UsageError(f"anchor_weight = {self.anchor_weight}", possible="0 or more")
         if self.anchor_weight == 0 and self.anchor_source is not None:
             raise UsageError("anchor_source with anchor_weight = 0 anchors nothing", fix="Leave one of them out.")
         unknown = sorted(set(self.blocks) - set(BLOCKS))

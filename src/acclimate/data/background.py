@@ -12,7 +12,7 @@ from acclimate.errors import DataError
 from acclimate.files import iter_lines
 
 
-def read_texts(source: str, *, held_out: bool = True) -> list[str]:
+def texts_of_source(source: str, *, held_out: bool = True) -> list[str]:
     """The distinct texts of any source.
 
     A text file holds one text per line. Of a table of texts the column `text` is read; any other source is read as
@@ -27,13 +27,13 @@ def read_texts(source: str, *, held_out: bool = True) -> list[str]:
     """
     path = Path(source)
     if is_hub_id(source) or path.is_dir():
-        return _texts_of_source(source, held_out)
+        return _both_sides(source, held_out)
     if is_plain(path):
         lines = (text for _, text, error in iter_lines(path) if not error)
     else:
         first = next((row for row in read_table(path, path.name) if isinstance(row, Row)), None)
         if first is None or "text" not in first.values:
-            return _texts_of_source(source, held_out)
+            return _both_sides(source, held_out)
         lines = (str(row.values.get("text") or "") for row in read_table(path, path.name) if isinstance(row, Row))
     texts = list(dict.fromkeys(text for line in lines if (text := " ".join(line.split()))))
     if not texts:
@@ -41,7 +41,7 @@ def read_texts(source: str, *, held_out: bool = True) -> list[str]:
     return texts
 
 
-def _texts_of_source(source: str, held_out: bool) -> list[str]:
+def _both_sides(source: str, held_out: bool) -> list[str]:
     material = read_source(source, PrepareConfig())
     pairs = [text for record in material.records for text in (record.anchor, record.positive)]
     texts = dict.fromkeys([*material.corpus.values(), *material.unnamed, *material.queries.values(), *pairs])

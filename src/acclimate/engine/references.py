@@ -20,7 +20,7 @@ from torch import Tensor
 from acclimate.configs import RunConfig
 from acclimate.core.lexicon import Lexicon
 from acclimate.core.lora import adapters_off
-from acclimate.data.background import read_texts
+from acclimate.data.background import texts_of_source
 from acclimate.data.facts import evenly
 from acclimate.data.lexicon import domain_hashes
 from acclimate.data.readers import source_hash
@@ -154,7 +154,7 @@ def _other_work(config: RunConfig, held_out: Collection[str]) -> tuple[str, ...]
     source = config.objective.anchor_source
     if source is None:
         return ()
-    texts = [text for text in read_texts(source, held_out=False) if text.casefold() not in held_out]
+    texts = [text for text in texts_of_source(source, held_out=False) if text.casefold() not in held_out]
     if not texts:
         raise DataError(f"{source} holds no text but those of dev and test queries, which no training may have")
     chosen = evenly(texts, MAX_OTHER_WORK)

@@ -32,7 +32,7 @@ from acclimate.types import Role
 OTHER_WORK_SHARE = 0.25
 """Anchored texts of other work in a step, for each row of its batch."""
 OTHER_WORK_SEED = 1
-"""Tells their draws from all others of the same step."""
+"""Of their draws, beside the training's seed and the step."""
 
 
 class Options(TypedDict, total=False):
@@ -105,7 +105,7 @@ class StepTexts:
         self.hands = 1 if config.train.lora_dropout else processes.count()
         self.chunk_tokens = int(min(CHUNK_TOKENS[encoder.device.type], max(1.0, self.max_tokens)))
         self._dims = _dims(config, encoder)
-        self._other_work = [self._number[self._key(role, text)] for role, text in other_work]
+        self._other_work = np.array([self._number[self._key(role, text)] for role, text in other_work], np.int64)
         self._other_count = min(len(other_work), math.ceil(OTHER_WORK_SHARE * config.train.batch_size))
         self._anchor_weight = config.objective.anchoring
         self._base: FixedVectors | None = None
@@ -178,7 +178,7 @@ class StepTexts:
         """
         query, document, other = (to_device(torch.from_numpy(place), self.encoder.device) for place in places)
         fixed_MD = None if self._fixed is None or not documents else self._fixed("document", documents)
-        anchored = numbers_U[places[2]] if self._other_work else numbers_U
+        anchored = numbers_U[places[2]] if self._other_count else numbers_U
         base_AD = None if self._base is None else self._base.rows([self._named[number] for number in anchored])
 
         def of_size(vectors_UD: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class StepTexts:
         def whole(vectors_UD: Tensor) -> Tensor:
             loss = over_dims(of_size, self._dims)(vectors_UD) if self._dims else of_size(vectors_UD)
             if base_AD is not None:
-                distance = anchoring(vectors_UD[other] if self._other_work else vectors_UD, base_AD)
+                distance = anchoring(vectors_UD[other] if self._other_count else vectors_UD, base_AD)
                 self._distance = distance.detach()
                 loss = loss + self._anchor_weight * distance
             return self.weight * loss
@@ -202,7 +202,7 @@ class StepTexts:
     def _drawn_other_work(self, step: int) -> np.ndarray:
         """Rows in `tokens` of the texts of other work that are anchored in a step."""
         draws = np.random.default_rng([self.seed, step, OTHER_WORK_SEED])
-        return draws.choice(np.array(self._other_work, np.int64), self._other_count, replace=False)
+        return draws.choice(self._other_work, self._other_count, replace=False)
 
     def _key(self, role: Role, text: str) -> tuple[str, str]:
         return self.encoder.prompts.prompt(role, self.task), text

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from acclimate.configs import RunConfig
 from acclimate.core.lexicon import Lexicon, extract_terms, topic_terms
-from acclimate.data.background import read_texts
+from acclimate.data.background import texts_of_source
 from acclimate.data.facts import evenly, languages
 from acclimate.data.lexicon import Entries, background_sources, read_lexicon
 from acclimate.engine.topics import lexical_topics
@@ -81,7 +81,7 @@ def _background(domain: Sequence[str], config: RunConfig) -> tuple[list[str], li
     found: list[str] = []
     names: list[str] = []
     for source in background_sources(config):
-        texts = sample(read_texts(source))
+        texts = sample(texts_of_source(source))
         if config.domain.background is not None or next(iter(languages(texts)), "") == script:
             found += texts
             names.append(Path(source).name or source)
