@@ -109,7 +109,7 @@ def merge_once(arguments: argparse.Namespace, name: str, seed: int) -> None:
     count, merging = MERGED[name]
     seeds = [(seed + further) % arguments.seeds for further in range(count)]
     adapters = [folder_of(arguments, "default", one) / "adapter" for one in seeds]
-    if not all(adapter.exists() for adapter in adapters):
+    if len(set(seeds)) < count or not all(adapter.exists() for adapter in adapters):
         return
 
     def work(run: Path) -> dict[str, Any]:
