@@ -79,7 +79,7 @@ def judges(arguments: argparse.Namespace) -> dict[str, Any]:
     """Name of the data -> what measures an encoder on it, never on a test split."""
     from acclimate.configs import RunConfig
     from acclimate.data.dataset import load_dataset
-    from acclimate.engine.candidates import guard_score, score_on
+    from acclimate.evaluation.candidates import guard_score, score_on
     from acclimate.models.encoder import Encoder
     from acclimate.stages.prepare import prepare
 

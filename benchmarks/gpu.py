@@ -33,13 +33,13 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model, Train
 
 from acclimate.configs import RunConfig, with_overrides
 from acclimate.core.lora import attach, trainable_parameters
-from acclimate.engine.fit import fit
-from acclimate.engine.recipes import contrastive
-from acclimate.engine.schedule import Schedule
+from acclimate.formats.sentence_transformers import View, write_pipeline
 from acclimate.models.encoder import Encoder
 from acclimate.models.loading import compile_layers
-from acclimate.models.prompts import Prompts
-from acclimate.models.st_folder import View, write_pipeline
+from acclimate.prompts import Prompts
+from acclimate.training.fit import fit
+from acclimate.training.objectives import contrastive
+from acclimate.training.schedule import Schedule
 from acclimate.types import Example
 from common import machine, table
 

@@ -24,10 +24,10 @@ import numpy as np
 
 from acclimate.configs import MineConfig
 from acclimate.data.dataset import Dataset
-from acclimate.engine.audit import Audit
-from acclimate.engine.mine import material, mine_negatives
-from acclimate.engine.retrieve import vectors_path
+from acclimate.mining.audit import Audit
+from acclimate.mining.mine import material, mine_negatives
 from acclimate.models.encoder import Encoder
+from acclimate.retrieval.vector_cache import vectors_path
 from acclimate.types import Example
 from common import alternate, machine, read_beir, table
 

@@ -22,9 +22,9 @@ from typing import Any
 
 from acclimate.configs import RunConfig, with_overrides
 from acclimate.data.dataset import load_dataset
-from acclimate.engine.measures import evaluate_run
-from acclimate.engine.retrieve import rank
+from acclimate.evaluation.measures import evaluate_run
 from acclimate.models.adapter import load_encoder
+from acclimate.retrieval.rank import rank
 from acclimate.stages.evaluate_reranker import evaluate_reranker
 from acclimate.stages.mine import mine
 from acclimate.stages.train import train

@@ -78,7 +78,7 @@ def main() -> None:
 def train_once(arguments: argparse.Namespace, name: str, seed: int) -> None:
     """Train and measure one variant with one seed, unless that is done or under way."""
     from acclimate.configs import RunConfig, with_overrides
-    from acclimate.stages.adapt import three_stages
+    from acclimate.flows.adapt import three_stages
     from acclimate.stages.train import train
 
     shared = arguments.out / "shared"
@@ -139,9 +139,9 @@ def measured(arguments: argparse.Namespace, name: str, seed: int, work: Callable
 def measure(dataset: Path, adapter: Path) -> dict[str, Any]:
     """NDCG@10 of the dev and of the test queries over the whole corpus, and of every test query."""
     from acclimate.data.dataset import load_dataset
-    from acclimate.engine.measures import evaluate_run
-    from acclimate.engine.retrieve import rank
+    from acclimate.evaluation.measures import evaluate_run
     from acclimate.models.adapter import load_encoder
+    from acclimate.retrieval.rank import rank
 
     data, encoder = load_dataset(dataset), load_encoder(adapter)
     judged = data.qrels["dev"] | data.qrels["test"]

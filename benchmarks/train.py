@@ -17,10 +17,10 @@ from pathlib import Path
 
 from acclimate.configs import RunConfig, with_overrides
 from acclimate.core.lora import attach, trainable_parameters
-from acclimate.engine.fit import fit
-from acclimate.engine.recipes import contrastive
-from acclimate.engine.schedule import Schedule
 from acclimate.models.encoder import Encoder
+from acclimate.training.fit import fit
+from acclimate.training.objectives import contrastive
+from acclimate.training.schedule import Schedule
 from acclimate.types import Example
 from common import docstring_pairs, has_bfloat16, machine, table
 

@@ -16,7 +16,7 @@ import torch
 
 from acclimate.cli.main import main
 
-PRELOADED = ["acclimate.cli.main", "acclimate.stages.adapt", "transformers.models.bert.modeling_bert", "faiss"]
+PRELOADED = ["acclimate.cli.main", "acclimate.flows.adapt", "transformers.models.bert.modeling_bert", "faiss"]
 PATIENCE_S = 60.0
 POLL_S = 0.002
 

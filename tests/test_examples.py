@@ -13,8 +13,8 @@ import pytest
 
 from acclimate.configs import RunConfig, load_config
 from acclimate.data.build import build_dataset
-from acclimate.engine.tasks import tasks_of
 from acclimate.files import iter_jsonl
+from acclimate.runs.tasks import tasks_of
 
 EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
 PAIRS = EXAMPLES / "agriculture" / "pairs.jsonl"

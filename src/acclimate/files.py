@@ -244,12 +244,12 @@ def locked(run: Path) -> Iterator[None]:
     Raises:
         StorageError: another process is at work in it, or it cannot be written.
     """
-    if not processes.is_first():
-        processes.wait()
+    if not processes.is_main():
+        processes.barrier()
         yield
         return
     with _held(run / ".work" / "lock", run):
-        processes.wait()
+        processes.barrier()
         yield
 
 

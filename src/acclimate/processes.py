@@ -39,7 +39,7 @@ def local() -> tuple[int, int]:
     return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
-def is_first() -> bool:
+def is_main() -> bool:
     """Whether this is the one that writes and prints."""
     return index() == 0
 
@@ -82,12 +82,12 @@ def stop() -> None:
             dist.destroy_process_group()
 
 
-def on_first(work: Callable[[], T]) -> T:
+def on_main(work: Callable[[], T]) -> T:
     """What `work()` gives in the first process, where alone it is called; the others wait, and get it too."""
-    return from_first(work() if is_first() else None)  # type: ignore[return-value]
+    return from_main(work() if is_main() else None)  # type: ignore[return-value]
 
 
-def from_first(value: T) -> T:
+def from_main(value: T) -> T:
     """The first process's value: what all have computed decides alike only when it is the same to the last bit."""
     if count() == 1:
         return value
@@ -97,7 +97,7 @@ def from_first(value: T) -> T:
     return box[0]
 
 
-def wait() -> None:
+def barrier() -> None:
     """Go on when all processes have come here."""
     gather(None)
 
@@ -112,8 +112,8 @@ def gather(value: T) -> list[T]:
     return values
 
 
-def part(size: int) -> slice:
-    """This process's part of `size` things in a row."""
+def shard(size: int) -> slice:
+    """This process's shard of `size` things in a row."""
     return slice(size * index() // count(), size * (index() + 1) // count())
 
 
@@ -139,12 +139,12 @@ def fails_first() -> bool:
     import torch.distributed as dist
 
     if not dist.is_available() or not dist.is_initialized():
-        return is_first()  # nothing has been done yet: all fail alike
+        return is_main()  # nothing has been done yet: all fail alike
     try:
         store: Any = dist.distributed_c10d._get_default_store()
         return int(store.add("acclimate failures", 1)) == 1
     except RuntimeError:
-        return is_first()  # the first one kept the list, and is gone: it has spoken
+        return is_main()  # the first one kept the list, and is gone: it has spoken
 
 
 @contextmanager

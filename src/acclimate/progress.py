@@ -25,7 +25,7 @@ class Advance(Protocol):
 
 def say(message: str) -> None:
     """One line for the person who watches."""
-    if processes.is_first():
+    if processes.is_main():
         print(message, file=sys.stderr, flush=True)
 
 
@@ -39,7 +39,7 @@ def progress(label: str, total: float, unit: str, done: float = 0.0) -> Iterator
         unit: the unit's name for the rate, e.g. "tokens".
         done: units done in an earlier start.
     """
-    if not label or not processes.is_first():
+    if not label or not processes.is_main():
         yield _silent
     elif sys.stderr.isatty():
         yield from _bar(label, total, unit, done)

@@ -18,6 +18,9 @@ Run: TypeAlias = dict[str, dict[str, float]]
 """Query id -> {document id -> score}, best first (score descending, then id ascending)."""
 
 Role: TypeAlias = Literal["query", "document"]
+PAIR_ROLE: Role = "query"
+"""Both sentences of a labelled pair are encoded as queries: the side that every adapter adapts."""
+
 Pooling: TypeAlias = Literal["mean", "cls", "last"]
 BaseFormat: TypeAlias = Literal["4bit"]
 Sides: TypeAlias = Literal["both", "query"]

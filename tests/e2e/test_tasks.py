@@ -14,12 +14,12 @@ import pytest
 from acclimate.cli.main import main
 from acclimate.configs import RunConfig, load_config
 from acclimate.data.dataset import load_dataset
-from acclimate.engine.tasks import tasks_of
 from acclimate.errors import UsageError
 from acclimate.files import read_json
+from acclimate.flows.adapt import adapt
+from acclimate.flows.plan import plan
 from acclimate.models.adapter import load_encoder
-from acclimate.stages.adapt import adapt
-from acclimate.stages.plan import plan
+from acclimate.runs.tasks import tasks_of
 from acclimate.stages.train import train_tasks
 from tests.tiny_run import WORDS, write_tiny_bert
 

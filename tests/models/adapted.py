@@ -10,10 +10,10 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processor
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
 from acclimate.core.lora import linear_names
-from acclimate.models import st_folder
+from acclimate.formats import sentence_transformers
 from acclimate.models.adapter import Adapter
 from acclimate.models.encoder import Encoder
-from acclimate.models.prompts import Prompts
+from acclimate.prompts import Prompts
 from acclimate.types import Sides
 
 WORDS = ["find", ":", "wheat", "rice", "water", "soil", "field", "seed", "rain", "sun", "leaf", "grows", "in", "the"]
@@ -37,7 +37,7 @@ def write_model(folder: Path, family: str, *, seed: int = 0) -> Path:
     model.save_pretrained(folder)
     _tokenizer(family, vocabulary).save_pretrained(folder)
     pooling = "mean" if family == "bert" else "last"
-    st_folder.write_pipeline(folder, st_folder.View(pooling, 32, 32, 20, True, PROMPTS))
+    sentence_transformers.write_pipeline(folder, sentence_transformers.View(pooling, 32, 32, 20, True, PROMPTS))
     return folder
 
 

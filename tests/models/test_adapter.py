@@ -15,8 +15,9 @@ from transformers import AutoModel
 
 from acclimate.core import lora
 from acclimate.errors import ModelError, StorageError
+from acclimate.formats.facts import adapter_folder
 from acclimate.models.adapter import Adapter, load_adapter, load_encoder, save_adapter
-from acclimate.models.adapter_files import adapter_folder, write_adapter
+from acclimate.models.adapter_files import write_adapter
 from acclimate.models.encoder import Encoder
 from tests.models.adapted import PROMPTS, TEXTS, random_adapter, write_model
 

@@ -14,7 +14,7 @@ from transformers import Qwen3Config, Qwen3Model
 
 from acclimate.core import lora
 from acclimate.errors import ModelError
-from acclimate.models import attention, runs
+from acclimate.models import attention, attention_segments
 from acclimate.models.attention import packed_attention
 from acclimate.models.encoder import Encoder
 from acclimate.models.loading import checkpoint_activations, compile_layers
@@ -51,11 +51,11 @@ def test_equals_block_diagonal_mask_with_gradient(
     causal: bool, key_heads: int, matrix_elements: int, step: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Exact in float64: runs of one length by SDPA (step 1), and nearly equal ones padded, by plain products."""
-    monkeypatch.setattr(runs, "MATRIX_ELEMENTS", matrix_elements)
+    monkeypatch.setattr(attention_segments, "MATRIX_ELEMENTS", matrix_elements)
     monkeypatch.setattr(attention, "EAGER_DTYPES", (torch.float64,) if step > 1 else ())
     monkeypatch.setattr(attention, "EAGER_STEP", step)
     monkeypatch.setattr(attention, "EAGER_MAX_LENGTH", 6)
-    runs.text_runs.cache_clear()
+    attention_segments.text_runs.cache_clear()
     results = []
     for function in (reference, None):
         leaves = [tensor.clone().requires_grad_(True) for tensor in states(4, key_heads)]
@@ -66,7 +66,7 @@ def test_equals_block_diagonal_mask_with_gradient(
             out = function(query, key, value, LENGTHS, causal)
         (out * torch.arange(out.numel()).view(out.shape).sin()).sum().backward()
         results.append([out, *(leaf.grad for leaf in leaves)])
-    runs.text_runs.cache_clear()
+    attention_segments.text_runs.cache_clear()
     for expected, found in zip(*results, strict=True):
         assert torch.allclose(expected, found, atol=1e-12)
 
@@ -90,7 +90,7 @@ def test_bfloat16_under_gradient_stays_close() -> None:
 
 
 def test_trained_through_after_inference_over_the_same_lengths() -> None:
-    runs.text_runs.cache_clear()
+    attention_segments.text_runs.cache_clear()
     parts = [tensor.bfloat16().transpose(1, 2) for tensor in states(4, 4, torch.float32)]
     with torch.inference_mode():
         packed_attention(layer(causal=False), *parts, None, lengths=LENGTHS)
@@ -107,7 +107,7 @@ def test_a_config_may_switch_causality_off() -> None:
 
 
 def cut(*arguments: Any) -> list[tuple[int, int]]:
-    return [(run.texts, run.slots) for run in runs.text_runs(*arguments)]
+    return [(run.texts, run.slots) for run in attention_segments.text_runs(*arguments)]
 
 
 def test_long_runs_are_split() -> None:
@@ -118,7 +118,7 @@ def test_long_runs_are_split() -> None:
 def test_nearly_equal_lengths_are_one_run() -> None:
     lengths = (20, 19, 17, 16, 16, 12, 7, 5, 1)
     assert cut(lengths, 2, 8, 16) == [(1, 20), (1, 19), (1, 17), (3, 16), (3, 7)]
-    found = runs.text_runs(lengths, 2, 8, 16)
+    found = attention_segments.text_runs(lengths, 2, 8, 16)
     assert [run.tokens for run in found] == [20, 19, 17, 44, 13]
     assert [run.padding is None for run in found] == [True, True, True, False, False]
     padding = found[-1].padding

@@ -21,7 +21,7 @@ from acclimate.models.adapter import Adapter
 from acclimate.models.attention import PACKED_MODEL_TYPES
 from acclimate.models.encoder import Encoder
 from acclimate.models.loading import checkpoint_activations
-from acclimate.models.prompts import Prompts
+from acclimate.prompts import Prompts
 from acclimate.types import Sides
 from tests.models import tiny
 

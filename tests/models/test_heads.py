@@ -15,7 +15,7 @@ from acclimate.errors import ModelError
 from acclimate.models.adapter import load_encoder, save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.models.full_model import save_folded
-from acclimate.models.st_module import load_sentence_transformer
+from acclimate.models.sentence_transformer import load_sentence_transformer
 from tests.models import tiny
 from tests.models.adapted import random_adapter
 

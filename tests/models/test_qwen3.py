@@ -16,11 +16,11 @@ from transformers import AutoModel, AutoTokenizer, Qwen2Tokenizer
 
 from acclimate.configs import RunConfig
 from acclimate.errors import ModelError
+from acclimate.formats.families import WEB_SEARCH
+from acclimate.formats.sources import locate
 from acclimate.models import encoder as encoder_module
 from acclimate.models.encoder import Encoder
-from acclimate.models.families import WEB_SEARCH
 from acclimate.models.loading import load_tokenizer
-from acclimate.models.sources import locate
 from acclimate.models.tokens import tokenise
 from tests.conftest import shared_data
 from tests.models import tiny

@@ -13,8 +13,8 @@ import pytest
 from scipy import stats
 
 from acclimate.configs import DomainConfig
-from acclimate.engine.measures import RETRIEVAL_MEASURES
 from acclimate.errors import DataError, StorageError
+from acclimate.evaluation.measures import RETRIEVAL_MEASURES
 from acclimate.files import hash_folder
 from acclimate.models.encoder import Encoder
 from acclimate.stages.evaluate import evaluate, evaluate_model

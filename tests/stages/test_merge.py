@@ -16,7 +16,7 @@ from acclimate.errors import ModelError, UsageError
 from acclimate.files import hash_folder, write_json
 from acclimate.models.adapter import load_encoder, save_adapter, save_full
 from acclimate.models.encoder import Encoder
-from acclimate.models.prompts import Prompts
+from acclimate.prompts import Prompts
 from acclimate.stages.merge import merge
 from acclimate.types import Sides
 from tests.models.adapted import TEXTS, random_adapter, write_model

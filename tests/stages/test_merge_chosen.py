@@ -10,8 +10,8 @@ import torch
 
 from acclimate.configs import EvaluateConfig, MergeConfig, RunConfig
 from acclimate.data.dataset import load_dataset, write_dataset
-from acclimate.engine.candidates import choose_share, greedy_soup, guard_score, score_on
 from acclimate.errors import DataError, UsageError
+from acclimate.evaluation.candidates import choose_share, greedy_soup, guard_score, score_on
 from acclimate.files import read_json
 from acclimate.models.adapter import load_adapter, load_encoder
 from acclimate.models.encoder import Encoder

@@ -19,7 +19,7 @@ from acclimate.errors import ModelError, UsageError
 from acclimate.files import read_json
 from acclimate.models.adapter import Adapter, load_adapter, load_encoder, save_adapter, save_full
 from acclimate.models.encoder import Encoder
-from acclimate.models.prompts import Prompts
+from acclimate.prompts import Prompts
 from acclimate.stages.merge import merge
 from tests.models.adapted import TEXTS, random_adapter, write_model
 

@@ -66,8 +66,8 @@ def adapt(
         dry_run: only say how much there is to do: pairs, tokens, steps, minutes, memory.
     """
     from acclimate.cli import tables
-    from acclimate.stages.adapt import adapt as stage
-    from acclimate.stages.plan import plan
+    from acclimate.flows.adapt import adapt as stage
+    from acclimate.flows.plan import plan
 
     settings = configured(options, config)
     if dry_run:
@@ -92,7 +92,7 @@ def prepare(
         out: the run's folder.
     """
     from acclimate.cli import tables
-    from acclimate.engine.tasks import all_tasks
+    from acclimate.runs.tasks import all_tasks
     from acclimate.stages.prepare import prepare as stage
 
     tasks = all_tasks(out, configured(options, config, out), data)
@@ -111,7 +111,7 @@ def mine(
 ) -> None:
     """Find hard negatives in the corpus of RUN; write them to RUN/negatives."""
     from acclimate.cli import tables
-    from acclimate.engine.tasks import minable_tasks
+    from acclimate.runs.tasks import minable_tasks
     from acclimate.stages.mine import mine as stage
 
     with _at_work_in(run):
@@ -136,7 +136,7 @@ def train(
             Qwen3-Reranker, or an embedding model of the BERT family, which gets a new head.
     """
     from acclimate.cli import tables
-    from acclimate.engine.tasks import all_tasks
+    from acclimate.runs.tasks import all_tasks
     from acclimate.stages.train import train_tasks as stage
     from acclimate.stages.train_reranker import train_reranker
 
@@ -170,8 +170,8 @@ def evaluate(
         json_output: print the metrics of one model as one JSON object and nothing else.
     """
     from acclimate.cli import tables
-    from acclimate.engine.run_folder import is_run
-    from acclimate.engine.tasks import tasks_of
+    from acclimate.runs.run_folder import is_run
+    from acclimate.runs.tasks import tasks_of
     from acclimate.stages import evaluate as stage
 
     run = Path(data)
@@ -317,7 +317,7 @@ app.command(rerank)
 @contextmanager
 def _at_work_in(run: Path) -> Iterator[None]:
     """One process at a time in a run that has a dataset."""
-    from acclimate.engine.run_folder import is_run
+    from acclimate.runs.run_folder import is_run
 
     if not is_run(run):
         raise StorageError(f"{run} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {run}")
@@ -366,7 +366,7 @@ def _join(arguments: list[str]) -> None:
             fix="Start this command alone.",
         )
     processes.start()
-    if not processes.is_first():
+    if not processes.is_main():
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115  (for as long as the process lives)
 
 

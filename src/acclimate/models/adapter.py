@@ -12,20 +12,13 @@ from torch import Tensor
 from acclimate.core.lora import lora_layers
 from acclimate.errors import ModelError, UsageError
 from acclimate.files import hash_folder
-from acclimate.models import peft_format, st_folder
-from acclimate.models.adapter_files import (
-    ADAPTER_FILE,
-    Adapter,
-    adapter_folder,
-    full_folder,
-    load_adapter,
-    read_facts,
-    write_adapter,
-)
+from acclimate.formats import peft, sentence_transformers
+from acclimate.formats.facts import ADAPTER_FILE, adapter_folder, full_folder, read_facts
+from acclimate.formats.hub_cache import share_packaged
+from acclimate.formats.sources import ModelSource, resolve_model
+from acclimate.models.adapter_files import Adapter, load_adapter, write_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.models.full_model import save_full, save_tokenizer, view_of
-from acclimate.models.hub_cache import share_packaged
-from acclimate.models.sources import ModelSource, resolve_model
 from acclimate.types import Pooling, Role
 
 __all__ = [
@@ -87,22 +80,22 @@ def save_adapter(folder: Path, adapter: Adapter, source: ModelSource) -> None:
     save_tokenizer(folder, source)
     view = view_of(adapter, source)
     if adapter.sides == "both":
-        st_folder.write_pipeline(folder, view)
+        sentence_transformers.write_pipeline(folder, view)
     else:
         sides: dict[Role, Mapping[str, tuple[Tensor, Tensor]]] = {
             "query": adapter.modules,
             "document": _nothing(adapter.modules),
         }
         routes: dict[Role, tuple[str, str]] = {
-            role: (f"{role}_0_SentenceTransformer", st_folder.WHOLE_MODEL) for role in sides
+            role: (f"{role}_0_SentenceTransformer", sentence_transformers.WHOLE_MODEL) for role in sides
         }
-        st_folder.write_router(folder, view, routes)
+        sentence_transformers.write_router(folder, view, routes)
         for role, modules in sides.items():
             side = folder / routes[role][0]
             side.mkdir()
-            st_folder.write_route(side, view)
+            sentence_transformers.write_route(side, view)
             save_tokenizer(side, source)
-            peft_format.write(side, modules, adapter.base_id, adapter.rank, adapter.alpha)
+            peft.write(side, modules, adapter.base_id, adapter.rank, adapter.alpha)
     share_packaged(source)
 
 

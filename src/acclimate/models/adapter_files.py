@@ -15,14 +15,12 @@ from typing import Any
 from torch import Tensor
 
 from acclimate.errors import ModelError
-from acclimate.files import read_json, write_json
-from acclimate.models import peft_format
-from acclimate.models.prompts import Prompts
-from acclimate.models.sources import ModelSource, resolve_model
+from acclimate.files import write_json
+from acclimate.formats import peft
+from acclimate.formats.facts import ADAPTER_FILE, read_facts
+from acclimate.formats.sources import ModelSource, resolve_model
+from acclimate.prompts import Prompts
 from acclimate.types import Pooling, Sides
-
-ADAPTER_FILE = "acclimate.json"
-RUN_ADAPTER = "adapter"
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +69,7 @@ def load_adapter(folder: Path, base: str | None = None) -> Adapter:
         StorageError: a file is missing or damaged.
     """
     own = read_facts(folder) if (folder / ADAPTER_FILE).exists() else None
-    weights = peft_format.read(folder)
+    weights = peft.read(folder)
     facts = own or _facts_of_base(folder, base or weights.base_id)
     return Adapter(
         base_id=facts["base"]["id"],
@@ -91,7 +89,7 @@ def load_adapter(folder: Path, base: str | None = None) -> Adapter:
 
 def write_adapter(folder: Path, adapter: Adapter) -> None:
     """PEFT's two files and `acclimate.json`, into an existing folder."""
-    peft_format.write(folder, adapter.modules, adapter.base_id, adapter.rank, adapter.alpha)
+    peft.write(folder, adapter.modules, adapter.base_id, adapter.rank, adapter.alpha)
     write_json(
         folder / ADAPTER_FILE,
         {
@@ -105,45 +103,6 @@ def write_adapter(folder: Path, adapter: Adapter) -> None:
             "metrics": dict(adapter.metrics),
         },
     )
-
-
-def read_facts(folder: Path) -> dict[str, Any]:
-    """`acclimate.json`, checked.
-
-    Raises:
-        StorageError: missing or damaged.
-        ModelError: a field is missing or has a value that cannot be.
-    """
-    where = folder / ADAPTER_FILE
-    facts = read_json(where)
-    if facts.get("kind") == "reranker":
-        raise ModelError(f"{folder} holds a reranker, no embedding model", fix="Give it to --reranker.")
-    base = facts.get("base")
-    if not isinstance(base, dict) or not all(isinstance(base.get(name), str) for name in ("id", "sha256")):
-        raise ModelError(f"{where}: base is {base!r}", possible='{"id": ..., "sha256": ...}')
-    for name, possible in (("pooling", ("mean", "cls", "last")), ("sides", ("both", "query"))):
-        if facts.get(name) not in possible:
-            raise ModelError(f"{where}: {name} is {facts.get(name)!r}", possible=", ".join(possible))
-    for name in ("dim", "max_tokens"):
-        if type(facts.get(name)) is not int or facts[name] < 1:
-            raise ModelError(f"{where}: {name} is {facts.get(name)!r}", possible="a whole number above 0")
-    return {"normalise": True, "metrics": {}, "prompts": {}, **facts}
-
-
-def adapter_folder(name: str | Path) -> Path | None:
-    """The folder that holds the adapter, where `name` is a run with one or an adapter folder itself; else None."""
-    for folder in (Path(name) / RUN_ADAPTER, Path(name)):
-        if (folder / peft_format.CONFIG_FILE).is_file():
-            return folder
-    return None
-
-
-def full_folder(name: str | Path) -> Path | None:
-    """The folder of a fully trained model, where `name` is a run with one or such a folder itself; else None."""
-    for folder in (Path(name) / RUN_ADAPTER, Path(name)):
-        if (folder / ADAPTER_FILE).is_file() and not (folder / peft_format.CONFIG_FILE).is_file():
-            return folder
-    return None
 
 
 def _facts_of_base(folder: Path, base: str) -> dict[str, Any]:

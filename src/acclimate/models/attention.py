@@ -23,8 +23,8 @@ from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from acclimate.errors import ModelError
+from acclimate.models.attention_segments import text_runs
 from acclimate.models.devices import to_device
-from acclimate.models.runs import text_runs
 
 PACKED_ATTENTION = "acclimate_packed"
 PACKED_MODEL_TYPES = frozenset(

@@ -26,16 +26,16 @@ from acclimate.core.pooling import pool_packed, truncate_dim, unit
 from acclimate.core.sharding import forget_gathered, shard
 from acclimate.errors import ModelError, UsageError
 from acclimate.files import hash_config, hash_text
+from acclimate.formats.folders import read_model_config
+from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.attention import PACKED_ATTENTION
 from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype, to_device
-from acclimate.models.folders import read_model_config
 from acclimate.models.heads import load_heads
 from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
 from acclimate.models.loading import load_base, load_tokenizer
-from acclimate.models.prompts import Prompts
-from acclimate.models.sources import ModelSource, resolve_model
 from acclimate.models.tokens import TokenCache, Tokens, tokenise, tokenizer_fingerprint
 from acclimate.progress import progress
+from acclimate.prompts import Prompts
 from acclimate.types import BaseFormat, Pooling, Role
 
 if TYPE_CHECKING:

@@ -15,12 +15,13 @@ from acclimate.core import lora
 from acclimate.core.merging import merge_into
 from acclimate.errors import ModelError
 from acclimate.files import storage_errors, write_json
-from acclimate.models import st_folder
-from acclimate.models.adapter_files import ADAPTER_FILE, Adapter
+from acclimate.formats import sentence_transformers
+from acclimate.formats.facts import ADAPTER_FILE
+from acclimate.formats.sentence_transformers import View
+from acclimate.formats.sources import ModelSource
+from acclimate.formats.transformers_io import model_errors, quiet_transformers
+from acclimate.models.adapter_files import Adapter
 from acclimate.models.encoder import Encoder
-from acclimate.models.loading import model_errors, quiet_transformers
-from acclimate.models.sources import ModelSource
-from acclimate.models.st_folder import View
 from acclimate.types import Role, Sides
 
 
@@ -44,13 +45,13 @@ def save_folded(
     model = _float32(source)
     queries = folder
     if adapter.sides == "both":
-        st_folder.write_pipeline(folder, view)
+        sentence_transformers.write_pipeline(folder, view)
     else:
         routes: dict[Role, tuple[str, str]] = {
-            "query": ("query_0_Transformer", st_folder.TRANSFORMER),
-            "document": ("document_0_Transformer", st_folder.TRANSFORMER),
+            "query": ("query_0_Transformer", sentence_transformers.TRANSFORMER),
+            "document": ("document_0_Transformer", sentence_transformers.TRANSFORMER),
         }
-        st_folder.write_router(folder, view, routes)
+        sentence_transformers.write_router(folder, view, routes)
         _save_transformer(folder / routes["document"][0], model, source, view)
         queries = folder / routes["query"][0]
     _fold(model, adapter, updates)
@@ -107,7 +108,7 @@ def save_weights(
     if unknown:
         raise ModelError(f"the trained model has weights that its base {source.id} has not: {', '.join(unknown[:3])}")
     # The vectors on disk are as long as the source's: a smaller `dim` is in acclimate.json, so the rest stays of use.
-    st_folder.write_pipeline(folder, dataclasses.replace(view, dim=source.kept_dim))
+    sentence_transformers.write_pipeline(folder, dataclasses.replace(view, dim=source.kept_dim))
     _save_transformer(folder, model, source, view)
     if base is not None:
         _write_facts(folder, base, view, source.normalise, "both", metrics)
@@ -181,4 +182,4 @@ def _save_transformer(folder: Path, model: Any, source: ModelSource, view: View)
         with quiet_transformers():
             model.save_pretrained(str(folder))
     save_tokenizer(folder, source)
-    st_folder.write_transformer_settings(folder, view)
+    sentence_transformers.write_transformer_settings(folder, view)

@@ -16,25 +16,12 @@ from torch import nn
 
 from acclimate.errors import ModelError
 from acclimate.files import read_json
+from acclimate.formats.folders import head_sizes
 
 ACTIVATIONS: dict[str, type[nn.Module]] = {
     kind.__name__: kind for kind in (nn.Identity, nn.Tanh, nn.ReLU, nn.GELU, nn.SiLU, nn.Sigmoid)
 }
 WEIGHTS_FILE = "model.safetensors"
-
-
-def head_sizes(folder: Path) -> tuple[int, int]:
-    """Dimensions that a Dense folder takes and gives.
-
-    Raises:
-        StorageError: it has no config.json, or a damaged one.
-        ModelError: its config does not say.
-    """
-    config = read_json(folder / "config.json")
-    sizes = config.get("in_features"), config.get("out_features")
-    if not all(isinstance(size, int) and size > 0 for size in sizes):
-        raise ModelError(f"{folder / 'config.json'}: in_features and out_features are {sizes[0]!r} and {sizes[1]!r}")
-    return int(config["in_features"]), int(config["out_features"])
 
 
 def load_heads(folders: Sequence[Path], device: torch.device) -> nn.Module | None:

@@ -14,9 +14,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from acclimate.formats.folders import OFFSET_POSITIONS
 from acclimate.models.attention import PACKED_MODEL_TYPES, packing
 from acclimate.models.devices import to_device
-from acclimate.models.folders import OFFSET_POSITIONS
 
 Ids = NDArray[np.int32]
 Counts = NDArray[np.int64]

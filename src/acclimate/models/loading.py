@@ -2,31 +2,21 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
 import inspect
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from tokenizers.normalizers import Lowercase, Sequence
 from torch import nn
 from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, BitsAndBytesConfig
 from transformers.modeling_layers import GradientCheckpointingLayer
-from transformers.utils import logging as transformers_logging
 
 from acclimate.core.frozen_linear import freeze_linears
 from acclimate.errors import MissingExtraError, ModelError, UsageError
+from acclimate.formats.transformers_io import OWN_CODE, model_errors, quiet_transformers
 from acclimate.types import BaseFormat
-
-LOADING_ERRORS = (OSError, ValueError, KeyError, ImportError, RuntimeError, AttributeError, TypeError, SafetensorError)
-"""What transformers raises for a damaged folder, an unknown architecture or a missing package: anything."""
-
-OWN_CODE = (
-    "The model brings code of its own, which is not run here; look for a version that transformers knows by itself."
-)
 
 NF4 = {
     "load_in_4bit": True,
@@ -157,29 +147,3 @@ def zero_dropout(settings: Any) -> None:
     for name, value in list(vars(settings).items()):
         if "dropout" in name and isinstance(value, float):
             setattr(settings, name, 0.0)
-
-
-@contextlib.contextmanager
-def model_errors(folder: Path) -> Iterator[None]:
-    """Turn whatever transformers raises while loading from `folder` into a ModelError."""
-    try:
-        yield
-    except LOADING_ERRORS as error:
-        reason = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
-        fix = OWN_CODE if "trust_remote_code" in str(error) else "Check that the folder is complete."
-        raise ModelError(f"{folder} cannot be loaded ({reason})", fix=fix) from error
-
-
-@contextlib.contextmanager
-def quiet_transformers() -> Iterator[None]:
-    """No progress bars and no load report while loading; missing weights are our own error."""
-    verbosity = transformers_logging.get_verbosity()
-    bars = transformers_logging.is_progress_bar_enabled()
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        transformers_logging.set_verbosity(verbosity)
-        if bars:
-            transformers_logging.enable_progress_bar()

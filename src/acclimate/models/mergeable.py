@@ -19,14 +19,15 @@ from acclimate.configs import DEFAULT_MODEL, MergeConfig, RunConfig
 from acclimate.core import merging
 from acclimate.core.low_rank import Discarded, merge_dense, merge_low_rank
 from acclimate.errors import ModelError, UsageError
+from acclimate.formats.facts import adapter_folder, full_folder, read_facts
+from acclimate.formats.sentence_transformers import View
+from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.adapter import save_adapter
-from acclimate.models.adapter_files import Adapter, adapter_folder, full_folder, load_adapter, read_facts
+from acclimate.models.adapter_files import Adapter, load_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.models.full_model import save_folded, save_weights, view_of
 from acclimate.models.loading import load_base
-from acclimate.models.prompts import Prompts
-from acclimate.models.sources import ModelSource, resolve_model
-from acclimate.models.st_folder import View
+from acclimate.prompts import Prompts
 from acclimate.types import Sides
 
 

@@ -21,19 +21,20 @@ from acclimate.configs import RunConfig
 from acclimate.core import lora
 from acclimate.core.batching import chunks_by_tokens
 from acclimate.errors import ModelError, UsageError
-from acclimate.models import peft_format
+from acclimate.formats import peft
+from acclimate.formats.folders import position_limit
+from acclimate.formats.reranker_folder import POSSIBLE, RerankerKind, RerankerSource, resolve_reranker
+from acclimate.formats.transformers_io import model_errors, quiet_transformers
 from acclimate.models.attention import PACKED_ATTENTION
 from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype
-from acclimate.models.folders import position_limit
 from acclimate.models.inputs import packed_inputs, padded_inputs
-from acclimate.models.loading import freeze, load_tokenizer, model_errors, quiet_transformers, zero_dropout
+from acclimate.models.loading import freeze, load_tokenizer, zero_dropout
 from acclimate.models.reranker_kinds import YES_NO_MAX_TOKENS, CrossEncoder, Kind, Pairs, YesNo
-from acclimate.models.reranker_source import POSSIBLE, RerankerSource, resolve_reranker
 from acclimate.progress import progress
 
-LOADERS: dict[type[CrossEncoder] | type[YesNo], Any] = {
-    CrossEncoder: AutoModelForSequenceClassification,
-    YesNo: AutoModelForCausalLM,
+LOADERS: dict[RerankerKind, Any] = {
+    "cross-encoder": AutoModelForSequenceClassification,
+    "yes-no": AutoModelForCausalLM,
 }
 BLOCK_PAIRS = 4096
 """Pairs tokenised at a time: what bounds memory, whatever the number of pairs."""
@@ -99,7 +100,7 @@ class Reranker:
         kind = _kind(source, tokenizer, instruction, max_tokens)
         model = _load_model(source, kind, choose_dtype(dtype, place), place, head_seed)
         if source.adapter is not None:
-            weights = peft_format.read(source.adapter, with_head=True)
+            weights = peft.read(source.adapter, with_head=True)
             lora.attach_weights(model, weights.modules)
             model.load_state_dict(weights.head, strict=False)
         return cls(model, tokenizer, source, kind, kind.max_tokens)
@@ -173,7 +174,7 @@ def _kind(
     if max_tokens is not None and max_tokens > limit:
         raise UsageError(f"{max_tokens} tokens for a pair with {source.id}", possible=f"up to {limit}")
     own = min(limit, tokenizer.model_max_length)
-    if source.kind is YesNo:
+    if source.kind == "yes-no":
         tokens = max_tokens or source.max_tokens or min(own, YES_NO_MAX_TOKENS)
         return YesNo(tokenizer, tokens, instruction or source.instruction)
     if instruction is not None:
@@ -188,7 +189,7 @@ def _load_model(
         config = AutoConfig.from_pretrained(source.folder)
         if source.headless:
             config.num_labels = 1
-        if source.kind is CrossEncoder and config.num_labels != 1:
+        if source.kind == "cross-encoder" and config.num_labels != 1:
             raise ModelError(f"{source.id} has {config.num_labels} labels", possible="a reranker has one")
         zero_dropout(config)
         arguments: dict[str, Any] = {"attn_implementation": PACKED_ATTENTION} if kind.packs(source.config) else {}

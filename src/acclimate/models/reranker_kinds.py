@@ -20,17 +20,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from acclimate.errors import DataError, ModelError, UsageError
-from acclimate.models.families import WEB_SEARCH
+from acclimate.formats.families import WEB_SEARCH
+from acclimate.formats.reranker_view import YES_NO_BODY, YES_NO_PREFIX, YES_NO_SUFFIX
 from acclimate.models.inputs import can_pack
 from acclimate.models.tokens import Tokens
 
-YES_NO_PREFIX = (
-    "<|im_start|>system\nJudge whether the Document meets the requirements based on the Query and the Instruct "
-    'provided. Note that the answer can only be "yes" or "no".<|im_end|>\n<|im_start|>user\n'
-)
-YES_NO_BODY = "<Instruct>: {instruction}\n<Query>: {query}\n<Document>: {text}"
-YES_NO_SUFFIX = "<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n\n"
-"""As the model card of Qwen/Qwen3-Reranker-0.6B has them ("Transformers Usage"); its tokenizer adds nothing to them."""
 YES_NO_MAX_TOKENS = 8192
 """The model card's `max_length`, where nothing else is asked for."""
 MIN_BODY_TOKENS = 8

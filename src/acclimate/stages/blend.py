@@ -12,12 +12,12 @@ from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.core.low_rank import merge_low_rank
 from acclimate.data.dataset import Dataset
-from acclimate.engine.candidates import Score, score_on
-from acclimate.engine.run_folder import cache_folder, open_dataset
+from acclimate.evaluation.candidates import Score, score_on
 from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json
 from acclimate.models.adapter import Adapter, load_adapter, save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
+from acclimate.runs.run_folder import cache_folder, open_dataset
 
 Weights: TypeAlias = tuple[float, ...]
 """One per adapter; what is missing to a sum of 1 is the base's."""
@@ -47,7 +47,7 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
     started = time.monotonic()
     settings = effective(config, "train", "objective")
     inputs = {"dataset": hash_folder(dataset), **{name: hash_folder(folder) for name, folder in adapters.items()}}
-    if processes.on_first(lambda: is_current(out, settings, inputs)):
+    if processes.on_main(lambda: is_current(out, settings, inputs)):
         say(f"merge: {out} is up to date")
         return read_json(out / REPORT_FILE)
     base = Encoder.from_config(config)
@@ -57,7 +57,7 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
 
     def score(weights: Weights) -> float:
         if weights not in scores:
-            scores[weights] = processes.from_first(measure(base.with_adapter(_mixed(stages, weights))))
+            scores[weights] = processes.from_main(measure(base.with_adapter(_mixed(stages, weights))))
             say(f"merge: dev {MEASURE} {scores[weights]:.4f} of {_named(adapters, weights)}")
         return scores[weights]
 
@@ -77,7 +77,7 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
             write_json(folder / REPORT_FILE, report)
         return report
 
-    return processes.on_first(write)
+    return processes.on_main(write)
 
 
 def _choose(stages: int, score: Callable[[Weights], float]) -> Weights:

@@ -13,8 +13,7 @@ from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset
 from acclimate.data.lexicon import domain_hashes
 from acclimate.data.readers import source_hash
-from acclimate.engine.bm25 import BM25
-from acclimate.engine.compare import (
+from acclimate.evaluation.compare import (
     MAIN_MEASURE,
     MIN_DEPTH,
     PairScores,
@@ -25,20 +24,9 @@ from acclimate.engine.compare import (
     score,
     won_and_lost,
 )
-from acclimate.engine.domain import DomainMaterial, Models, domain_material, relatedness, term_accuracy
-from acclimate.engine.measures import evaluate_run, relative_loss
-from acclimate.engine.run_folder import (
-    cache_folder,
-    guard_data,
-    guard_hashes,
-    is_run,
-    load_adapted,
-    open_dataset,
-    require_adapter,
-)
-from acclimate.engine.significance import verdict
-from acclimate.engine.tasks import one_task
-from acclimate.engine.trec import write_trec
+from acclimate.evaluation.domain import DomainMaterial, Models, domain_material, relatedness, term_accuracy
+from acclimate.evaluation.measures import evaluate_run, relative_loss
+from acclimate.evaluation.significance import verdict
 from acclimate.files import (
     REPORT_FILE,
     artifact,
@@ -52,6 +40,18 @@ from acclimate.files import (
 from acclimate.models.adapter import load_encoder
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
+from acclimate.retrieval.bm25 import BM25
+from acclimate.retrieval.trec import write_trec
+from acclimate.runs.run_folder import (
+    cache_folder,
+    guard_data,
+    guard_hashes,
+    is_run,
+    load_adapted,
+    open_dataset,
+    require_adapter,
+)
+from acclimate.runs.tasks import one_task
 
 Scores = RankingScores | PairScores
 
@@ -77,7 +77,7 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> dict
     data = open_dataset(dataset)
     require_adapter(adapter)
     settings, inputs = effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config)
-    if processes.on_first(lambda: is_current(out, settings, inputs)):
+    if processes.on_main(lambda: is_current(out, settings, inputs)):
         return read_json(out / REPORT_FILE)
     guards = guard_data(config)
     material = domain_material(data, config)
@@ -104,7 +104,7 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> dict
             write_json(fresh / REPORT_FILE, report)
         return report
 
-    return processes.on_first(write)
+    return processes.on_main(write)
 
 
 def _report(

@@ -11,17 +11,17 @@ import numpy as np
 
 from acclimate import processes
 from acclimate.configs import RunConfig, effective
-from acclimate.engine.compare import judged_queries
-from acclimate.engine.measures import evaluate_run
-from acclimate.engine.rerank import rerank
-from acclimate.engine.retrieve import rank
-from acclimate.engine.run_folder import cache_folder, load_retriever, open_retrieval_dataset, retriever_hash
-from acclimate.engine.significance import Delta, paired_bootstrap, verdict
-from acclimate.engine.tasks import one_task
-from acclimate.engine.trec import write_trec
+from acclimate.evaluation.compare import judged_queries
+from acclimate.evaluation.measures import evaluate_run
+from acclimate.evaluation.significance import Delta, paired_bootstrap, verdict
 from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json, write_jsonl
+from acclimate.formats.reranker_folder import resolve_reranker
 from acclimate.models.reranker import Reranker
-from acclimate.models.reranker_source import resolve_reranker
+from acclimate.retrieval.rank import rank
+from acclimate.retrieval.rerank import rerank
+from acclimate.retrieval.trec import write_trec
+from acclimate.runs.run_folder import cache_folder, load_retriever, open_retrieval_dataset, retriever_hash
+from acclimate.runs.tasks import one_task
 from acclimate.types import Run
 
 RUN_RERANKING = "reranking"
@@ -57,7 +57,7 @@ def evaluate_reranker(run: Path, name: str, config: RunConfig) -> dict[str, Any]
     settings = {"reranker": name, **effective(config, "rerank", "evaluate")}
     inputs = {"dataset": hash_folder(dataset), "retriever": retriever_hash(adapter, config)}
     inputs["reranker"] = resolve_reranker(name).fingerprint
-    if processes.on_first(lambda: is_current(out, settings, inputs)):
+    if processes.on_main(lambda: is_current(out, settings, inputs)):
         return read_json(out / REPORT_FILE)
     queries, qrels = judged_queries(data)
     retriever, which = load_retriever(adapter, config)
@@ -90,7 +90,7 @@ def evaluate_reranker(run: Path, name: str, config: RunConfig) -> dict[str, Any]
             write_json(run / REPORT_FILE, read_json(run / REPORT_FILE) | {"reranking": report})
         return report
 
-    return processes.on_first(write)
+    return processes.on_main(write)
 
 
 def _write(folder: Path, runs: Mapping[str, Run], per_query: Mapping[str, PerQuery], depth: int) -> None:

@@ -12,11 +12,10 @@ from typing import Any
 from acclimate.configs import RunConfig, effective
 from acclimate.core import merging
 from acclimate.data.dataset import is_dataset
-from acclimate.engine.candidates import choose_share, greedy_soup, guard_score, score_on
-from acclimate.engine.compare import MAIN_MEASURE
-from acclimate.engine.measures import relative_loss
-from acclimate.engine.run_folder import cache_folder, guard_data, guard_hashes, guard_names, open_dataset
 from acclimate.errors import UsageError
+from acclimate.evaluation.candidates import choose_share, greedy_soup, guard_score, score_on
+from acclimate.evaluation.compare import MAIN_MEASURE
+from acclimate.evaluation.measures import relative_loss
 from acclimate.files import (
     REPORT_FILE,
     artifact,
@@ -26,12 +25,14 @@ from acclimate.files import (
     write_json,
     write_text,
 )
-from acclimate.models.adapter_files import adapter_folder, full_folder, load_adapter, read_facts
+from acclimate.formats.facts import adapter_folder, full_folder, read_facts
+from acclimate.formats.sources import resolve_model
+from acclimate.models.adapter_files import load_adapter
 from acclimate.models.full_model import save_folded
 from acclimate.models.mergeable import AdapterSet, ModelSet, local_base, read_models
-from acclimate.models.sources import resolve_model
 from acclimate.progress import say
 from acclimate.report import merge_page, model_card
+from acclimate.runs.run_folder import cache_folder, guard_data, guard_hashes, guard_names, open_dataset
 
 GREEDY_SOUP = "greedy-soup"
 INTERPOLATE = "interpolate"

@@ -9,17 +9,17 @@ from typing import Any
 from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.data.dataset import Dataset
-from acclimate.engine.mine import material, mine_negatives
-from acclimate.engine.mined_rows import mined_artifact
-from acclimate.engine.run_folder import cache_folder, open_dataset
 from acclimate.errors import DataError, UsageError
 from acclimate.files import REPORT_FILE, hash_folder, hash_text, is_current, read_json
+from acclimate.formats.reranker_folder import resolve_reranker
+from acclimate.formats.sources import resolve_model
+from acclimate.mining.mine import material, mine_negatives
+from acclimate.mining.mined_rows import mined_artifact
 from acclimate.models.adapter import load_encoder, model_hash, own_base
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
-from acclimate.models.reranker_source import resolve_reranker
-from acclimate.models.sources import resolve_model
 from acclimate.progress import say
+from acclimate.runs.run_folder import cache_folder, open_dataset
 
 
 def mine(dataset: Path, out: Path, config: RunConfig) -> dict[str, Any]:
@@ -43,7 +43,7 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> dict[str, Any]:
     """
     inputs = {"dataset": hash_folder(dataset), **_model_hashes(config)}
     effective_config = effective(config, "mine")
-    if processes.on_first(lambda: is_current(out, effective_config, inputs)):
+    if processes.on_main(lambda: is_current(out, effective_config, inputs)):
         say(f"mine: {out} is up to date")
         return read_json(out / REPORT_FILE)
     loaded = open_dataset(dataset)

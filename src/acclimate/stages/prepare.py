@@ -39,7 +39,7 @@ def prepare(source: str, out: Path, config: RunConfig) -> dict[str, Any]:
         ModelError: the model's tokenizer cannot be loaded.
         StorageError: `out` cannot be written.
     """
-    return processes.on_first(lambda: _prepare(source, out, config))
+    return processes.on_main(lambda: _prepare(source, out, config))
 
 
 def _prepare(source: str, out: Path, config: RunConfig) -> dict[str, Any]:
@@ -70,9 +70,9 @@ def _prepare(source: str, out: Path, config: RunConfig) -> dict[str, Any]:
 def _count_tokens(dataset: Dataset, config: RunConfig) -> None:
     """Add the token lengths of an even sample of both sides, in the run's model's own tokens, to the lengths."""
     # Imported here: bad data shall be told at once, not after the seconds that torch and transformers take to load.
-    from acclimate.models.folders import read_folder
+    from acclimate.formats.folders import read_folder
+    from acclimate.formats.sources import locate
     from acclimate.models.loading import load_tokenizer
-    from acclimate.models.sources import locate
     from acclimate.models.tokens import tokenise
 
     found = read_folder(locate(config.model)[0])

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from acclimate.engine.tasks import TASKS
 from acclimate.files import write_text
 from acclimate.report import html, tasks_page
 from acclimate.report.folder import read_run, read_task
+from acclimate.runs.tasks import TASKS
 
 HTML_FILE = "report.html"
 

@@ -9,11 +9,11 @@ from typing import Any
 from acclimate.configs import RunConfig
 from acclimate.data.beir import read_texts_by_id
 from acclimate.data.texts import read_texts
-from acclimate.engine.rerank import rerank
-from acclimate.engine.trec import read_trec, write_trec
 from acclimate.errors import UsageError
 from acclimate.models.reranker import Reranker
 from acclimate.progress import say
+from acclimate.retrieval.rerank import rerank
+from acclimate.retrieval.trec import read_trec, write_trec
 from acclimate.types import Rejected
 
 

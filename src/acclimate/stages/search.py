@@ -7,16 +7,16 @@ from typing import Any
 
 from acclimate.configs import RunConfig
 from acclimate.data.dataset import Dataset
-from acclimate.engine.retrieve import rank
-from acclimate.engine.run_folder import (
+from acclimate.errors import UsageError
+from acclimate.models.encoder import Encoder
+from acclimate.retrieval.rank import rank
+from acclimate.runs.run_folder import (
     cache_folder,
     load_adapted,
     open_dataset,
     require_adapter,
 )
-from acclimate.engine.tasks import one_task
-from acclimate.errors import UsageError
-from acclimate.models.encoder import Encoder
+from acclimate.runs.tasks import one_task
 
 
 def search(run: Path, query: str, config: RunConfig, top: int = 5) -> dict[str, Any]:

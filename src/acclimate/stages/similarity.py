@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 from acclimate.configs import RunConfig
-from acclimate.engine.compare import text_cosines
-from acclimate.engine.run_folder import load_adapted, require_adapter
-from acclimate.engine.tasks import one_task
 from acclimate.errors import UsageError
+from acclimate.evaluation.compare import text_cosines
 from acclimate.models.encoder import Encoder
+from acclimate.runs.run_folder import load_adapted, require_adapter
+from acclimate.runs.tasks import one_task
 
 
 def similarity(run: Path, text_a: str, text_b: str, config: RunConfig) -> dict[str, float]:

@@ -17,23 +17,6 @@ from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.core.lora import attach, lora_layers, trainable_parameters
 from acclimate.core.sharding import whole_tensors
-from acclimate.engine.checkpoint import Progress
-from acclimate.engine.fit import Selection, fit, training_numbers
-from acclimate.engine.references import reference_hashes
-from acclimate.engine.remine import Remining
-from acclimate.engine.run_folder import METRICS_FILE
-from acclimate.engine.schedule import Mixture, auto_learning_rate
-from acclimate.engine.task_training import (
-    TaskLosses,
-    TrainingTask,
-    dev_selection,
-    hard_negative_share,
-    mixture,
-    read_task,
-    task_report,
-)
-from acclimate.engine.tasks import Task
-from acclimate.engine.temperature import learned_temperatures
 from acclimate.errors import UsageError
 from acclimate.files import (
     REPORT_FILE,
@@ -45,13 +28,31 @@ from acclimate.files import (
     work_folder,
     write_json,
 )
-from acclimate.models.adapter import Adapter, adapter_folder, go_on_from, save_adapter
+from acclimate.formats.facts import adapter_folder
+from acclimate.formats.sources import resolve_model
+from acclimate.models.adapter import Adapter, go_on_from, save_adapter
 from acclimate.models.devices import DTYPES, choose_device, choose_dtype
 from acclimate.models.encoder import Encoder
 from acclimate.models.full_model import save_full
 from acclimate.models.loading import checkpoint_activations, compile_layers
-from acclimate.models.sources import resolve_model
 from acclimate.progress import say
+from acclimate.runs.run_folder import METRICS_FILE
+from acclimate.runs.tasks import Task
+from acclimate.training.checkpoint import Progress
+from acclimate.training.fit import Selection, fit, training_numbers
+from acclimate.training.references import reference_hashes
+from acclimate.training.remine import Remining
+from acclimate.training.schedule import Mixture, auto_learning_rate
+from acclimate.training.task_training import (
+    TaskLosses,
+    TrainingTask,
+    dev_selection,
+    hard_negative_share,
+    mixture,
+    read_task,
+    task_report,
+)
+from acclimate.training.temperature import learned_temperatures
 
 
 def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -> dict[str, Any]:
@@ -92,7 +93,7 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
     more = ("mine",) * bool(config.train.remine_steps) + ("domain",) * adaptive
     settings = effective(config, "train", "objective", *more)
     identity = hash_config({"config": settings, "inputs": inputs})
-    if processes.on_first(lambda: is_current(out, settings, inputs)):
+    if processes.on_main(lambda: is_current(out, settings, inputs)):
         say(f"train: {out} is up to date")
         return read_json(out / REPORT_FILE)
     parts = [read_task(task) for task in tasks]
@@ -115,7 +116,7 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
         before_step=remining,
     )
     _say_best(state, selection)
-    weights = whole_tensors(encoder.model.state_dict(), keep=processes.is_first()) if config.train.full else {}
+    weights = whole_tensors(encoder.model.state_dict(), keep=processes.is_main()) if config.train.full else {}
 
     def write() -> dict[str, Any]:
         report = {"train": _report(state, encoder, trainable, course, parts, metrics)}
@@ -127,7 +128,7 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
             write_json(folder / REPORT_FILE, report)
         return report
 
-    return processes.on_first(write)
+    return processes.on_main(write)
 
 
 def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:

@@ -17,15 +17,8 @@ from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.core.lora import attach, trainable_parameters
 from acclimate.data.dataset import EXAMPLES_FILE, Dataset, read_examples
-from acclimate.engine.checkpoint import Progress
-from acclimate.engine.fit import Selection, fit, training_numbers
-from acclimate.engine.rerank import reranking_scores, sample_queries
-from acclimate.engine.rerank_recipe import DISTILLATION, reranking
-from acclimate.engine.retrieve import rank
-from acclimate.engine.run_folder import cache_folder, load_retriever, open_retrieval_dataset, retriever_hash
-from acclimate.engine.schedule import HIGHEST_RERANKER_RATE, Schedule, auto_learning_rate
-from acclimate.engine.tasks import one_task
 from acclimate.errors import DataError, UsageError
+from acclimate.evaluation.reranking import reranking_scores, sample_queries
 from acclimate.files import (
     REPORT_FILE,
     artifact,
@@ -36,13 +29,19 @@ from acclimate.files import (
     work_folder,
     write_json,
 )
+from acclimate.formats.reranker_folder import RUN_RERANKER, resolve_reranker
 from acclimate.models.devices import choose_dtype
 from acclimate.models.loading import checkpoint_activations
 from acclimate.models.reranker import Reranker
-from acclimate.models.reranker_folder import save_reranker, save_reranker_adapter
-from acclimate.models.reranker_kinds import YesNo
-from acclimate.models.reranker_source import RUN_RERANKER, resolve_reranker
+from acclimate.models.reranker_saving import save_reranker, save_reranker_adapter
 from acclimate.progress import say
+from acclimate.retrieval.rank import rank
+from acclimate.runs.run_folder import cache_folder, load_retriever, open_retrieval_dataset, retriever_hash
+from acclimate.runs.tasks import one_task
+from acclimate.training.checkpoint import Progress
+from acclimate.training.fit import Selection, fit, training_numbers
+from acclimate.training.rerank_objective import DISTILLATION, reranking
+from acclimate.training.schedule import HIGHEST_RERANKER_RATE, Schedule, auto_learning_rate
 from acclimate.types import Example
 
 METRICS_FILE = "reranker_metrics.jsonl"
@@ -84,7 +83,7 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> dict[str, Any]:
     inputs = {"dataset": hash_folder(dataset), "reranker": resolve_reranker(base).fingerprint}
     inputs |= {"examples": hash_folder(found), "retriever": retriever_hash(adapter, config)}
     settings = {"base": base, **effective(config, "train", "rerank", "objective")}
-    if processes.on_first(lambda: is_current(out, settings, inputs)):
+    if processes.on_main(lambda: is_current(out, settings, inputs)):
         say(f"train: {out} is up to date")
         return read_json(out / REPORT_FILE)
     examples = _examples(read_examples(found / EXAMPLES_FILE), config.rerank.rerank_loss)
@@ -111,7 +110,7 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> dict[str, Any]:
             write_json(folder / REPORT_FILE, report)
         return report
 
-    return processes.on_first(write)
+    return processes.on_main(write)
 
 
 def _examples(rows: list[Example], loss: str) -> list[Example]:
@@ -138,7 +137,7 @@ def _load(base: str, config: RunConfig) -> tuple[Reranker, bool]:
     full = source.headless if config.rerank.rerank_full is None else config.rerank.rerank_full
     # Adam's small steps vanish in bf16 weights: what trains is float32, and computed with in bf16 (`_autocast`).
     # A LoRA's matrices always are; a cross-encoder's head trains beside them.
-    keeps_dtype = source.kind is YesNo and not full
+    keeps_dtype = source.kind == "yes-no" and not full
     reranker = Reranker.load(
         base,
         instruction=config.rerank.rerank_instruction,

@@ -9,10 +9,10 @@ from typing import Any
 from acclimate.configs import RunConfig
 from acclimate.data.dataset import EXAMPLES_FILE, write_examples
 from acclimate.data.weak import weak_pairs
-from acclimate.engine.run_folder import open_dataset
 from acclimate.errors import DataError, UsageError
 from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json
 from acclimate.progress import say
+from acclimate.runs.run_folder import open_dataset
 
 
 def weak(dataset: Path, out: Path, config: RunConfig) -> dict[str, Any]:

@@ -1,1 +1,0 @@
-"""What two stages share: the loop, retrieval, mining, significance."""

@@ -1,0 +1,274 @@
+"""What a model knows of its domain: do terms find their texts, and do texts of one topic lie together?
+
+Shape suffixes: N terms or texts, M documents, D dimensions, P pairs of texts.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from acclimate.configs import RunConfig
+from acclimate.core.lexicon import Lexicon
+from acclimate.core.metrics import roc_auc
+from acclimate.data.dataset import Dataset
+from acclimate.data.facts import evenly, sides
+from acclimate.data.topics import read_topics
+from acclimate.evaluation.significance import paired_bootstrap, paired_bootstrap_auc
+from acclimate.evaluation.topics import lexical_topics
+from acclimate.evaluation.vocabulary import FEW_TEXTS, Vocabulary, domain_vocabulary, sample
+from acclimate.models.encoder import Encoder
+from acclimate.progress import progress
+from acclimate.retrieval.rank import rank_vectors
+from acclimate.retrieval.top_k import Vectors, top_k
+from acclimate.retrieval.vector_cache import encode_corpus
+from acclimate.types import PAIR_ROLE, Role
+
+Both: TypeAlias = tuple[list[float], list[float]]
+"""Base's and adapted's scores, term by term."""
+
+MAX_TERMS = 2_000
+MIN_HOLDING, MAX_HOLDING, MAX_HOLDING_SHARE = 2, 100, 0.1
+"""Documents that hold a term: a term of one is a name, a term of many has no documents of its own."""
+MAX_ASKING = 10
+"""Documents of a term that are asked for others."""
+MAX_TOPICS = 100
+MAX_RELATED = 400
+"""Texts whose pairs are compared: 80,000 pairs."""
+
+
+@dataclass(frozen=True, slots=True)
+class DomainMaterial:
+    """What the two metrics are taken on: read before any model is loaded."""
+
+    texts: list[str]
+    """The domain's documents."""
+    role: Role
+    """How they are encoded."""
+    vocabulary: Vocabulary
+    topics: dict[str, str]
+    """Text -> topic."""
+    topics_origin: str
+    """In words; why there are none where there are none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Base and adapted, side by side."""
+
+    base: Encoder
+    adapted: Encoder
+    cache: Path | None
+    """Folder in which the vectors of whole corpora are kept."""
+
+    def corpus(self, texts: Sequence[str], role: Role) -> tuple[Vectors, Vectors]:
+        """Both models' vectors of a corpus, kept in the cache."""
+        base = encode_corpus(self.base, texts, self.cache, "base documents", role=role)
+        return base, encode_corpus(self.adapted, texts, self.cache, "adapted documents", role=role)
+
+    def encode(self, texts: Sequence[str], role: Role, label: str) -> tuple[Vectors, Vectors]:
+        """Both models' vectors of some texts."""
+        base = encode_corpus(self.base, texts, None, f"base {label}", role=role)
+        return base, encode_corpus(self.adapted, texts, None, f"adapted {label}", role=role)
+
+
+def domain_material(dataset: Dataset, config: RunConfig) -> DomainMaterial:
+    """The terms and topics that a run names, or those found in its corpus; no query of the dataset has a part in it.
+
+    Args:
+        dataset: its corpus is used; of labelled pairs, the second sentences.
+        config: `domain`, `evaluate` and the seed.
+
+    Raises:
+        DataError: the lexicon, the background or the topics cannot be read.
+    """
+    texts = sides(dataset)["documents"]  # in the order and number in which their vectors are cached
+    if dataset.kind == "pairs":
+        texts = list(dict.fromkeys(texts))
+    topics, origin = _topics(texts, config)
+    role = PAIR_ROLE if dataset.kind == "pairs" else "document"
+    return DomainMaterial(texts, role, domain_vocabulary(texts, config), topics, origin)
+
+
+def _topics(texts: Sequence[str], config: RunConfig) -> tuple[dict[str, str], str]:
+    if config.evaluate.topics is not None:
+        return read_topics(Path(config.evaluate.topics)), f"given: {config.evaluate.topics}"
+    few = sample(texts)
+    if len(few) < FEW_TEXTS:
+        return {}, f"{len(few)} documents are too few to find topics in; --topics FILE gives some"
+    numbers = lexical_topics(tuple(few), config.seed)
+    topics = {text: str(topic) for text, topic in zip(few, numbers, strict=False)}
+    return topics, "clusters of the corpus by its words (TF-IDF)" if topics else "the documents share too few words"
+
+
+def term_accuracy(
+    models: Models, material: DomainMaterial, config: RunConfig
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Does a term find the texts that hold it, and its definition?
+
+    The query is the term alone; the corpus is the domain's documents; relevant are those that hold the term
+    (`Lexicon.find`). Terms held by 2 to 100 documents, and by a tenth of them at most, are asked, evenly over the
+    lexicon if they are more than `MAX_TERMS`. Measures, averaged over the terms:
+
+    - "term_accuracy@1": the first document holds the term;
+    - "text_accuracy@1": of a document that holds the term, the nearest other document holds it too; on average over
+      `MAX_ASKING` such documents at most;
+    - "term_r_precision": of as many first documents as hold the term, the share that does (Buckley and Voorhees 2000);
+    - "definition_accuracy@1": ranked first among all definitions of the lexicon is one of the term's own.
+
+    Differences have an interval by the paired bootstrap over the terms.
+
+    Returns:
+        "terms", "documents", "base", "adapted", "delta" (and "defined_terms"), or "skipped": why; and a row per term.
+    """
+    vocabulary, found = material.vocabulary, dict[str, Both]()
+    holding = _holding(vocabulary.lexicon, material.texts)
+    asked = {term: holding[term] for term in evenly(list(holding), MAX_TERMS)}
+    if asked:
+        documents = models.corpus(material.texts, material.role)
+        found |= _rank_terms(models, asked, documents)
+        base, adapted = (_nearest_hold(document_MD, asked, models) for document_MD in documents)
+        found["text_accuracy@1"] = base, adapted
+    rows = [
+        {"term": term, "documents": len(asked[term]), "base": base, "adapted": adapted}
+        for term, base, adapted in zip(asked, *found.get("term_r_precision", ((), ())), strict=True)
+    ]
+    counts = {"terms": len(asked), "documents": len(material.texts)}
+    definitions = list(dict.fromkeys(text for own in vocabulary.definitions.values() for text in own))
+    if len(definitions) > 1:
+        place_of = {text: place for place, text in enumerate(definitions)}
+        defined = evenly(list(vocabulary.definitions), MAX_TERMS)
+        own = {term: {place_of[text] for text in vocabulary.definitions[term]} for term in defined}
+        ranked = _rank_terms(models, own, models.encode(definitions, material.role, "definitions"))
+        found["definition_accuracy@1"] = ranked["term_accuracy@1"]
+        counts["defined_terms"] = len(defined)
+    if not found:
+        return {"skipped": _why_no_terms(vocabulary)}, []
+    return counts | _compared(found, config), rows
+
+
+def relatedness(models: Models, material: DomainMaterial, config: RunConfig) -> dict[str, Any]:
+    """Are texts of one topic more alike than texts of different topics?
+
+    The ROC-AUC of the cosine over all pairs of at most `MAX_RELATED` texts, drawn evenly from at most `MAX_TOPICS`
+    topics: the probability that two texts of one topic are closer than two of different ones. The interval draws
+    texts, not pairs (`paired_bootstrap_auc`).
+
+    Returns:
+        "origin", "topics", "texts", "base", "adapted", "delta" with "topic_auc"; or "skipped": why.
+    """
+    if not material.topics:
+        return {"skipped": material.topics_origin}
+    drawn = _draw_topics(material.topics, config.seed)
+    labels = np.array([material.topics[text] for text in drawn])
+    if np.unique(labels).size < 2:
+        return {"skipped": "there are no two topics with two texts each"}
+    text_P2 = np.stack(np.triu_indices(len(drawn), 1), axis=1)
+    same_P = labels[text_P2[:, 0]] == labels[text_P2[:, 1]]
+    vectors = models.encode(drawn, material.role, "topics")
+    base_P, adapted_P = ((unit_ND @ unit_ND.T)[text_P2[:, 0], text_P2[:, 1]] for unit_ND in vectors)
+    settings = config.evaluate
+    delta = paired_bootstrap_auc(
+        base_P,
+        adapted_P,
+        same_P,
+        text_P2,
+        resamples=settings.bootstrap,
+        confidence=settings.confidence,
+        seed=config.seed,
+    )
+    return {
+        "origin": material.topics_origin,
+        "topics": int(np.unique(labels).size),
+        "texts": len(drawn),
+        "base": {"topic_auc": roc_auc(base_P, same_P)},
+        "adapted": {"topic_auc": roc_auc(adapted_P, same_P)},
+        "delta": {"topic_auc": delta},
+    }
+
+
+def _holding(lexicon: Lexicon, texts: Sequence[str]) -> dict[str, set[int]]:
+    """Term -> the texts that hold it, of the terms that neither too few nor too many hold."""
+    holding: defaultdict[str, set[int]] = defaultdict(set)
+    with progress("look up terms", len(texts), "documents") as advance:
+        for place, text in enumerate(texts):
+            for term in lexicon.find(text):
+                holding[term].add(place)
+            advance()
+    most = min(MAX_HOLDING, MAX_HOLDING_SHARE * len(texts))
+    return {term: places for term, places in holding.items() if MIN_HOLDING <= len(places) <= most}
+
+
+def _rank_terms(
+    models: Models, relevant: Mapping[str, set[int]], documents: tuple[Vectors, Vectors]
+) -> dict[str, Both]:
+    """Per measure both models' scores, term by term."""
+    terms, depth = list(relevant), max(map(len, relevant.values()))
+    found: dict[str, Both] = {"term_accuracy@1": ([], []), "term_r_precision": ([], [])}
+    ids = [str(place) for place in range(len(documents[0]))]
+    for model, (query_ND, document_MD) in enumerate(
+        zip(models.encode(terms, "query", "terms"), documents, strict=True)
+    ):
+        run = rank_vectors(terms, query_ND, ids, document_MD, depth, device=models.base.device)
+        for term, places in relevant.items():
+            hits = [int(document) in places for document in list(run[term])[: len(places)]]
+            found["term_accuracy@1"][model].append(float(hits[0]))
+            found["term_r_precision"][model].append(sum(hits) / len(places))
+    return found
+
+
+def _nearest_hold(document_MD: Vectors, holding: Mapping[str, set[int]], models: Models) -> list[float]:
+    """Per term: how often the nearest neighbour of a document that holds it holds it too."""
+    asking = {term: evenly(sorted(places), MAX_ASKING) for term, places in holding.items()}
+    distinct = sorted({place for places in asking.values() for place in places})
+    _, found = top_k(np.asarray(document_MD[distinct]), document_MD, 2, device=models.base.device)
+    nearest = {
+        place: next(other for other in row if other != place)
+        for place, row in zip(distinct, found.tolist(), strict=True)
+    }
+    return [float(np.mean([nearest[place] in holding[term] for place in places])) for term, places in asking.items()]
+
+
+def _compared(found: Mapping[str, Both], config: RunConfig) -> dict[str, Any]:
+    settings = config.evaluate
+    return {
+        "base": {name: float(np.mean(base)) for name, (base, _) in found.items()},
+        "adapted": {name: float(np.mean(adapted)) for name, (_, adapted) in found.items()},
+        "delta": {
+            name: paired_bootstrap(
+                np.array(base),
+                np.array(adapted),
+                resamples=settings.bootstrap,
+                confidence=settings.confidence,
+                seed=config.seed,
+            )
+            for name, (base, adapted) in found.items()
+        },
+    }
+
+
+def _why_no_terms(vocabulary: Vocabulary) -> str:
+    if not len(vocabulary.lexicon):
+        return f"no term is known ({vocabulary.origin}); --lexicon FILE gives some"
+    return f"no term of the lexicon stands in {MIN_HOLDING} to {MAX_HOLDING} documents and in a tenth of them at most"
+
+
+def _draw_topics(topics: Mapping[str, str], seed: int) -> list[str]:
+    """Texts of topics that have two at least: the same number of each, as far as it has them."""
+    generator = np.random.default_rng(seed)
+    by_topic: defaultdict[str, list[str]] = defaultdict(list)
+    for text, topic in topics.items():
+        by_topic[topic].append(text)
+    names = sorted(topic for topic, members in by_topic.items() if len(members) > 1)
+    kept = [names[place] for place in sorted(generator.permutation(len(names))[:MAX_TOPICS])]
+    share = MAX_RELATED // max(len(kept), 1)
+    return [
+        by_topic[topic][place]
+        for topic in kept
+        for place in sorted(generator.permutation(len(by_topic[topic]))[:share])
+    ]

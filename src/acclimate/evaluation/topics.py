@@ -1,0 +1,44 @@
+"""Topics of texts by their words alone: what the models that are judged have no part in."""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Sequence
+
+from acclimate.retrieval.bm25 import tokenise
+
+MAX_TOPICS = 50
+DIMENSIONS = 100
+FEW_WORDS = 20
+
+
+@functools.lru_cache(maxsize=1)
+def lexical_topics(texts: tuple[str, ...], seed: int) -> list[int]:
+    """The topic of every text: clusters of TF-IDF vectors.
+
+    The words of `bm25.tokenise` (for Chinese, bigrams of characters), weighted by sublinear TF-IDF, reduced to
+    `DIMENSIONS` at most by latent semantic analysis (Deerwester et al. 1990), rows of length 1, k-means with
+    k = sqrt(texts / 2), at most `MAX_TOPICS`. The last result is kept, since two metrics ask for the same.
+
+    Returns:
+        A number per text; nothing where the texts share too few words to be told apart.
+    """
+    from sklearn.cluster import KMeans
+    from sklearn.decomposition import TruncatedSVD
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.preprocessing import normalize
+
+    shared = _shared_words(texts)
+    if len(shared) < FEW_WORDS:
+        return []
+    weights = TfidfVectorizer(analyzer=tokenise, vocabulary=shared, sublinear_tf=True).fit_transform(texts)
+    reduced = normalize(TruncatedSVD(min(DIMENSIONS, len(shared) - 1), random_state=seed).fit_transform(weights))
+    clusters = min(MAX_TOPICS, max(2, round((len(texts) / 2) ** 0.5)))
+    return [int(topic) for topic in KMeans(clusters, n_init=1, random_state=seed).fit_predict(reduced)]
+
+
+def _shared_words(texts: Sequence[str]) -> list[str]:
+    """The words of two texts at least and of half of them at most: others say nothing about likeness."""
+    holding = Counter(word for text in texts for word in set(tokenise(text)))
+    return sorted(word for word, number in holding.items() if 2 <= number <= len(texts) / 2)

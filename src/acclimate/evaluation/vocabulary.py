@@ -1,0 +1,88 @@
+"""The vocabulary of a run's domain: the lexicon given, or one extracted from its texts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from acclimate.configs import RunConfig
+from acclimate.core.lexicon import Lexicon, extract_terms, topic_terms
+from acclimate.data.background import texts_of_source
+from acclimate.data.facts import evenly, languages
+from acclimate.data.lexicon import Entries, background_sources, read_lexicon
+from acclimate.evaluation.topics import lexical_topics
+
+MAX_TEXTS = 5_000
+MAX_CHARS = 2_000_000
+"""Texts of the corpus, and of the background, that terms are extracted from: some ten seconds."""
+FEW_TEXTS = 200
+"""Fewer texts than this say too little about their vocabulary."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """The domain's terms, and where they come from."""
+
+    lexicon: Lexicon
+    origin: str
+    """In words, for the report."""
+    definitions: Entries = field(default_factory=dict)
+    """Term -> its definitions, of those that a lexicon file defines."""
+
+
+def domain_vocabulary(texts: Sequence[str], config: RunConfig) -> Vocabulary:
+    """The lexicon that a run names, or terms extracted from texts of its domain.
+
+    Terms are extracted against the background given, else against the guard data of the texts' script, else by
+    telling the topics of the texts apart.
+
+    Args:
+        texts: of the domain, such as its corpus; an even sample is read.
+        config: `domain`, the guard data of `evaluate`, and the seed.
+
+    Returns:
+        A vocabulary; without terms where there is nothing to extract them from, which `origin` says.
+
+    Raises:
+        DataError: the lexicon or the background cannot be read.
+    """
+    size = config.domain.lexicon_size
+    if config.domain.lexicon is not None:
+        entries = read_lexicon(Path(config.domain.lexicon))
+        defined = {term: definitions for term, definitions in entries.items() if definitions}
+        return Vocabulary(Lexicon(entries), f"given: {config.domain.lexicon}", defined)
+    domain = sample(texts)
+    if len(domain) < FEW_TEXTS:
+        return Vocabulary(Lexicon(()), f"none: {len(domain)} texts are too few to extract terms from")
+    background, sources = _background(domain, config)
+    if background:
+        terms = extract_terms(domain, background, count=size)
+        return Vocabulary(Lexicon(terms), f"extracted from the corpus against {', '.join(sources)}")
+    topics: defaultdict[int, list[str]] = defaultdict(list)
+    for text, topic in zip(domain, lexical_topics(tuple(domain), config.seed), strict=False):
+        topics[topic].append(text)
+    terms = topic_terms(list(topics.values()), count=size)
+    return Vocabulary(Lexicon(terms), f"extracted from the corpus, {len(topics)} topics of it against one another")
+
+
+def sample(texts: Sequence[str]) -> list[str]:
+    """Distinct texts at even distances: at most `MAX_TEXTS`, and about `MAX_CHARS`."""
+    distinct = list(dict.fromkeys(texts))
+    few = evenly(distinct, MAX_TEXTS)
+    chars = sum(map(len, few))
+    return few if chars <= MAX_CHARS else evenly(few, max(1, len(few) * MAX_CHARS // chars))
+
+
+def _background(domain: Sequence[str], config: RunConfig) -> tuple[list[str], list[str]]:
+    """The background's texts and the names of their sources; guard data of another script tells nothing apart."""
+    script = next(iter(languages(domain)), "")
+    found: list[str] = []
+    names: list[str] = []
+    for source in background_sources(config):
+        texts = sample(texts_of_source(source))
+        if config.domain.background is not None or next(iter(languages(texts)), "") == script:
+            found += texts
+            names.append(Path(source).name or source)
+    return found, names

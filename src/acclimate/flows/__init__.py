@@ -1,0 +1,1 @@
+"""Stages in a row: the whole run, three stages."""

@@ -1,0 +1,1 @@
+"""Other people's folders, read and written: models, adapters, rerankers, sentence-transformers."""

@@ -1,0 +1,72 @@
+"""Pooling and prompts of well-known model families, for folders that do not say it themselves.
+
+A sentence-transformers folder knows its pooling and sometimes its prompts; a plain transformers folder knows neither,
+and a wrong guess costs quality without a sign. So only models whose card states the recipe are here, by their own
+names: of a model derived from one, and of all others, we ask.
+
+Source: the model cards of the families on the hub (Qwen/Qwen3-Embedding-0.6B, intfloat/e5-*, BAAI/bge-*,
+Alibaba-NLP/gte-*, google/embeddinggemma-300m, ...).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from acclimate.prompts import Prompts
+from acclimate.types import Pooling
+
+WEB_SEARCH = "Given a web search query, retrieve relevant passages that answer the query"
+BGE_ENGLISH = "Represent this sentence for searching relevant passages: "
+BGE_CHINESE = "为这个句子生成表示以用于检索相关文章："
+
+
+CLASSIFIER_TYPES = frozenset({"bert", "roberta", "xlm-roberta", "camembert", "electra", "distilbert"})
+"""Architectures whose classification head on the first token is known: what a cross-encoder can be built on."""
+
+
+@dataclass(frozen=True)
+class Family:
+    """How a family of models turns texts into vectors."""
+
+    pattern: str
+    """Regular expression of the whole lower-case name, without the organisation."""
+    pooling: Pooling
+    query_prompt: str = ""
+    document_prompt: str = ""
+    dense: bool = False
+    """Whether its vectors also need Dense layers, which a plain transformers folder does not hold."""
+
+    @property
+    def prompts(self) -> Prompts:
+        """The family's prompts for the default task."""
+        return Prompts({"": self.query_prompt}, {"": self.document_prompt})
+
+
+FAMILIES = (
+    Family(r"qwen3-embedding-\d+(\.\d+)?b", "last", f"Instruct: {WEB_SEARCH}\nQuery:"),  # no space after the colon
+    Family(r"e5-mistral-7b-instruct", "last", f"Instruct: {WEB_SEARCH}\nQuery: "),
+    Family(r"multilingual-e5-large-instruct", "mean", f"Instruct: {WEB_SEARCH}\nQuery: "),
+    Family(r"(multilingual-)?e5-(small|base|large)(-v2)?(-unsupervised)?", "mean", "query: ", "passage: "),
+    Family(r"bge-m3", "cls"),
+    Family(r"bge-(small|base|large)-zh(-v1\.5)?", "cls", BGE_CHINESE),
+    Family(r"bge-(small|base|large)-en(-v1\.5)?", "cls", BGE_ENGLISH),
+    Family(r"snowflake-arctic-embed-[ml]-v2\.0", "cls", "query: "),
+    Family(r"snowflake-arctic-embed-(xs|s|m|m-v1\.5|m-long|l)", "cls", BGE_ENGLISH),
+    Family(r"mxbai-embed-large-v1", "cls", BGE_ENGLISH),
+    Family(r"gte-(modernbert-base|multilingual-base|(base|large)-en-v1\.5)", "cls"),
+    Family(r"gte-(tiny|small|base|large)", "mean"),
+    Family(r"nomic-embed-text-v\d.*", "mean", "search_query: ", "search_document: "),
+    Family(r"embeddinggemma-300m", "mean", "task: search result | query: ", "title: none | text: ", dense=True),
+    Family(r"m3e-(small|base|large)|text2vec-(base|large)-.*|paraphrase-.*", "mean"),
+    Family(r"all-(minilm|mpnet|distilroberta|roberta)-.*|multi-qa-.*-cos-v1", "mean"),
+)
+
+
+def find_family(*names: str) -> Family | None:
+    """The family that the first of these names (ids, folder names) belongs to, if any."""
+    for name in filter(None, names):
+        for family in FAMILIES:
+            if re.fullmatch(family.pattern, name.lower().rstrip("/").rsplit("/", 1)[-1]):
+                return family
+    return None

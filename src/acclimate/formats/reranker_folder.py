@@ -1,0 +1,120 @@
+"""A reranker's name -> its files, its kind, its hash; what our own folders say beside the weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from acclimate.errors import ModelError, StorageError
+from acclimate.files import hash_folder, read_json
+from acclimate.formats import peft
+from acclimate.formats.facts import ADAPTER_FILE
+from acclimate.formats.families import CLASSIFIER_TYPES
+from acclimate.formats.folders import is_causal, read_folder, read_model_config
+from acclimate.formats.sources import hash_weights, locate
+
+RerankerKind: TypeAlias = Literal["cross-encoder", "yes-no"]
+RUN_RERANKER = "reranker"
+FOLDER_KIND = "reranker"
+"""`kind` in `acclimate.json`: an embedder's adapter says nothing there."""
+KINDS: dict[str, RerankerKind] = {"ForSequenceClassification": "cross-encoder", "ForCausalLM": "yes-no"}
+"""Ending of the architecture's name -> kind of reranker."""
+POSSIBLE = "a sequence-classification model with one label (BGE and others), Qwen3-Reranker, or a run with a reranker"
+
+
+@dataclass(frozen=True)
+class RerankerSource:
+    """A reranker on disk, before it is loaded."""
+
+    id: str
+    """Hub id, or the folder's path: PEFT and others find an adapter's base by it."""
+    folder: Path
+    """config.json, weights and tokenizer."""
+    sha256: str
+    """Of the weights, without an adapter."""
+    config: dict[str, Any]
+    kind: RerankerKind
+    headless: bool
+    """An encoder without a classification head; training may give it a new one."""
+    adapter: Path | None
+    """A folder with a LoRA adapter for these weights."""
+    instruction: str | None
+    """What the folder says beside the weights; None where it says nothing."""
+    max_tokens: int | None
+    """As `instruction`."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with whatever the scores depend on."""
+        return f"{self.sha256} {hash_folder(self.adapter)}" if self.adapter else self.sha256
+
+
+def resolve_reranker(name: str, *, base: str | None = None) -> RerankerSource:
+    """Find a reranker.
+
+    Args:
+        name: a run with a reranker, a folder (a model's, or an adapter's), or a hub id.
+        base: where an adapter's base is, if its own record does not lead there.
+
+    Raises:
+        ModelError: not found, damaged, or an embedding model's adapter.
+        StorageError: a run without a reranker.
+    """
+    folder, hub_id = _locate(name)
+    facts = read_json(folder / ADAPTER_FILE) if (folder / ADAPTER_FILE).is_file() else {}
+    if facts and facts.get("kind") != FOLDER_KIND:
+        raise ModelError(f"{folder} holds an adapter of an embedding model, no reranker", possible=POSSIBLE)
+    if not (folder / peft.CONFIG_FILE).is_file():
+        return _describe(folder, hub_id, None, facts)
+    recorded = read_json(folder / peft.CONFIG_FILE).get("base_model_name_or_path")
+    base_folder, base_id = _locate(base or str(recorded or ""))
+    found = _describe(base_folder, base_id, folder, facts)
+    expected = facts.get("base", {}).get("sha256", found.sha256)
+    if found.sha256 != expected:
+        raise ModelError(
+            f"the reranker was made for base {facts['base'].get('id')} (sha256 {expected[:12]}), "
+            f"found {found.id} (sha256 {found.sha256[:12]})",
+            fix="Put the original weights where they were.",
+        )
+    return found
+
+
+def _locate(name: str) -> tuple[Path, str | None]:
+    """The reranker of a run, or whatever `locate` finds."""
+    run = Path(name).expanduser()
+    if (run / RUN_RERANKER).is_dir():
+        return run / RUN_RERANKER, None
+    if (run / "dataset").is_dir() or (run / "config.toml").is_file():
+        raise StorageError(f"{run} holds no reranker", fix=f"Make one with: acclimate train {run} --reranker MODEL")
+    if (run / peft.CONFIG_FILE).is_file():
+        return run, None
+    return locate(name)
+
+
+def _describe(folder: Path, hub_id: str | None, adapter: Path | None, facts: dict[str, Any]) -> RerankerSource:
+    embeds = (folder / "1_Pooling").is_dir()
+    folder = read_folder(folder).transformer if embeds else folder
+    config = read_model_config(folder, folder)
+    names = [str(name) for name in config.get("architectures") or []]
+    kind = next((kind for ending, kind in KINDS.items() if any(name.endswith(ending) for name in names)), None)
+    headless = kind != "cross-encoder" and config.get("model_type") in CLASSIFIER_TYPES and not is_causal(config)
+    said = ", ".join(names) or str(config.get("model_type"))
+    if (embeds or kind is None) and not headless:
+        raise ModelError(f"{hub_id or folder} is an embedding model, no reranker ({said})", possible=POSSIBLE)
+    if kind == "cross-encoder" and is_causal(config):
+        raise ModelError(
+            f"{hub_id or folder} is a causal model with a classification head ({said}), whose template is not known",
+            possible=POSSIBLE,
+        )
+    return RerankerSource(
+        id=hub_id or str(folder.resolve()),
+        folder=folder,
+        sha256=hash_weights(folder),
+        config=config,
+        kind="cross-encoder" if headless or kind is None else kind,
+        headless=headless,
+        adapter=adapter,
+        instruction=facts.get("instruction"),
+        max_tokens=facts.get("max_tokens"),
+    )

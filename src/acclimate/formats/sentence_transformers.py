@@ -1,0 +1,158 @@
+"""The sentence-transformers view of a folder: plain JSON files, written without importing sentence-transformers.
+
+Class names and keys are the old ones (`sentence_transformers.models.*`, `word_embedding_dimension`), which every
+release since 2.3 reads; `pooling_mode` is written beside the old switches for readers that know only that.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+
+from acclimate.files import storage_errors, write_json, write_text
+from acclimate.prompts import DEFAULT_TASK, Prompts
+from acclimate.types import Pooling, Role
+
+MODULES_FILE = "modules.json"
+TRANSFORMER = "sentence_transformers.models.Transformer"
+WHOLE_MODEL = "sentence_transformers.SentenceTransformer"
+POOLING_NAMES: dict[Pooling, str] = {"mean": "mean", "cls": "cls", "last": "lasttoken"}
+_OLD_SWITCHES: dict[str, str] = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """What sentence-transformers must know to give the vectors that `Encoder.encode` gives: always unit rows."""
+
+    pooling: Pooling
+    hidden: int
+    """Width of the hidden states."""
+    dim: int
+    """Leading dimensions kept before normalisation."""
+    max_tokens: int
+    lowercase: bool
+    prompts: Prompts
+    heads: tuple[Path, ...] = ()
+    """Folders of the base's Dense layers behind the pooling; they are copied."""
+    whole: int | None = None
+    """Dimensions behind the heads; None without any."""
+
+
+def write_pipeline(folder: Path, view: View) -> None:
+    """Transformer (in the folder itself), pooling, normalisation."""
+    _write_modules(folder, view, TRANSFORMER)
+    write_transformer_settings(folder, view)
+
+
+def write_router(folder: Path, view: View, routes: Mapping[Role, tuple[str, str]]) -> None:
+    """Another transformer for queries than for documents (`Router.for_query_document`), the rest in common.
+
+    Args:
+        folder: the model's folder.
+        view: shared by both sides.
+        routes: role -> (subfolder, class).
+    """
+    _write_modules(folder, view, "sentence_transformers.models.Router")
+    router = {
+        "types": dict(routes.values()),
+        "structure": {role: [subfolder] for role, (subfolder, _) in routes.items()},
+        "parameters": {"default_route": "document", "allow_empty_key": True},
+    }
+    write_json(folder / "router_config.json", router)
+
+
+def write_route(folder: Path, view: View) -> None:
+    """The transformer alone, as a whole model (`WHOLE_MODEL`) that a Router takes for one of its sides.
+
+    A side that is a `Transformer` would look for an adapter's base in the side's own subfolder *of the base*; a whole
+    model is read by sentence-transformers as it reads any folder, so that PEFT finds the base by its id.
+    """
+    write_text(folder / MODULES_FILE, _module_rows([("", TRANSFORMER)]))
+    write_transformer_settings(folder, view)
+
+
+def write_transformer_settings(folder: Path, view: View) -> None:
+    """`sentence_bert_config.json` of the folder that holds the transformer."""
+    write_json(
+        folder / "sentence_bert_config.json", {"max_seq_length": view.max_tokens, "do_lower_case": view.lowercase}
+    )
+
+
+def prompt_names(prompts: Prompts) -> dict[str, str]:
+    """Prompts by sentence-transformers' names: `query`, `document`, and `<task>.query`, `<task>.document`."""
+    named = {"query": prompts.prompt("query"), "document": prompts.prompt("document")}
+    roles: tuple[Role, ...] = ("query", "document")
+    for role in roles:
+        for task, text in (prompts.query if role == "query" else prompts.document).items():
+            if task != DEFAULT_TASK:
+                named[f"{task}.{role}"] = text
+    return named
+
+
+def pooling_settings(view: View) -> dict[str, Any]:
+    """`1_Pooling/config.json`, in old and new names."""
+    mode = POOLING_NAMES[view.pooling]
+    switches = {switch: name == mode for name, switch in _OLD_SWITCHES.items()}
+    return {"word_embedding_dimension": view.hidden, "pooling_mode": mode, **switches, "include_prompt": True}
+
+
+def leading_dimensions(whole: int, dim: int) -> torch.Tensor:
+    """The weight [dim, whole] of a linear layer that keeps the leading dimensions.
+
+    Matryoshka: slice, *then* normalise. sentence-transformers' own `truncate_dim` cuts after normalisation.
+    """
+    return torch.eye(dim, whole)
+
+
+def _write_modules(folder: Path, view: View, first: str) -> None:
+    stages = [("", first), ("1_Pooling", "sentence_transformers.models.Pooling")]
+    with storage_errors(folder):
+        (folder / "1_Pooling").mkdir(exist_ok=True)
+        write_json(folder / "1_Pooling" / "config.json", pooling_settings(view))
+        for head in view.heads:
+            stages.append((f"{len(stages)}_Dense", "sentence_transformers.models.Dense"))
+            shutil.copytree(head, folder / stages[-1][0], dirs_exist_ok=True)
+        whole = view.whole or view.hidden
+        if view.dim < whole:
+            stages.append((f"{len(stages)}_Dense", "sentence_transformers.models.Dense"))
+            _write_truncation(folder / stages[-1][0], whole, view.dim)
+        normalise = f"{len(stages)}_Normalize"
+        stages.append((normalise, "sentence_transformers.models.Normalize"))
+        (folder / normalise).mkdir(exist_ok=True)
+    write_text(folder / MODULES_FILE, _module_rows(stages))
+    settings = {"prompts": prompt_names(view.prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    write_json(folder / "config_sentence_transformers.json", settings)
+
+
+def _module_rows(stages: Sequence[tuple[str, str]]) -> str:
+    """`modules.json`: (path, class) of each module, in order."""
+    rows = [
+        f'  {{"idx": {index}, "name": "{index}", "path": "{path}", "type": "{kind}"}}'
+        for index, (path, kind) in enumerate(stages)
+    ]
+    return "[\n" + ",\n".join(rows) + "\n]\n"
+
+
+def _write_truncation(folder: Path, whole: int, dim: int) -> None:
+    folder.mkdir(exist_ok=True)
+    settings = {
+        "in_features": whole,
+        "out_features": dim,
+        "bias": False,
+        "activation_function": "torch.nn.modules.linear.Identity",
+    }
+    write_json(folder / "config.json", settings)
+    save_file({"linear.weight": leading_dimensions(whole, dim)}, folder / "model.safetensors")

@@ -1,0 +1,1 @@
+"""Hard negatives out of a corpus, and an audit of them."""

@@ -1,0 +1,97 @@
+"""What mining found, summed up for a person who has to trust it."""
+
+from __future__ import annotations
+
+import heapq
+from array import array
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from acclimate.mining.mine import MinedBlock, MinedQuery
+
+HISTOGRAM_BINS = 40
+LIKELIEST = 20
+NAMED_QUERIES = 50
+SUSPECT_FIELDS = ("negative_score", "query", "negative", "positive", "positive_score")
+Suspect: TypeAlias = tuple[float, str, str, str, float]
+"""A chosen negative beside the query's best positive; sorts by the negative's score, then by text."""
+
+
+class Audit:
+    """Sums up mined blocks as they pass by; holds scores and twenty rows, no texts beyond those.
+
+    Args:
+        wanted: negatives that a query should have got.
+        query_ids: query text -> its id, for the list of queries with too few.
+    """
+
+    def __init__(self, wanted: int, query_ids: Mapping[str, str]) -> None:
+        self.wanted = wanted
+        self.query_ids = query_ids
+        self.queries = 0
+        self.candidates = 0
+        self.removed: Counter[str] = Counter()
+        self.filled: Counter[str] = Counter()
+        self.examples = 0
+        self.with_negatives = 0
+        self.positive_scores = array("f")
+        self.negative_scores = array("f")
+        self.too_few: list[str] = []
+        self.without = 0
+        self.likeliest: list[Suspect] = []
+
+    def add(self, block: MinedBlock) -> None:
+        """Take one block into account."""
+        self.queries += len(block.queries)
+        self.candidates += block.candidates
+        self.removed.update(block.removed)
+        self.filled.update(block.filled)
+        self.examples += block.examples
+        self.with_negatives += block.with_negatives
+        for mined in block.queries:
+            self.positive_scores.extend(one.score for one in mined.positives)
+            self.negative_scores.extend(one.score for one in mined.negatives)
+            self.without += not mined.negatives
+            if len(mined.negatives) < self.wanted:
+                self.too_few.append(self.query_ids.get(mined.query, mined.query))
+        rows = (row for mined in block.queries for row in _suspects(mined))
+        self.likeliest = heapq.nlargest(LIKELIEST, [*self.likeliest, *rows])
+
+    def summary(self) -> dict[str, Any]:
+        """The whole of `audit.json`.
+
+        `likeliest_false_negatives` are the chosen negatives that score highest; `removed` counts, per filter, the
+        candidates that the filters before it had left; `filled` counts, per loosened filter, the queries that got their
+        negatives only so. `hard_negative_share` is that of the training examples with a hard negative, mined or given.
+        """
+        positive = np.array(self.positive_scores, np.float32)
+        negative = np.array(self.negative_scores, np.float32)
+        edges = np.histogram_bin_edges(np.concatenate([positive, negative]), HISTOGRAM_BINS)
+        return {
+            "queries": self.queries,
+            "positives": len(positive),
+            "negatives": len(negative),
+            "candidates": self.candidates,
+            "removed": dict(self.removed),
+            "filled": dict(self.filled),
+            "hard_negative_share": round(self.with_negatives / max(1, self.examples), 4),
+            "mean_positive_score": float(positive.mean()) if len(positive) else None,
+            "mean_negative_score": float(negative.mean()) if len(negative) else None,
+            "histograms": {
+                "edges": edges.tolist(),
+                "positive": np.histogram(positive, edges)[0].tolist(),
+                "negative": np.histogram(negative, edges)[0].tolist(),
+            },
+            "likeliest_false_negatives": [dict(zip(SUSPECT_FIELDS, row, strict=True)) for row in self.likeliest],
+            "queries_without_negatives": self.without,
+            "queries_with_too_few": len(self.too_few),
+            "queries_with_too_few_ids": self.too_few[:NAMED_QUERIES],
+        }
+
+
+def _suspects(mined: MinedQuery) -> list[Suspect]:
+    best = max(mined.positives, key=lambda one: one.score)
+    return [(one.score, mined.query, one.document, best.document, best.score) for one in mined.negatives]

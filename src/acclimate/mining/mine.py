@@ -1,0 +1,340 @@
+"""Hard negatives: for every training query, documents that a teacher ranks high and that are not known to be relevant.
+
+Shapes: N queries of a block, M documents, D dimensions, C candidates per query. Queries are taken block by block and
+documents lie in a memory map, so that memory does not grow with the corpus.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate import processes
+from acclimate.configs import MineConfig
+from acclimate.core.selection import fill, select_negatives
+from acclimate.data.dataset import Dataset, held_out_documents
+from acclimate.progress import progress
+from acclimate.retrieval.top_k import Indices, Vectors, top_k
+from acclimate.retrieval.vector_cache import encode_corpus
+from acclimate.types import Example
+
+if TYPE_CHECKING:
+    import torch
+
+    from acclimate.models.encoder import Encoder
+    from acclimate.models.reranker import Reranker
+
+QUERY_BLOCK = 2048
+"""Queries searched at a time; each block reads the documents' vectors once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What is mined: every text once, by its place in `documents`."""
+
+    documents: list[str]
+    """The corpus in its own order, then positives that it lacks, then given negatives that it lacks."""
+    positives: dict[str, list[int]]
+    """Training query (text) -> its positives."""
+    given: dict[str, list[int]]
+    """Training query (text) -> negatives that the data brought."""
+    held_out: set[str]
+    """Texts of documents judged for dev or test queries, whatever the grade: as a negative, one would be a leak."""
+    excluded: NDArray[np.bool_]
+    """[M] never mined: held out, equal to an earlier document, or nowhere but among the given negatives."""
+    place: dict[str, int]
+    """Text -> its first place in `documents`."""
+    examples: dict[str, list[Example]]
+    """Training query (text) -> its rows, without given negatives that cannot be negatives."""
+    dropped: int
+    """How many given negatives those were."""
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A document and its score for a query: the teacher's cosine, or the reranker's score where there is one."""
+
+    document: str
+    score: float
+
+
+@dataclass(frozen=True, slots=True)
+class MinedQuery:
+    """A training query with everything known about it."""
+
+    query: str
+    positives: list[Scored]
+    given: list[Scored]
+    """The negatives that the data brought."""
+    negatives: list[Scored]
+    """The chosen ones, best-ranked first."""
+    ranked: list[Scored]
+    """The candidates that they were chosen from, best first; empty unless `include_positives` asks for the list."""
+
+
+@dataclass(frozen=True, slots=True)
+class MinedBlock:
+    """Some queries, and how many candidates each filter removed for them."""
+
+    queries: list[MinedQuery]
+    candidates: int
+    removed: dict[str, int]
+    filled: dict[str, int]
+    """Loosened filter -> queries that got their negatives only so; see `core.selection.fill`."""
+    examples: int
+    """Training examples of the queries."""
+    with_negatives: int
+    """Those of them that have a hard negative, mined or given."""
+
+
+@dataclass(slots=True)
+class _Pool:
+    """Training examples so far, and those of them that have a hard negative."""
+
+    examples: int = 0
+    with_negatives: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    """Some queries on their way: the ranked candidates, and the positives with their scores."""
+
+    material: Material
+    queries: list[str]
+    index: Indices
+    """[N, C] documents, best first."""
+    score: Vectors
+    """[N, C]"""
+    usable: NDArray[np.bool_]
+    """[N, C] False: known for that query, never to be mined."""
+    known_scores: list[list[float]]
+    """Of each query's positives, then of its given negatives."""
+
+
+def material(dataset: Dataset) -> Material:
+    """Gather what mining needs from a retrieval dataset.
+
+    Queries with the same text are one query, with the positives of all. Positives come from the training rows and
+    from the training judgements.
+    """
+    documents = list(dataset.corpus.values())
+    place: dict[str, int] = {}
+    for index, text in enumerate(documents):
+        place.setdefault(text, index)
+    positives: dict[str, dict[int, None]] = {}
+    given: dict[str, list[int]] = {}
+    for example in dataset.examples:
+        if example.positive not in place:
+            place[example.positive] = len(documents)
+            documents.append(example.positive)
+        positives.setdefault(example.anchor, {})[place[example.positive]] = None
+    for query_id, grades in dataset.qrels.get("train", {}).items():
+        if (known := positives.get(dataset.queries[query_id])) is not None:
+            known.update((place[dataset.corpus[document]], None) for document, grade in grades.items() if grade > 0)
+    minable = len(documents)
+    for text in dict.fromkeys(text for example in dataset.examples for text in example.negatives if text not in place):
+        place[text] = len(documents)
+        documents.append(text)
+    for example in dataset.examples:
+        given.setdefault(example.anchor, []).extend(place[text] for text in dict.fromkeys(example.negatives))
+    held_out = held_out_documents(dataset)
+    excluded = np.array(
+        [i >= minable or place[text] != i or text in held_out for i, text in enumerate(documents)], np.bool_
+    )
+    known_lists = {query: list(known) for query, known in positives.items()}
+    examples, dropped = _examples_by_query(dataset.examples, documents, known_lists, held_out)
+    return Material(documents, known_lists, given, held_out, excluded, place, examples, dropped)
+
+
+def _examples_by_query(
+    examples: Iterable[Example], documents: list[str], positives: dict[str, list[int]], held_out: set[str]
+) -> tuple[dict[str, list[Example]], int]:
+    """Training examples by query text, without given negatives that cannot be negatives, and how many those were."""
+    by_query: dict[str, list[Example]] = {}
+    dropped = 0
+    for example in examples:
+        never = {documents[index] for index in positives[example.anchor]} | {example.anchor}
+        negatives = tuple(text for text in example.negatives if text not in never and text not in held_out)
+        dropped += len(example.negatives) - len(negatives)
+        by_query.setdefault(example.anchor, []).append(replace(example, negatives=negatives, scores=None))
+    return by_query, dropped
+
+
+def mine_negatives(
+    material: Material,
+    teacher: Encoder,
+    config: MineConfig,
+    seed: int,
+    *,
+    reranker: Reranker | None = None,
+    document_vectors: Vectors | None = None,
+    cache: Path | None = None,
+) -> Iterator[MinedBlock]:
+    """Mine every query, block by block. Several processes share the work: all have to take every block.
+
+    Args:
+        material: queries, positives and documents.
+        teacher: the encoder that ranks the documents.
+        config: how many, from which ranks, and the filters.
+        seed: with the query's text it fixes the draws of `sampling = "random"`.
+        reranker: rescores and reorders the candidates, the positives and the given negatives before the filters.
+        document_vectors: [M, D], where they do not change while the teacher does; else the teacher's own.
+        cache: folder in which the teacher's vectors are kept and memory-mapped.
+    """
+    doc_MD = document_vectors
+    if doc_MD is None:
+        doc_MD = encode_corpus(teacher, material.documents, cache, "encode documents")
+    pool = _Pool()
+    queries = list(material.positives)
+    query_ND = encode_corpus(teacher, queries, cache, "encode queries", role="query")
+    with progress("mine", len(queries), "queries") as advance:
+        for start in range(0, len(queries), QUERY_BLOCK):
+            texts = queries[start : start + QUERY_BLOCK]
+            vectors = np.asarray(query_ND[start : start + QUERY_BLOCK])
+            width = config.range_max + max(len(_never(material, query)) for query in texts)
+            part = processes.shard(len(texts))
+            block = _retrieve(material, texts[part], vectors[part], doc_MD, width, teacher.device)
+            if reranker is not None:
+                block = _rescore(reranker, block, config)
+            yield _choose(_whole(block, texts), config, seed, pool)
+            advance(len(texts))
+
+
+def _whole(block: _Block, queries: list[str]) -> _Block:
+    """The processes' parts of a block, put together."""
+    parts = processes.gather((block.index, block.score, block.usable, block.known_scores))
+    index, score, usable, known_scores = zip(*parts, strict=True)
+    return replace(
+        block,
+        queries=queries,
+        index=np.concatenate(index),
+        score=np.concatenate(score),
+        usable=np.concatenate(usable),
+        known_scores=[scores for part in known_scores for scores in part],
+    )
+
+
+def _retrieve(
+    material: Material,
+    queries: list[str],
+    query_ND: Vectors,
+    doc_MD: Vectors,
+    width: int,
+    device: torch.device,
+) -> _Block:
+    """The teacher's ranking: enough candidates for `range_max` of them to remain beside the known documents."""
+    known = [_never(material, query) for query in queries]
+    score_NC, index_NC = top_k(query_ND, doc_MD, width, exclude=material.excluded, device=device)
+    count = len(material.documents)
+    known_keys = np.array([row * count + index for row, own in enumerate(known) for index in own], np.int64)
+    usable_NC = ~np.isin(index_NC + count * np.arange(len(queries))[:, None], known_keys)
+    row_P, index_P = _known_pairs(material, queries)
+    cosines = np.einsum("pd,pd->p", query_ND[row_P], doc_MD[index_P])
+    return _Block(material, queries, index_NC, score_NC, usable_NC, _split(cosines, row_P, len(queries)))
+
+
+def _never(material: Material, query: str) -> set[int]:
+    """Documents that are never mined for a query: its positives, its own text, and negatives it has already."""
+    own = [material.place[query]] if query in material.place else []
+    return {*material.positives[query], *material.given[query], *own}
+
+
+def _known_pairs(material: Material, queries: list[str]) -> tuple[Indices, Indices]:
+    """Row of the query and index of the document, for every positive and then every given negative of every query."""
+    pairs = [
+        (row, index)
+        for row, query in enumerate(queries)
+        for index in (*material.positives[query], *material.given[query])
+    ]
+    row_P, index_P = np.array(pairs, np.int64).reshape(-1, 2).T
+    return row_P, index_P
+
+
+def _rescore(reranker: Reranker, block: _Block, config: MineConfig) -> _Block:
+    """The usable candidates above `range_max` with the reranker's scores and in its order, the others at the end."""
+    usable_NC = block.usable & (np.cumsum(block.usable, axis=1) <= config.range_max)
+    row_P, index_P = _known_pairs(block.material, block.queries)
+    row_C, column_C = np.nonzero(usable_NC)
+    rows = np.concatenate([row_P, row_C]).tolist()
+    indices = np.concatenate([index_P, block.index[row_C, column_C]]).tolist()
+    scores = reranker.score_pairs(
+        [block.queries[row] for row in rows], [block.material.documents[index] for index in indices]
+    )
+    score_NC = np.full(usable_NC.shape, -np.inf, np.float32)
+    score_NC[row_C, column_C] = scores[len(row_P) :]
+    order = np.argsort(-score_NC, axis=1, kind="stable")
+    return replace(
+        block,
+        index=np.take_along_axis(block.index, order, axis=1),
+        score=np.take_along_axis(score_NC, order, axis=1),
+        usable=np.take_along_axis(usable_NC, order, axis=1),
+        known_scores=_split(scores[: len(row_P)], row_P, len(block.queries)),
+    )
+
+
+def _choose(block: _Block, config: MineConfig, seed: int, pool: _Pool) -> MinedBlock:
+    """Filter, take the best or draw, fill up to the share that is held, and turn indices into texts.
+
+    The share counts all examples up to here, so it holds in the end, and no block is kept in memory for it.
+    """
+    counts = [len(block.material.positives[query]) for query in block.queries]
+    lowest_N = np.array(
+        [min(scores[:count]) for scores, count in zip(block.known_scores, counts, strict=True)], np.float32
+    )
+    priority_NC = _draws(block.queries, block.score.shape[1], seed) if config.sampling == "random" else None
+    selection = select_negatives(block.score, block.usable, lowest_N, config, priority_NC)
+    rows = [block.material.examples[query] for query in block.queries]
+    without_N = np.array([sum(not example.negatives for example in examples) for examples in rows], np.int64)
+    total = sum(map(len, rows))
+    covered = total - int(without_N[selection.columns[:, 0] < 0].sum())
+    needed = math.ceil(config.hard_negative_share * (pool.examples + total) - pool.with_negatives - covered)
+    filled_columns, filled = fill(selection, block.score, block.usable, lowest_N, config, without_N, needed)
+    covered = total - int(without_N[filled_columns[:, 0] < 0].sum())
+    pool.examples, pool.with_negatives = pool.examples + total, pool.with_negatives + covered
+    indices, scores, columns = block.index.tolist(), block.score.tolist(), filled_columns.tolist()
+    documents = block.material.documents
+
+    def scored(row: int, among: Iterable[int]) -> list[Scored]:
+        return [Scored(documents[indices[row][column]], scores[row][column]) for column in among]
+
+    mined = []
+    for row, query in enumerate(block.queries):
+        known = (*block.material.positives[query], *block.material.given[query])
+        known_scored = [
+            Scored(documents[index], score) for index, score in zip(known, block.known_scores[row], strict=True)
+        ]
+        considered = np.flatnonzero(block.usable[row])[: config.range_max] if config.include_positives else ()
+        mined.append(
+            MinedQuery(
+                query,
+                positives=known_scored[: counts[row]],
+                given=known_scored[counts[row] :],
+                negatives=scored(row, (column for column in columns[row] if column >= 0)),
+                ranked=scored(row, considered),
+            )
+        )
+    return MinedBlock(mined, selection.candidates, selection.removed, filled, total, covered)
+
+
+def _draws(queries: list[str], width: int, seed: int) -> NDArray[np.float64]:
+    """[N, C] random numbers, a function of (seed, query) only: the other queries of the block do not matter."""
+    rows = []
+    for query in queries:
+        digest = hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest()
+        rows.append(np.random.default_rng([seed, int.from_bytes(digest[:8], "little")]).random(width))
+    return np.stack(rows)
+
+
+def _split(scores: Vectors, row_P: Indices, count: int) -> list[list[float]]:
+    """Scores of (query, positive) pairs, by query."""
+    parts: list[list[float]] = [[] for _ in range(count)]
+    for row, score in zip(row_P.tolist(), scores.tolist(), strict=True):
+        parts[row].append(score)
+    return parts

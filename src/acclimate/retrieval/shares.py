@@ -1,0 +1,28 @@
+"""What each of several processes takes of a sequence, and the shares put together again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate import processes
+
+Number = TypeVar("Number", bound=np.generic)
+
+
+def stride(items: Any) -> Any:
+    """What this process takes of a sequence: every n-th of n processes."""
+    return items[processes.index() :: processes.count()]
+
+
+def joined(shares: Sequence[NDArray[Number]]) -> NDArray[Number]:
+    """The processes' shares, in the order of the whole."""
+    if len(shares) == 1:
+        return shares[0]
+    whole = np.empty((sum(map(len, shares)), *shares[0].shape[1:]), shares[0].dtype)
+    for place, share in enumerate(shares):
+        whole[place :: len(shares)] = share
+    return whole

@@ -1,0 +1,134 @@
+"""Exact search: which documents have the highest inner product with a query.
+
+Shapes: N queries, M documents, D dimensions, k results. Documents may be a memory map: they are read block by
+block, and nothing of the size N x M or M x D is ever held, so that memory does not grow with the corpus.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Vectors: TypeAlias = NDArray[np.float32]
+Indices: TypeAlias = NDArray[np.int64]
+BlockSearch: TypeAlias = Callable[[Vectors, Vectors, int], tuple[Vectors, Indices]]
+"""(query_ND, block_MD, k <= M) -> (scores [N, k], row in the block [N, k]), best first, equal scores in any order."""
+
+BLOCK_DOCUMENTS = 16384
+"""Documents searched at a time: 24 MiB of 384 dimensions."""
+TIED_ROWS = 64
+"""Queries whose every score within a block is looked at together: 4 MiB."""
+
+
+def top_k(
+    query_ND: Vectors,
+    documents: Vectors,
+    k: int,
+    *,
+    exclude: NDArray[np.bool_] | None = None,
+    tie_order: Indices | None = None,
+    block: int = BLOCK_DOCUMENTS,
+    device: torch.device | str = "cpu",
+) -> tuple[Vectors, Indices]:
+    """The k documents of the highest inner product for every query, exactly, best first.
+
+    Equal scores are ordered by `tie_order`, also where they straddle the last place, so that the result does not
+    depend on the library that searches. On a CPU FAISS searches, elsewhere (and on macOS, where FAISS and torch
+    fight over OpenMP) torch.
+
+    Args:
+        query_ND: float32.
+        documents: float32 [M, D], an array or a memory map; copied only block by block, and only where needed.
+        k: results per query; fewer where there are fewer documents.
+        exclude: [M], True for documents that are not to be found.
+        tie_order: [M], a permutation of 0..M-1: each document's place among equals; its index if not given.
+        block: documents searched at a time.
+        device: where to search.
+
+    Returns:
+        Scores float32 [N, k'] and document indices int64 [N, k'], k' = min(k, documents not excluded).
+    """
+    search = _torch_search(torch.device(device)) if _needs_torch(device) else _faiss_search
+    scores = np.empty((len(query_ND), 0), np.float32)
+    places = np.empty((len(query_ND), 0), np.int64)
+    for rows in _blocks(len(documents), exclude, block):
+        block_places = rows if tie_order is None else tie_order[rows]
+        block_MD = _rows(documents, rows)
+        found_scores, found = _search_block(search, query_ND, block_MD, block_places, k)
+        scores = np.concatenate([scores, found_scores], axis=1)
+        places = np.concatenate([places, block_places[found]], axis=1)
+        best = np.lexsort((places, -scores), axis=1)[:, :k]
+        scores, places = np.take_along_axis(scores, best, axis=1), np.take_along_axis(places, best, axis=1)
+    return scores, places if tie_order is None else np.argsort(tie_order)[places]
+
+
+def _needs_torch(device: torch.device | str) -> bool:
+    return torch.device(device).type != "cpu" or sys.platform == "darwin"
+
+
+def _blocks(count: int, exclude: NDArray[np.bool_] | None, block: int) -> Iterator[Indices]:
+    """Row numbers of each block of documents, without the excluded ones; empty blocks are left out."""
+    for start in range(0, count, block):
+        rows = np.arange(start, min(start + block, count))
+        if exclude is not None:
+            rows = rows[~exclude[rows]]
+        if len(rows):
+            yield rows
+
+
+def _rows(documents: Vectors, rows: Indices) -> Vectors:
+    """Some rows of the documents: a view where they are consecutive."""
+    first, last = int(rows[0]), int(rows[-1]) + 1
+    within = documents[first:last]
+    return np.asarray(within if last - first == len(rows) else within[rows - first])
+
+
+def _search_block(
+    search: BlockSearch, query_ND: Vectors, block_MD: Vectors, places: Indices, k: int
+) -> tuple[Vectors, Indices]:
+    """The best k of one block; where the k-th and the next score are equal, `places` decides who is in."""
+    wanted = min(k, len(block_MD))
+    scores, found = search(query_ND, block_MD, min(wanted + 1, len(block_MD)))
+    if scores.shape[1] > wanted:
+        tied = np.flatnonzero(scores[:, wanted - 1] == scores[:, wanted])
+        scores, found = scores[:, :wanted].copy(), found[:, :wanted].copy()
+        if len(tied):
+            by_place = np.argsort(places)
+            ordered_MD = block_MD[by_place]
+            for start in range(0, len(tied), TIED_ROWS):
+                rows = tied[start : start + TIED_ROWS]
+                every = query_ND[rows] @ ordered_MD.T
+                best = np.argsort(-every, axis=1, kind="stable")[:, :wanted]
+                scores[rows], found[rows] = np.take_along_axis(every, best, axis=1), by_place[best]
+    return scores, found
+
+
+def _faiss_search(query_ND: Vectors, block_MD: Vectors, k: int) -> tuple[Vectors, Indices]:
+    import faiss  # here, because on macOS loading it beside torch is enough to crash
+
+    scores, found = faiss.knn(query_ND, block_MD, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return scores, found
+
+
+def _torch_search(device: torch.device, block_queries: int = 1024) -> BlockSearch:
+    """Search a block with torch, some queries at a time: 64 MiB of scores."""
+
+    def search(query_ND: Vectors, block_MD: Vectors, k: int) -> tuple[Vectors, Indices]:
+        block = torch.tensor(block_MD, device=device)
+        parts = [
+            torch.topk(torch.tensor(query_ND[start : start + block_queries], device=device) @ block.T, k, dim=1)
+            for start in range(0, len(query_ND), block_queries)
+        ]
+        if not parts:
+            return np.empty((0, k), np.float32), np.empty((0, k), np.int64)
+        return (
+            torch.cat([part.values for part in parts]).cpu().numpy(),
+            torch.cat([part.indices for part in parts]).cpu().numpy(),
+        )
+
+    return search

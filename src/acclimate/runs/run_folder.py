@@ -1,0 +1,138 @@
+"""What stages read from a run's folder, or our error that names the command that makes it."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Literal
+
+from acclimate.configs import PrepareConfig, RunConfig
+from acclimate.data.build import build_dataset
+from acclimate.data.dataset import Dataset, is_dataset, load_dataset
+from acclimate.data.readers import source_hash
+from acclimate.errors import StorageError, UsageError
+from acclimate.files import hash_folder
+from acclimate.formats.facts import adapter_folder
+from acclimate.formats.sources import resolve_model
+from acclimate.models.adapter import load_adapter
+from acclimate.models.encoder import Encoder
+from acclimate.runs.tasks import TASKS
+
+ADAPTER_FILES = ("adapter_config.json", "modules.json")
+"""An adapter folder holds the first, a fully trained model only the second."""
+
+METRICS_FILE = "metrics.jsonl"
+STAGES = "stages"
+"""Folder of the stages of a training that has several."""
+
+
+def is_run(folder: Path) -> bool:
+    """Whether something of a run is there: the dataset of its only task, or a folder of tasks."""
+    return is_dataset(folder / "dataset") or (folder / TASKS).is_dir()
+
+
+def open_dataset(folder: Path) -> Dataset:
+    """The dataset at `RUN/dataset`.
+
+    Raises:
+        StorageError: there is none.
+    """
+    if not is_dataset(folder):
+        raise StorageError(
+            f"{folder} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {folder.parent}"
+        )
+    return load_dataset(folder)
+
+
+def open_retrieval_dataset(folder: Path) -> Dataset:
+    """The dataset at `RUN/dataset`, which must have documents to rank.
+
+    Raises:
+        StorageError: there is none.
+        UsageError: it holds labelled pairs.
+    """
+    data = open_dataset(folder)
+    if data.kind == "pairs":
+        raise UsageError(f"{folder} holds labelled pairs, no documents to rank", possible="a run on retrieval data")
+    return data
+
+
+def load_retriever(adapter: Path, config: RunConfig) -> tuple[Encoder, Literal["base", "adapted"]]:
+    """The embedding model that retrieves what a reranker reads, and which of the two it is.
+
+    Args:
+        adapter: `RUN/adapter`; may be missing, unless the config asks for it.
+        config: the base, and `retriever`.
+
+    Raises:
+        StorageError: the adapted model is asked for and is not there.
+    """
+    base = Encoder.from_config(config)
+    if not _retrieves_adapted(adapter, config):
+        return base, "base"
+    require_adapter(adapter)
+    return load_adapted(adapter, base, config), "adapted"
+
+
+def retriever_hash(adapter: Path, config: RunConfig) -> str:
+    """Changes with what `load_retriever` gives."""
+    sha256 = resolve_model(config.model, pooling=config.pooling).sha256
+    return f"{sha256} {hash_folder(adapter)}" if _retrieves_adapted(adapter, config) else sha256
+
+
+def _retrieves_adapted(adapter: Path, config: RunConfig) -> bool:
+    wanted = config.rerank.retriever
+    return wanted == "adapted" or (wanted == "auto" and adapter.is_dir())
+
+
+def require_adapter(folder: Path) -> None:
+    """Make sure that an adapter, or a fully trained model, is at `RUN/adapter`.
+
+    Raises:
+        StorageError: there is none.
+    """
+    if not any((folder / name).exists() for name in ADAPTER_FILES):
+        raise StorageError(f"{folder} holds no adapter", fix=f"Make it with: acclimate train {folder.parent}")
+
+
+def load_adapted(folder: Path, base: Encoder, config: RunConfig) -> Encoder:
+    """The encoder that `RUN/adapter` makes of its base; a fully trained model is one by itself.
+
+    Args:
+        folder: `RUN/adapter`.
+        base: shares its weights with an adapted encoder.
+        config: device and dtype of a fully trained model.
+
+    Raises:
+        ModelError: the adapter is damaged, or `base` is not the model that it was made for.
+    """
+    if adapter_folder(folder) is None:
+        return Encoder.load(str(folder), device=config.device, dtype=config.dtype).for_task(base.task)
+    return base.with_adapter(load_adapter(folder))
+
+
+def cache_folder(run: Path) -> Path:
+    """Where the vectors of a run's corpus are kept; the stages of a run, `RUN/stages/*`, share the run's."""
+    return (run.parent.parent if run.parent.name == STAGES else run) / ".work" / "cache"
+
+
+def guard_data(config: RunConfig) -> list[Dataset]:
+    """What `evaluate.guard` names; how the run's own data is read (its columns, its corpus) says nothing about it.
+
+    Raises:
+        DataError: it cannot be read.
+    """
+    plain = dataclasses.replace(config, prepare=PrepareConfig())
+    return [build_dataset(source, plain)[0] for source in config.evaluate.guard]
+
+
+def guard_hashes(config: RunConfig) -> dict[str, str]:
+    """The guard data among the inputs of an artifact."""
+    return {f"guard {source}": source_hash(source) for source in config.evaluate.guard}
+
+
+def guard_names(config: RunConfig) -> list[str]:
+    """A short name of each guard, no two alike: its folder's or file's, the run's for `RUN/dataset`."""
+    paths = [Path(source) for source in config.evaluate.guard]
+    names = [path.parent.name if path.name == "dataset" else path.name for path in paths]
+    return names if all(names) and len(set(names)) == len(names) else list(config.evaluate.guard)

@@ -1,0 +1,280 @@
+"""The losses as `loss_fn`s for `fit`: which texts a step needs, and what is computed from their vectors.
+
+`LOSSES` says which recipe a loss has. A recipe is called once per training (or task of one) and gives the function of
+a step; all of them take the same arguments:
+
+    encoder     is being trained
+    examples    all training rows, as `rows_for` leaves them for the loss
+    schedule    which rows a step has
+    config      the objective, group size, memory
+    **options   task, weight, the models that the objective names: see `step_texts.Options`
+
+Legend: N training rows of the step, M documents, G documents of one row, D vector size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import Protocol, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from acclimate.configs import ObjectiveConfig, RunConfig
+from acclimate.core import losses
+from acclimate.errors import UsageError
+from acclimate.models.devices import to_device
+from acclimate.models.encoder import Encoder
+from acclimate.training.contrast import Candidates, Relations
+from acclimate.training.fit import LossFn, StepResult
+from acclimate.training.references import ROLES, References
+from acclimate.training.schedule import Schedule
+from acclimate.training.step_texts import Options, StepTexts
+from acclimate.training.temperature import Temperature
+from acclimate.training.usable_rows import rows_for
+from acclimate.types import PAIR_ROLE, Example, Role
+
+
+class Recipe(Protocol):
+    """Makes a training's `loss_fn`; the arguments are in the module's docstring."""
+
+    def __call__(
+        self,
+        encoder: Encoder,
+        examples: Sequence[Example],
+        schedule: Schedule,
+        config: RunConfig,
+        **options: Unpack[Options],
+    ) -> LossFn: ...
+
+
+def contrastive(
+    encoder: Encoder,
+    examples: Sequence[Example],
+    schedule: Schedule,
+    config: RunConfig,
+    **options: Unpack[Options],
+) -> LossFn:
+    """InfoNCE over in-batch and drawn negatives, in the objective's blocks, with its masks and temperature."""
+    objective, references = config.objective, options.get("references", References())
+    bank = StepTexts(encoder, _texts(examples), config, schedule.seed, **options)
+    guide = None if references.guide is None else references.vectors(references.guide, _texts(examples), "guide")
+    temperature = Temperature(
+        objective,
+        (example.anchor for example in examples),
+        lexicon=references.lexicon,
+        learned=options.get("learned"),
+        task=options.get("task"),
+        device=encoder.device,
+    )
+    relations = Relations(examples)
+    drawn = config.train.group_size - 1 if references.document_vectors is None else None
+
+    def loss_fn(step: int) -> StepResult:
+        batch = drawn_batch(examples, schedule, step, drawn)
+        found = Candidates.of(batch, relations, objective.blocks).to(encoder.device)
+        anchors = [example.anchor for example in batch]
+
+        def loss_of(query_UD: Tensor, document_MD: Tensor) -> Tensor:
+            cosine, positive_N = found.cosines(query_UD, document_MD)
+            judged = None
+            if guide is not None:
+                judged = found.cosines(guide("query", found.queries), guide("document", found.documents))
+            return losses.info_nce_blocks(
+                cosine,
+                found.all_excluded(cosine, positive_N, judged, objective),
+                found.anchor_N,
+                found.target_N,
+                positive_N,
+                temperature(anchors),
+                partition=objective.partition,
+                hardness_strength=objective.hardness_strength,
+            )
+
+        return bank.backward(
+            step,
+            found.queries,
+            found.documents,
+            loss_of,
+            parameters=temperature.parameters,
+            metrics=temperature.metrics,
+        )
+
+    return loss_fn
+
+
+def similarity(
+    encoder: Encoder,
+    examples: Sequence[Example],
+    schedule: Schedule,
+    config: RunConfig,
+    **options: Unpack[Options],
+) -> LossFn:
+    """A loss on labelled pairs: the cosine of two texts against their label."""
+    first, second = options.get("roles", (PAIR_ROLE, PAIR_ROLE))
+    texts = [(role, text) for e in examples for role, text in ((first, e.anchor), (second, e.positive))]
+    bank = StepTexts(encoder, texts, config, schedule.seed, **options)
+    loss = PAIR_LOSSES[config.objective.loss]
+
+    def loss_fn(step: int) -> StepResult:
+        batch = [examples[row] for row in schedule.batch(step)]
+        anchors, others = [example.anchor for example in batch], [example.positive for example in batch]
+        label_N = to_device(torch.tensor([example.label or 0.0 for example in batch]), encoder.device)
+        queries, documents = (anchors, others) if second == "document" else (anchors + others, [])
+
+        def loss_of(query_ND: Tensor, document_MD: Tensor) -> Tensor:
+            a_ND, b_ND = query_ND[: len(batch)], document_MD if second == "document" else query_ND[len(batch) :]
+            return loss(a_ND, b_ND, label_N, config.objective)
+
+        return bank.backward(step, queries, documents, loss_of)
+
+    return loss_fn
+
+
+def grouped(
+    encoder: Encoder,
+    examples: Sequence[Example],
+    schedule: Schedule,
+    config: RunConfig,
+    **options: Unpack[Options],
+) -> LossFn:
+    """A loss on each row's own documents: its positive and its drawn negatives, with a teacher's scores of them."""
+    fixed = options.get("references", References()).document_vectors
+    drawn = config.train.group_size - 1 if fixed is None else None
+    bank = StepTexts(encoder, _texts(examples), config, schedule.seed, **options)
+    loss = GROUP_LOSSES[config.objective.loss]
+    if lacking := len(examples) - len(rows_for(examples, config)[0]):  # after mining again: the count is fixed by then
+        raise UsageError(
+            f"{lacking} of {len(examples)} examples lack negatives or scores for {config.objective.loss}",
+            fix="Train without mining again (remine_steps), or loosen the filters of mining.",
+        )
+
+    def loss_fn(step: int) -> StepResult:
+        batch = drawn_batch(examples, schedule, step, drawn)
+        groups = [(example.positive, *example.negatives) for example in batch]
+        documents = list(dict.fromkeys(text for group in groups for text in group))
+        column = {text: index for index, text in enumerate(documents)}
+        index_NG = _padded([[column[text] for text in group] for group in groups], torch.int64)
+        scores_NG = _padded([example.scores or () for example in batch], torch.float32)
+        present_NG = _padded([[True] * len(group) for group in groups], torch.bool)
+        tables = (index_NG, scores_NG, present_NG)
+        index_NG, scores_NG, present_NG = (to_device(table, encoder.device) for table in tables)
+
+        def loss_of(query_ND: Tensor, document_MD: Tensor) -> Tensor:
+            query_ND = losses.at_least_float32(query_ND)
+            cosine_NG = torch.einsum("nd,ngd->ng", query_ND, document_MD.to(query_ND.dtype)[index_NG])
+            return loss(cosine_NG, scores_NG, present_NG, config.objective)
+
+        return bank.backward(step, [example.anchor for example in batch], documents, loss_of)
+
+    return loss_fn
+
+
+def imitation(
+    encoder: Encoder,
+    examples: Sequence[Example],
+    schedule: Schedule,
+    config: RunConfig,
+    **options: Unpack[Options],
+) -> LossFn:
+    """Embedding distillation: the vectors of a batch's texts towards a teacher's; labels and scores do not matter."""
+    references = options.get("references", References())
+    if references.teacher is None:
+        raise UsageError("embedding-distillation has no teacher", fix="Give one with --embedding-teacher MODEL.")
+    second: Role = "document"
+    if any(example.label is not None for example in examples):
+        second = options.get("roles", (PAIR_ROLE, PAIR_ROLE))[1]
+    texts = list(_texts(examples, second))
+    bank = StepTexts(encoder, texts, config, schedule.seed, **options)
+    teacher = references.vectors(references.teacher, texts, "teacher")
+    fixed: Role | None = None if references.document_vectors is None else "document"
+
+    def loss_fn(step: int) -> StepResult:
+        batch = drawn_batch(examples, schedule, step, config.train.group_size - 1)
+        computed = dict.fromkeys(named for named in _texts(batch, second) if named[0] != fixed)
+        queries, documents = ([text for role, text in computed if role == wanted] for wanted in ROLES)
+
+        def loss_of(query_UD: Tensor, document_MD: Tensor) -> Tensor:
+            vector_UD = torch.cat([query_UD, document_MD])
+            teacher_UT = teacher.rows(
+                [("query", text) for text in queries] + [("document", text) for text in documents]
+            )
+            if teacher_UT.shape[1] == encoder.dim:
+                teacher_UT = losses.narrowed(teacher_UT, vector_UD.shape[1])
+            return losses.vector_distillation(vector_UD, teacher_UT)
+
+        return bank.backward(step, queries, documents, loss_of)
+
+    return loss_fn
+
+
+LOSSES: dict[str, Recipe] = {
+    "info-nce": contrastive,
+    **dict.fromkeys(("cosine-mse", "cosent", "angle", "contrastive", "online-contrastive", "binary"), similarity),
+    **dict.fromkeys(("triplet", "margin-mse", "kl"), grouped),
+    "embedding-distillation": imitation,
+}
+"""Loss -> its recipe."""
+
+PAIR_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, ObjectiveConfig], Tensor]] = {
+    "cosine-mse": lambda a, b, label, _: losses.cosine_mse(a, b, label),
+    "cosent": lambda a, b, label, config: losses.cosent(a, b, label, config.temperature),
+    "angle": lambda a, b, label, config: losses.angle(a, b, label, config.temperature),
+    "contrastive": lambda a, b, label, config: losses.contrastive(a, b, label, config.contrastive_margin),
+    "online-contrastive": lambda a, b, label, config: losses.online_contrastive(a, b, label, config.contrastive_margin),
+    "binary": lambda a, b, label, config: losses.binary_cross_entropy(
+        a, b, label, config.cosine_threshold, config.temperature
+    ),
+}
+"""(unit rows [N, D], unit rows [N, D], labels [N], the objective) -> scalar."""
+
+GROUP_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, ObjectiveConfig], Tensor]] = {
+    "triplet": lambda cosine, _, present, config: losses.triplet(cosine, present, config.triplet_margin),
+    "margin-mse": lambda cosine, score, present, config: losses.margin_mse(
+        cosine, score / config.teacher_temperature, present
+    ),
+    "kl": lambda cosine, score, present, config: losses.kl_divergence(
+        cosine, score, present, config.temperature, config.teacher_temperature
+    ),
+}
+"""(cosines, scores, what is present: all [N, G], the objective) -> scalar."""
+
+
+def drawn_batch(examples: Sequence[Example], schedule: Schedule, step: int, drawn: int | None) -> list[Example]:
+    """The rows of a step, each with the negatives drawn for it in this pass."""
+    epoch = schedule.epoch(step)
+    return [draw_negatives(examples[row], drawn, schedule.seed, epoch, int(row)) for row in schedule.batch(step)]
+
+
+def draw_negatives(example: Example, count: int | None, seed: int, epoch: int, number: int) -> Example:
+    """The example with `count` of its negatives (all of them if None) and their scores.
+
+    A function of (seed, pass, number of the example).
+    """
+    if count is None or len(example.negatives) <= count:
+        return example
+    chosen = np.random.default_rng([seed, epoch, number]).choice(len(example.negatives), size=count, replace=False)
+    scores = example.scores
+    return replace(
+        example,
+        negatives=tuple(example.negatives[index] for index in chosen),
+        scores=None if scores is None else (scores[0], *(scores[1 + index] for index in chosen)),
+    )
+
+
+def _texts(examples: Sequence[Example], second: Role = "document") -> Iterable[tuple[Role, str]]:
+    for example in examples:
+        yield "query", example.anchor
+        yield second, example.positive
+        for text in example.negatives:
+            yield "document", text
+
+
+def _padded(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
+    """[N, longest row], 0 (or False) where a row is shorter."""
+    padded = torch.zeros(len(rows), max(map(len, rows)), dtype=dtype)
+    for place, row in enumerate(rows):
+        padded[place, : len(row)] = torch.tensor(row, dtype=dtype)
+    return padded

@@ -1,0 +1,182 @@
+"""What a loss knows beside the texts and the model in training: other models' vectors of the texts, and terms.
+
+A guide's, a teacher's and the base's vectors do not change while a model trains. They are computed once, by `Encoder`
+and through the cache, and looked up in every step.
+
+Legend: N texts, D vector size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from acclimate.configs import RunConfig
+from acclimate.core.lexicon import Lexicon
+from acclimate.core.lora import adapters_off
+from acclimate.data.background import texts_of_source
+from acclimate.data.facts import evenly
+from acclimate.data.lexicon import domain_hashes
+from acclimate.data.readers import source_hash
+from acclimate.errors import DataError, UsageError
+from acclimate.evaluation.vocabulary import domain_vocabulary
+from acclimate.models.adapter import load_encoder, model_hash, own_base
+from acclimate.models.devices import to_device
+from acclimate.models.encoder import Encoder
+from acclimate.progress import say
+from acclimate.retrieval.vector_cache import encode_corpus
+from acclimate.types import Role
+
+ROLES: tuple[Role, Role] = ("query", "document")
+MAX_OTHER_WORK = 4000
+"""Texts of other work that are anchored: more would only be encoded for nothing, a step takes few of them."""
+
+
+class FixedVectors:
+    """Texts whose vectors do not change: looked up, never computed.
+
+    Args:
+        vectors: role -> text -> [D].
+        device: where the loss is computed.
+    """
+
+    def __init__(self, vectors: Mapping[Role, Mapping[str, np.ndarray]], device: torch.device) -> None:
+        self._vectors, self._device = vectors, device
+
+    def __call__(self, role: Role, texts: Sequence[str]) -> Tensor:
+        """Unit rows [N, D] of texts of one role."""
+        return self.rows([(role, text) for text in texts])
+
+    def rows(self, texts: Sequence[tuple[Role, str]]) -> Tensor:
+        """Unit rows [N, D] of at least one text."""
+        return to_device(torch.from_numpy(np.stack([self._vectors[role][text] for role, text in texts])), self._device)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class References:
+    """The models and the terms that the objective names; None where it names none."""
+
+    guide: Encoder | None = None
+    """Judges which candidates are likely positives."""
+    teacher: Encoder | None = None
+    """Its vectors are imitated."""
+    base: Encoder | None = None
+    """The model as it was: this encoder with its adapters off."""
+    other_work: tuple[str, ...] = ()
+    """Texts that are anchored to the base instead of the training's own."""
+    lexicon: Lexicon | None = None
+    """Terms that sharpen the adaptive temperature."""
+    document_vectors: Mapping[str, np.ndarray] | None = None
+    """The documents' vectors where they do not change (`sides="query"`). They cost nothing then, so all negatives of an
+    example are candidates instead of a few."""
+    cache: Path | None = None
+    """Where vectors are kept."""
+
+    def vectors(
+        self, encoder: Encoder, texts: Iterable[tuple[Role, str]], label: str, task: str | None = None
+    ) -> FixedVectors:
+        """What one of these models makes of a training's texts.
+
+        Args:
+            encoder: the guide, the teacher or the base.
+            texts: (role, text).
+            label: what the progress bar says.
+            task: whose prompts are used; the encoder's default ones if not given.
+        """
+        wanted: dict[Role, dict[str, None]] = {role: {} for role in ROLES}
+        for role, text in texts:
+            wanted[role].setdefault(text)
+        found: dict[Role, Mapping[str, np.ndarray]] = {}
+        with adapters_off(encoder.model) if encoder is self.base else nullcontext():
+            for role, unique in wanted.items():
+                ordered = list(unique)
+                vectors_ND = encode_corpus(encoder, ordered, self.cache, label, role=role, task=task)
+                found[role] = dict(zip(ordered, vectors_ND, strict=True))
+        return FixedVectors(found, encoder.device)
+
+
+def load_references(
+    config: RunConfig,
+    encoder: Encoder,
+    cache: Path | None = None,
+    *,
+    document_vectors: Mapping[str, np.ndarray] | None = None,
+    texts: Sequence[str] = (),
+    held_out: Collection[str] = (),
+    loaded: dict[str, Encoder] | None = None,
+) -> References:
+    """Load the models that the objective names, and the terms that it counts.
+
+    Args:
+        config: the whole run.
+        encoder: is being trained: by an adapter that can be switched off, or whole (then the base is loaded again).
+        cache: where vectors are kept; nothing is kept if not given.
+        document_vectors: see `References`.
+        texts: of the domain: what a lexicon is extracted from where none is given.
+        held_out: texts, in one case, that no training may have: they are not anchored.
+        loaded: models by name, shared between several tasks.
+
+    Raises:
+        ModelError: a model cannot be loaded.
+        UsageError: the adaptive temperature has no terms.
+        DataError: the lexicon, the background or the texts of other work cannot be read.
+    """
+    objective = config.objective
+    models = {} if loaded is None else loaded
+
+    def load(name: str | None) -> Encoder | None:
+        if name is not None and name not in models:
+            base = own_base(name, config.model, config.pooling)
+            models[name] = load_encoder(name, base=base, device=str(encoder.device), dtype=config.dtype)
+        return None if name is None else models[name]
+
+    base = None
+    if objective.anchoring:
+        base = Encoder.from_config(config) if config.train.full else encoder
+    return References(
+        guide=load(objective.guide),
+        teacher=load(objective.embedding_teacher),
+        base=base,
+        other_work=_other_work(config, held_out),
+        lexicon=_lexicon(texts, config) if objective.temperature_kind == "adaptive" else None,
+        document_vectors=document_vectors,
+        cache=cache,
+    )
+
+
+def _other_work(config: RunConfig, held_out: Collection[str]) -> tuple[str, ...]:
+    source = config.objective.anchor_source
+    if source is None:
+        return ()
+    texts = [text for text in texts_of_source(source, held_out=False) if text.casefold() not in held_out]
+    if not texts:
+        raise DataError(f"{source} holds no text but those of dev and test queries, which no training may have")
+    chosen = evenly(texts, MAX_OTHER_WORK)
+    say(f"anchoring {len(chosen):,} texts of {source}, of {len(texts):,}")
+    return tuple(chosen)
+
+
+def _lexicon(texts: Sequence[str], config: RunConfig) -> Lexicon:
+    found = domain_vocabulary(texts, config)
+    if not len(found.lexicon):
+        raise UsageError(
+            f"the adaptive temperature has no terms ({found.origin})",
+            fix="Give a list of terms with --lexicon FILE, or texts of other kinds with --background.",
+        )
+    say(f"adaptive temperature by {len(found.lexicon):,} terms, {found.origin}")
+    return found.lexicon
+
+
+def reference_hashes(config: RunConfig) -> dict[str, str]:
+    """Setting -> hash of what it names: inputs of the training."""
+    names = {"guide": config.objective.guide, "embedding_teacher": config.objective.embedding_teacher}
+    hashes = {setting: model_hash(name) for setting, name in names.items() if name is not None}
+    if config.objective.anchor_source is not None:
+        hashes["anchor_source"] = source_hash(config.objective.anchor_source)
+    return hashes | (domain_hashes(config) if config.objective.temperature_kind == "adaptive" else {})

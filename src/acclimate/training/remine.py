@@ -1,0 +1,113 @@
+"""Negatives that keep up: mined again during a training, with the model as it is then.
+
+What is mined at a step is written to the work folder before the step is taken, so that a training that was killed
+goes on with it: bit by bit the same where the computation is (on a CPU).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from acclimate import processes
+from acclimate.configs import RunConfig
+from acclimate.core.lora import adapters_off
+from acclimate.data.dataset import EXAMPLES_FILE, read_examples
+from acclimate.errors import UsageError
+from acclimate.files import REPORT_FILE, is_current, read_json
+from acclimate.mining.mine import Material, material, mine_negatives
+from acclimate.mining.mined_rows import mined_artifact
+from acclimate.models.encoder import Encoder
+from acclimate.models.reranker import Reranker
+from acclimate.progress import say
+from acclimate.retrieval.top_k import Vectors
+from acclimate.retrieval.vector_cache import encode_corpus
+from acclimate.runs.run_folder import cache_folder
+from acclimate.training.task_training import TaskLosses, TrainingTask
+from acclimate.types import Example
+
+
+class Remining:
+    """Called before every step; every `remine_steps` steps it renews the negatives of the tasks that have a corpus.
+
+    Args:
+        losses: what is trained; its tasks get the negatives.
+        encoder: being trained; still the base.
+        config: how often; how is said by each task's settings of `mine`.
+        folder: gets `step-N/TASK` with what was mined before step N.
+        identity: hash of everything that the training depends on; what another training left there is not taken.
+
+    Raises:
+        UsageError: no task has negatives to mine.
+    """
+
+    def __init__(self, losses: TaskLosses, encoder: Encoder, config: RunConfig, folder: Path, identity: str) -> None:
+        self.losses, self.encoder, self.config = losses, encoder, config
+        self.every, self.folder, self.settings = config.train.remine_steps or 0, folder, {"training": identity}
+        self.current = 0
+        """The step from which on the present negatives hold; 0 is what the training began with."""
+        self._reranker: Reranker | None = None
+        self._tasks = {
+            number: (one, gathered, self._fixed_documents(one, gathered))
+            for number, one in enumerate(losses.tasks)
+            if _is_minable(one) and (gathered := material(one.data))
+        }
+        if not self._tasks:
+            raise UsageError("remine_steps is given, and no task has negatives to mine", fix="Leave it out.")
+
+    def __call__(self, step: int) -> None:
+        """Make sure that a step (from 0) has its negatives."""
+        wanted = step - step % self.every
+        if wanted == self.current:
+            return
+        self.current = wanted
+        for number, (one, gathered, fixed_MD) in self._tasks.items():
+            out = self.folder / f"step-{wanted:08d}" / (one.task.name or "negatives")
+            if not processes.on_main(lambda out=out: is_current(out, self.settings, {})):  # type: ignore[misc]
+                say(f"step {wanted}: mining {one.task.label}negatives with the model as it is")
+                self._mine(one, gathered, fixed_MD, out)
+            self.losses.renew(number, _with_negatives(one.examples, out))
+
+    def report(self) -> dict[str, Any]:
+        """How often it was mined, and the seconds that took, over all starts."""
+        reports = [read_json(path) for path in sorted(self.folder.glob(f"step-*/*/{REPORT_FILE}"))]
+        steps = {path.parent.parent.name for path in self.folder.glob(f"step-*/*/{REPORT_FILE}")}
+        return {"times": len(steps), "seconds": round(sum(found["timings"]["mine_s"] for found in reports), 3)}
+
+    def _mine(self, one: TrainingTask, gathered: Material, fixed_MD: Vectors | None, out: Path) -> None:
+        config = one.task.config
+        if config.mine.reranker is not None and self._reranker is None:
+            self._reranker = Reranker.from_config(config.mine.reranker, config)
+        self.encoder.model.eval()
+        blocks = mine_negatives(
+            gathered,
+            one.encoder(self.encoder),
+            config.mine,
+            config.seed,
+            reranker=self._reranker if config.mine.reranker else None,
+            document_vectors=fixed_MD,
+        )
+        mined_artifact(out, self.settings, {}, gathered, one.data.queries, blocks, config.mine)
+
+    def _fixed_documents(self, one: TrainingTask, gathered: Material) -> Vectors | None:
+        """The base's vectors of the documents, where they stay; those of the corpus are in the cache."""
+        if self.config.train.sides == "both":
+            return None
+        with adapters_off(self.encoder.model):
+            cache = cache_folder(one.task.folder)
+            return encode_corpus(one.encoder(self.encoder), gathered.documents, cache, "encode documents (base)")
+
+
+def _is_minable(one: TrainingTask) -> bool:
+    return one.data.kind == "retrieval" and all(example.label is None for example in one.examples)
+
+
+def _with_negatives(examples: list[Example], folder: Path) -> list[Example]:
+    """The same examples in the same order, with what was mined for them."""
+    mined = {(row.anchor, row.positive): row for row in read_examples(folder / EXAMPLES_FILE)}
+    renewed = []
+    for example in examples:
+        row = mined[example.anchor, example.positive]
+        renewed.append(replace(example, negatives=row.negatives, scores=row.scores))
+    return renewed

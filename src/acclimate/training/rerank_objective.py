@@ -1,0 +1,122 @@
+"""Training a reranker as a `loss_fn` for `fit`: each example's documents are scored together with its query.
+
+The scores are to a reranker what vectors are to an encoder: a step of many pairs is computed chunk by chunk, and its
+gradient carried back as `gradcache` does it.
+
+Legend: N training rows of the step, G documents per row, P pairs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from acclimate import processes
+from acclimate.configs import RunConfig
+from acclimate.core import ranking
+from acclimate.core.batching import even_chunks, step_seed
+from acclimate.core.losses import kl_divergence, margin_mse
+from acclimate.models.devices import CHUNK_TOKENS, activation_gb
+from acclimate.models.reranker import Reranker
+from acclimate.training.fit import LossFn, StepResult
+from acclimate.training.gradcache import activation_bytes_per_token, chunked_backward
+from acclimate.training.objectives import draw_negatives
+from acclimate.training.schedule import Schedule
+from acclimate.types import Example
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "pointwise": ranking.pointwise,
+    "listwise": ranking.listwise,
+    "pairwise": ranking.pairwise,
+}
+"""(scores [N, G], present [N, G]) -> loss."""
+DISTILLATION: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
+    "margin-mse": lambda scores, teacher, present, temperature: margin_mse(scores, teacher / temperature, present),
+    "kl": lambda scores, teacher, present, temperature: kl_divergence(scores, teacher, present, 1.0, temperature),
+}
+"""(scores, the teacher's scores, present, teacher_temperature) -> loss."""
+
+
+def reranking(
+    reranker: Reranker,
+    examples: Sequence[Example],
+    schedule: Schedule,
+    config: RunConfig,
+    *,
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> LossFn:
+    """One positive and some negatives of each example, and the loss that the config names.
+
+    Args:
+        reranker: being trained.
+        examples: all training rows, each with negatives.
+        schedule: which rows a step has.
+        config: the loss, the group size, memory.
+        autocast: entered around every forward pass.
+    """
+    model: Any = reranker.model
+    itemsize = next(model.parameters()).element_size()
+    per_token = activation_bytes_per_token(model.config, itemsize, config.train.gradient_checkpointing)
+    memory_gb = config.train.activation_memory_gb or activation_gb(reranker.device)
+    max_tokens = memory_gb * 1e9 / per_token
+    chunk_tokens = int(min(CHUNK_TOKENS[reranker.device.type], max(1.0, max_tokens)))
+
+    # Dropout is drawn chunk by chunk: with it, the chunks must not depend on the number of processes.
+    hands = 1 if config.train.lora_dropout else processes.count()
+
+    def loss_fn(step: int) -> StepResult:
+        rows = [int(row) for row in schedule.batch(step)]
+        drawn = [_drawn(examples[row], config, schedule, step, row) for row in rows]
+        groups = [(example.positive, *example.negatives) for example in drawn]
+        present_NG = _present(groups).to(reranker.device)
+        queries = [example.anchor for example, group in zip(drawn, groups, strict=True) for _ in group]
+        pairs = reranker.tokenise(queries, [text for group in groups for text in group])
+        lengths_P = pairs.tokens.lengths
+        chunks = even_chunks(lengths_P, chunk_tokens, hands)
+        model.train()
+
+        def score(chunk: np.ndarray) -> Tensor:
+            with autocast():
+                return reranker.forward_tokens(pairs, chunk)[:, None]
+
+        def loss_of_scores(scores_P1: Tensor) -> Tensor:
+            scores_NG = scores_P1.new_zeros(present_NG.shape).masked_scatter(present_NG, scores_P1[:, 0])
+            return _loss(scores_NG, present_NG, drawn, config)
+
+        loss = chunked_backward(
+            score,
+            chunks,
+            loss_of_scores,
+            torch.zeros(len(lengths_P), 1, device=reranker.device),
+            tokens=[int(lengths_P[chunk].sum()) for chunk in chunks],
+            max_tokens=max_tokens,
+            seed_of=lambda chunk: step_seed(schedule.seed, step, chunk),
+        )
+        return StepResult(loss, int(lengths_P.sum()))
+
+    return loss_fn
+
+
+def _loss(scores_NG: Tensor, present_NG: Tensor, drawn: Sequence[Example], config: RunConfig) -> Tensor:
+    name = config.rerank.rerank_loss
+    if name in LOSSES:
+        return LOSSES[name](scores_NG, present_NG)
+    teacher_P = scores_NG.new_tensor([score for example in drawn for score in example.scores or ()])
+    teacher_NG = torch.zeros_like(scores_NG).masked_scatter(present_NG, teacher_P)
+    return DISTILLATION[name](scores_NG, teacher_NG, present_NG, config.objective.teacher_temperature)
+
+
+def _drawn(example: Example, config: RunConfig, schedule: Schedule, step: int, row: int) -> Example:
+    """With some of its negatives, and their scores: another draw in every pass."""
+    return draw_negatives(example, config.rerank.rerank_group_size - 1, schedule.seed, schedule.epoch(step), row)
+
+
+def _present(groups: Sequence[Sequence[str]]) -> Tensor:
+    """[N, G], True where a row has a document."""
+    sizes = torch.tensor([len(group) for group in groups])
+    return torch.arange(int(sizes.max()))[None] < sizes[:, None]

@@ -1,0 +1,143 @@
+"""What a training step is, as pure functions of the step number: its task, its examples, its learning rate."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.configs.train import TaskSampling
+from acclimate.core.batching import epoch_order, spread
+from acclimate.core.task_sampling import steps_of_tasks, turns
+from acclimate.types import Example
+
+HIGHEST_LORA_RATE = 4e-3
+"""Peak learning rate of LoRA for the smallest models; measured on MiniLM (docs/results.md)."""
+HIGHEST_RERANKER_RATE = 2e-3
+"""The same of rerankers: a cross-encoder has a head to learn, and was measured at no more."""
+RATE_TIMES_PARAMETERS = 1.2e5
+"""Larger models learn at a rate inverse to their size: 2e-4 at 600M."""
+LOWEST_LORA_RATE = 1e-4
+FULL_SHARE = 1 / 10
+"""All weights move at once when everything is trained, so each has to move less: 4e-4 for a small model
+(`docs/results.md`; larger models are not measured)."""
+
+
+def auto_learning_rate(parameters: int, full: bool, highest: float = HIGHEST_LORA_RATE) -> float:
+    """Peak learning rate by size of the base model.
+
+    Args:
+        parameters: of the base model.
+        full: all weights are trained, not an adapter.
+        highest: of an adapter, whatever the size.
+    """
+    rate = max(min(highest, RATE_TIMES_PARAMETERS / parameters), LOWEST_LORA_RATE)
+    return rate * (FULL_SHARE if full else 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course(ABC):
+    """How long a training is, and how fast it learns. Everything in it is decided before the first step."""
+
+    epochs: float
+    seed: int
+    learning_rate: float
+    """Peak."""
+    warmup_fraction: float
+
+    @property
+    @abstractmethod
+    def steps_per_epoch(self) -> int: ...
+
+    @property
+    def steps(self) -> int:
+        return max(1, math.ceil(self.epochs * self.steps_per_epoch))
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step (from 0): a line up to the peak, then half a cosine down to (not quite) zero."""
+        warmup = math.ceil(self.warmup_fraction * self.steps)
+        if step < warmup:
+            return self.learning_rate * (step + 1) / (warmup + 1)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, self.steps - warmup)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Schedule(Course):
+    """The course through the examples of one task."""
+
+    examples: int
+    batch_size: int
+    """Largest number of examples in a step; batches of a pass differ by one example at most."""
+    texts: NDArray[np.int64] | None = field(default=None, compare=False)
+    """[N, K] numbers of each example's texts: none is twice in a batch where that can be (`core.batching.spread`)."""
+    _passes: dict[int, list[NDArray[np.int64]]] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return math.ceil(self.examples / self.batch_size)
+
+    def epoch(self, step: int) -> int:
+        """The pass that a step (from 0) belongs to."""
+        return step // self.steps_per_epoch
+
+    def batch(self, step: int) -> NDArray[np.int64]:
+        """Indices of the examples of a step (from 0): a function of (seed, step), every example once in each pass."""
+        epoch = self.epoch(step)
+        if epoch not in self._passes:
+            self._passes.clear()
+            self._passes[epoch] = self._pass(epoch)
+        return self._passes[epoch][step % self.steps_per_epoch]
+
+    def _pass(self, epoch: int) -> list[NDArray[np.int64]]:
+        order = epoch_order(self.examples, self.seed, epoch)
+        batches = np.array_split(order, self.steps_per_epoch)
+        return batches if self.texts is None else spread(order, self.texts, [len(batch) for batch in batches])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixture(Course):
+    """The course of a training on several tasks: every step is one task's, and goes on in that task's own schedule."""
+
+    tasks: tuple[Schedule, ...]
+    sampling: TaskSampling
+    temperature: float
+    """Of the sampling."""
+    _passes: dict[int, NDArray[np.int64]] = field(default_factory=dict, init=False, compare=False, repr=False)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return sum(task.steps_per_epoch for task in self.tasks)
+
+    def turn(self, step: int) -> tuple[int, int]:
+        """The task of a step, and that task's own step (both from 0): a function of (seed, step)."""
+        if self.sampling == "round-robin":
+            return step % len(self.tasks), step // len(self.tasks)
+        epoch, place = divmod(step, self.steps_per_epoch)
+        counts = steps_of_tasks(
+            [task.steps_per_epoch for task in self.tasks],
+            [task.examples for task in self.tasks],
+            self.temperature if self.sampling == "temperature" else 1.0,
+        )
+        if epoch not in self._passes:
+            self._passes.clear()
+            self._passes[epoch] = turns(counts, self.seed, epoch)
+        order = self._passes[epoch]
+        task = int(order[place])
+        return task, epoch * counts[task] + int((order[:place] == task).sum())
+
+
+def numbered_texts(examples: Sequence[Example]) -> NDArray[np.int64]:
+    """Numbers of each example's anchor and positive; equal texts have equal numbers, whatever their role.
+
+    Negatives are left out: a document that is one example's negative and another's positive is computed once, and is
+    only what the losses make of it; it hides nothing, as a repeated anchor or positive does.
+    """
+    number: dict[str, int] = {}
+    pairs = [
+        [number.setdefault(text, len(number)) for text in (example.anchor, example.positive)] for example in examples
+    ]
+    return np.array(pairs, np.int64).reshape(-1, 2)

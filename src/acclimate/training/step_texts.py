@@ -1,0 +1,231 @@
+"""The texts of a training as tokens, and the way of a step's gradient into the model.
+
+No text is computed twice in a step: a batch's queries and documents are looked at as one set of texts.
+
+Legend: Q queries and M documents of a step, U unique texts of all, A anchored ones, D vector size.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, MutableMapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import TypedDict, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from acclimate import processes
+from acclimate.configs import RunConfig
+from acclimate.core.batching import even_chunks, step_seed
+from acclimate.core.losses import anchoring, narrowed, over_dims
+from acclimate.errors import UsageError
+from acclimate.models.devices import CHUNK_TOKENS, activation_gb, to_device
+from acclimate.models.encoder import Encoder
+from acclimate.models.tokens import Tokens
+from acclimate.training.fit import StepResult
+from acclimate.training.gradcache import activation_bytes_per_token, chunked_backward
+from acclimate.training.references import ROLES, FixedVectors, References
+from acclimate.types import Role
+
+OTHER_WORK_SHARE = 0.25
+"""Anchored texts of other work in a step, for each row of its batch."""
+OTHER_WORK_SEED = 1
+"""Of their draws, beside the training's seed and the step."""
+
+
+class Options(TypedDict, total=False):
+    """What every recipe takes beside the encoder, the examples, the schedule and the config."""
+
+    task: str | None
+    """Whose prompts are put before the texts; the model's default ones if not given."""
+    weight: float
+    """The gradient is that of so many times the loss (1 if not given); the loss is reported without it."""
+    references: References
+    """The models and terms that the objective names (`load_references`)."""
+    learned: MutableMapping[str, nn.Parameter]
+    """The loss's own parameters are added here under their names, for `fit` to train with the model's."""
+    roles: tuple[Role, Role]
+    """Of the two texts of a labelled pair; both are queries if not given: the side that every adapter adapts."""
+    autocast: Callable[[], AbstractContextManager[object]]
+    """Entered around every forward pass (bf16 over float32 weights)."""
+
+
+class StepTexts:
+    """The texts of a training, tokenised once, and the way of a step's gradient into the model.
+
+    It also adds to a step's loss what goes with any: the same over leading dimensions, the anchoring to the base.
+
+    Args:
+        encoder: its trainable parameters get the gradient.
+        texts: (role, text); repeated ones are kept once, also across roles where their prompts are the same.
+        config: memory, gradient checkpointing, dimensions, anchoring.
+        seed: of the dropout.
+        options: see `Options`.
+
+    Raises:
+        UsageError: a dimension that the model does not have.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        texts: Iterable[tuple[Role, str]],
+        config: RunConfig,
+        seed: int,
+        **options: Unpack[Options],
+    ) -> None:
+        self.encoder, self.seed = encoder, seed
+        self.task, self.weight = options.get("task"), options.get("weight", 1.0)
+        self.autocast = options.get("autocast", nullcontext)
+        references = options.get("references", References())
+        fixed = references.document_vectors
+        self._fixed = None if fixed is None else FixedVectors({"document": fixed}, encoder.device)
+        named: dict[tuple[str, str], tuple[Role, str]] = {}
+        other_work = _in_turn(references.other_work, config)
+        for role, text in (*texts, *other_work):
+            if role == "query" or fixed is None:
+                named.setdefault(self._key(role, text), (role, text))
+        by_role: dict[Role, list[str]] = {"query": [], "document": []}
+        for role, text in named.values():
+            by_role[role].append(text)
+        self._named = [(role, text) for role in by_role for text in by_role[role]]
+        self._number = {self._key(role, text): number for number, (role, text) in enumerate(self._named)}
+        parts = [encoder.tokenise(found, role, self.task) for role, found in by_role.items() if found]
+        self.tokens = _concatenate(parts)
+        self.lengths_N = self.tokens.lengths
+        parameter = next(encoder.model.parameters())
+        self._dtype = torch.promote_types(parameter.dtype, torch.float32)
+        itemsize, checkpointing = parameter.element_size(), config.train.gradient_checkpointing
+        per_token = activation_bytes_per_token(encoder.model.config, itemsize, checkpointing)
+        memory_gb = config.train.activation_memory_gb or activation_gb(encoder.device)
+        self.max_tokens = memory_gb * 1e9 / per_token
+        # Dropout's random numbers are drawn by chunk: for them the chunks are those of one process.
+        self.hands = 1 if config.train.lora_dropout else processes.count()
+        self.chunk_tokens = int(min(CHUNK_TOKENS[encoder.device.type], max(1.0, self.max_tokens)))
+        self._dims = _dims(config, encoder)
+        self._other_work = np.array([self._number[self._key(role, text)] for role, text in other_work], np.int64)
+        self._other_count = min(len(other_work), math.ceil(OTHER_WORK_SHARE * config.train.batch_size))
+        self._anchor_weight = config.objective.anchoring
+        self._base: FixedVectors | None = None
+        self._distance: Tensor | None = None
+        if self._anchor_weight:
+            if references.base is None:
+                raise UsageError("anchoring needs the base's vectors", fix="Give the recipe `load_references(...)`.")
+            self._base = references.vectors(references.base, self._named, "encode (base)", self.task)
+
+    def backward(
+        self,
+        step: int,
+        queries: Sequence[str],
+        documents: Sequence[str],
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+        *,
+        parameters: Sequence[nn.Parameter] = (),
+        metrics: Callable[[], dict[str, float | Tensor]] = dict,
+    ) -> StepResult:
+        """Gradient of `loss_of(query vectors [Q, D], document vectors [M, D])` into the trainable parameters.
+
+        Args:
+            step: seeds the dropout.
+            queries: texts of the step in the role of a query; repeated ones are computed once.
+            documents: texts in the role of a document; looked up where their vectors are fixed.
+            loss_of: called once for each size of vectors.
+            parameters: the loss's own.
+            metrics: further numbers of the step.
+        """
+        computed: Sequence[str] = documents if self._fixed is None else ()
+        parts = [self._numbers("query", queries), self._numbers("document", computed), self._drawn_other_work(step)]
+        numbers_U, place = np.unique(np.concatenate(parts), return_inverse=True)
+        places = np.split(place, np.cumsum([len(part) for part in parts])[:-1])
+        lengths_U = self.lengths_N[numbers_U]
+        chunks = even_chunks(lengths_U, self.chunk_tokens, self.hands)
+        self.encoder.model.train()
+
+        def encode(chunk: np.ndarray) -> Tensor:
+            with self.autocast():
+                return self.encoder.forward_tokens(self.tokens, numbers_U[chunk])
+
+        loss = chunked_backward(
+            encode,
+            chunks,
+            self._whole_loss(loss_of, numbers_U, places, documents),
+            torch.zeros(len(numbers_U), self.encoder.dim, dtype=self._dtype, device=self.encoder.device),
+            tokens=[int(lengths_U[chunk].sum()) for chunk in chunks],
+            max_tokens=self.max_tokens,
+            seed_of=lambda chunk: step_seed(self.seed, step, chunk),
+            in_step=self.encoder.sharded,
+            parameters=parameters,
+        )
+        numbers = metrics() if self._distance is None else metrics() | {"anchor_distance": self._distance}
+        return StepResult(loss / self.weight, int(lengths_U.sum()), metrics=numbers)
+
+    def _whole_loss(
+        self,
+        loss_of: Callable[[Tensor, Tensor], Tensor],
+        numbers_U: np.ndarray,
+        places: Sequence[np.ndarray],
+        documents: Sequence[str],
+    ) -> Callable[[Tensor], Tensor]:
+        """Vectors [U, D] of the step's texts -> the loss over all dimensions, anchored, weighted.
+
+        Args:
+            loss_of: see `backward`.
+            numbers_U: the texts' rows in `tokens`.
+            places: of the queries, the computed documents, and the texts of other work, in U.
+            documents: all of them.
+        """
+        query, document, other = (to_device(torch.from_numpy(place), self.encoder.device) for place in places)
+        fixed_MD = None if self._fixed is None or not documents else self._fixed("document", documents)
+        anchored = numbers_U[places[2]] if self._other_count else numbers_U
+        base_AD = None if self._base is None else self._base.rows([self._named[number] for number in anchored])
+
+        def of_size(vectors_UD: Tensor) -> Tensor:
+            document_MD = vectors_UD[document] if fixed_MD is None else narrowed(fixed_MD, vectors_UD.shape[1])
+            return loss_of(vectors_UD[query], document_MD)
+
+        def whole(vectors_UD: Tensor) -> Tensor:
+            loss = over_dims(of_size, self._dims)(vectors_UD) if self._dims else of_size(vectors_UD)
+            if base_AD is not None:
+                distance = anchoring(vectors_UD[other] if self._other_count else vectors_UD, base_AD)
+                self._distance = distance.detach()
+                loss = loss + self._anchor_weight * distance
+            return self.weight * loss
+
+        return whole
+
+    def _numbers(self, role: Role, texts: Sequence[str]) -> np.ndarray:
+        """The texts' rows in `tokens`."""
+        return np.fromiter((self._number[self._key(role, text)] for text in texts), dtype=np.int64, count=len(texts))
+
+    def _drawn_other_work(self, step: int) -> np.ndarray:
+        """Rows in `tokens` of the texts of other work that are anchored in a step."""
+        draws = np.random.default_rng([self.seed, step, OTHER_WORK_SEED])
+        return draws.choice(self._other_work, self._other_count, replace=False)
+
+    def _key(self, role: Role, text: str) -> tuple[str, str]:
+        return self.encoder.prompts.prompt(role, self.task), text
+
+
+def _in_turn(texts: Sequence[str], config: RunConfig) -> list[tuple[Role, str]]:
+    """Every text in the role of a query or a document, by turns; where only queries adapt, as a query."""
+    roles = ROLES[:1] if config.train.sides == "query" else ROLES
+    return [(roles[index % len(roles)], text) for index, text in enumerate(texts)]
+
+
+def _dims(config: RunConfig, encoder: Encoder) -> dict[int, float]:
+    """Dimensions -> weight of the loss over so many; empty where there is only the full size."""
+    dims, weights = config.objective.matryoshka_dims, config.objective.matryoshka_weights
+    if not dims:
+        return {}
+    if max(dims) > encoder.dim:
+        raise UsageError(f"matryoshka_dims = {max(dims)} with {encoder.source.id}", possible=f"1 to {encoder.dim}")
+    return {encoder.dim: 1.0} | dict(zip(dims, weights or (1.0,) * len(dims), strict=True))
+
+
+def _concatenate(parts: Sequence[Tokens]) -> Tokens:
+    flat = np.concatenate([part.flat for part in parts])
+    starts = np.cumsum([0, *(len(part.flat) for part in parts[:-1])])
+    offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=True)]
+    return Tokens(flat, np.concatenate([np.zeros(1, np.int64), *offsets]))

@@ -1,0 +1,286 @@
+"""What a training needs of its tasks: their examples, the loss of every step, their scores on dev."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from acclimate.configs import RunConfig, with_overrides
+from acclimate.core.lora import adapters_off
+from acclimate.data.dataset import EXAMPLES_FILE, Dataset, held_out_queries, load_dataset, read_examples
+from acclimate.errors import DataError
+from acclimate.evaluation.compare import MAIN_MEASURE
+from acclimate.evaluation.dev import Evaluate, dev_set, retrieval_scores, similarity_scores
+from acclimate.files import iter_jsonl
+from acclimate.models.encoder import Encoder
+from acclimate.progress import say
+from acclimate.retrieval.top_k import Vectors
+from acclimate.retrieval.vector_cache import encode_corpus
+from acclimate.runs.run_folder import cache_folder
+from acclimate.runs.tasks import Task
+from acclimate.training.checkpoint import Progress
+from acclimate.training.fit import LossFn, Selection, StepResult
+from acclimate.training.objectives import LOSSES
+from acclimate.training.references import ROLES, load_references
+from acclimate.training.schedule import Mixture, Schedule, numbered_texts
+from acclimate.training.usable_rows import LABELS, rows_for
+from acclimate.types import PAIR_ROLE, Example
+
+EVALUATIONS = 4
+"""Evaluations on dev over a training, where `eval_steps` does not say."""
+DEV_DOCUMENTS = (200, 2000)
+"""Fewest and most documents in the pool that dev queries are ranked against, where `dev_documents` does not say."""
+DEV_DOCUMENTS_PER_EXAMPLE = 0.2
+"""An example trains on two documents and more, at thrice the cost of encoding; the pool is encoded four times."""
+MEAN = "mean"
+"""The dev score by which a training on several tasks is judged: the mean of the tasks' main measures."""
+
+
+@dataclass(slots=True)
+class TrainingTask:
+    """A task while it is trained."""
+
+    task: Task
+    data: Dataset
+    examples: list[Example]
+    loss: str
+    """Its name, never auto."""
+
+    def encoder(self, trained: Encoder) -> Encoder:
+        """The encoder that is trained, with this task's prompts."""
+        return trained.for_task(self.task.config.task)
+
+    @property
+    def texts(self) -> list[str]:
+        """The corpus; of labelled pairs their texts."""
+        return list(self.data.corpus.values()) or [text for e in self.examples for text in (e.anchor, e.positive)]
+
+
+def read_task(task: Task) -> TrainingTask:
+    """The training rows of a task, and which loss they get.
+
+    Raises:
+        DataError: there are no rows for it.
+        UsageError: the loss does not fit the data.
+    """
+    data = load_dataset(task.dataset)
+    examples = read_examples(task.negatives / EXAMPLES_FILE) if task.mined else data.examples
+    where = f"the dataset {task.label}"
+    if not examples:
+        raise DataError(f"{where}has no training examples", fix="Prepare data with a train split.")
+    rows, loss = rows_for(examples, task.config)
+    if task.name is None:
+        config = with_overrides(task.config, {"loss": loss})
+    else:  # among several tasks, settings that only another's loss has are no conflict
+        config = replace(task.config, objective=task.config.objective.with_loss(loss))
+    return TrainingTask(replace(task, config=config), data, rows, loss)
+
+
+def mixture(tasks: Sequence[TrainingTask], config: RunConfig, learning_rate: float) -> Mixture:
+    """The course of the training. Where other examples are negatives, no text is twice in a batch."""
+    settings = config.train
+    course: dict[str, Any] = {name: getattr(settings, name) for name in ("epochs", "warmup_fraction")}
+    course["learning_rate"] = learning_rate
+    schedules = tuple(
+        Schedule(
+            examples=len(one.examples),
+            batch_size=settings.batch_size,
+            seed=config.seed + number,
+            texts=numbered_texts(one.examples) if one.loss == "info-nce" else None,
+            **course,
+        )
+        for number, one in enumerate(tasks)
+    )
+    return Mixture(
+        tasks=schedules,
+        sampling=settings.task_sampling,
+        temperature=settings.sampling_temperature,
+        seed=config.seed,
+        **course,
+    )
+
+
+class TaskLosses:
+    """The loss of every step: that of the task whose turn it is.
+
+    Args:
+        tasks: in the order of the course's.
+        encoder: being trained; still the base, for what is kept of it.
+        course: whose turn it is.
+        autocast: entered around every forward pass.
+        trainable: gets what the losses themselves train.
+    """
+
+    def __init__(
+        self,
+        tasks: Sequence[TrainingTask],
+        encoder: Encoder,
+        course: Mixture,
+        autocast: Callable[[], AbstractContextManager[object]],
+        trainable: MutableMapping[str, nn.Parameter],
+    ) -> None:
+        self.tasks, self.encoder, self.course = tasks, encoder, course
+        self._autocast, self._trainable = autocast, trainable
+        loaded: dict[str, Encoder] = {}
+        held_out = set[str]().union(*(held_out_queries(one.data) for one in tasks))
+        self._references = [
+            load_references(
+                one.task.config,
+                one.encoder(encoder),
+                cache_folder(one.task.folder),
+                document_vectors=document_vectors(one.encoder(encoder), one),
+                texts=one.texts,
+                held_out=held_out,
+                loaded=loaded,
+            )
+            for one in tasks
+        ]
+        self._losses = [self._recipe(number) for number in range(len(tasks))]
+
+    def __call__(self, step: int) -> StepResult:
+        """One step (from 0)."""
+        number, own_step = self.course.turn(step)
+        return replace(self._losses[number](own_step), task=self.tasks[number].task.name)
+
+    def renew(self, number: int, examples: list[Example]) -> None:
+        """Go on with other negatives for the examples of a task."""
+        self.tasks[number].examples = examples
+        self._losses[number] = self._recipe(number)
+
+    def _recipe(self, number: int) -> LossFn:
+        one, schedule = self.tasks[number], self.course.tasks[number]
+        return LOSSES[one.loss](
+            self.encoder,
+            one.examples,
+            schedule,
+            one.task.config,
+            task=one.task.config.task,
+            weight=one.task.weight,
+            references=self._references[number],
+            learned=self._trainable,
+            roles=ROLES if one.data.kind == "retrieval" else (PAIR_ROLE, PAIR_ROLE),
+            autocast=self._autocast,
+        )
+
+
+def document_vectors(encoder: Encoder, one: TrainingTask) -> Mapping[str, np.ndarray] | None:
+    """Text -> the base's vector, for every document of the training, where documents stay as they are; else None.
+
+    Those of the corpus are in the cache. Documents that are mined later are among them.
+    """
+    pairs_of_queries = one.data.kind == "pairs" and one.loss in LABELS
+    if one.task.config.train.sides == "both" or pairs_of_queries:
+        return None
+    corpus_MD = _corpus_vectors(encoder, one)
+    vectors = dict(zip(one.data.corpus.values(), corpus_MD, strict=True))
+    others = dict.fromkeys(text for e in one.examples for text in (e.positive, *e.negatives) if text not in vectors)
+    if others:
+        with adapters_off(encoder.model):
+            found = encode_corpus(encoder, list(others), cache_folder(one.task.folder))
+        vectors |= dict(zip(others, found, strict=True))
+    return vectors
+
+
+def _corpus_vectors(encoder: Encoder, one: TrainingTask) -> Vectors:
+    texts, cache = list(one.data.corpus.values()), cache_folder(one.task.folder)
+    with adapters_off(encoder.model):
+        return encode_corpus(encoder, texts, cache, f"encode {one.task.label}documents (base)")
+
+
+def dev_selection(
+    tasks: Sequence[TrainingTask], encoder: Encoder, course: Mixture, config: RunConfig
+) -> Selection | None:
+    """How the training is watched: on the dev splits of all tasks that have one, judged by the mean of their measures.
+
+    Args:
+        tasks: in the order of the course's.
+        encoder: still the base.
+        course: its length says how often.
+        config: the run's.
+    """
+    every = config.train.eval_steps or math.ceil(course.steps / EVALUATIONS)
+    watched: dict[str, tuple[Evaluate, str]] = {}
+    for one, schedule in zip(tasks, course.tasks, strict=True):
+        if (evaluate := _dev_scores(one, one.encoder(encoder), schedule)) is not None:
+            watched[one.task.name or ""] = (evaluate, MAIN_MEASURE[one.data.kind])
+        elif one.task.name:
+            say(f"{one.task.name} has no dev split: the best step is chosen without it")
+    if not watched:
+        return None
+    if len(tasks) == 1:
+        ((evaluate, metric),) = watched.values()
+        return Selection(evaluate=evaluate, metric=metric, every=every)
+
+    def evaluate_all(step: int) -> dict[str, float]:
+        scores = {name: evaluate(step) for name, (evaluate, _) in watched.items()}
+        mean = statistics.fmean(scores[name][metric] for name, (_, metric) in watched.items())
+        flat = {f"{name}/{measure}": value for name, found in scores.items() for measure, value in found.items()}
+        return {MEAN: mean, **flat}
+
+    return Selection(evaluate=evaluate_all, metric=MEAN, every=every)
+
+
+def _dev_scores(one: TrainingTask, encoder: Encoder, schedule: Schedule) -> Evaluate | None:
+    data, config = one.data, one.task.config
+    pairs, qrels = data.pairs.get("dev"), data.qrels.get("dev")
+    if pairs:
+        return similarity_scores(encoder, pairs)
+    if not qrels:
+        return None
+    corpus_MD = _corpus_vectors(encoder, one)
+    documents = config.train.dev_documents or _dev_documents(schedule)
+    with adapters_off(encoder.model):  # the pool is the base's choice, also where the training goes on from an adapter
+        dev = dev_set(encoder, data.corpus, corpus_MD, data.queries, qrels, documents, config.seed)
+    return retrieval_scores(encoder, dev, config)
+
+
+def _dev_documents(schedule: Schedule) -> int:
+    """A pool whose repeated encoding costs about a tenth of the training, within bounds."""
+    fewest, most = DEV_DOCUMENTS
+    return max(fewest, min(most, round(DEV_DOCUMENTS_PER_EXAMPLE * schedule.examples * schedule.epochs)))
+
+
+def hard_negative_share(parts: Sequence[TrainingTask]) -> dict[str, float]:
+    """The share of the examples with a hard negative, of those that could have one; empty where none could."""
+    examples = [example for part in parts for example in part.examples if example.label is None]
+    if not examples:
+        return {}
+    return {"hard_negative_share": round(sum(bool(example.negatives) for example in examples) / len(examples), 4)}
+
+
+def task_report(parts: Sequence[TrainingTask], metrics: Path, state: Progress) -> dict[str, dict[str, Any]]:
+    """Per task: what it was trained on, its mean loss over the first and the last tenth of its steps, its dev scores.
+
+    Args:
+        parts: several tasks.
+        metrics: `metrics.jsonl`, with the rows of the whole training.
+        state: which step was kept.
+    """
+    rows = [line.value for line in iter_jsonl(metrics) if line.value is not None]
+    dev = {row["step"]: row["dev"] for row in rows if "dev" in row}
+    report = {}
+    for part in parts:
+        name = str(part.task.name)
+        losses = [row["loss"] for row in rows if row.get("task") == name]
+        tenth = max(1, len(losses) // 10)
+        score = f"{name}/{MAIN_MEASURE[part.data.kind]}"
+        report[name] = {
+            "loss": part.loss,
+            "weight": part.task.weight,
+            "examples": len(part.examples),
+            **hard_negative_share([part]),
+            "steps": len(losses),
+            "first_loss": statistics.fmean(losses[:tenth]) if losses else None,
+            "last_loss": statistics.fmean(losses[-tenth:]) if losses else None,
+            "base_score": dev.get(0, {}).get(score),
+            "best_score": dev.get(state.best_step, {}).get(score),
+        }
+    return report
