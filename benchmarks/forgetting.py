@@ -59,7 +59,7 @@ def variants(others: list[Path]) -> dict[str, dict[str, Any]]:
 def run_once(arguments: argparse.Namespace, name: str, settings: Mapping[str, Any]) -> None:
     """Train one variant and measure it, unless that is done or under way; with the default also the base."""
     from acclimate.configs import RunConfig, with_overrides
-    from acclimate.models.adapter import load_encoder
+    from acclimate.runs.resolve import load
     from acclimate.stages.train import train
 
     run, shared = arguments.out / name, arguments.out / "shared"
@@ -67,7 +67,7 @@ def run_once(arguments: argparse.Namespace, name: str, settings: Mapping[str, An
     def work() -> dict[str, Any]:
         config = with_overrides(RunConfig(), {"epochs": arguments.epochs, "eval_steps": 10**9, "dev_documents": 200})
         trained = train(shared / "dataset", shared / "negatives", run / "adapter", with_overrides(config, settings))
-        models = {"adapted": load_encoder(run / "adapter")} | ({} if settings else {"base": load_encoder(config.model)})
+        models = {"adapted": load(run / "adapter")} | ({} if settings else {"base": load(config.model)})
         scores = judges(arguments)
         measured = {name: {data: score(model) for data, score in scores.items()} for name, model in models.items()}
         return {"tokens": trained["train"]["tokens"], **measured}
@@ -84,7 +84,7 @@ def judges(arguments: argparse.Namespace) -> dict[str, Any]:
     from acclimate.stages.prepare import prepare
 
     config = RunConfig()
-    base, cache = Encoder.from_config(config), arguments.out / "shared" / ".work" / "cache"
+    base, cache = Encoder.load(config.base_model, **config.loading), arguments.out / "shared" / ".work" / "cache"
     domain = load_dataset(arguments.out / "shared" / "dataset")
     found = {arguments.data.name: score_on(domain, "dev", base, config, cache=cache)}
     for guard in arguments.guard:

@@ -33,10 +33,10 @@ from transformers import PreTrainedTokenizerFast, Qwen3Config, Qwen3Model, Train
 
 from acclimate.configs import RunConfig, with_overrides
 from acclimate.core.lora import attach, trainable_parameters
-from acclimate.formats.sentence_transformers import View, write_pipeline
+from acclimate.formats.sentence_transformers import write_pipeline
+from acclimate.formats.sources import resolve_model
 from acclimate.models.encoder import Encoder
 from acclimate.models.loading import compile_layers
-from acclimate.prompts import Prompts
 from acclimate.training.fit import fit
 from acclimate.training.objectives import contrastive
 from acclimate.training.schedule import Schedule
@@ -283,8 +283,8 @@ def write_model(folder: Path, sizes: dict[str, Any]) -> Qwen3Config:
     tokenizer.post_processor = processors.TemplateProcessing(single=f"$A {END}", special_tokens=[end])
     wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer, pad_token=END, model_max_length=4096)
     wrapped.save_pretrained(folder)
-    view = View("last", config.hidden_size, config.hidden_size, 4096, False, Prompts())
-    write_pipeline(folder, view)
+    source = resolve_model(str(folder), pooling="last")
+    write_pipeline(folder, source, source.use)
     return config
 
 

@@ -149,7 +149,7 @@ def peak_anonymous_mb(size: int) -> float:
     dataset = Dataset("retrieval", corpus, examples=examples)
     with tempfile.TemporaryDirectory() as scratch, AnonymousPeak() as peak:
         cache = Path(scratch)
-        write_random(vectors_path(encoder, list(corpus.values()), cache, "document"), size, encoder.dim)
+        write_random(vectors_path(encoder, list(corpus.values()), cache, "document"), size, encoder.use.dim)
         for _ in mine_negatives(material(dataset), encoder, SETTINGS, seed=0, cache=cache):
             pass
     return peak.megabytes

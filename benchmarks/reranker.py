@@ -23,8 +23,8 @@ from typing import Any
 from acclimate.configs import RunConfig, with_overrides
 from acclimate.data.dataset import load_dataset
 from acclimate.evaluation.measures import evaluate_run
-from acclimate.models.adapter import load_encoder
 from acclimate.retrieval.rank import rank
+from acclimate.runs.resolve import load
 from acclimate.stages.evaluate_reranker import evaluate_reranker
 from acclimate.stages.mine import mine
 from acclimate.stages.train import train
@@ -91,7 +91,7 @@ def one_seed(shared: Path, run: Path, config: RunConfig) -> Scores:
 
 def measure(dataset: Path, adapter: Path) -> dict[str, dict[str, float]]:
     """Every test query's scores over the whole corpus."""
-    data, encoder = load_dataset(dataset), load_encoder(adapter)
+    data, encoder = load_dataset(dataset), load(adapter)
     qrels = data.qrels["test"]
     _, per_query = evaluate_run(rank(encoder, {q: data.queries[q] for q in qrels}, data.corpus, 10), qrels)
     return {query: {name: scores[name] for name in MEASURES} for query, scores in sorted(per_query.items())}

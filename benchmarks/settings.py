@@ -140,10 +140,10 @@ def measure(dataset: Path, adapter: Path) -> dict[str, Any]:
     """NDCG@10 of the dev and of the test queries over the whole corpus, and of every test query."""
     from acclimate.data.dataset import load_dataset
     from acclimate.evaluation.measures import evaluate_run
-    from acclimate.models.adapter import load_encoder
     from acclimate.retrieval.rank import rank
+    from acclimate.runs.resolve import load
 
-    data, encoder = load_dataset(dataset), load_encoder(adapter)
+    data, encoder = load_dataset(dataset), load(adapter)
     judged = data.qrels["dev"] | data.qrels["test"]
     ranking = rank(encoder, {query: data.queries[query] for query in judged}, data.corpus, 10)
     dev, _ = evaluate_run(ranking, data.qrels["dev"])

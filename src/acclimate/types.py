@@ -18,6 +18,7 @@ Run: TypeAlias = dict[str, dict[str, float]]
 """Query id -> {document id -> score}, best first (score descending, then id ascending)."""
 
 Role: TypeAlias = Literal["query", "document"]
+ROLES: tuple[Role, ...] = ("query", "document")
 PAIR_ROLE: Role = "query"
 """Both sentences of a labelled pair are encoded as queries: the side that every adapter adapts."""
 

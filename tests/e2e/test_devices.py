@@ -17,8 +17,8 @@ from safetensors.torch import load_file
 from acclimate.configs import ObjectiveConfig, RunConfig, TrainConfig, dump_config
 from acclimate.files import locked
 from tests.e2e.test_tasks import write_config, write_sources
-from tests.launch import Ended, launch
 from tests.flows.test_three_stages import write_source
+from tests.launch import Ended, launch
 from tests.tiny_run import write_tiny_bert, write_tiny_retrieval
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

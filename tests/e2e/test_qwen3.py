@@ -14,7 +14,7 @@ from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer
 
 from acclimate.cli.main import main
-from acclimate.models.adapter import load_encoder
+from acclimate.runs.resolve import load as load_encoder
 from tests.models import tiny
 
 HUB_ID, COMMIT = "acme/tiny-qwen3-embedding", "a" * 40
@@ -73,7 +73,7 @@ def test_adapt_then_read_by_others(cached: Path, tmp_path: Path) -> None:
     assert (run / "report.html").stat().st_size > 10_000
     texts = ["水稻 病虫害", "list files", "", "show disk usage " * 60]
     encoder = load_encoder(run, device="cpu", dtype="float32")
-    assert encoder.prompts.prompt("query") == PROMPT and encoder.dim == 24
+    assert encoder.use.prompts.prompt("query") == PROMPT and encoder.use.dim == 24
     ours = {role: encoder.encode(texts, role) for role in ("query", "document")}  # type: ignore[arg-type]
     base = load_encoder(cached, device="cpu", dtype="float32", dim=24)
     assert np.abs(ours["document"] - base.encode(texts)).max() > 1e-3  # something was learnt

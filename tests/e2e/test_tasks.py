@@ -18,7 +18,7 @@ from acclimate.errors import UsageError
 from acclimate.files import read_json
 from acclimate.flows.adapt import adapt
 from acclimate.flows.plan import plan
-from acclimate.models.adapter import load_encoder
+from acclimate.runs.resolve import load as load_encoder
 from acclimate.runs.tasks import tasks_of
 from acclimate.stages.train import train_tasks
 from tests.tiny_run import WORDS, write_tiny_bert
@@ -120,8 +120,8 @@ def test_a_task_s_prompts_are_saved_and_used(finished: Path) -> None:
     """The rankings that were evaluated are those of the prompt that the task was trained with, and no other."""
     run = finished / "run"
     encoder = load_encoder(run, base=str(finished / "tiny-bert"), device="cpu", dtype="float32")
-    assert encoder.prompts.tasks == ("alike", "answers")
-    assert [encoder.prompts.prompt("query", task) for task in (None, "answers", "alike")] == ["", PROMPT, ""]
+    assert encoder.use.prompts.tasks == ("alike", "answers")
+    assert [encoder.use.prompts.prompt("query", task) for task in (None, "answers", "alike")] == ["", PROMPT, ""]
     query = json.loads((run / "tasks/answers/dataset/queries.jsonl").read_text().splitlines()[-1])
     own = encoder.for_task("answers").encode([query["text"]], "query")
     np.testing.assert_array_equal(own, encoder.encode([PROMPT + query["text"]], "query"))
@@ -201,8 +201,8 @@ def test_all_weights_can_be_trained_on_several_tasks(finished: Path, tmp_path: P
     assert report["train"]["trainable"] == report["train"]["total"]
     assert [row["task"] for row in rows_of(tmp_path) if "loss" in row] == ["answers", "alike", "answers", "alike"]
     encoder = load_encoder(tmp_path, device="cpu", dtype="float32")
-    assert encoder.prompts.tasks == ("alike", "answers")
-    assert encoder.prompts.prompt("query", "answers") == config.datasets[0].query_prompt
+    assert encoder.use.prompts.tasks == ("alike", "answers")
+    assert encoder.use.prompts.prompt("query", "answers") == config.datasets[0].query_prompt
 
 
 def test_a_dry_run_adds_the_tasks_up(finished: Path) -> None:

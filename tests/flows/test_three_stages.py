@@ -142,7 +142,9 @@ def test_going_on_leaves_documents_with_the_base_where_only_queries_are_adapted(
     settings = replace(TRAIN, sides="query", start_adapter=str(start), epochs=1)
     train(run / "dataset", None, folder / "adapter", replace(plain, train=settings))
     rows = (run / "dataset" / "corpus.jsonl").read_text().splitlines()
-    expected = Encoder.from_config(plain).encode([json.loads(row)["text"] for row in rows], "document")
+    expected = Encoder.load(plain.base_model, **plain.loading).encode(
+        [json.loads(row)["text"] for row in rows], "document"
+    )
     (kept,) = (folder / ".work" / "cache").rglob("*.npy")
     np.testing.assert_allclose(np.load(kept), expected, atol=1e-6)
 

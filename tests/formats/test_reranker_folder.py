@@ -13,10 +13,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from acclimate.core import lora
 from acclimate.errors import ModelError
 from acclimate.formats.reranker_folder import resolve_reranker
-from acclimate.models.adapter import load_encoder
 from acclimate.models.reranker import Reranker
 from acclimate.models.reranker_kinds import YES_NO_BODY, YES_NO_PREFIX, YES_NO_SUFFIX
 from acclimate.models.reranker_saving import chat_template, save_reranker, save_reranker_adapter
+from acclimate.runs.resolve import load as load_encoder
+from acclimate.runs.resolve import reranker_source
 from tests.conftest import shared_data
 from tests.models import tiny
 
@@ -65,7 +66,7 @@ def saved(base: Path, request: pytest.FixtureRequest, tmp_path_factory: pytest.T
 def test_what_is_read_again_scores_the_same(saved: tuple[Path, Any]) -> None:
     folder, scores = saved
     for name in (folder, folder.parent):
-        again = Reranker.load(str(name), **OPTIONS)
+        again = Reranker.open(reranker_source(str(name)), **OPTIONS)
         assert np.abs(again.score_pairs(QUERIES, TEXTS) - scores).max() < 2e-5
         if "qwen3" in str(folder):
             assert again.kind.instruction == INSTRUCTION and again.max_tokens == 130

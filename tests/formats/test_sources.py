@@ -32,14 +32,18 @@ def test_packaged_default(name: str) -> None:
     source = resolve_model(name)
     assert source.id == DEFAULT_MODEL
     assert source.sha256 == DEFAULT_SHA256
-    assert (source.pooling, source.normalise, source.dim) == ("mean", True, 384)
-    assert (source.max_tokens, source.position_limit, source.architecture) == (256, 512, "bidirectional")
+    assert (source.use.pooling, source.files.normalise, source.files.dim) == ("mean", True, 384)
+    assert (source.use.max_tokens, source.files.position_limit, source.files.architecture) == (
+        256,
+        512,
+        "bidirectional",
+    )
 
 
 @pytest.mark.real
 def test_packaged_default_given_by_folder_keeps_its_id(tmp_path: Path) -> None:
     copied = tmp_path / "copy"
-    shutil.copytree(resolve_model(DEFAULT_MODEL).folder, copied)
+    shutil.copytree(resolve_model(DEFAULT_MODEL).files.folder, copied)
     assert resolve_model(str(copied)).id == DEFAULT_MODEL
 
 
@@ -63,29 +67,34 @@ def test_sentence_transformers_folder(bert: Path, pooling: str, new_keys: bool) 
         do_lower_case=True,
     )
     source = resolve_model(str(bert))
-    assert (source.id, source.pooling, source.normalise, source.lowercase) == ("my-bert", pooling, False, True)
-    assert (source.prompts.prompt("query"), source.prompts.prompt("document")) == ("q: ", "")
-    assert (source.max_tokens, source.position_limit, source.dim) == (20, 64, 32)
+    assert (source.id, source.use.pooling, source.files.normalise, source.use.lowercase) == (
+        "my-bert",
+        pooling,
+        False,
+        True,
+    )
+    assert (source.use.prompts.prompt("query"), source.use.prompts.prompt("document")) == ("q: ", "")
+    assert (source.use.max_tokens, source.files.position_limit, source.files.dim) == (20, 64, 32)
     assert source.sha256 == hash_file(bert / "model.safetensors")
 
 
 def test_plain_folder_asks_for_the_pooling_unless_the_family_is_known(bert: Path) -> None:
     with pytest.raises(ModelError, match="--pooling mean"):
         resolve_model(str(bert))
-    assert resolve_model(str(bert), pooling="cls").pooling == "cls"
+    assert resolve_model(str(bert), pooling="cls").use.pooling == "cls"
     known = bert.rename(bert.parent / "bge-small-en-v1.5")
     source = resolve_model(str(known))
-    assert (source.pooling, source.id) == ("cls", "bge-small-en-v1.5")
-    assert source.prompts.prompt("query").startswith("Represent this sentence")
-    assert resolve_model(str(known), pooling="mean").pooling == "mean"
+    assert (source.use.pooling, source.id) == ("cls", "bge-small-en-v1.5")
+    assert source.use.prompts.prompt("query").startswith("Represent this sentence")
+    assert resolve_model(str(known), pooling="mean").use.pooling == "mean"
 
 
 def test_prompts_of_the_family_where_the_folder_is_silent(bert: Path) -> None:
     known = tiny.as_sentence_transformer(bert.rename(bert.parent / "e5-small-v2"))
     source = resolve_model(str(known))
-    assert (source.prompts.prompt("query"), source.prompts.prompt("document")) == ("query: ", "passage: ")
+    assert (source.use.prompts.prompt("query"), source.use.prompts.prompt("document")) == ("query: ", "passage: ")
     tiny.as_sentence_transformer(known, prompts={"query": "", "document": ""})
-    assert resolve_model(str(known)).prompts.prompt("query") == ""
+    assert resolve_model(str(known)).use.prompts.prompt("query") == ""
 
 
 def test_embeddinggemma_needs_its_dense_layers(bert: Path) -> None:
@@ -95,7 +104,7 @@ def test_embeddinggemma_needs_its_dense_layers(bert: Path) -> None:
 
 def test_positions_of_roberta_begin_behind_the_padding(tmp_path: Path) -> None:
     source = resolve_model(str(tiny.tiny_xlm_roberta(tmp_path / "x", max_tokens=30)), pooling="mean")
-    assert source.position_limit == 30
+    assert source.files.position_limit == 30
 
 
 def test_hub_cache_folder_has_the_hubs_id(bert: Path, tmp_path: Path) -> None:
@@ -114,7 +123,7 @@ def test_hub_cache_is_asked_first(bert: Path, tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "cache"))
     source = resolve_model("acme/tiny-bert", pooling="mean")
     assert source.id == "acme/tiny-bert"
-    assert source.folder.is_relative_to(tmp_path / "cache")
+    assert source.files.folder.is_relative_to(tmp_path / "cache")
 
 
 def test_several_weight_files(tmp_path: Path) -> None:
@@ -132,7 +141,7 @@ def test_cls_on_a_causal_model_is_refused(tmp_path: Path) -> None:
     folder = tiny.tiny_qwen3(tmp_path)
     with pytest.raises(ModelError, match=r"causal.*first token sees nothing but itself"):
         resolve_model(str(folder), pooling="cls")
-    assert resolve_model(str(folder), pooling="last").architecture == "causal"
+    assert resolve_model(str(folder), pooling="last").files.architecture == "causal"
 
 
 @pytest.mark.parametrize(

@@ -242,7 +242,7 @@ def test_cached_vectors_are_the_encoder_s_and_a_damaged_file_is_made_again(teach
 def test_a_cache_keeps_the_models_that_were_used_last(teacher: Encoder, tmp_path: Path) -> None:
     def use(prompt: str) -> Path:
         model = copy.copy(teacher)
-        model.prompts = teacher.prompts.with_defaults(None, prompt)
+        model.use = teacher.use.changed(document_prompt=prompt)
         encode_corpus(model, ["one text", "another"], tmp_path)
         return vectors_path(model, ["one text", "another"], tmp_path, "document")
 

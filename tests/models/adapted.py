@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen3Co
 
 from acclimate.core.lora import linear_names
 from acclimate.formats import sentence_transformers
+from acclimate.formats.sources import resolve_model
 from acclimate.models.adapter import Adapter
 from acclimate.models.encoder import Encoder
 from acclimate.prompts import Prompts
-from acclimate.types import Sides
+from acclimate.text_use import TextUse
+from acclimate.types import Pooling, Sides
 
 WORDS = ["find", ":", "wheat", "rice", "water", "soil", "field", "seed", "rain", "sun", "leaf", "grows", "in", "the"]
 TEXTS = ["wheat grows", "rain in the field", "soil", "the sun", "seed leaf water rice wheat"]
@@ -36,8 +39,10 @@ def write_model(folder: Path, family: str, *, seed: int = 0) -> Path:
     folder.mkdir(parents=True)
     model.save_pretrained(folder)
     _tokenizer(family, vocabulary).save_pretrained(folder)
-    pooling = "mean" if family == "bert" else "last"
-    sentence_transformers.write_pipeline(folder, sentence_transformers.View(pooling, 32, 32, 20, True, PROMPTS))
+    pooling: Pooling = "mean" if family == "bert" else "last"
+    source = resolve_model(str(folder), pooling=pooling)
+    use = TextUse(PROMPTS, pooling, 32, 20, lowercase=True)
+    sentence_transformers.write_pipeline(folder, source, use)
     return folder
 
 
@@ -58,11 +63,8 @@ def random_adapter(
         rank=rank,
         alpha=alpha,
         modules=modules,
-        prompts=encoder.prompts,
-        pooling=encoder.pooling,
-        normalise=source.normalise,
-        dim=dim,
-        max_tokens=encoder.max_tokens,
+        use=dataclasses.replace(encoder.use, dim=dim),
+        normalise=source.files.normalise,
         sides=sides,
         metrics={"steps": 3},
     )

@@ -15,10 +15,12 @@ from transformers import AutoModel
 
 from acclimate.core import lora
 from acclimate.errors import ModelError, StorageError
-from acclimate.formats.facts import adapter_folder
-from acclimate.models.adapter import Adapter, load_adapter, load_encoder, save_adapter
-from acclimate.models.adapter_files import write_adapter
+from acclimate.formats import peft
+from acclimate.models.adapter import Adapter, load_adapter
+from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
+from acclimate.runs.resolve import adapter_folder
+from acclimate.runs.resolve import load as load_encoder
 from tests.models.adapted import PROMPTS, TEXTS, random_adapter, write_model
 
 
@@ -84,13 +86,13 @@ def test_we_read_pefts_folder_and_compute_the_same(tmp_path: Path, family: str, 
             nn.init.normal_(parameter, std=0.2)
     theirs.save_pretrained(tmp_path / "peft")
     adapter = load_adapter(tmp_path / "peft", base=str(base))
-    assert adapter.prompts == PROMPTS  # what PEFT's files do not say is the base's own
+    assert adapter.use.prompts == PROMPTS  # what PEFT's files do not say is the base's own
     model = AutoModel.from_pretrained(base)
     lora.attach_weights(model, adapter.modules)
     assert (hidden(model, **IDS) - hidden(theirs, **IDS)).abs().max() < 1e-5
     # Written again by us, it is still the same: other ranks and scales go into PEFT's patterns.
     (tmp_path / "again").mkdir()
-    write_adapter(tmp_path / "again", adapter)
+    peft.write(tmp_path / "again", adapter.modules, adapter.base_id, adapter.rank, adapter.alpha)
     again = PeftModel.from_pretrained(AutoModel.from_pretrained(base), tmp_path / "again")
     assert (hidden(again, **IDS) - hidden(theirs, **IDS)).abs().max() < 1e-5
 
@@ -103,10 +105,7 @@ def test_save_then_load_is_the_identity(tmp_path: Path) -> None:
         "base_sha256",
         "rank",
         "alpha",
-        "prompts",
-        "pooling",
-        "dim",
-        "max_tokens",
+        "use",
         "sides",
         "metrics",
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
@@ -97,11 +98,8 @@ def adapter_for(encoder: Encoder, sides: Sides = "both", **changes: Any) -> Adap
         "rank": 2,
         "alpha": 2.0,
         "modules": modules,
-        "prompts": encoder.prompts,
-        "pooling": encoder.pooling,
+        "use": encoder.use,
         "normalise": True,
-        "dim": encoder.dim,
-        "max_tokens": encoder.max_tokens,
         "sides": sides,
     }
     return Adapter(**settings | changes)
@@ -116,7 +114,7 @@ def test_packed_equals_one_text_at_a_time(model_type: str, tmp_path: Path) -> No
     folder = tiny.tiny_model(tmp_path, model_type, **ARCHITECTURES[model_type])
     encoder = Encoder.load(str(folder), pooling="mean", device="cpu", dtype="float32")
     assert encoder.packed
-    expected = one_at_a_time(folder, TEXTS, "mean", encoder.max_tokens)
+    expected = one_at_a_time(folder, TEXTS, "mean", encoder.use.max_tokens)
     assert np.abs(encoder.encode(TEXTS) - expected).max() < 1e-5
 
 
@@ -126,22 +124,22 @@ def test_padded_equals_one_text_at_a_time(model_type: str, pooling: Any, tmp_pat
     folder = tiny.tiny_model(tmp_path, model_type, **PADDED[model_type])
     encoder = Encoder.load(str(folder), pooling=pooling, device="cpu", dtype="float32")
     assert not encoder.packed
-    expected = one_at_a_time(folder, TEXTS, pooling, encoder.max_tokens)
+    expected = one_at_a_time(folder, TEXTS, pooling, encoder.use.max_tokens)
     assert np.abs(encoder.encode(TEXTS) - expected).max() < 1e-5
 
 
 @pytest.mark.parametrize("pooling", ["mean", "last"])
 def test_qwen3_equals_one_text_at_a_time(qwen: Path, pooling: Any) -> None:
     encoder = Encoder.load(str(qwen), pooling=pooling, device="cpu", dtype="float32")
-    expected = one_at_a_time(qwen, TEXTS, pooling, encoder.max_tokens)
+    expected = one_at_a_time(qwen, TEXTS, pooling, encoder.use.max_tokens)
     assert np.abs(encoder.encode(TEXTS) - expected).max() < 1e-5
 
 
 def test_a_packed_row_may_be_longer_than_the_positions(bert: Path) -> None:
     encoder = Encoder.load(str(bert), device="cpu", dtype="float32")
     texts = ["show disk usage " * repeats for repeats in range(1, 40)]
-    assert int(encoder.tokenise(texts).lengths.sum()) > 10 * encoder.source.position_limit
-    expected = one_at_a_time(bert, texts, "mean", encoder.max_tokens)
+    assert int(encoder.tokenise(texts).lengths.sum()) > 10 * encoder.source.files.position_limit
+    expected = one_at_a_time(bert, texts, "mean", encoder.use.max_tokens)
     assert np.abs(encoder.encode(texts) - expected).max() < 1e-5
 
 
@@ -161,7 +159,7 @@ def test_equals_sentence_transformers_in_old_and_new_layout(make: Any, pooling: 
     theirs.save(str(tmp_path / "new"))
     ours = [Encoder.load(str(tmp_path / name), device="cpu", dtype="float32") for name in ("old", "new")]
     for encoder in ours:
-        assert encoder.max_tokens == 20
+        assert encoder.use.max_tokens == 20
         assert np.abs(encoder.encode(TEXTS, "query") - theirs.encode_query(TEXTS)).max() < 1e-5
         assert np.abs(encoder.encode(TEXTS, "document") - theirs.encode_document(TEXTS)).max() < 1e-5
 
@@ -172,7 +170,7 @@ def test_real_minilm_equals_sentence_transformers() -> None:
     from sentence_transformers import SentenceTransformer
 
     encoder = Encoder.load(device="cpu", dtype="float32", query_prompt="query: ")
-    theirs = SentenceTransformer(str(encoder.source.folder), device="cpu")
+    theirs = SentenceTransformer(str(encoder.source.files.folder), device="cpu")
     texts = [
         *TEXTS,
         "The quick brown fox. " * 400,
@@ -257,9 +255,10 @@ def test_adapter_leaves_the_base_alone_and_shares_its_weights(bert: Path) -> Non
     base = Encoder.load(str(bert), device="cpu", dtype="float32")
     before = base.encode(TEXTS)
     prompts = Prompts({"": "find "}, {"": ""})
-    adapted = base.with_adapter(adapter_for(base, prompts=prompts, dim=16, max_tokens=9))
+    use = dataclasses.replace(base.use, prompts=prompts, dim=16, max_tokens=9)
+    adapted = base.with_adapter(adapter_for(base, use=use))
     assert np.array_equal(base.encode(TEXTS), before)
-    assert (adapted.prompts, adapted.dim, adapted.max_tokens) == (prompts, 16, 9)
+    assert adapted.use == use
     assert adapted.encode(TEXTS).shape == (len(TEXTS), 16)
     storages = {parameter.data_ptr() for parameter in base.model.parameters()}
     assert storages <= {parameter.data_ptr() for parameter in adapted.model.parameters()}

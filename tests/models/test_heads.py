@@ -12,10 +12,11 @@ import pytest
 import torch
 
 from acclimate.errors import ModelError
-from acclimate.models.adapter import load_encoder, save_adapter
+from acclimate.formats.full_model import save_folded
+from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
-from acclimate.models.full_model import save_folded
-from acclimate.models.sentence_transformer import load_sentence_transformer
+from acclimate.runs.resolve import load as load_encoder
+from acclimate.runs.sentence_transformer import load_sentence_transformer
 from tests.models import tiny
 from tests.models.adapted import random_adapter
 
@@ -46,7 +47,7 @@ def test_equals_sentence_transformers_also_adapted_and_folded(folder: Path, tmp_
     from sentence_transformers import SentenceTransformer
 
     encoder = Encoder.load(str(folder), device="cpu", dtype="float32")
-    assert (encoder.dim, encoder.source.hidden, len(encoder.source.heads)) == (24, 32, 2)
+    assert (encoder.use.dim, encoder.source.files.hidden, len(encoder.source.files.heads)) == (24, 32, 2)
     theirs = SentenceTransformer(str(folder), device="cpu")
     assert np.abs(encoder.encode(TEXTS, "query") - theirs.encode_query(TEXTS)).max() < 1e-5
     assert np.abs(encoder.encode(TEXTS) - theirs.encode_document(TEXTS)).max() < 1e-5
@@ -57,7 +58,7 @@ def test_equals_sentence_transformers_also_adapted_and_folded(folder: Path, tmp_
     for name in ("adapter", "folded"):
         (tmp_path / name).mkdir()
     save_adapter(tmp_path / "adapter", adapter, encoder.source)
-    save_folded(tmp_path / "folded", adapter, encoder.source)
+    save_folded(tmp_path / "folded", encoder.source, adapter.use, adapter.sides, modules=adapter.modules)
     by_class = load_sentence_transformer(tmp_path / "adapter", base=str(folder), device="cpu")
     assert np.abs(by_class.encode_query(TEXTS) - expected).max() < 1e-5
     again = load_encoder(tmp_path / "adapter", base=str(folder), device="cpu", dtype="float32")

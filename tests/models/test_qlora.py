@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
@@ -14,10 +15,10 @@ from transformers import BitsAndBytesConfig
 from acclimate.configs import RunConfig, TrainConfig
 from acclimate.core import lora
 from acclimate.errors import MissingExtraError, UsageError
+from acclimate.formats.full_model import save_folded
 from acclimate.models import loading
-from acclimate.models.adapter_files import Adapter
+from acclimate.models.adapter import Adapter
 from acclimate.models.encoder import Encoder
-from acclimate.models.full_model import save_folded
 from tests.models import tiny
 
 INSTALLED = importlib.util.find_spec("bitsandbytes") is not None
@@ -33,7 +34,7 @@ def qwen(tmp_path: Path) -> Path:
 
 def test_refused_without_cuda(qwen: Path) -> None:
     with pytest.raises(UsageError, match=r"'4bit' on the device cpu.*CUDA only.*--quantise-base none"):
-        Encoder.from_config(RunConfig(model=str(qwen), device="cpu", quantise_base="4bit"))
+        Encoder.load(str(qwen), **RunConfig(model=str(qwen), device="cpu", quantise_base="4bit").loading)
 
 
 @pytest.mark.skipif(INSTALLED, reason="bitsandbytes is installed")
@@ -79,10 +80,10 @@ def test_lora_trains_over_four_bits_and_merges_into_the_unquantised_base(
     assert losses[-1] < losses[0]
     modules = {name: (layer.A[0].detach().cpu(), layer.B[0].detach().cpu()) for name, layer in layers.items()}
     facts = {"base_id": exact.source.id, "base_sha256": exact.source.sha256, "rank": 4, "alpha": 4.0}
-    view = {"prompts": exact.prompts, "pooling": "last", "normalise": True, "dim": exact.dim, "max_tokens": 64}
+    view = {"use": dataclasses.replace(exact.use, max_tokens=64), "normalise": True}
     adapter = Adapter(modules=modules, **facts, **view)
     (tmp_path / "merged").mkdir()
-    save_folded(tmp_path / "merged", adapter, exact.source)
+    save_folded(tmp_path / "merged", exact.source, adapter.use, adapter.sides, modules=adapter.modules)
     merged = load_file(tmp_path / "merged" / "model.safetensors")
     assert {tensor.dtype for tensor in merged.values()} == {torch.float32}
     expected = exact.with_adapter(adapter).encode(TEXTS)

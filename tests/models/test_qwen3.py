@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from transformers import AutoModel, AutoTokenizer, Qwen2Tokenizer
 
-from acclimate.configs import RunConfig
 from acclimate.errors import ModelError
 from acclimate.formats.families import WEB_SEARCH
 from acclimate.formats.sources import locate
@@ -121,15 +120,15 @@ def test_the_end_token_is_neither_eos_nor_told_from_padding_by_its_id(real_token
 
 def test_queries_carry_the_instruction_and_documents_are_bare(qwen: Path) -> None:
     encoder = Encoder.load(str(qwen), device="cpu", dtype="float32")
-    assert encoder.prompts.prompt("query") == PROMPT and encoder.prompts.prompt("document") == ""
+    assert encoder.use.prompts.prompt("query") == PROMPT and encoder.use.prompts.prompt("document") == ""
     tokens = encoder.tokenise(["wheat"], "query")
     assert tokens.flat.tolist() == tokenise(encoder.tokenizer, [PROMPT + "wheat"], 128).flat.tolist()
 
 
 def test_a_users_own_instruction(qwen: Path) -> None:
-    encoder = Encoder.from_config(RunConfig(model=str(qwen), instruction="Find the right pesticide", device="cpu"))
-    assert encoder.prompts.prompt("query") == "Instruct: Find the right pesticide\nQuery:"
-    assert encoder.prompts.prompt("document") == ""
+    encoder = Encoder.load(str(qwen), instruction="Find the right pesticide", device="cpu")
+    assert encoder.use.prompts.prompt("query") == "Instruct: Find the right pesticide\nQuery:"
+    assert encoder.use.prompts.prompt("document") == ""
 
 
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])

@@ -15,6 +15,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from acclimate.errors import ModelError, StorageError, UsageError
 from acclimate.models.reranker import Reranker
 from acclimate.models.reranker_kinds import YES_NO_PREFIX, YES_NO_SUFFIX
+from acclimate.runs.resolve import reranker_source
 from tests.conftest import shared_data
 from tests.models import tiny
 
@@ -238,7 +239,7 @@ def test_what_is_no_reranker(tmp_path: Path) -> None:
         Reranker.load(str(tiny.tiny_reranker(tmp_path / "one")), instruction="Find commands")
     (tmp_path / "run" / "dataset").mkdir(parents=True)
     with pytest.raises(StorageError, match="holds no reranker"):
-        Reranker.load(str(tmp_path / "run"))
+        reranker_source(str(tmp_path / "run"))
 
 
 def test_a_new_head_is_a_function_of_the_seed(tmp_path: Path) -> None:

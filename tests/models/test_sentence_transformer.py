@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 
-from acclimate.models.adapter import load_encoder, save_adapter, save_full
+from acclimate.formats.full_model import save_weights
+from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
+from acclimate.runs.resolve import load as load_encoder
 from acclimate.types import Sides
 from tests.models.adapted import TEXTS, random_adapter, write_model
 
@@ -40,7 +42,7 @@ def saved(tmp_path: Path, family: str, sides: Sides, dim: int) -> tuple[Path, En
     [("bert", "both", 32), ("bert", "query", 16), ("qwen3", "query", 32), ("qwen3", "both", 8)],
 )
 def test_our_loader(tmp_path: Path, family: str, sides: Sides, dim: int) -> None:
-    from acclimate.models.sentence_transformer import load_sentence_transformer
+    from acclimate.runs.sentence_transformer import load_sentence_transformer
 
     folder, encoder = saved(tmp_path, family, sides, dim)
     model = load_sentence_transformer(folder.parent, base=str(tmp_path / "base"), device="cpu")
@@ -86,7 +88,7 @@ def test_a_fully_trained_model(tmp_path: Path) -> None:
     trained = encoder.encode(TEXTS, "query")
     folder = tmp_path / "run" / "adapter"
     folder.mkdir(parents=True)
-    save_full(folder, encoder)
+    save_weights(folder, encoder.model.state_dict(), encoder.source, encoder.use, encoder.source.identity)
     again = load_encoder(folder.parent, device="cpu", dtype="float32")
     assert np.abs(again.encode(TEXTS, "query") - trained).max() < 1e-6
     assert np.abs(again.encode(TEXTS) - before).max() > 1e-3

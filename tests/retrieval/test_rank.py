@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from acclimate.retrieval import rank as retrieve
+from acclimate.retrieval import top_k as module
 from acclimate.retrieval.rank import rank_vectors
 from acclimate.retrieval.top_k import top_k
 
@@ -48,7 +48,7 @@ def test_top_k_is_the_sorted_list_of_all_scores(
     query_ND, doc_MD = whole_numbers(rng, queries, dim), whole_numbers(rng, documents, dim)
     key = rng.permutation(documents)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(retrieve, "_needs_torch", lambda _device: search == "torch")
+        patch.setattr(module, "_needs_torch", lambda _device: search == "torch")
         scores, index = top_k(query_ND, doc_MD, k, block=block)
         by_key_scores, by_key = top_k(query_ND, doc_MD, k, block=block, tie_order=key)
     expected_scores, expected = brute_force(query_ND, doc_MD, k)

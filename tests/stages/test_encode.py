@@ -29,7 +29,7 @@ def test_rows_follow_the_file(suffix: str, config: RunConfig, tmp_path: Path) ->
     source = tmp_path / f"texts{suffix}"
     rows = TEXTS if suffix == ".txt" else [json.dumps({"_id": "1", "text": text}) for text in TEXTS]
     source.write_text("\n".join(rows) + "\n", encoding="utf-8")
-    expected = Encoder.from_config(config).encode(TEXTS, "query")
+    expected = Encoder.load(config.base_model, **config.loading).encode(TEXTS, "query")
     report = encode(source, tmp_path / "out.npy", config, "query")
     assert (report["texts"], report["dim"], report["model"]) == (4, 32, "model")
     assert np.array_equal(np.load(tmp_path / "out.npy"), expected)

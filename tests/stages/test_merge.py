@@ -14,9 +14,11 @@ import pytest
 from acclimate.configs import RunConfig
 from acclimate.errors import ModelError, UsageError
 from acclimate.files import hash_folder, write_json
-from acclimate.models.adapter import load_encoder, save_adapter, save_full
+from acclimate.formats.full_model import save_weights
+from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.prompts import Prompts
+from acclimate.runs.resolve import load as load_encoder
 from acclimate.stages.merge import merge
 from acclimate.types import Sides
 from tests.models.adapted import TEXTS, random_adapter, write_model
@@ -65,7 +67,7 @@ def test_the_folder_is_whole_and_reads_in_our_encoder(tmp_path: Path) -> None:
     live = load_encoder(run, base=config.model, device="cpu", dtype="float32")
     merged = load_encoder(tmp_path / "merged", device="cpu", dtype="float32")
     assert np.abs(merged.encode(TEXTS, "query") - live.encode(TEXTS, "query")).max() < 1e-5
-    assert merged.prompts == Prompts({"": "find : "}, {"": ""})
+    assert merged.use.prompts == Prompts({"": "find : "}, {"": ""})
     pooling = json.loads((tmp_path / "merged" / "1_Pooling" / "config.json").read_text())
     assert pooling["pooling_mode"] == "mean" and pooling["pooling_mode_mean_tokens"] is True
     assert pooling["pooling_mode_cls_token"] is False
@@ -122,7 +124,7 @@ def test_a_fully_trained_run_is_copied(tmp_path: Path) -> None:
     encoder = Encoder.load(str(base), device="cpu", dtype="float32")
     folder = tmp_path / "run" / "adapter"
     folder.mkdir(parents=True)
-    save_full(folder, encoder)
+    save_weights(folder, encoder.model.state_dict(), encoder.source, encoder.use, encoder.source.identity)
     write_json(folder / "settings.json", {"of": "training"})
     report = merge([tmp_path / "run"], tmp_path / "copy", RunConfig(model=str(base)))
     assert report["kind"] == "full"

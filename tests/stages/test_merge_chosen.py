@@ -13,8 +13,9 @@ from acclimate.data.dataset import load_dataset, write_dataset
 from acclimate.errors import DataError, UsageError
 from acclimate.evaluation.candidates import choose_share, greedy_soup, guard_score, score_on
 from acclimate.files import read_json
-from acclimate.models.adapter import load_adapter, load_encoder
+from acclimate.models.adapter import load_adapter
 from acclimate.models.encoder import Encoder
+from acclimate.runs.resolve import load as load_encoder
 from acclimate.stages.merge import merge
 from acclimate.types import SPLITS, Qrels, Split
 from tests.stages.worlds import tiny_embedder, write_adapter, write_pairs, write_retrieval
@@ -77,7 +78,9 @@ def test_a_greedy_soup_keeps_what_does_not_hurt_on_dev(tmp_path: Path, world: tu
     assert str(folders[0]) in soup["kept"] and str(folders[2]) not in soup["kept"]
     assert [row["alone"] for row in soup["tried"]] == sorted((row["alone"] for row in soup["tried"]), reverse=True)
     # The folder gives the score that is reported: measured again, from disk.
-    judge = score_on(load_dataset(tmp_path / "run" / "dataset"), "dev", Encoder.from_config(config), config)
+    judge = score_on(
+        load_dataset(tmp_path / "run" / "dataset"), "dev", Encoder.load(config.base_model, **config.loading), config
+    )
     found = load_encoder(tmp_path / "soup", base=config.model, device="cpu", dtype="float32")
     assert judge(found) == pytest.approx(soup["score"], abs=1e-6)
     assert "left out" in (tmp_path / "soup" / "report.html").read_text()
@@ -86,7 +89,7 @@ def test_a_greedy_soup_keeps_what_does_not_hurt_on_dev(tmp_path: Path, world: tu
 
 def test_a_guard_is_measured_on_all_but_its_test_split(tmp_path: Path, world: tuple[list[Path], RunConfig]) -> None:
     (_, _, bad), config = world
-    data, base = write_retrieval(tmp_path / "general"), Encoder.from_config(config)
+    data, base = write_retrieval(tmp_path / "general"), Encoder.load(config.base_model, **config.loading)
     encoder = load_encoder(bad, base=config.model, device="cpu", dtype="float32")
     queries = sorted(data.qrels["test"])
     thirds = {
@@ -112,8 +115,9 @@ def test_the_curve_from_the_base_to_the_adapter(tmp_path: Path, world: tuple[lis
     report = merge([folders[2]], tmp_path / "out", config, data=tmp_path / "run")
     curve = report["curve"]
     assert [point["share"] for point in curve["points"]] == [0.0, 0.5, 1.0]  # the base is always there
-    judge = score_on(load_dataset(tmp_path / "run" / "dataset"), "dev", Encoder.from_config(config), config)
-    assert judge(Encoder.from_config(config)) == pytest.approx(curve["points"][0]["domain"], abs=1e-6)
+    base = Encoder.load(config.base_model, **config.loading)
+    judge = score_on(load_dataset(tmp_path / "run" / "dataset"), "dev", base, config)
+    assert judge(base) == pytest.approx(curve["points"][0]["domain"], abs=1e-6)
     live = load_encoder(folders[2], base=config.model, device="cpu", dtype="float32")
     assert judge(live) == pytest.approx(curve["points"][2]["domain"], abs=1e-6)
     losses = [point["loss"]["general"] for point in curve["points"]]

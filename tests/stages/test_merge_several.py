@@ -17,9 +17,12 @@ from acclimate.core.low_rank import merge_dense
 from acclimate.core.merging import merge as merge_tensors
 from acclimate.errors import ModelError, UsageError
 from acclimate.files import read_json
-from acclimate.models.adapter import Adapter, load_adapter, load_encoder, save_adapter, save_full
+from acclimate.formats.full_model import save_weights
+from acclimate.models.adapter import Adapter, load_adapter
+from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.prompts import Prompts
+from acclimate.runs.resolve import load as load_encoder
 from acclimate.stages.merge import merge
 from tests.models.adapted import TEXTS, random_adapter, write_model
 
@@ -40,7 +43,9 @@ def write_adapters(tmp_path: Path, *ranks: int, family: str = "bert", **changes:
             name: (A + torch.randn(A.shape, generator=generator) / 8, B + torch.randn(B.shape, generator=generator) / 8)
             for name, (A, B) in adapter.modules.items()
         }
-        last = changes if number == len(ranks) - 1 else {}
+        last = dict(changes) if number == len(ranks) - 1 else {}
+        used = {name: last.pop(name) for name in ("prompts", "pooling", "dim", "max_tokens") if name in last}
+        last["use"] = dataclasses.replace(adapter.use, **used)
         folders.append(tmp_path / f"run{number}")
         (folders[-1] / "adapter").mkdir(parents=True)
         save_adapter(folders[-1] / "adapter", dataclasses.replace(adapter, modules=modules, **last), encoder.source)
@@ -127,7 +132,9 @@ def full_models(tmp_path: Path) -> tuple[list[Path], Path]:
             parameter.data += torch.randn(parameter.shape, generator=generator) / 50
         folders.append(tmp_path / f"full{seed}")
         (folders[-1] / "adapter").mkdir(parents=True)
-        save_full(folders[-1] / "adapter", encoder)
+        save_weights(
+            folders[-1] / "adapter", encoder.model.state_dict(), encoder.source, encoder.use, encoder.source.identity
+        )
     return folders, base
 
 

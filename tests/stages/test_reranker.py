@@ -15,7 +15,7 @@ from acclimate.configs import EvaluateConfig, MineConfig, RerankConfig, RunConfi
 from acclimate.data.dataset import EXAMPLES_FILE, load_dataset, read_examples
 from acclimate.errors import DataError, StorageError, UsageError
 from acclimate.files import hash_folder, read_json
-from acclimate.models.reranker import Reranker
+from acclimate.runs.resolve import load_reranker
 from acclimate.stages.evaluate_reranker import evaluate_reranker
 from acclimate.stages.mine import mine
 from acclimate.stages.rerank import rerank_run, rerank_texts
@@ -85,7 +85,7 @@ def test_evaluation_before_and_after(trained: tuple[Path, RunConfig, dict[str, A
         assert report["delta"][measure]["value"] == pytest.approx(change)
         assert report["delta"][measure]["low"] <= change <= report["delta"][measure]["high"]
     data = load_dataset(run / "dataset")
-    reranker = Reranker.from_config(str(run), config)
+    reranker = load_reranker(str(run), config)
     lines = [line.split() for line in (run / "reranking" / "runs" / "reranked.trec").read_text().splitlines()]
     assert len(lines) == 8 * 20
     for query, _, document, _, score, _ in lines[:5]:
@@ -99,7 +99,7 @@ def test_evaluation_before_and_after(trained: tuple[Path, RunConfig, dict[str, A
 def test_its_scores_are_mined_with(trained: tuple[Path, RunConfig, dict[str, Any]], tmp_path: Path) -> None:
     run, config, _ = trained
     mine(run / "dataset", tmp_path / "negatives", replace(config, mine=replace(config.mine, reranker=str(run))))
-    reranker = Reranker.from_config(str(run), config)
+    reranker = load_reranker(str(run), config)
     examples = read_examples(tmp_path / "negatives" / EXAMPLES_FILE)
     assert len(examples) == 24
     for example in examples[:4]:
@@ -115,7 +115,7 @@ def test_texts_and_runs_are_reranked(
     texts = ["w1 w2 w3", "w4", "w1 w9 w10"]
     (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
     result = rerank_texts("w1 w2", tmp_path / "texts.txt", str(run), config, top=2)
-    scores = Reranker.from_config(str(run), config).score("w1 w2", texts)
+    scores = load_reranker(str(run), config).score("w1 w2", texts)
     best = np.argsort(-scores)[:2]
     assert [found["row"] for found in result["results"]] == (best + 1).tolist()
     assert result["results"][0]["probability"] == pytest.approx(1 / (1 + np.exp(-scores.max())), abs=1e-5)

@@ -14,8 +14,9 @@ import torch
 from acclimate.configs import ObjectiveConfig, RunConfig, TrainConfig
 from acclimate.errors import DataError, UsageError
 from acclimate.files import hash_folder, write_jsonl
-from acclimate.models.adapter import load_adapter, load_encoder
+from acclimate.models.adapter import load_adapter
 from acclimate.models.encoder import Encoder
+from acclimate.runs.resolve import load as load_encoder
 from acclimate.stages.train import train
 from tests.tiny_run import write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
 

@@ -10,7 +10,8 @@ import torch
 from acclimate.configs import EvaluateConfig, RunConfig
 from acclimate.core.lora import linear_names
 from acclimate.data.dataset import Dataset, write_dataset
-from acclimate.models.adapter import Adapter, save_adapter
+from acclimate.models.adapter import Adapter
+from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.types import LabelledPair, Sides
 from tests.models.tiny import as_sentence_transformer, tiny_bert
@@ -88,11 +89,8 @@ def write_adapter(folder: Path, model: Path, *, strength: float, sides: Sides = 
         rank=RANK,
         alpha=float(RANK),
         modules=modules,
-        prompts=encoder.prompts,
-        pooling=encoder.pooling,
-        normalise=source.normalise,
-        dim=encoder.dim,
-        max_tokens=encoder.max_tokens,
+        use=encoder.use,
+        normalise=source.files.normalise,
         sides=sides,
         metrics={},
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -127,7 +128,7 @@ def test_the_margin_changes_something_here(encoder: Encoder) -> None:
 
 
 def test_a_task_has_its_own_prompts_and_its_weight_scales_the_gradient(encoder: Encoder) -> None:
-    encoder.prompts = Prompts({"one": "w50 "}, {"one": "w51 w52 "})
+    encoder.use = dataclasses.replace(encoder.use, prompts=Prompts({"one": "w50 "}, {"one": "w51 w52 "}))
     trainable = with_lora(encoder)
     found = []
     for weight in (1.0, 2.5):

@@ -92,7 +92,7 @@ def test_the_current_model_mines(tmp_path: Path, config: RunConfig, watched: lis
     assert report["train"]["remined"]["seconds"] > 0
     assert not (run / ".work" / "adapter").exists()
     data = load_dataset(run / "dataset")
-    base = negatives_by(Encoder.from_config(config), material(data), config)
+    base = negatives_by(Encoder.load(config.base_model, **config.loading), material(data), config)
     assert watched[0] != base
     assert watched[1] != watched[0]
     # The base itself, through the same code, finds what `mine` found.

@@ -22,7 +22,7 @@ from cyclopts import App, Parameter
 from cyclopts.exceptions import CycloptsError
 
 from acclimate import __version__, processes
-from acclimate.cli.options import configured, flags, given
+from acclimate.cli.options import configured, flags
 from acclimate.cli.rerank import rerank
 from acclimate.errors import AcclimateError, Interrupted, StorageError, UsageError
 from acclimate.files import locked, storage_error
@@ -185,8 +185,8 @@ def evaluate(
         else:
             tables.show_reranking(reranking)
         return
-    compares = adapter is None and "model" not in given(options) and (run / "adapter").is_dir()
     settings = configured(options, config, run if is_run(run) else None)
+    compares = adapter is None and (run / "adapter").is_dir() and stage.is_base(run / "adapter", settings)
     if not compares:
         metrics = stage.evaluate_model(data, adapter, settings)
         show = partial(tables.show_metrics, metrics)

@@ -20,6 +20,7 @@ from acclimate.configs.rerank import RerankConfig
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.train import TrainConfig
 from acclimate.errors import UsageError
+from acclimate.text_use import LoadSettings, TaskPrompts
 from acclimate.types import BaseFormat, Pooling
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
@@ -29,8 +30,9 @@ DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 class RunConfig:
     """The whole run: what `RUN/config.toml` holds."""
 
-    model: str = DEFAULT_MODEL
-    """Base model: a hub id, or a folder of sentence-transformers or transformers."""
+    model: str | None = None
+    """Base model: a hub id, or a folder of sentence-transformers or transformers. If not given: an adapter's own base,
+    elsewhere the embedded all-MiniLM-L6-v2."""
     pooling: Pooling | None = None
     """mean, cls or last; the model's own files decide if not given."""
     query_prompt: str | None = None
@@ -99,6 +101,35 @@ class RunConfig:
         if repeated := [name for name in names if names.count(name) > 1]:
             raise UsageError(f"two datasets have the name {repeated[0]!r}", fix="Give each a name of its own.")
 
+    @property
+    def base_model(self) -> str:
+        """The model that is adapted: the one given, else the embedded default."""
+        return self.model or DEFAULT_MODEL
+
+    @property
+    def machine(self) -> LoadSettings:
+        """Where and how models run."""
+        return {"device": self.device, "dtype": self.dtype}
+
+    @property
+    def loading(self) -> LoadSettings:
+        """How the run's model is loaded: what is changed of its own use of texts, and where it runs."""
+        return {
+            "pooling": self.pooling,
+            "query_prompt": self.query_prompt,
+            "instruction": self.instruction,
+            "document_prompt": self.document_prompt,
+            "max_tokens": self.max_tokens,
+            "dim": self.dim,
+            "tasks": {
+                dataset.task: TaskPrompts(dataset.query_prompt, dataset.document_prompt, dataset.instruction)
+                for dataset in self.datasets
+            },
+            "task": self.task,
+            "quantise_base": self.quantise_base,
+            **self.machine,
+        }
+
 
 def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     """The config with some fields changed, each by its own name whatever its section (names are unique)."""
@@ -139,7 +170,7 @@ def effective(config: RunConfig, *sections: str) -> dict[str, Any]:
     `shard` is not among them: it says who holds the weights, which changes nothing about them.
     Of the datasets, their tasks' prompts are shared; losses and weights go with the section `objective`.
     """
-    values = dataclasses.asdict(config)
+    values = {**dataclasses.asdict(config), "model": config.base_model}
     del values["train"]["shard"]
     datasets = values.pop("datasets")
     names = list(values)

@@ -32,8 +32,8 @@ def score_on(
 ) -> Score:
     """Measures encoders on one split: NDCG@10 of its queries against a pool, or Spearman of its pairs.
 
-    The pool is that of training (`evaluation.dev`): the relevant documents, what the reference ranks highest, and a sample,
-    `merge.pool_documents` in all; at most 500 queries. It is the same for every encoder.
+    The pool is that of training (`evaluation.dev`): the relevant documents, what the reference ranks highest, and a
+    sample, `merge.pool_documents` in all; at most 500 queries. It is the same for every encoder.
 
     Args:
         dataset: retrieval data or pairs.

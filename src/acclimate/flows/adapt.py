@@ -8,6 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,10 +42,11 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> dict[str, Any]:
     """
     started = time.monotonic()
     tasks = all_tasks(run, config, source)
-    resolve_model(config.model, pooling=config.pooling)  # a model that cannot be used is refused before any work
+    resolve_model(config.base_model, pooling=config.pooling)  # a model that cannot be used is refused before any work
     adapter = run / "adapter"
+    written = dump_config(replace(config, model=config.base_model))
     with locked(run):
-        processes.on_main(lambda: write_text(run / "config.toml", dump_config(config)))
+        processes.on_main(lambda: write_text(run / "config.toml", written))
         prepared = [prepare(task.source, task.dataset, task.config) for task in tasks]
         stages: list[dict[str, Any]] = []
         if config.stages.recipe == "three-stage":

@@ -51,7 +51,7 @@ def plan(source: str | None, config: RunConfig) -> dict[str, Any]:
 
 def _plan_of_task(source: str, config: RunConfig) -> dict[str, Any]:
     dataset, rejected = build_dataset(source, config)
-    encoder = Encoder.from_config(config)
+    encoder = Encoder.load(config.base_model, **config.loading)
     rate = _tokens_per_second(encoder, dataset)
     corpus_tokens, training_tokens = _corpus_tokens(encoder, dataset), _training_tokens(encoder, dataset, config)
     test_tokens = _tokens(encoder, [text for pair in dataset.pairs.get("test", []) for text in _both(pair)])
@@ -68,7 +68,7 @@ def _plan_of_task(source: str, config: RunConfig) -> dict[str, Any]:
         "mine_and_evaluate": (corpus_tokens + test_tokens) * passes / rate / 60,
     }
     parameters = sum(parameter.numel() * parameter.element_size() for parameter in encoder.model.parameters())
-    vectors = 4 * encoder.dim * (len(dataset.corpus) + len(dataset.queries))
+    vectors = 4 * encoder.use.dim * (len(dataset.corpus) + len(dataset.queries))
     memory = (parameters + vectors) / GIB + (config.train.activation_memory_gb or activation_gb(encoder.device))
     return {
         "kind": dataset.kind,

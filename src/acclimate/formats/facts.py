@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from acclimate.errors import ModelError
-from acclimate.files import read_json
-from acclimate.formats import peft
+from acclimate.files import read_json, write_json
+from acclimate.text_use import TextUse
+from acclimate.types import Sides
 
 ADAPTER_FILE = "acclimate.json"
-RUN_ADAPTER = "adapter"
 
 
 def read_facts(folder: Path) -> dict[str, Any]:
-    """`acclimate.json`, checked.
+    """Read `acclimate.json`, checked; its `TextUse` is under "use".
 
     Raises:
         StorageError: missing or damaged.
@@ -27,26 +28,52 @@ def read_facts(folder: Path) -> dict[str, Any]:
     base = facts.get("base")
     if not isinstance(base, dict) or not all(isinstance(base.get(name), str) for name in ("id", "sha256")):
         raise ModelError(f"{where}: base is {base!r}", possible='{"id": ..., "sha256": ...}')
-    for name, possible in (("pooling", ("mean", "cls", "last")), ("sides", ("both", "query"))):
-        if facts.get(name) not in possible:
-            raise ModelError(f"{where}: {name} is {facts.get(name)!r}", possible=", ".join(possible))
-    for name in ("dim", "max_tokens"):
-        if type(facts.get(name)) is not int or facts[name] < 1:
-            raise ModelError(f"{where}: {name} is {facts.get(name)!r}", possible="a whole number above 0")
-    return {"normalise": True, "metrics": {}, "prompts": {}, **facts}
+    use = TextUse.from_json(facts, str(where))
+    if facts.get("sides") not in ("both", "query"):
+        raise ModelError(f"{where}: sides is {facts.get('sides')!r}", possible="both, query")
+    return {"normalise": True, "metrics": {}, **facts, "use": use}
 
 
-def adapter_folder(name: str | Path) -> Path | None:
-    """The folder that holds the adapter, where `name` is a run with one or an adapter folder itself; else None."""
-    for folder in (Path(name) / RUN_ADAPTER, Path(name)):
-        if (folder / peft.CONFIG_FILE).is_file():
-            return folder
-    return None
+def write_facts(
+    folder: Path,
+    base: Mapping[str, str],
+    use: TextUse,
+    *,
+    normalise: bool,
+    sides: Sides,
+    metrics: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `acclimate.json` of an embedding model's folder.
+
+    Args:
+        folder: exists.
+        base: id and sha256 of the weights that it was made from.
+        use: how texts become vectors.
+        normalise: whether the base's own files normalise its vectors.
+        sides: query where documents are encoded by the base alone.
+        metrics: what training measured.
+    """
+    facts = {
+        "base": dict(base),
+        **use.to_json(),
+        "normalise": normalise,
+        "sides": sides,
+        "metrics": dict(metrics or {}),
+    }
+    write_json(folder / ADAPTER_FILE, facts)
 
 
-def full_folder(name: str | Path) -> Path | None:
-    """The folder of a fully trained model, where `name` is a run with one or such a folder itself; else None."""
-    for folder in (Path(name) / RUN_ADAPTER, Path(name)):
-        if (folder / ADAPTER_FILE).is_file() and not (folder / peft.CONFIG_FILE).is_file():
-            return folder
-    return None
+def check_base(recorded: Mapping[str, str], found: Mapping[str, str], what: str) -> None:
+    """Raise a `ModelError` unless the base that was found holds the weights that something was made for.
+
+    Args:
+        recorded: id and sha256 of the base that it was made for.
+        found: id and sha256 of the base that was found.
+        what: was made for it, for the message.
+    """
+    if recorded["sha256"] != found["sha256"]:
+        raise ModelError(
+            f"{what} was made for base {recorded['id']} (sha256 {recorded['sha256'][:12]}), "
+            f"found {found['id']} (sha256 {found['sha256'][:12]})",
+            fix="Say where the original weights are: --model, a folder or id.",
+        )

@@ -21,7 +21,7 @@ from safetensors import SafetensorError, safe_open
 from acclimate.errors import ModelError
 from acclimate.files import read_json
 from acclimate.prompts import Prompts
-from acclimate.types import Pooling, Role
+from acclimate.types import ROLES, Pooling, Role
 
 POOLING_OF_MODE: dict[str, Pooling] = {"mean": "mean", "cls": "cls", "lasttoken": "last"}
 POOLING_FLAGS = {
@@ -33,7 +33,6 @@ POOLING_FLAGS = {
     "pooling_mode_lasttoken": "lasttoken",
 }
 SUPPORTED_MODULES = ("Transformer", "Router", "Pooling", "Dense", "Normalize")
-ROLES: tuple[Role, ...] = ("query", "document")
 LIMIT_FILES = (
     "sentence_bert_config.json",
     *(f"sentence_{kind}_config.json" for kind in ("roberta", "distilbert", "camembert", "albert", "xlm-roberta")),

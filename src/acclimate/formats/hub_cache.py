@@ -24,9 +24,9 @@ def share_packaged(source: ModelSource) -> None:
         return
     revision = source.sha256[:40]
     with contextlib.suppress(OSError):
-        for path in sorted(source.folder.rglob("*")):
+        for path in sorted(source.files.folder.rglob("*")):
             if path.is_file():
-                link = entry / "snapshots" / revision / path.relative_to(source.folder)
+                link = entry / "snapshots" / revision / path.relative_to(source.files.folder)
                 link.parent.mkdir(parents=True, exist_ok=True)
                 link.symlink_to(path.absolute())
         # Last, because the cache counts for nothing without it.

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from acclimate.errors import ModelError, StorageError
+from acclimate.errors import ModelError
 from acclimate.files import hash_folder, read_json
 from acclimate.formats import peft
-from acclimate.formats.facts import ADAPTER_FILE
+from acclimate.formats.facts import ADAPTER_FILE, check_base
 from acclimate.formats.families import CLASSIFIER_TYPES
 from acclimate.formats.folders import is_causal, read_folder, read_model_config
 from acclimate.formats.sources import hash_weights, locate
 
 RerankerKind: TypeAlias = Literal["cross-encoder", "yes-no"]
-RUN_RERANKER = "reranker"
 FOLDER_KIND = "reranker"
 """`kind` in `acclimate.json`: an embedder's adapter says nothing there."""
 KINDS: dict[str, RerankerKind] = {"ForSequenceClassification": "cross-encoder", "ForCausalLM": "yes-no"}
@@ -54,12 +53,11 @@ def resolve_reranker(name: str, *, base: str | None = None) -> RerankerSource:
     """Find a reranker.
 
     Args:
-        name: a run with a reranker, a folder (a model's, or an adapter's), or a hub id.
+        name: a folder (a model's, or an adapter's), or a hub id.
         base: where an adapter's base is, if its own record does not lead there.
 
     Raises:
         ModelError: not found, damaged, or an embedding model's adapter.
-        StorageError: a run without a reranker.
     """
     folder, hub_id = _locate(name)
     facts = read_json(folder / ADAPTER_FILE) if (folder / ADAPTER_FILE).is_file() else {}
@@ -70,26 +68,15 @@ def resolve_reranker(name: str, *, base: str | None = None) -> RerankerSource:
     recorded = read_json(folder / peft.CONFIG_FILE).get("base_model_name_or_path")
     base_folder, base_id = _locate(base or str(recorded or ""))
     found = _describe(base_folder, base_id, folder, facts)
-    expected = facts.get("base", {}).get("sha256", found.sha256)
-    if found.sha256 != expected:
-        raise ModelError(
-            f"the reranker was made for base {facts['base'].get('id')} (sha256 {expected[:12]}), "
-            f"found {found.id} (sha256 {found.sha256[:12]})",
-            fix="Put the original weights where they were.",
-        )
+    if "base" in facts:
+        check_base(facts["base"], {"id": found.id, "sha256": found.sha256}, "the reranker")
     return found
 
 
 def _locate(name: str) -> tuple[Path, str | None]:
-    """The reranker of a run, or whatever `locate` finds."""
-    run = Path(name).expanduser()
-    if (run / RUN_RERANKER).is_dir():
-        return run / RUN_RERANKER, None
-    if (run / "dataset").is_dir() or (run / "config.toml").is_file():
-        raise StorageError(f"{run} holds no reranker", fix=f"Make one with: acclimate train {run} --reranker MODEL")
-    if (run / peft.CONFIG_FILE).is_file():
-        return run, None
-    return locate(name)
+    """An adapter's folder, or whatever `locate` finds."""
+    folder = Path(name).expanduser()
+    return (folder, None) if (folder / peft.CONFIG_FILE).is_file() else locate(name)
 
 
 def _describe(folder: Path, hub_id: str | None, adapter: Path | None, facts: dict[str, Any]) -> RerankerSource:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,9 @@ import torch
 from safetensors.torch import save_file
 
 from acclimate.files import storage_errors, write_json, write_text
+from acclimate.formats.sources import ModelSource
 from acclimate.prompts import DEFAULT_TASK, Prompts
+from acclimate.text_use import TextUse
 from acclimate.types import Pooling, Role
 
 MODULES_FILE = "modules.json"
@@ -33,39 +34,22 @@ _OLD_SWITCHES: dict[str, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """What sentence-transformers must know to give the vectors that `Encoder.encode` gives: always unit rows."""
-
-    pooling: Pooling
-    hidden: int
-    """Width of the hidden states."""
-    dim: int
-    """Leading dimensions kept before normalisation."""
-    max_tokens: int
-    lowercase: bool
-    prompts: Prompts
-    heads: tuple[Path, ...] = ()
-    """Folders of the base's Dense layers behind the pooling; they are copied."""
-    whole: int | None = None
-    """Dimensions behind the heads; None without any."""
-
-
-def write_pipeline(folder: Path, view: View) -> None:
+def write_pipeline(folder: Path, source: ModelSource, use: TextUse) -> None:
     """Transformer (in the folder itself), pooling, normalisation."""
-    _write_modules(folder, view, TRANSFORMER)
-    write_transformer_settings(folder, view)
+    _write_modules(folder, source, use, TRANSFORMER)
+    write_transformer_settings(folder, use)
 
 
-def write_router(folder: Path, view: View, routes: Mapping[Role, tuple[str, str]]) -> None:
+def write_router(folder: Path, source: ModelSource, use: TextUse, routes: Mapping[Role, tuple[str, str]]) -> None:
     """Another transformer for queries than for documents (`Router.for_query_document`), the rest in common.
 
     Args:
         folder: the model's folder.
-        view: shared by both sides.
+        source: their base.
+        use: shared by both sides.
         routes: role -> (subfolder, class).
     """
-    _write_modules(folder, view, "sentence_transformers.models.Router")
+    _write_modules(folder, source, use, "sentence_transformers.models.Router")
     router = {
         "types": dict(routes.values()),
         "structure": {role: [subfolder] for role, (subfolder, _) in routes.items()},
@@ -74,21 +58,19 @@ def write_router(folder: Path, view: View, routes: Mapping[Role, tuple[str, str]
     write_json(folder / "router_config.json", router)
 
 
-def write_route(folder: Path, view: View) -> None:
+def write_route(folder: Path, use: TextUse) -> None:
     """The transformer alone, as a whole model (`WHOLE_MODEL`) that a Router takes for one of its sides.
 
     A side that is a `Transformer` would look for an adapter's base in the side's own subfolder *of the base*; a whole
     model is read by sentence-transformers as it reads any folder, so that PEFT finds the base by its id.
     """
     write_text(folder / MODULES_FILE, _module_rows([("", TRANSFORMER)]))
-    write_transformer_settings(folder, view)
+    write_transformer_settings(folder, use)
 
 
-def write_transformer_settings(folder: Path, view: View) -> None:
+def write_transformer_settings(folder: Path, use: TextUse) -> None:
     """`sentence_bert_config.json` of the folder that holds the transformer."""
-    write_json(
-        folder / "sentence_bert_config.json", {"max_seq_length": view.max_tokens, "do_lower_case": view.lowercase}
-    )
+    write_json(folder / "sentence_bert_config.json", {"max_seq_length": use.max_tokens, "do_lower_case": use.lowercase})
 
 
 def prompt_names(prompts: Prompts) -> dict[str, str]:
@@ -102,11 +84,11 @@ def prompt_names(prompts: Prompts) -> dict[str, str]:
     return named
 
 
-def pooling_settings(view: View) -> dict[str, Any]:
+def pooling_settings(width: int, pooling: Pooling) -> dict[str, Any]:
     """`1_Pooling/config.json`, in old and new names."""
-    mode = POOLING_NAMES[view.pooling]
+    mode = POOLING_NAMES[pooling]
     switches = {switch: name == mode for name, switch in _OLD_SWITCHES.items()}
-    return {"word_embedding_dimension": view.hidden, "pooling_mode": mode, **switches, "include_prompt": True}
+    return {"word_embedding_dimension": width, "pooling_mode": mode, **switches, "include_prompt": True}
 
 
 def leading_dimensions(whole: int, dim: int) -> torch.Tensor:
@@ -117,23 +99,23 @@ def leading_dimensions(whole: int, dim: int) -> torch.Tensor:
     return torch.eye(dim, whole)
 
 
-def _write_modules(folder: Path, view: View, first: str) -> None:
+def _write_modules(folder: Path, source: ModelSource, use: TextUse, first: str) -> None:
     stages = [("", first), ("1_Pooling", "sentence_transformers.models.Pooling")]
     with storage_errors(folder):
         (folder / "1_Pooling").mkdir(exist_ok=True)
-        write_json(folder / "1_Pooling" / "config.json", pooling_settings(view))
-        for head in view.heads:
+        write_json(folder / "1_Pooling" / "config.json", pooling_settings(source.files.hidden, use.pooling))
+        for head in source.files.heads:
             stages.append((f"{len(stages)}_Dense", "sentence_transformers.models.Dense"))
             shutil.copytree(head, folder / stages[-1][0], dirs_exist_ok=True)
-        whole = view.whole or view.hidden
-        if view.dim < whole:
+        whole = source.files.dim
+        if use.dim < whole:
             stages.append((f"{len(stages)}_Dense", "sentence_transformers.models.Dense"))
-            _write_truncation(folder / stages[-1][0], whole, view.dim)
+            _write_truncation(folder / stages[-1][0], whole, use.dim)
         normalise = f"{len(stages)}_Normalize"
         stages.append((normalise, "sentence_transformers.models.Normalize"))
         (folder / normalise).mkdir(exist_ok=True)
     write_text(folder / MODULES_FILE, _module_rows(stages))
-    settings = {"prompts": prompt_names(view.prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"}
+    settings = {"prompts": prompt_names(use.prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"}
     write_json(folder / "config_sentence_transformers.json", settings)
 
 

@@ -8,18 +8,20 @@ the folder (`base=`), and the sha256 decides whether it is the right one.
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Unpack
 
 from acclimate.configs import DEFAULT_MODEL
-from acclimate.errors import ModelError
+from acclimate.errors import ModelError, UsageError
 from acclimate.files import hash_file, hash_text
 from acclimate.formats.families import find_family
 from acclimate.formats.folders import TransformerFolder, read_folder
 from acclimate.prompts import Prompts
+from acclimate.text_use import TextSettings, TextUse
 from acclimate.types import Pooling
 
 DEFAULT_NAMES = (DEFAULT_MODEL, DEFAULT_MODEL.split("/")[1])
@@ -37,37 +39,43 @@ class ModelSource:
 
     id: str
     """Canonical id, see the top of this file."""
-    folder: Path
-    """The sentence-transformers or transformers folder."""
-    transformer: Path
-    """Where config, weights and tokenizer lie: the folder, or one below it; of two transformers the documents'."""
+    files: TransformerFolder
+    """What its folder holds and says."""
     sha256: str
-    """Of the weights: the file's own, or, of several safetensors files, over their names and hashes."""
-    model_type: str
-    """transformers' name of the architecture."""
-    architecture: Literal["bidirectional", "causal"]
-    pooling: Pooling
-    normalise: bool
-    """Whether the model's own files normalise its vectors (Encoder always does)."""
-    prompts: Prompts
-    max_tokens: int
-    """The model's own limit on a text, special tokens included."""
-    position_limit: int
-    """The most tokens that its position embeddings allow."""
-    hidden: int
-    """Width of the hidden states."""
-    heads: tuple[Path, ...]
-    """Folders of Dense layers behind the pooling."""
-    dim: int
-    """Dimensions of a whole vector: those of the hidden states, or what the heads make of them."""
-    kept_dim: int
-    """Leading dimensions that the model's own vectors have."""
-    lowercase: bool
-    """Lower-case texts before the tokenizer (sentence-transformers' `do_lower_case`)."""
-    query_transformer: Path | None = None
-    """The queries' own transformer, where they have one (an adapter for the query side, folded)."""
+    """Hash of the weights: the file's own, or, of several safetensors files, over their names and hashes."""
+    use: TextUse
+    """How it turns texts into vectors by itself."""
     query_sha256: str | None = None
-    """Of its weights."""
+    """Hash of the queries' own transformer, where they have one (an adapter for the query side, folded)."""
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """Id and sha256, as artifacts name their base."""
+        return {"id": self.id, "sha256": self.sha256}
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over weights, use, tokenizer and all settings: changes with whatever decides vectors."""
+        return hash_text(
+            self.sha256,
+            self.query_sha256 or "",
+            json.dumps(self.use.to_json(), sort_keys=True),
+            *(hash_file(path) for path in settings_files(self.files)),
+        )
+
+    def adjusted(self, use: TextUse, **settings: Unpack[TextSettings]) -> TextUse:
+        """Return `use` with a user's settings, checked against what this model can do.
+
+        Raises:
+            UsageError: more tokens than its positions, or more dimensions than its vectors have; an instruction for
+                which its query prompt has no place.
+        """
+        max_tokens, dim = settings.get("max_tokens"), settings.get("dim")
+        if max_tokens is not None and not 2 <= max_tokens <= self.files.position_limit:
+            raise UsageError(f"max_tokens = {max_tokens} with {self.id}", possible=f"2 to {self.files.position_limit}")
+        if dim is not None and not 1 <= dim <= self.files.dim:
+            raise UsageError(f"dim = {dim} with {self.id}", possible=f"1 to {self.files.dim}")
+        return use.changed(**settings)
 
 
 def resolve_model(name: str, *, pooling: Pooling | None = None) -> ModelSource:
@@ -117,26 +125,15 @@ def describe(found: TransformerFolder, model_id: str, sha256: str, pooling: Pool
             "so every text would get the same vector",
             possible="last or mean",
         )
-    return ModelSource(
-        id=model_id,
-        folder=folder,
-        transformer=found.transformer,
-        sha256=sha256,
-        model_type=found.model_type,
-        architecture=found.architecture,
-        pooling=chosen,
-        normalise=found.normalise,
+    use = TextUse(
         prompts=found.prompts or (family.prompts if family else Prompts()),
+        pooling=chosen,
+        dim=found.kept_dim,
         max_tokens=found.max_tokens,
-        position_limit=found.position_limit,
-        hidden=found.hidden,
-        heads=found.heads,
-        dim=found.dim,
-        kept_dim=found.kept_dim,
         lowercase=found.lowercase,
-        query_transformer=found.query_transformer,
-        query_sha256=hash_weights(found.query_transformer) if found.query_transformer else None,
     )
+    query_sha256 = hash_weights(found.query_transformer) if found.query_transformer else None
+    return ModelSource(model_id, found, sha256, use, query_sha256)
 
 
 def locate(name: str) -> tuple[Path, str | None]:
@@ -178,6 +175,15 @@ def _from_hub(hub_id: str) -> Path:
             f"{hub_id} is neither a folder here, nor in the hub's cache, nor could it be fetched ({reason})",
             fix="Check the name, go online once, or give the path of a folder.",
         ) from None
+
+
+def settings_files(found: TransformerFolder) -> list[Path]:
+    """List the files beside the weights that decide vectors: JSON, vocabularies, tokenizer models; sorted by path."""
+    folders = {found.folder, found.transformer, found.query_transformer or found.transformer, *found.heads}
+    folders |= {path for path in found.folder.glob("*_Pooling") if path.is_dir()}
+    return sorted(
+        path for folder in folders for pattern in ("*.json", "*.txt", "*.model") for path in folder.glob(pattern)
+    )
 
 
 def hash_weights(folder: Path) -> str:

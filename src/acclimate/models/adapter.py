@@ -1,62 +1,118 @@
-"""Adapters and encoders together: an encoder from a run, an adapter saved with what readers of other tools need."""
+"""Adapter: low-rank matrices, the base they were made for, and how its texts become vectors; read from its folder.
+
+Shapes: r rank, d_in and d_out features. On disk: PEFT's format (`adapter_config.json`, `adapter_model.safetensors`,
+explicit module paths as targets) and `acclimate.json` for what PEFT has no place for. In memory B has alpha / rank
+folded in; on disk it has not, as PEFT expects.
+"""
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
+import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from acclimate.core.lora import lora_layers
 from acclimate.errors import ModelError, UsageError
-from acclimate.files import hash_folder
-from acclimate.formats import peft, sentence_transformers
-from acclimate.formats.facts import ADAPTER_FILE, adapter_folder, full_folder, read_facts
-from acclimate.formats.hub_cache import share_packaged
+from acclimate.files import hash_text
+from acclimate.formats import peft
+from acclimate.formats.facts import ADAPTER_FILE, check_base, read_facts
 from acclimate.formats.sources import ModelSource, resolve_model
-from acclimate.models.adapter_files import Adapter, load_adapter, write_adapter
-from acclimate.models.encoder import Encoder
-from acclimate.models.full_model import save_full, save_tokenizer, view_of
-from acclimate.types import Pooling, Role
-
-__all__ = [
-    "Adapter",
-    "adapter_folder",
-    "go_on_from",
-    "load_adapter",
-    "load_encoder",
-    "model_hash",
-    "own_base",
-    "save_adapter",
-    "save_full",
-]
+from acclimate.text_use import TextUse
+from acclimate.types import Sides
 
 
-def go_on_from(encoder: Encoder, name: str) -> None:
-    """Copy a finished adapter's matrices into the LoRA attached to `encoder`, for training to go on from them.
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """What training made, and what it needs to be used."""
+
+    base_id: str
+    """Canonical id of the base model; never a path of the cache it was found in."""
+    base_sha256: str
+    """Hash of the base's weights."""
+    rank: int
+    alpha: float
+    modules: Mapping[str, tuple[Tensor, Tensor]]
+    """Module path -> (A [r, d_in], B [d_out, r]), alpha / rank folded into B."""
+    use: TextUse
+    """How texts become vectors: it was trained so."""
+    normalise: bool
+    """Whether the base's own files normalise its vectors (Encoder always does)."""
+    sides: Sides = "both"
+    """query: documents are encoded by the base alone."""
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def sha256(self) -> str:
+        """Hash of what it does to vectors: base, sides and matrices. Computed once; `use` is hashed beside it."""
+        digest = hashlib.sha256(f"{self.base_sha256} {self.sides}".encode())
+        for name, pair in sorted(self.modules.items()):
+            digest.update(json.dumps([name, *(list(matrix.shape) for matrix in pair)]).encode())
+            for matrix in pair:
+                digest.update(matrix.detach().to("cpu", torch.float32).contiguous().numpy().data)
+        return digest.hexdigest()
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all that its vectors depend on beside the base: matrices and use of texts."""
+        return hash_text(self.sha256, json.dumps(self.use.to_json(), sort_keys=True))
+
+    def check_base(self, source: ModelSource) -> None:
+        """Raise a `ModelError` unless `source` holds the weights that the adapter was made for."""
+        check_base({"id": self.base_id, "sha256": self.base_sha256}, source.identity, "the adapter")
+
+
+def load_adapter(folder: Path, base: str | None = None) -> Adapter:
+    """Read an adapter folder, ours or any that PEFT wrote.
 
     Args:
-        encoder: with LoRA of the same rank on the same layers.
-        name: a run or an adapter folder.
+        folder: holds `adapter_config.json`. Without our `acclimate.json`, pooling, prompts and limits are the base
+            model's own, and the base that is found is taken for the right one.
+        base: for such a folder, where to find the base if its id does not lead to it.
 
     Raises:
-        ModelError: no adapter there, or one of another base.
+        ModelError: no adapter there, or one that low-rank updates of linear layers cannot express, named by the field.
+        StorageError: a file is missing or damaged.
+    """
+    own = read_facts(folder) if (folder / ADAPTER_FILE).exists() else None
+    weights = peft.read(folder)
+    facts = own or _facts_of_base(folder, base or weights.base_id)
+    return Adapter(
+        base_id=facts["base"]["id"],
+        base_sha256=facts["base"]["sha256"],
+        rank=weights.rank,
+        alpha=weights.alpha,
+        modules=weights.modules,
+        use=facts["use"],
+        normalise=facts["normalise"],
+        sides=facts["sides"],
+        metrics=facts["metrics"],
+    )
+
+
+def continue_from(model: torch.nn.Module, adapter: Adapter) -> None:
+    """Copy a finished adapter's matrices into attached LoRA, for training to go on from them.
+
+    Args:
+        model: carries LoRA of the same rank on the same layers.
+        adapter: made for the same base.
+
+    Raises:
         UsageError: its rank or its layers are not those that are attached.
     """
-    folder = adapter_folder(name)
-    if folder is None:
-        raise ModelError(f"start_adapter: {name} holds no adapter", fix="Give a run, or its adapter folder.")
-    adapter = load_adapter(folder)
-    adapter.check_base(encoder.source)
-    layers = lora_layers(encoder.model)
-    found = {name: matrices[0].shape[0] for name, matrices in adapter.modules.items()}
-    wanted = {name: layer.A.shape[1] for name, layer in layers.items()}
-    if found != wanted:
+    layers = lora_layers(model)
+    ranks = {name: matrices[0].shape[0] for name, matrices in adapter.modules.items()}
+    attached = {name: layer.A.shape[1] for name, layer in layers.items()}
+    if ranks != attached:
         raise UsageError(
-            f"start_adapter: {folder} has {len(found)} layers of rank {adapter.rank}, the training {len(wanted)} of "
-            f"rank {max(wanted.values())}",
+            f"start_adapter has {len(ranks)} layers of rank {adapter.rank}, the training {len(attached)} of "
+            f"rank {max(attached.values())}",
             fix="Give the --rank and --targets that it was trained with.",
         )
     with torch.no_grad():
@@ -65,124 +121,14 @@ def go_on_from(encoder: Encoder, name: str) -> None:
             layers[path].B.copy_(B_Or[None] / layers[path].scaling)
 
 
-def save_adapter(folder: Path, adapter: Adapter, source: ModelSource) -> None:
-    """Write the adapter into an existing folder: PEFT's files, ours, the tokenizer, the view of sentence-transformers.
-
-    All of it in sentence-transformers' own classes, which find the base by PEFT. An adapter for queries only is the one
-    side of a Router; the other is the base: an adapter that adds nothing, because that is what names a base there.
-
-    Args:
-        folder: exists; an artifact in the making.
-        adapter: B with alpha / rank folded in.
-        source: its base.
-    """
-    write_adapter(folder, adapter)
-    save_tokenizer(folder, source)
-    view = view_of(adapter, source)
-    if adapter.sides == "both":
-        sentence_transformers.write_pipeline(folder, view)
-    else:
-        sides: dict[Role, Mapping[str, tuple[Tensor, Tensor]]] = {
-            "query": adapter.modules,
-            "document": _nothing(adapter.modules),
-        }
-        routes: dict[Role, tuple[str, str]] = {
-            role: (f"{role}_0_SentenceTransformer", sentence_transformers.WHOLE_MODEL) for role in sides
-        }
-        sentence_transformers.write_router(folder, view, routes)
-        for role, modules in sides.items():
-            side = folder / routes[role][0]
-            side.mkdir()
-            sentence_transformers.write_route(side, view)
-            save_tokenizer(side, source)
-            peft.write(side, modules, adapter.base_id, adapter.rank, adapter.alpha)
-    share_packaged(source)
-
-
-def _nothing(modules: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
-    """An adapter of rank 1 on one layer whose update is 0."""
-    name, (A_rI, B_Or) = next(iter(modules.items()))
-    return {name: (torch.zeros_like(A_rI[:1]), torch.zeros_like(B_Or[:, :1]))}
-
-
-def own_base(name: str | Path, model: str, pooling: Pooling | None) -> str | None:
-    """`model`, where it is what the adapter at `name` was made for; else None: the adapter's own id says where it is.
-
-    A model that is a folder has an id that leads nowhere.
-    """
-    folder = adapter_folder(name)
-    if folder is None or not (folder / ADAPTER_FILE).exists():
-        return None
-    return model if read_facts(folder)["base"]["sha256"] == resolve_model(model, pooling=pooling).sha256 else None
-
-
-def load_encoder(
-    name: str | Path,
-    *,
-    base: str | None = None,
-    max_tokens: int | None = None,
-    dim: int | None = None,
-    query_prompt: str | None = None,
-    instruction: str | None = None,
-    document_prompt: str | None = None,
-    device: str = "auto",
-    dtype: str = "auto",
-) -> Encoder:
-    """An encoder from a run, an adapter folder, or any model's name, with the adapter attached.
-
-    Args:
-        name: `RUN`, `RUN/adapter`, another adapter folder, or a model (folder or hub id).
-        base: the adapter's base, where its id does not lead to it (a folder that has moved).
-        max_tokens: overrides what the adapter or model says; so do all the others, see `Encoder.load`.
-        dim: see there.
-        query_prompt: see there.
-        instruction: see there.
-        document_prompt: see there.
-        device: see there.
-        dtype: see there.
-
-    Raises:
-        ModelError: the base is not the one that the adapter was made for, or cannot be found.
-    """
-    folder = adapter_folder(name)
-    if folder is not None:
-        adapter = load_adapter(folder, base)
-        adapter = dataclasses.replace(
-            adapter,
-            prompts=adapter.prompts.with_defaults(query_prompt, document_prompt, instruction),
-            dim=dim or adapter.dim,
-            max_tokens=max_tokens or adapter.max_tokens,
-        )
-        encoder = Encoder.load(
-            base or adapter.base_id,
-            pooling=adapter.pooling,
-            max_tokens=adapter.max_tokens,
-            dim=adapter.dim,
-            device=device,
-            dtype=dtype,
-        )
-        return encoder.with_adapter(adapter)
-    full = full_folder(name)
-    if full is not None:
-        facts = read_facts(full)
-        dim, max_tokens, name = dim or facts["dim"], max_tokens or facts["max_tokens"], full
-    return Encoder.load(
-        str(name),
-        query_prompt=query_prompt,
-        instruction=instruction,
-        document_prompt=document_prompt,
-        max_tokens=max_tokens,
-        dim=dim,
-        device=device,
-        dtype=dtype,
-    )
-
-
-def model_hash(name: str) -> str:
-    """sha256 of what a name that `load_encoder` takes leads to: a run's adapter or model, or a model's weights.
-
-    Raises:
-        ModelError: it leads to nothing.
-    """
-    trained = adapter_folder(name) or full_folder(name)
-    return resolve_model(name).sha256 if trained is None else hash_folder(trained)
+def _facts_of_base(folder: Path, base: str) -> dict[str, Any]:
+    if not base:
+        raise ModelError(f"{folder} does not name its base model", fix="Give the base model's id or folder.")
+    source = resolve_model(base)
+    return {
+        "base": source.identity,
+        "use": source.use,
+        "normalise": source.files.normalise,
+        "sides": "both",
+        "metrics": {},
+    }

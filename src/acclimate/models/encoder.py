@@ -12,7 +12,7 @@ import contextlib
 import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 import torch
@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from acclimate import processes
-from acclimate.configs import DEFAULT_MODEL, RunConfig
+from acclimate.configs import DEFAULT_MODEL
 from acclimate.core.batching import chunks_by_tokens
 from acclimate.core.pooling import pool_packed, truncate_dim, unit
 from acclimate.core.sharding import forget_gathered, shard
-from acclimate.errors import ModelError, UsageError
-from acclimate.files import hash_config, hash_text
+from acclimate.errors import ModelError
+from acclimate.files import hash_config
 from acclimate.formats.folders import read_model_config
 from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.attention import PACKED_ATTENTION
@@ -35,11 +35,11 @@ from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
 from acclimate.models.loading import load_base, load_tokenizer
 from acclimate.models.tokens import TokenCache, Tokens, tokenise, tokenizer_fingerprint
 from acclimate.progress import progress
-from acclimate.prompts import Prompts
-from acclimate.types import BaseFormat, Pooling, Role
+from acclimate.text_use import LoadSettings, SpaceId, TextUse, text_settings
+from acclimate.types import ROLES, Role
 
 if TYPE_CHECKING:
-    from acclimate.models.adapter_files import Adapter
+    from acclimate.models.adapter import Adapter
 
 
 ONE_TOKEN = Tokens(np.zeros(1, np.int32), np.array([0, 1]))
@@ -53,11 +53,8 @@ class Encoder:
         model: the base transformer; its weights need no gradient, its dropout probabilities are 0.
         tokenizer: its fast tokenizer.
         source: where it comes from.
-        prompts: what is put before texts.
+        use: how texts become vectors: prompts, pooling, dimensions, limit.
         task: whose prompts are used where no other task is named; None is the default one. See `for_task`.
-        pooling: how hidden states become a vector.
-        dim: dimensions of the vectors (cut and renormalised where smaller than the model's).
-        max_tokens: longer texts are cut.
         device: where it runs.
         dtype: of the base weights; vectors are always float32.
         adapter: what is attached, or None.
@@ -73,24 +70,19 @@ class Encoder:
         model: nn.Module,
         tokenizer: Any,
         source: ModelSource,
+        use: TextUse,
         *,
-        prompts: Prompts,
-        dim: int,
-        max_tokens: int,
         token_cache: TokenCache | None = None,
     ) -> None:
         self.model = model
         self.tokenizer = tokenizer
         self.source = source
-        self.prompts = prompts
+        self.use = use
         self.task: str | None = None
-        self.pooling: Pooling = source.pooling
-        self.dim = dim
-        self.max_tokens = max_tokens
         self.token_cache = token_cache
         self.adapter: Adapter | None = None
         self.query_model: nn.Module | None = None
-        self.heads = load_heads(source.heads, next(model.parameters()).device)
+        self.heads = load_heads(source.files.heads, next(model.parameters()).device)
         self.sharded = False
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -98,85 +90,50 @@ class Encoder:
         self.packed: bool = config._attn_implementation == PACKED_ATTENTION
 
     @classmethod
-    def load(
-        cls,
-        name: str = DEFAULT_MODEL,
-        *,
-        pooling: Pooling | None = None,
-        query_prompt: str | None = None,
-        instruction: str | None = None,
-        document_prompt: str | None = None,
-        max_tokens: int | None = None,
-        dim: int | None = None,
-        device: str = "auto",
-        dtype: str = "auto",
-        quantise_base: BaseFormat | None = None,
-    ) -> Encoder:
-        """Load a model by folder, hub id, or the packaged default's name.
+    def load(cls, name: str = DEFAULT_MODEL, **settings: Unpack[LoadSettings]) -> Encoder:
+        """Load a model by folder, hub id, or the packaged default's name; `runs.resolve.load` also takes runs.
 
         Args:
             name: see `resolve_model`.
-            pooling: overrides the model's own.
-            query_prompt: overrides the default query prompt.
-            instruction: another task in an instruction model's query prompt; not together with `query_prompt`.
-            document_prompt: overrides the default document prompt.
-            max_tokens: overrides the model's own limit, up to what its positions allow.
-            dim: keep so many leading dimensions and renormalise.
-            device: auto, cpu, cuda, cuda:1 or mps.
-            dtype: auto, float32 or bfloat16.
-            quantise_base: 4bit, see `four_bit`, or None.
+            settings: what is changed of the model's own use of texts, and where it runs: see `LoadSettings`.
 
         Raises:
             ModelError: the model cannot be found or used.
-            UsageError: an option that this model or machine cannot have.
+            UsageError: an option that this model or machine cannot have; no such task.
             MissingExtraError: a 4-bit base without bitsandbytes.
         """
-        place = choose_device(device)
-        number_format = choose_dtype(dtype, place)
-        source = resolve_model(name, pooling=pooling)
-        if max_tokens is not None and not 2 <= max_tokens <= source.position_limit:
-            raise UsageError(f"max_tokens = {max_tokens} with {source.id}", possible=f"2 to {source.position_limit}")
-        if dim is not None and not 1 <= dim <= source.dim:
-            raise UsageError(f"dim = {dim} with {source.id}", possible=f"1 to {source.dim}")
-        packed = can_pack(read_model_config(source.transformer, source.folder))
-
-        def loaded(folder: Path) -> nn.Module:
-            return load_base(folder, number_format, place, PACKED_ATTENTION if packed else None, quantise_base)
-
-        encoder = cls(
-            loaded(source.transformer),
-            load_tokenizer(source.transformer, lowercase=source.lowercase),
-            source,
-            prompts=source.prompts.with_defaults(query_prompt, document_prompt, instruction),
-            dim=dim or source.kept_dim,
-            max_tokens=max_tokens or source.max_tokens,
-        )
-        encoder.query_model = loaded(source.query_transformer) if source.query_transformer else None
-        return encoder
+        device = choose_device(settings.get("device", "auto"))
+        choose_dtype(settings.get("dtype", "auto"), device)  # refused before anything is looked for
+        source = resolve_model(name, pooling=settings.get("pooling"))
+        return cls.open(source, source.adjusted(source.use, **text_settings(settings)), **settings)
 
     @classmethod
-    def from_config(cls, config: RunConfig) -> Encoder:
-        """Load the model that a run names, with the run's settings, and with the prompts of its tasks.
+    def open(cls, source: ModelSource, use: TextUse, **settings: Unpack[LoadSettings]) -> Encoder:
+        """Load a model that was found.
+
+        Args:
+            source: where it lies.
+            use: how texts become vectors, settled.
+            settings: only task, device, dtype and quantise_base are read.
 
         Raises:
-            UsageError: neither the model nor the run knows the task that is asked for.
+            ModelError: the model is damaged.
+            UsageError: a device or dtype that this machine cannot have; no such task.
+            MissingExtraError: a 4-bit base without bitsandbytes.
         """
-        encoder = cls.load(
-            config.model,
-            pooling=config.pooling,
-            query_prompt=config.query_prompt,
-            instruction=config.instruction,
-            document_prompt=config.document_prompt,
-            max_tokens=config.max_tokens,
-            dim=config.dim,
-            device=config.device,
-            dtype=config.dtype,
-            quantise_base=config.quantise_base,
-        )
-        for dataset in config.datasets:
-            own = (dataset.query_prompt, dataset.document_prompt, dataset.instruction)
-            encoder.prompts = encoder.prompts.with_task(dataset.task, *own)
-        return encoder.for_task(config.task)
+        device = choose_device(settings.get("device", "auto"))
+        dtype = choose_dtype(settings.get("dtype", "auto"), device)
+        files = source.files
+        packed = can_pack(read_model_config(files.transformer, files.folder))
+
+        def loaded(folder: Path) -> nn.Module:
+            attention = PACKED_ATTENTION if packed else None
+            return load_base(folder, dtype, device, attention, settings.get("quantise_base"))
+
+        tokenizer = load_tokenizer(files.transformer, lowercase=use.lowercase)
+        encoder = cls(loaded(files.transformer), tokenizer, source, use)
+        encoder.query_model = loaded(files.query_transformer) if files.query_transformer else None
+        return encoder.for_task(settings.get("task"))
 
     def encode(
         self, texts: Sequence[str], role: Role = "document", task: str | None = None, *, label: str = ""
@@ -194,7 +151,7 @@ class Encoder:
         """
         place_of = {text: place for place, text in enumerate(dict.fromkeys(texts))}
         tokens = self.tokenise(list(place_of), role, task)
-        vectors = np.empty((len(place_of), self.dim), np.float32)
+        vectors = np.empty((len(place_of), self.use.dim), np.float32)
         lengths = tokens.lengths
         chunks = chunks_by_tokens(lengths, CHUNK_TOKENS[self.device.type])
         idle = max(processes.gather(len(chunks))) - len(chunks) if self.sharded else 0
@@ -215,11 +172,11 @@ class Encoder:
 
     def tokenise(self, texts: Sequence[str], role: Role = "document", task: str | None = None) -> Tokens:
         """Tokens of the texts with their prompt before them, cut to `max_tokens`."""
-        prompt = self.prompts.prompt(role, task or self.task)
+        prompt = self.use.prompts.prompt(role, task or self.task)
         prompted = [prompt + text for text in texts] if prompt else texts
         if self.token_cache is not None:
-            return self.token_cache.tokenise(self.tokenizer, prompted, self.max_tokens)
-        return tokenise(self.tokenizer, prompted, self.max_tokens)
+            return self.token_cache.tokenise(self.tokenizer, prompted, self.use.max_tokens)
+        return tokenise(self.tokenizer, prompted, self.use.max_tokens)
 
     def forward_tokens(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tensor:
         """Unit vectors [len(indices), D] of one chunk, in the order of `indices`, under whatever grad mode is on.
@@ -234,10 +191,10 @@ class Encoder:
         else:
             inputs = padded_inputs(self.model, ids, positions, lengths, self.tokenizer.pad_token_id or 0)
             hidden_TD = self.model(**inputs).last_hidden_state[inputs["attention_mask"].bool()]
-        pooled_ND = pool_packed(hidden_TD, to_device(torch.from_numpy(lengths), self.device), self.pooling)
+        pooled_ND = pool_packed(hidden_TD, to_device(torch.from_numpy(lengths), self.device), self.use.pooling)
         if self.heads is not None:
             pooled_ND = self.heads(pooled_ND)
-        return truncate_dim(pooled_ND, self.dim) if self.dim < self.source.dim else unit(pooled_ND)
+        return truncate_dim(pooled_ND, self.use.dim) if self.use.dim < self.source.files.dim else unit(pooled_ND)
 
     def for_task(self, task: str | None) -> Encoder:
         """The same encoder, weights and all, with the prompts of another task; None is the default one.
@@ -245,7 +202,7 @@ class Encoder:
         Raises:
             UsageError: its prompts know no such task.
         """
-        self.prompts.prompt("query", task)
+        self.use.prompts.prompt("query", task)
         view = copy.copy(self)
         view.task = task
         return view
@@ -258,7 +215,7 @@ class Encoder:
     def with_adapter(self, adapter: Adapter) -> Encoder:
         """Another Encoder with this adapter, over the same base weights; this one stays as it is.
 
-        The adapter's prompts, pooling, dim and limit hold: it was trained with them.
+        The adapter's use of texts holds: it was trained with it.
 
         Raises:
             ModelError: the adapter belongs to another base, or this model has two transformers.
@@ -269,9 +226,7 @@ class Encoder:
         adapter.check_base(self.source)
         adapted = self.fork()
         lora.attach_weights(adapted.model, adapter.modules)
-        adapted.adapter = adapter
-        adapted.prompts, adapted.pooling = adapter.prompts, adapter.pooling
-        adapted.dim, adapted.max_tokens = adapter.dim, adapter.max_tokens
+        adapted.adapter, adapted.use = adapter, adapter.use
         return adapted
 
     def fork(self) -> Encoder:
@@ -306,7 +261,7 @@ class Encoder:
         """Raise a `ModelError` if queries have a transformer of their own: an adapter would change documents only."""
         if self.query_model is not None:
             raise ModelError(
-                f"{self.source.folder} has another transformer for queries than for documents",
+                f"{self.source.files.folder} has another transformer for queries than for documents",
                 fix="Use the model that it was made from, and its adapter.",
             )
 
@@ -317,34 +272,50 @@ class Encoder:
         return int(model.num_parameters())
 
     @property
+    def space(self) -> SpaceId:
+        """The space of its document vectors; queries of this encoder search it."""
+        return SpaceId(
+            base_sha256=self.source.sha256,
+            document_adapter=self._adapter_of("document"),
+            document_prompt=self.use.prompts.prompt("document", self.task),
+            pooling=self.use.pooling,
+            dim=self.use.dim,
+            lowercase=self.use.lowercase,
+        )
+
+    @property
     def fingerprint(self) -> str:
-        """sha256 over all that decides the vectors: the key of embedding caches."""
-        adapter = {} if self.adapter is None else {"adapter": _hash_adapter(self.adapter)}
-        if self.source.query_sha256:
-            adapter["queries"] = self.source.query_sha256
-        return hash_config({**self._base_identity(), "prompts": self.prompts.to_json(), **adapter})
+        """sha256 over all that decides the vectors of both roles."""
+        prompts = self.use.prompts.to_json()
+        parts = [self._identity(role, task) for role in ROLES for task in (None, *self.use.prompts.tasks)]
+        return hash_config({"parts": parts, "prompts": prompts})
 
     def role_fingerprint(self, role: Role, task: str | None = None) -> str:
-        """sha256 over what decides the vectors of one role and task.
+        """sha256 over what decides the vectors of one role and task: the key of stored vectors.
 
         Documents beside a query-side adapter have the base's, so that their vectors are found again.
         """
-        identity = {**self._base_identity(), "prompt": self.prompts.prompt(role, task or self.task)}
-        if role == "query" and self.source.query_sha256:
-            identity["weights"] = self.source.query_sha256
-        if self.adapter is not None and (self.adapter.sides == "both" or role == "query"):
-            identity["adapter"] = _hash_adapter(self.adapter)
-        return hash_config(identity)
+        return hash_config(self._identity(role, task or self.task))
 
-    def _base_identity(self) -> dict[str, Any]:
+    def _identity(self, role: Role, task: str | None) -> dict[str, Any]:
+        """Unlike `space`, also of queries, and with limit, tokenizer and number format."""
+        queries_alone = role == "query" and self.source.query_sha256
         return {
-            "weights": self.source.sha256,
+            "weights": self.source.query_sha256 if queries_alone else self.source.sha256,
+            "adapter": self._adapter_of(role),
+            "prompt": self.use.prompts.prompt(role, task),
             "tokenizer": tokenizer_fingerprint(self.tokenizer),
-            "pooling": self.pooling,
-            "dim": self.dim,
-            "max_tokens": self.max_tokens,
+            "pooling": self.use.pooling,
+            "dim": self.use.dim,
+            "max_tokens": self.use.max_tokens,
             "dtype": f"{self.dtype}, 4 bits" if getattr(self.model, "is_quantized", False) else str(self.dtype),
         }
+
+    def _adapter_of(self, role: Role) -> str | None:
+        """Hash of the adapter that a role's vectors depend on."""
+        if self.adapter is None or (self.adapter.sides == "query" and role == "document"):
+            return None
+        return self.adapter.sha256
 
 
 def _one_behind(computed: Iterator[tuple[NDArray[np.int64], Tensor]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
@@ -354,10 +325,3 @@ def _one_behind(computed: Iterator[tuple[NDArray[np.int64], Tensor]]) -> Iterato
         after = next(computed, None)
         yield before
         before = after
-
-
-def _hash_adapter(adapter: Adapter) -> str:
-    parts: list[str] = [adapter.sides]
-    for name, pair in sorted(adapter.modules.items()):
-        parts += [name, *(matrix.detach().float().cpu().numpy().tobytes().hex() for matrix in pair)]
-    return hash_text(*parts)

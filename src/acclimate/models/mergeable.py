@@ -1,12 +1,13 @@
 """What `merge` merges: adapters of one base, or whole models of one architecture; read, checked, merged, written.
 
-`AdapterSet` and `ModelSet` offer the same: `merge` (weights -> merged), `encoder` (merged -> vectors) and `save`.
+`MergeableAdapters` and `MergeableModels` offer the same: `merge` (weights -> merged), `encoder` (merged ->
+vectors) and `save`.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -15,19 +16,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acclimate.configs import DEFAULT_MODEL, MergeConfig, RunConfig
+from acclimate.configs import MergeConfig, RunConfig
 from acclimate.core import merging
 from acclimate.core.low_rank import Discarded, merge_dense, merge_low_rank
 from acclimate.errors import ModelError, UsageError
-from acclimate.formats.facts import adapter_folder, full_folder, read_facts
-from acclimate.formats.sentence_transformers import View
-from acclimate.formats.sources import ModelSource, resolve_model
-from acclimate.models.adapter import save_adapter
-from acclimate.models.adapter_files import Adapter, load_adapter
+from acclimate.formats.facts import ADAPTER_FILE, check_base, read_facts
+from acclimate.formats.full_model import save_folded, save_weights
+from acclimate.formats.sources import ModelSource
+from acclimate.models.adapter import Adapter
+from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
-from acclimate.models.full_model import save_folded, save_weights, view_of
 from acclimate.models.loading import load_base
-from acclimate.prompts import Prompts
+from acclimate.text_use import TextUse
 from acclimate.types import Sides
 
 
@@ -41,7 +41,7 @@ class Merged:
     discarded: Mapping[str, Discarded] = field(default_factory=dict)
 
 
-class AdapterSet:
+class MergeableAdapters:
     """Adapters of one base.
 
     Attributes:
@@ -50,19 +50,27 @@ class AdapterSet:
         source: their base.
     """
 
-    def __init__(self, names: Sequence[str], adapters: Sequence[Adapter], config: RunConfig) -> None:
-        self.names, self.adapters, self.config = tuple(names), tuple(adapters), config
+    def __init__(
+        self, names: Sequence[str], adapters: Sequence[Adapter], source: ModelSource, config: RunConfig
+    ) -> None:
+        self.names, self.adapters, self.source, self.config = tuple(names), tuple(adapters), source, config
         first = self.adapters[0]
-        _same_base(names, [(adapter.base_id, adapter.base_sha256) for adapter in adapters])
-        self.source = resolve_model(base_name(config, first.base_id), pooling=first.pooling)
-        first.check_base(self.source)
-        self.view = view_of(first, self.source)
         for name, adapter in zip(names, adapters, strict=True):
-            _same_use(names[0], self.view, first.sides, name, view_of(adapter, self.source), adapter.sides)
+            adapter.check_base(source)
+            _same_use(names[0], first.use, first.sides, name, adapter.use, adapter.sides)
 
     @property
     def base(self) -> dict[str, str] | None:
-        return {"id": self.source.id, "sha256": self.source.sha256}
+        return self.source.identity
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """What changes with each adapter's vectors."""
+        return [adapter.fingerprint for adapter in self.adapters]
+
+    @property
+    def use(self) -> TextUse:
+        return dataclasses.replace(self.adapters[0].use, lowercase=self.source.use.lowercase)
 
     @property
     def sides(self) -> Sides:
@@ -86,65 +94,73 @@ class AdapterSet:
         return Merged(adapter, discarded=discarded)
 
     @cached_property
-    def untouched(self) -> Encoder:
+    def base_encoder(self) -> Encoder:
         """The base, used as the adapters use it. Loaded once: merged adapters are attached beside its weights."""
-        config, first = self.config, self.adapters[0]
-        encoder = Encoder.load(
-            base_name(config, first.base_id), pooling=first.pooling, device=config.device, dtype=config.dtype
-        )
-        encoder.prompts, encoder.dim, encoder.max_tokens = first.prompts, first.dim, first.max_tokens
-        return encoder
+        return Encoder.open(self.source, self.use, **self.config.machine)
 
     def encoder(self, merged: Merged) -> Encoder:
         """Gives the vectors of a merged adapter."""
-        return self.untouched if merged.adapter is None else self.untouched.with_adapter(merged.adapter)
+        return self.base_encoder if merged.adapter is None else self.base_encoder.with_adapter(merged.adapter)
 
     def save(self, folder: Path, merged: Merged) -> dict[str, Any]:
         """Write an adapter folder, or, folded, a self-contained model; returns what the report says about it."""
         if merged.adapter is None:
-            save_folded(folder, self.adapters[0], self.source, merged.tensors)
+            save_folded(folder, self.source, self.use, self.sides, updates=merged.tensors)
             return {"kind": "merged"}
         ranks = {"rank": merged.adapter.rank, "alpha": merged.adapter.alpha, "discarded": _discarded(merged.discarded)}
         if self.config.merge.folded:
-            save_folded(folder, merged.adapter, self.source)
+            save_folded(folder, self.source, self.use, self.sides, modules=merged.adapter.modules)
             return {"kind": "merged", **ranks}
         save_adapter(folder, merged.adapter, self.source)
         return {"kind": "adapter", **ranks}
 
 
-class ModelSet:
+class MergeableModels:
     """Whole models of one architecture: fully trained runs, merged folders, any embedding model.
 
     Attributes:
         names: as the user gave them.
         sources: where they lie.
+        use: how all of them turn texts into vectors.
         base: id and sha256 of the model that they were trained from, where a folder says so.
     """
 
     sides: Sides = "both"
 
-    def __init__(self, names: Sequence[str], folders: Sequence[str], config: RunConfig) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        sources: Sequence[ModelSource],
+        find_base: Callable[[], ModelSource],
+        config: RunConfig,
+    ) -> None:
         if config.merge.folded or config.merge.merged_rank is not None:
             raise UsageError(
                 f"{names[0]} is a whole model, which has no rank and nothing to fold",
                 fix="Leave --merged-rank and --folded to adapters.",
             )
-        self.names, self.config = tuple(names), config
-        self.sources = tuple(resolve_model(folder, pooling=config.pooling) for folder in folders)
-        if two := next(
-            (name for name, source in zip(names, self.sources, strict=True) if source.query_transformer), None
-        ):
-            raise ModelError(
-                f"{two} has another transformer for queries than for documents", fix="Merge the adapters, then fold."
-            )
-        facts = [_facts(source.folder) for source in self.sources]
-        known = [(name, found["base"]) for name, found in zip(names, facts, strict=True) if found]
-        _same_base([name for name, _ in known], [(base["id"], base["sha256"]) for _, base in known])
-        self.base: dict[str, str] | None = known[0][1] if known else None
-        views = [_view(source, found) for source, found in zip(self.sources, facts, strict=True)]
-        self.view = views[0]
-        for name, view in zip(names, views, strict=True):
-            _same_use(names[0], self.view, "both", name, view, "both")
+        self.names, self.sources, self.config = tuple(names), tuple(sources), config
+        for name, source in zip(names, sources, strict=True):
+            if source.files.query_transformer:
+                raise ModelError(
+                    f"{name} has another transformer for queries than for documents",
+                    fix="Merge the adapters, then fold.",
+                )
+        facts = [_facts(source.files.folder) for source in sources]
+        recorded = [(name, found["base"]) for name, found in zip(names, facts, strict=True) if found]
+        for name, base_of_name in recorded:
+            check_base(base_of_name, recorded[0][1], f"{recorded[0][0]} and {name} have no common base: {name}")
+        self.base: dict[str, str] | None = recorded[0][1] if recorded else None
+        self._find_base = find_base
+        uses = [_use(source, found) for source, found in zip(sources, facts, strict=True)]
+        self.use = uses[0]
+        for name, use in zip(names, uses, strict=True):
+            _same_use(names[0], self.use, "both", name, use, "both")
+
+    @property
+    def fingerprints(self) -> list[str]:
+        """What changes with each model's vectors."""
+        return [source.fingerprint for source in self.sources]
 
     def merge(self, method: str, weights: Sequence[float], config: MergeConfig, seed: int) -> Merged:
         """The merged weights, float32."""
@@ -161,20 +177,18 @@ class ModelSet:
         )
 
     @cached_property
-    def untouched(self) -> Encoder:
+    def base_encoder(self) -> Encoder:
         """The first model, used as all of them are; the base where folders name it."""
-        first, config = self.sources[0], self.config
-        encoder = Encoder.load(str(first.folder), pooling=self.view.pooling, device=config.device, dtype=config.dtype)
-        encoder.prompts, encoder.dim, encoder.max_tokens = self.view.prompts, self.view.dim, self.view.max_tokens
+        encoder = Encoder.open(self.sources[0], self.use, **self.config.machine)
         return encoder if self.base is None else _with_weights(encoder, self._base_weights)
 
     def encoder(self, merged: Merged) -> Encoder:
         """Gives the vectors of merged weights."""
-        return _with_weights(self.untouched, merged.tensors)
+        return _with_weights(self.base_encoder, merged.tensors)
 
     def save(self, folder: Path, merged: Merged) -> dict[str, Any]:
         """Write a self-contained model; returns what the report says about it."""
-        save_weights(folder, merged.tensors, self.sources[0], self.view, self.base)
+        save_weights(folder, merged.tensors, self.sources[0], self.use, self.base)
         return {"kind": "model"}
 
     @cached_property
@@ -183,14 +197,10 @@ class ModelSet:
 
     @cached_property
     def _base_weights(self) -> dict[str, Tensor]:
-        """Of the base that the folders name, or else that `--model` does."""
-        source = resolve_model(base_name(self.config, self.base["id"] if self.base else self.config.model))
-        if self.base is not None and source.sha256 != self.base["sha256"]:
-            raise ModelError(
-                f"{self.names[0]} was trained from {self.base['id']} (sha256 {self.base['sha256'][:12]}), "
-                f"found {source.id} (sha256 {source.sha256[:12]})",
-                fix="Name a folder or id that holds the original weights with --model.",
-            )
+        """The weights of the base that the folders name, or else that `--model` does."""
+        source = self._find_base()
+        if self.base is not None:
+            check_base(self.base, source.identity, self.names[0])
         weights = _weights(source)
         try:
             merging.check_same_tensors([weights, self._models[0]])
@@ -200,82 +210,32 @@ class ModelSet:
         return weights
 
 
-def read_models(names: Sequence[str], config: RunConfig) -> AdapterSet | ModelSet:
-    """Runs, adapter folders and models, by what they hold.
-
-    Args:
-        names: runs, folders or hub ids.
-        config: `model` names the base where an id does not lead to it.
-
-    Raises:
-        UsageError: adapters among whole models.
-        ModelError: something is neither, or they do not belong together: another base, pooling, prompts, ...
-    """
-    adapters = [adapter_folder(name) for name in names]
-    if all(adapters):
-        base = local_base(config)
-        return AdapterSet(names, [load_adapter(folder, base) for folder in adapters if folder], config)
-    if any(adapters):
-        adapter = next(name for name, folder in zip(names, adapters, strict=True) if folder)
-        model = next(name for name, folder in zip(names, adapters, strict=True) if not folder)
-        raise UsageError(
-            f"{adapter} is an adapter, {model} is a whole model",
-            possible="adapters of one base, or models of one architecture",
-            fix=f"Fold the adapter into its base first: acclimate merge {adapter} --out FOLDER",
-        )
-    return ModelSet(names, [str(full_folder(name) or name) for name in names], config)
-
-
-def local_base(config: RunConfig) -> str | None:
-    """The folder that the config names: an id of a local base leads nowhere by itself."""
-    return config.model if Path(config.model).is_dir() else None
-
-
-def base_name(config: RunConfig, base_id: str) -> str:
-    """Where to find a base: what the config names, if it is not the default, else the id."""
-    return config.model if local_base(config) or config.model != DEFAULT_MODEL else base_id
-
-
-def _same_base(names: Sequence[str], bases: Sequence[tuple[str, str]]) -> None:
-    for name, (base_id, sha256) in zip(names, bases, strict=True):
-        if sha256 != bases[0][1]:
-            raise ModelError(
-                f"{names[0]} was made for base {bases[0][0]} (sha256 {bases[0][1][:12]}), "
-                f"{name} for {base_id} (sha256 {sha256[:12]})",
-                fix="Only what was made from the same weights can be merged.",
-            )
-
-
-def _same_use(first: str, view: View, sides: Sides, name: str, other: View, other_sides: Sides) -> None:
+def _same_use(first: str, use: TextUse, sides: Sides, name: str, other: TextUse, other_sides: Sides) -> None:
     """Raise a `ModelError` unless both make vectors of texts in the same way."""
-    names = ("pooling", "dim", "max_tokens", "lowercase")
-    values: list[tuple[str, Any, Any]] = [("sides", sides, other_sides)]
-    values += [(item, getattr(view, item), getattr(other, item)) for item in names]
-    values.append(("prompts", view.prompts.to_json(), other.prompts.to_json()))
-    for what, mine, theirs in values:
-        if mine != theirs:
+    mine, theirs = ({"sides": s, **u.to_json()} for s, u in ((sides, use), (other_sides, other)))
+    for what, value in mine.items():
+        if value != theirs[what]:
             raise ModelError(
-                f"{what}: {mine!r} in {first}, {theirs!r} in {name}",
+                f"{what}: {value!r} in {first}, {theirs[what]!r} in {name}",
                 fix="Only models that are used alike can be merged: train them with the same setting.",
             )
 
 
 def _facts(folder: Path) -> dict[str, Any] | None:
-    return read_facts(folder) if full_folder(folder) == folder else None
+    return read_facts(folder) if (folder / ADAPTER_FILE).is_file() else None
 
 
-def _view(source: ModelSource, facts: Mapping[str, Any] | None) -> View:
+def _use(source: ModelSource, facts: Mapping[str, Any] | None) -> TextUse:
     """How a whole model makes vectors: its own files, and what a folder of ours says beyond them."""
-    view = dataclasses.replace(view_of(source, source), dim=source.kept_dim)
     if facts is None:
-        return view
-    prompts = Prompts.from_json(facts["prompts"])
-    return dataclasses.replace(view, dim=facts["dim"], max_tokens=facts["max_tokens"], prompts=prompts)
+        return source.use
+    own: TextUse = facts["use"]
+    return dataclasses.replace(own, pooling=source.use.pooling, lowercase=source.use.lowercase)
 
 
 def _weights(source: ModelSource) -> dict[str, Tensor]:
     """All float32 weights that vectors depend on."""
-    return dict(load_base(source.transformer, torch.float32, torch.device("cpu"), None).state_dict())
+    return dict(load_base(source.files.transformer, torch.float32, torch.device("cpu"), None).state_dict())
 
 
 def _with_weights(encoder: Encoder, tensors: Mapping[str, Tensor]) -> Encoder:

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from acclimate.configs import RunConfig
 from acclimate.core import lora
 from acclimate.core.batching import chunks_by_tokens
 from acclimate.errors import ModelError, UsageError
@@ -78,7 +77,7 @@ class Reranker:
         """Load a reranker.
 
         Args:
-            name: a run with a reranker, a folder (a model's or an adapter's), or a hub id.
+            name: a folder (a model's or an adapter's), or a hub id; `runs.resolve.load_reranker` also takes runs.
             instruction: what makes a text relevant (Qwen3-Reranker only); the folder's own, else the model card's.
             max_tokens: query, text and what is put around them; the folder's own, else the model's limit.
             base: where an adapter's base is, if its own record does not lead there.
@@ -90,11 +89,30 @@ class Reranker:
             ModelError: not found, damaged, an embedding model, a classifier of several labels, or a causal model whose
                 tokenizer has no yes and no.
             UsageError: a limit, device, dtype or instruction that cannot be.
-            StorageError: a run without a reranker.
         """
-        source = resolve_reranker(name, base=base)
+        return cls.open(
+            resolve_reranker(name, base=base),
+            instruction=instruction,
+            max_tokens=max_tokens,
+            head_seed=head_seed,
+            device=device,
+            dtype=dtype,
+        )
+
+    @classmethod
+    def open(
+        cls,
+        source: RerankerSource,
+        *,
+        instruction: str | None = None,
+        max_tokens: int | None = None,
+        head_seed: int | None = None,
+        device: str = "auto",
+        dtype: str = "auto",
+    ) -> Reranker:
+        """Load a reranker that was found; arguments and errors are those of `load`."""
         if source.headless and head_seed is None:
-            raise ModelError(f"{name} is an embedding model, no reranker: it has no head", possible=POSSIBLE)
+            raise ModelError(f"{source.id} is an embedding model, no reranker: it has no head", possible=POSSIBLE)
         place = choose_device(device)
         tokenizer = load_tokenizer(source.folder)
         kind = _kind(source, tokenizer, instruction, max_tokens)
@@ -104,17 +122,6 @@ class Reranker:
             lora.attach_weights(model, weights.modules)
             model.load_state_dict(weights.head, strict=False)
         return cls(model, tokenizer, source, kind, kind.max_tokens)
-
-    @classmethod
-    def from_config(cls, name: str, config: RunConfig) -> Reranker:
-        """Load a reranker with a run's settings."""
-        return cls.load(
-            name,
-            instruction=config.rerank.rerank_instruction,
-            max_tokens=config.rerank.pair_tokens,
-            device=config.device,
-            dtype=config.dtype,
-        )
 
     def score(self, query: str, texts: Sequence[str], *, label: str = "") -> NDArray[np.float32]:
         """How well each text answers the query: raw logits, float32 [N]; higher is better, any real number."""

@@ -58,7 +58,7 @@ def encode_corpus(
         return joined(processes.gather(encoder.encode(stride(texts), role, task, label=label)))
     path = vectors_path(encoder, texts, cache, role, task)
     with storage_errors(path):
-        if not processes.on_main(lambda: _load_vectors(path, len(texts), encoder.dim) is not None):
+        if not processes.on_main(lambda: _load_vectors(path, len(texts), encoder.use.dim) is not None):
             _write_vectors(path, encoder, texts, role, task, label)
         vectors: Vectors = np.load(path, mmap_mode="r")
         processes.on_main(lambda: _forget_unused(cache, path.parent))
@@ -102,7 +102,7 @@ def _write_vectors(
 
     Plain writes, not a writable memory map: on a full disk those raise, whereas a map would kill the process.
     """
-    partial = processes.on_main(lambda: _new_file(path, (len(texts), encoder.dim)))
+    partial = processes.on_main(lambda: _new_file(path, (len(texts), encoder.use.dim)))
     hands = processes.count()
     size = min(BLOCK_TEXTS, -(-len(texts) // hands))
     rounds = -(-len(texts) // (size * hands))

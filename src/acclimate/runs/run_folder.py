@@ -11,11 +11,9 @@ from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset, is_dataset, load_dataset
 from acclimate.data.readers import source_hash
 from acclimate.errors import StorageError, UsageError
-from acclimate.files import hash_folder
-from acclimate.formats.facts import adapter_folder
 from acclimate.formats.sources import resolve_model
-from acclimate.models.adapter import load_adapter
 from acclimate.models.encoder import Encoder
+from acclimate.runs.resolve import load, load_pair, resolve
 from acclimate.runs.tasks import TASKS
 
 ADAPTER_FILES = ("adapter_config.json", "modules.json")
@@ -58,7 +56,7 @@ def open_retrieval_dataset(folder: Path) -> Dataset:
 
 
 def load_retriever(adapter: Path, config: RunConfig) -> tuple[Encoder, Literal["base", "adapted"]]:
-    """The embedding model that retrieves what a reranker reads, and which of the two it is.
+    """Load the embedding model that retrieves what a reranker reads, and say which of the two it is.
 
     Args:
         adapter: `RUN/adapter`; may be missing, unless the config asks for it.
@@ -67,17 +65,24 @@ def load_retriever(adapter: Path, config: RunConfig) -> tuple[Encoder, Literal["
     Raises:
         StorageError: the adapted model is asked for and is not there.
     """
-    base = Encoder.from_config(config)
     if not _retrieves_adapted(adapter, config):
-        return base, "base"
+        return load_base(adapter, config), "base"
     require_adapter(adapter)
-    return load_adapted(adapter, base, config), "adapted"
+    return load(adapter, base=config.model, **config.loading), "adapted"
+
+
+def load_base(adapter: Path, config: RunConfig) -> Encoder:
+    """Load the base of the run's adapter, used as the adapter uses it; where there is none yet, the run's model."""
+    if not adapter.is_dir():
+        return Encoder.load(config.base_model, **config.loading)
+    return load_pair(adapter, base=config.model, **config.loading)[0]
 
 
 def retriever_hash(adapter: Path, config: RunConfig) -> str:
-    """Changes with what `load_retriever` gives."""
-    sha256 = resolve_model(config.model, pooling=config.pooling).sha256
-    return f"{sha256} {hash_folder(adapter)}" if _retrieves_adapted(adapter, config) else sha256
+    """Return what changes with what `load_retriever` gives."""
+    if not adapter.is_dir():
+        return resolve_model(config.base_model, pooling=config.pooling).fingerprint
+    return f"{_retrieves_adapted(adapter, config)} {resolve(adapter, base=config.model).sha256}"
 
 
 def _retrieves_adapted(adapter: Path, config: RunConfig) -> bool:
@@ -93,22 +98,6 @@ def require_adapter(folder: Path) -> None:
     """
     if not any((folder / name).exists() for name in ADAPTER_FILES):
         raise StorageError(f"{folder} holds no adapter", fix=f"Make it with: acclimate train {folder.parent}")
-
-
-def load_adapted(folder: Path, base: Encoder, config: RunConfig) -> Encoder:
-    """The encoder that `RUN/adapter` makes of its base; a fully trained model is one by itself.
-
-    Args:
-        folder: `RUN/adapter`.
-        base: shares its weights with an adapted encoder.
-        config: device and dtype of a fully trained model.
-
-    Raises:
-        ModelError: the adapter is damaged, or `base` is not the model that it was made for.
-    """
-    if adapter_folder(folder) is None:
-        return Encoder.load(str(folder), device=config.device, dtype=config.dtype).for_task(base.task)
-    return base.with_adapter(load_adapter(folder))
 
 
 def cache_folder(run: Path) -> Path:

@@ -14,7 +14,8 @@ from acclimate.core.low_rank import merge_low_rank
 from acclimate.data.dataset import Dataset
 from acclimate.evaluation.candidates import Score, score_on
 from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json
-from acclimate.models.adapter import Adapter, load_adapter, save_adapter
+from acclimate.models.adapter import Adapter, load_adapter
+from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.runs.run_folder import cache_folder, open_dataset
@@ -50,9 +51,9 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
     if processes.on_main(lambda: is_current(out, settings, inputs)):
         say(f"merge: {out} is up to date")
         return read_json(out / REPORT_FILE)
-    base = Encoder.from_config(config)
+    base = Encoder.load(config.base_model, **config.loading)
     measure = _measure(open_dataset(dataset), base, out.parent, config)
-    stages = [load_adapter(folder, config.model) for folder in adapters.values()]
+    stages = [load_adapter(folder) for folder in adapters.values()]
     scores: dict[Weights, float] = {}
 
     def score(weights: Weights) -> float:

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save as safetensors_bytes
 
-from acclimate.configs import DEFAULT_MODEL, RunConfig
+from acclimate.configs import RunConfig
 from acclimate.data.texts import read_texts
 from acclimate.errors import UsageError
 from acclimate.files import storage_errors
-from acclimate.models.adapter import load_encoder
 from acclimate.models.encoder import Encoder
+from acclimate.runs.resolve import load, trained_folder
 from acclimate.types import Role
 
 FORMATS = (".npy", ".safetensors")
@@ -32,8 +32,7 @@ def encode(
         out: .npy (float32 [N, D]) or .safetensors (the tensor "vectors"); written whole or not at all.
         config: model, prompts, dim, device, dtype.
         role: whether the texts are queries or documents.
-        adapter: an adapter or run folder; its base is the one that it names, unless `config.model` is another one
-            than the default.
+        adapter: an adapter or run folder; its base is the one that it names, or lies where `config.model` says.
 
     Returns:
         {"texts", "dim", "seconds", "texts_per_s", "model", "out"}.
@@ -45,7 +44,10 @@ def encode(
     if out.suffix not in FORMATS:
         raise UsageError(f"--out {out} ends with {out.suffix or 'nothing'}", possible=", ".join(FORMATS))
     texts = read_texts(source)
-    encoder = _encoder(config, adapter).for_task(config.task)
+    if adapter is None:
+        encoder = Encoder.load(config.base_model, **config.loading)
+    else:
+        encoder = load(trained_folder(adapter), base=config.model, **config.loading)
     started = time.perf_counter()
     vectors = encoder.encode(texts, role, label="encode")
     seconds = time.perf_counter() - started
@@ -58,23 +60,6 @@ def encode(
         "model": encoder.source.id,
         "out": str(out),
     }
-
-
-def _encoder(config: RunConfig, adapter: Path | None) -> Encoder:
-    if adapter is None:
-        return Encoder.from_config(config)
-    base = None if config.model == DEFAULT_MODEL else config.model
-    return load_encoder(
-        adapter,
-        base=base,
-        max_tokens=config.max_tokens,
-        dim=config.dim,
-        query_prompt=config.query_prompt,
-        instruction=config.instruction,
-        document_prompt=config.document_prompt,
-        device=config.device,
-        dtype=config.dtype,
-    )
 
 
 def _write(out: Path, vectors: NDArray[np.float32]) -> None:

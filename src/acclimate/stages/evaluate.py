@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate import processes
-from acclimate.configs import DEFAULT_MODEL, RunConfig, effective
+from acclimate.configs import RunConfig, effective
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset
 from acclimate.data.lexicon import domain_hashes
@@ -37,17 +37,17 @@ from acclimate.files import (
     write_jsonl,
     write_text,
 )
-from acclimate.models.adapter import load_encoder
+from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.retrieval.bm25 import BM25
 from acclimate.retrieval.trec import write_trec
+from acclimate.runs.resolve import base_of, load, load_pair, resolve, trained_folder
 from acclimate.runs.run_folder import (
     cache_folder,
     guard_data,
     guard_hashes,
     is_run,
-    load_adapted,
     open_dataset,
     require_adapter,
 )
@@ -124,12 +124,29 @@ def _report(
     }
 
 
+def is_base(adapter: Path, config: RunConfig) -> bool:
+    """Whether the model that is asked for is the adapter's base, so that the two can be compared; says if it is not.
+
+    Args:
+        adapter: `RUN/adapter`.
+        config: its `model`, where one is given.
+
+    Raises:
+        ModelError: no such model.
+    """
+    folder = trained_folder(adapter)
+    if config.model is None or base_of(folder, config.model) is not None or not (folder / ADAPTER_FILE).exists():
+        return True
+    say(f"{config.model} is not the base of {adapter}: it is measured alone")
+    return False
+
+
 def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict[str, Any]:
     """Measure one model on the test split of any data.
 
     Args:
         source: a run's folder, or whatever `prepare` reads.
-        adapter: adapter or run folder; `config.model` alone if not given.
+        adapter: adapter or run folder; the model alone if not given.
         config: shared fields and `evaluate`.
 
     Returns:
@@ -140,29 +157,24 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
         task = one_task(run, config)
         run, config = task.folder, task.config
     data = open_dataset(run / "dataset") if in_run else build_dataset(source, config)[0]
-    encoder = Encoder.from_config(config) if adapter is None else _load_named(adapter, config)
+    if adapter is None:
+        encoder = Encoder.load(config.base_model, **config.loading)
+    else:
+        encoder = load(trained_folder(adapter), base=config.model, **config.loading)
     scores = score(encoder, data, config.evaluate, cache=cache_folder(run) if in_run else None, label="encode")
     return {**scores.measures, **_counts(data)}
 
 
-def _load_named(adapter: Path, config: RunConfig) -> Encoder:
-    """An adapter and the base that it names, unless another model than the default is asked for."""
-    folder = adapter / "adapter" if (adapter / "adapter").is_dir() else adapter
-    require_adapter(folder)
-    base = None if config.model == DEFAULT_MODEL else config.model
-    return load_encoder(folder, base=base, device=config.device, dtype=config.dtype).for_task(config.task)
-
-
 def _inputs(dataset: Path, adapter: Path, config: RunConfig) -> dict[str, str]:
-    inputs = {"dataset": hash_folder(dataset), "adapter": hash_folder(adapter), **domain_hashes(config)}
+    inputs = {"dataset": hash_folder(dataset), "adapter": resolve(adapter, base=config.model).sha256}
+    inputs |= domain_hashes(config)
     if config.evaluate.topics is not None:
         inputs["topics"] = source_hash(config.evaluate.topics)
     return inputs | guard_hashes(config)
 
 
 def _load_both(adapter: Path, cache: Path, config: RunConfig) -> Models:
-    base = Encoder.from_config(config)
-    return Models(base, load_adapted(adapter, base, config), cache)
+    return Models(*load_pair(adapter, base=config.model, **config.loading), cache)
 
 
 def _scores(

@@ -15,11 +15,10 @@ from acclimate.evaluation.compare import judged_queries
 from acclimate.evaluation.measures import evaluate_run
 from acclimate.evaluation.significance import Delta, paired_bootstrap, verdict
 from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json, write_jsonl
-from acclimate.formats.reranker_folder import resolve_reranker
-from acclimate.models.reranker import Reranker
 from acclimate.retrieval.rank import rank
 from acclimate.retrieval.rerank import rerank
 from acclimate.retrieval.trec import write_trec
+from acclimate.runs.resolve import load_reranker, reranker_source
 from acclimate.runs.run_folder import cache_folder, load_retriever, open_retrieval_dataset, retriever_hash
 from acclimate.runs.tasks import one_task
 from acclimate.types import Run
@@ -56,13 +55,13 @@ def evaluate_reranker(run: Path, name: str, config: RunConfig) -> dict[str, Any]
     data, depth = open_retrieval_dataset(dataset), config.rerank.rerank_depth
     settings = {"reranker": name, **effective(config, "rerank", "evaluate")}
     inputs = {"dataset": hash_folder(dataset), "retriever": retriever_hash(adapter, config)}
-    inputs["reranker"] = resolve_reranker(name).fingerprint
+    inputs["reranker"] = reranker_source(name).fingerprint
     if processes.on_main(lambda: is_current(out, settings, inputs)):
         return read_json(out / REPORT_FILE)
     queries, qrels = judged_queries(data)
     retriever, which = load_retriever(adapter, config)
     retrieved = rank(retriever, queries, data.corpus, depth, cache=cache_folder(task.folder))
-    reranker = Reranker.from_config(name, config)
+    reranker = load_reranker(name, config)
     reranked = rerank(reranker, retrieved, queries, data.corpus, depth, label="rerank")
     runs = {"retrieved": retrieved, "reranked": reranked}
     scored = {order: evaluate_run(found, qrels) for order, found in runs.items()}

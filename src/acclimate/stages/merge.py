@@ -25,13 +25,14 @@ from acclimate.files import (
     write_json,
     write_text,
 )
-from acclimate.formats.facts import adapter_folder, full_folder, read_facts
-from acclimate.formats.sources import resolve_model
-from acclimate.models.adapter_files import load_adapter
-from acclimate.models.full_model import save_folded
-from acclimate.models.mergeable import AdapterSet, ModelSet, local_base, read_models
+from acclimate.formats.facts import read_facts
+from acclimate.formats.full_model import save_folded
+from acclimate.models.adapter import load_adapter
+from acclimate.models.mergeable import MergeableAdapters, MergeableModels
 from acclimate.progress import say
 from acclimate.report import merge_page, model_card
+from acclimate.runs.mergeable_models import read_models
+from acclimate.runs.resolve import adapter_folder, find_base, full_folder
 from acclimate.runs.run_folder import cache_folder, guard_data, guard_hashes, guard_names, open_dataset
 
 GREEDY_SOUP = "greedy-soup"
@@ -75,20 +76,20 @@ def merge(models: Sequence[str | Path], out: Path, config: RunConfig, *, data: P
     _check(names, out, config)
     dataset = _dataset_of(names[0], data) if _is_chosen(config) else None
     settings = {**effective(config, "merge", *(["evaluate"] if dataset else [])), "models": names}
-    inputs = {f"model {number}": _hash(name) for number, name in enumerate(names, 1)}
+    parts = read_models(names, config)
+    inputs = {f"model {number}": fingerprint for number, fingerprint in enumerate(parts.fingerprints, 1)}
     inputs |= {"dataset": hash_folder(dataset), **guard_hashes(config)} if dataset else {}
     if is_current(out, settings, inputs):
         say(f"merge: {out} is up to date")
         return read_json(out / REPORT_FILE)
     started = time.monotonic()
-    parts = read_models(names, config)
     with artifact(out, settings, inputs) as fresh:
         choice = _choose(parts, dataset, config)
         merged = parts.merge(choice.method, choice.weights, asked, config.seed)
         report: dict[str, Any] = {
             "base": parts.base,
             "sides": parts.sides,
-            "dim": parts.view.dim,
+            "dim": parts.use.dim,
             **parts.save(fresh, merged),
             "method": asked.method or "linear",
             "models": [{"name": name, "weight": w} for name, w in zip(names, choice.weights, strict=True)],
@@ -127,17 +128,15 @@ def _write_folded(folder: Path, fresh: Path, config: RunConfig) -> dict[str, Any
     if adapter_folder(folder) is None:
         shutil.copytree(folder, fresh, ignore=_NOT_THE_MODEL, dirs_exist_ok=True)
         facts = read_facts(folder)
-        return {"base": facts["base"], "kind": "full", "sides": facts["sides"], "dim": facts["dim"]}
-    base = local_base(config)
-    adapter = load_adapter(folder, base)
-    source = resolve_model(base or adapter.base_id, pooling=adapter.pooling)
-    adapter.check_base(source)
-    save_folded(fresh, adapter, source)
+        return {"base": facts["base"], "kind": "full", "sides": facts["sides"], "dim": facts["use"].dim}
+    adapter = load_adapter(folder, config.model)
+    source = find_base(folder, adapter.base_id, adapter.base_sha256, config.model, adapter.use.pooling)
+    save_folded(fresh, source, adapter.use, adapter.sides, modules=adapter.modules)
     return {
-        "base": {"id": source.id, "sha256": source.sha256},
+        "base": source.identity,
         "kind": "merged",
         "sides": adapter.sides,
-        "dim": adapter.dim,
+        "dim": adapter.use.dim,
         "rank": adapter.rank,
         "alpha": adapter.alpha,
     }
@@ -166,7 +165,7 @@ def _is_chosen(config: RunConfig) -> bool:
     return config.merge.method == GREEDY_SOUP or (config.merge.method == INTERPOLATE and not config.merge.weights)
 
 
-def _choose(parts: AdapterSet | ModelSet, dataset: Path | None, config: RunConfig) -> _Choice:
+def _choose(parts: MergeableAdapters | MergeableModels, dataset: Path | None, config: RunConfig) -> _Choice:
     asked, count = config.merge, len(parts.names)
     if dataset is None:
         return _Choice(asked.method or "linear", asked.weights or [1 / count] * count)
@@ -175,10 +174,10 @@ def _choose(parts: AdapterSet | ModelSet, dataset: Path | None, config: RunConfi
     return _curve(parts, dataset, config)
 
 
-def _soup(parts: AdapterSet | ModelSet, dataset: Path, config: RunConfig) -> _Choice:
+def _soup(parts: MergeableAdapters | MergeableModels, dataset: Path, config: RunConfig) -> _Choice:
     """Wortsman et al. 2022: models are added while dev does not fall."""
     data, count = open_dataset(dataset), len(parts.names)
-    judge = score_on(data, "dev", parts.untouched, config, cache=cache_folder(dataset.parent))
+    judge = score_on(data, "dev", parts.base_encoder, config, cache=cache_folder(dataset.parent))
 
     def score(weights: Sequence[float]) -> float:
         return judge(parts.encoder(parts.merge("linear", weights, config.merge, config.seed)))
@@ -188,18 +187,18 @@ def _soup(parts: AdapterSet | ModelSet, dataset: Path, config: RunConfig) -> _Ch
     tried = [{**row, "model": parts.names[row["model"]]} for row in found["tried"]]
     kept = [parts.names[index] for index in found["kept"]]
     soup = {"measure": MAIN_MEASURE[data.kind], "split": "dev", "score": found["score"], "kept": kept, "tried": tried}
-    soup["base"] = judge(parts.untouched) if parts.base else None  # no folder says what the models were made from
+    soup["base"] = judge(parts.base_encoder) if parts.base else None  # no folder says what the models were made from
     return _Choice("linear", found["weights"], {"soup": soup})
 
 
-def _curve(parts: AdapterSet | ModelSet, dataset: Path, config: RunConfig) -> _Choice:
+def _curve(parts: MergeableAdapters | MergeableModels, dataset: Path, config: RunConfig) -> _Choice:
     """WiSE-FT: points between the base and the model, in the domain and on guard data; one is chosen."""
     data = open_dataset(dataset)
     cache = cache_folder(dataset.parent)
-    judge = score_on(data, "dev", parts.untouched, config, cache=cache)
+    judge = score_on(data, "dev", parts.base_encoder, config, cache=cache)
     guards = {}
     for name, outside in zip(guard_names(config), guard_data(config), strict=True):
-        split, score = guard_score(outside, parts.untouched, config, cache=cache)
+        split, score = guard_score(outside, parts.base_encoder, config, cache=cache)
         guards[name] = ({"measure": MAIN_MEASURE[outside.kind], "split": split}, score)
     points: list[dict[str, Any]] = []
     for share in sorted({0.0, *config.merge.curve}):
@@ -235,11 +234,6 @@ def _dataset_of(first: str, data: Path | None) -> Path:
     raise UsageError(
         f"{places[0]} holds no dataset whose dev split could decide", fix="Name a run or a dataset with --data."
     )
-
-
-def _hash(name: str) -> str:
-    folder = adapter_folder(name) or full_folder(name) or Path(name)
-    return hash_folder(folder) if folder.is_dir() else name
 
 
 def _refuse_inside(out: Path, folder: Path) -> None:

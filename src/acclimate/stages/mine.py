@@ -11,14 +11,13 @@ from acclimate.configs import RunConfig, effective
 from acclimate.data.dataset import Dataset
 from acclimate.errors import DataError, UsageError
 from acclimate.files import REPORT_FILE, hash_folder, hash_text, is_current, read_json
-from acclimate.formats.reranker_folder import resolve_reranker
 from acclimate.formats.sources import resolve_model
 from acclimate.mining.mine import material, mine_negatives
 from acclimate.mining.mined_rows import mined_artifact
-from acclimate.models.adapter import load_encoder, model_hash, own_base
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
 from acclimate.progress import say
+from acclimate.runs.resolve import base_of, load, load_reranker, reranker_source, resolve
 from acclimate.runs.run_folder import cache_folder, open_dataset
 
 
@@ -70,13 +69,13 @@ def _model_hashes(config: RunConfig) -> dict[str, str]:
     """What the ranking depends on: the teacher's weights (and adapter), and the reranker's weights."""
     teacher, reranker = config.mine.teacher, config.mine.reranker
     if teacher is None:
-        hashes = {"model": resolve_model(config.model, pooling=config.pooling).sha256}
+        hashes = {"model": resolve_model(config.base_model, pooling=config.pooling).fingerprint}
     else:
-        hashes = {"model": model_hash(teacher)}
+        hashes = {"model": resolve(teacher, base=base_of(teacher, config.model)).sha256}
     if reranker is None:
         return hashes
     settings = (config.rerank.rerank_instruction, config.rerank.pair_tokens)
-    return hashes | {"reranker": hash_text(resolve_reranker(reranker).fingerprint, *map(str, settings))}
+    return hashes | {"reranker": hash_text(reranker_source(reranker).fingerprint, *map(str, settings))}
 
 
 def _check_minable(dataset: Dataset, folder: Path) -> None:
@@ -91,12 +90,12 @@ def _check_minable(dataset: Dataset, folder: Path) -> None:
 
 def _teacher(config: RunConfig) -> Encoder:
     """The run's own model with the run's own prompts, or another model (or run, or adapter) with its own."""
-    if config.mine.teacher is None:
-        return Encoder.from_config(config)
-    base = own_base(config.mine.teacher, config.model, config.pooling)
-    return load_encoder(config.mine.teacher, base=base, device=config.device, dtype=config.dtype)
+    teacher = config.mine.teacher
+    if teacher is None:
+        return Encoder.load(config.base_model, **config.loading)
+    return load(teacher, base=base_of(teacher, config.model), **config.machine)
 
 
 def _reranker(config: RunConfig) -> Reranker | None:
     name = config.mine.reranker
-    return Reranker.from_config(name, config) if name else None
+    return load_reranker(name, config) if name else None

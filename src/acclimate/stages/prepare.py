@@ -48,7 +48,7 @@ def _prepare(source: str, out: Path, config: RunConfig) -> dict[str, Any]:
         **asdict(config.prepare),
         "seed": config.seed,
         "limit": config.limit,
-        "model": config.model,
+        "model": config.base_model,
         "max_tokens": config.max_tokens,
     }
     inputs = source_hashes(source, config.prepare.corpus)
@@ -75,7 +75,7 @@ def _count_tokens(dataset: Dataset, config: RunConfig) -> None:
     from acclimate.models.loading import load_tokenizer
     from acclimate.models.tokens import tokenise
 
-    found = read_folder(locate(config.model)[0])
+    found = read_folder(locate(config.base_model)[0])
     tokenizer = load_tokenizer(found.transformer, lowercase=found.lowercase)
     limit = config.max_tokens or found.max_tokens
     for side, texts in facts.sides(dataset).items():

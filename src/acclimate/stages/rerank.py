@@ -10,10 +10,10 @@ from acclimate.configs import RunConfig
 from acclimate.data.beir import read_texts_by_id
 from acclimate.data.texts import read_texts
 from acclimate.errors import UsageError
-from acclimate.models.reranker import Reranker
 from acclimate.progress import say
 from acclimate.retrieval.rerank import rerank
 from acclimate.retrieval.trec import read_trec, write_trec
+from acclimate.runs.resolve import load_reranker
 from acclimate.types import Rejected
 
 
@@ -41,7 +41,7 @@ def rerank_texts(query: str, source: Path, name: str, config: RunConfig, top: in
     if top is not None and top < 1:
         raise UsageError(f"top = {top}", possible="1 or more")
     texts = read_texts(source)
-    reranker = Reranker.from_config(name, config)
+    reranker = load_reranker(name, config)
     scores = reranker.score(query, texts, label="rerank").tolist()
     order = sorted(range(len(texts)), key=lambda row: (-scores[row], row))
     results = [
@@ -76,7 +76,7 @@ def rerank_run(
     if rejected:
         say(f"{len(rejected)} rows are not used, the first: {rejected[0].source} row {rejected[0].row}")
     run = read_trec(candidates, query_texts, document_texts)
-    reranker = Reranker.from_config(name, config)
+    reranker = load_reranker(name, config)
     depth = config.rerank.rerank_depth
     reranked = rerank(reranker, run, query_texts, document_texts, depth, label="rerank")
     write_trec(out, reranked, "acclimate-rerank", depth)

@@ -10,9 +10,9 @@ from acclimate.data.dataset import Dataset
 from acclimate.errors import UsageError
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.rank import rank
+from acclimate.runs.resolve import load_pair
 from acclimate.runs.run_folder import (
     cache_folder,
-    load_adapted,
     open_dataset,
     require_adapter,
 )
@@ -49,8 +49,7 @@ def search(run: Path, query: str, config: RunConfig, top: int = 5) -> dict[str, 
             f"{run} holds labelled pairs, no documents to search", fix=f"Compare two texts: acclimate similarity {run}"
         )
     cache = cache_folder(task.folder)
-    base = Encoder.from_config(task.config)
-    adapted = load_adapted(run / "adapter", base, task.config)
+    base, adapted = load_pair(run / "adapter", base=config.model, **task.config.loading)
     return {
         "query": query,
         "base": _hits(base, data, query, cache, top, "base"),

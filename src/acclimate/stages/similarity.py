@@ -7,8 +7,8 @@ from pathlib import Path
 from acclimate.configs import RunConfig
 from acclimate.errors import UsageError
 from acclimate.evaluation.compare import text_cosines
-from acclimate.models.encoder import Encoder
-from acclimate.runs.run_folder import load_adapted, require_adapter
+from acclimate.runs.resolve import load_pair
+from acclimate.runs.run_folder import require_adapter
 from acclimate.runs.tasks import one_task
 
 
@@ -31,8 +31,7 @@ def similarity(run: Path, text_a: str, text_b: str, config: RunConfig) -> dict[s
     if not text_a.strip() or not text_b.strip():
         raise UsageError("one of the texts is empty", fix="Give two texts.")
     require_adapter(run / "adapter")
-    base = Encoder.from_config(one_task(run, config).config)
-    adapted = load_adapted(run / "adapter", base, config)
+    base, adapted = load_pair(run / "adapter", base=config.model, **one_task(run, config).config.loading)
     return {
         name: float(text_cosines(encoder, [text_a], [text_b])[0])
         for name, encoder in (("base", base), ("adapted", adapted))

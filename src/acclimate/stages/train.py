@@ -17,7 +17,7 @@ from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.core.lora import attach, lora_layers, trainable_parameters
 from acclimate.core.sharding import whole_tensors
-from acclimate.errors import UsageError
+from acclimate.errors import ModelError, UsageError
 from acclimate.files import (
     REPORT_FILE,
     artifact,
@@ -28,14 +28,15 @@ from acclimate.files import (
     work_folder,
     write_json,
 )
-from acclimate.formats.facts import adapter_folder
+from acclimate.formats.full_model import save_weights
 from acclimate.formats.sources import resolve_model
-from acclimate.models.adapter import Adapter, go_on_from, save_adapter
+from acclimate.models.adapter import Adapter, continue_from, load_adapter
+from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.devices import DTYPES, choose_device, choose_dtype
 from acclimate.models.encoder import Encoder
-from acclimate.models.full_model import save_full
 from acclimate.models.loading import checkpoint_activations, compile_layers
 from acclimate.progress import say
+from acclimate.runs.resolve import adapter_folder
 from acclimate.runs.run_folder import METRICS_FILE
 from acclimate.runs.tasks import Task
 from acclimate.training.checkpoint import Progress
@@ -132,14 +133,14 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
 
 
 def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
-    inputs = {"model": resolve_model(config.model, pooling=config.pooling).sha256}
+    inputs = {"model": resolve_model(config.base_model, pooling=config.pooling).fingerprint}
     for task in tasks:
         inputs[f"{task.label}dataset"] = hash_folder(task.dataset)
         if task.mined:
             inputs[f"{task.label}negatives"] = hash_folder(task.negatives)
         inputs |= {f"{task.label}{name}": value for name, value in reference_hashes(task.config).items()}
-    if config.train.start_adapter and (start := adapter_folder(config.train.start_adapter)) is not None:
-        inputs["start_adapter"] = hash_folder(start)
+    if config.train.start_adapter:
+        inputs["start_adapter"] = load_adapter(_start_folder(config.train.start_adapter)).fingerprint
     return inputs
 
 
@@ -161,7 +162,7 @@ def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
             generator=torch.Generator().manual_seed(config.seed),
         )
         if settings.start_adapter is not None:
-            go_on_from(encoder, settings.start_adapter)
+            continue_from(encoder.model, _start_adapter(settings.start_adapter, encoder))
         trainable = trainable_parameters(encoder.model)
     if settings.gradient_checkpointing:
         checkpoint_activations(encoder.model)
@@ -174,6 +175,20 @@ def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
     return encoder, trainable
 
 
+def _start_adapter(name: str, encoder: Encoder) -> Adapter:
+    """The adapter that training goes on from, made for the same base."""
+    adapter = load_adapter(_start_folder(name))
+    adapter.check_base(encoder.source)
+    return adapter
+
+
+def _start_folder(name: str) -> Path:
+    folder = adapter_folder(name)
+    if folder is None:
+        raise ModelError(f"start_adapter: {name} holds no adapter", fix="Give a run, or its adapter folder.")
+    return folder
+
+
 def _base(config: RunConfig) -> Encoder:
     """The model, with its weights marked where they train, and spread over the processes if that is asked for."""
     device = choose_device(config.device)
@@ -181,9 +196,9 @@ def _base(config: RunConfig) -> Encoder:
     if sharded:  # no device ever holds all of it
         dtype = choose_dtype(config.dtype, device)
         name = next(name for name, found in DTYPES.items() if found == dtype)
-        encoder = Encoder.from_config(replace(config, device="cpu", dtype=name))  # type: ignore[arg-type]
+        encoder = Encoder.load(config.base_model, **replace(config, device="cpu", dtype=name).loading)  # type: ignore[arg-type]
     else:
-        encoder = Encoder.from_config(config)
+        encoder = Encoder.load(config.base_model, **config.loading)
     encoder.model.requires_grad_(config.train.full)
     if sharded:
         encoder.shard(device)
@@ -234,7 +249,7 @@ def _save(
 ) -> None:
     metrics = {name: report["train"][name] for name in ("steps", "best_step", "base_score", "best_score")}
     if config.train.full:
-        save_full(folder, encoder, metrics, weights)
+        save_weights(folder, weights, encoder.source, encoder.use, encoder.source.identity, metrics)
         return
     modules = {}
     for name, layer in lora_layers(encoder.model).items():
@@ -246,11 +261,8 @@ def _save(
         rank=config.train.rank,
         alpha=float(config.train.rank if config.train.alpha is None else config.train.alpha),
         modules=modules,
-        prompts=encoder.prompts,
-        pooling=encoder.pooling,
-        normalise=encoder.source.normalise,
-        dim=encoder.dim,
-        max_tokens=encoder.max_tokens,
+        use=encoder.use,
+        normalise=encoder.source.files.normalise,
         sides=config.train.sides,
         metrics=metrics,
     )

@@ -29,13 +29,13 @@ from acclimate.files import (
     work_folder,
     write_json,
 )
-from acclimate.formats.reranker_folder import RUN_RERANKER, resolve_reranker
 from acclimate.models.devices import choose_dtype
 from acclimate.models.loading import checkpoint_activations
 from acclimate.models.reranker import Reranker
 from acclimate.models.reranker_saving import save_reranker, save_reranker_adapter
 from acclimate.progress import say
 from acclimate.retrieval.rank import rank
+from acclimate.runs.resolve import RUN_RERANKER, reranker_source
 from acclimate.runs.run_folder import cache_folder, load_retriever, open_retrieval_dataset, retriever_hash
 from acclimate.runs.tasks import one_task
 from acclimate.training.checkpoint import Progress
@@ -80,7 +80,7 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> dict[str, Any]:
     adapter, out = run / "adapter", task.folder / RUN_RERANKER
     data = open_retrieval_dataset(dataset)
     found = negatives if (negatives / EXAMPLES_FILE).is_file() else dataset
-    inputs = {"dataset": hash_folder(dataset), "reranker": resolve_reranker(base).fingerprint}
+    inputs = {"dataset": hash_folder(dataset), "reranker": reranker_source(base).fingerprint}
     inputs |= {"examples": hash_folder(found), "retriever": retriever_hash(adapter, config)}
     settings = {"base": base, **effective(config, "train", "rerank", "objective")}
     if processes.on_main(lambda: is_current(out, settings, inputs)):
@@ -131,15 +131,15 @@ def _examples(rows: list[Example], loss: str) -> list[Example]:
 
 def _load(base: str, config: RunConfig) -> tuple[Reranker, bool]:
     """The base, and whether all of it trains."""
-    source = resolve_reranker(base)
+    source = reranker_source(base)
     if source.adapter is not None:
         raise UsageError(f"{base} is an adapter for {source.id}", fix=f"Start from its base: --reranker {source.id}")
     full = source.headless if config.rerank.rerank_full is None else config.rerank.rerank_full
     # Adam's small steps vanish in bf16 weights: what trains is float32, and computed with in bf16 (`_autocast`).
     # A LoRA's matrices always are; a cross-encoder's head trains beside them.
     keeps_dtype = source.kind == "yes-no" and not full
-    reranker = Reranker.load(
-        base,
+    reranker = Reranker.open(
+        source,
         instruction=config.rerank.rerank_instruction,
         max_tokens=config.rerank.pair_tokens,
         head_seed=config.seed,

@@ -201,7 +201,7 @@ def imitation(
             teacher_UT = teacher.rows(
                 [("query", text) for text in queries] + [("document", text) for text in documents]
             )
-            if teacher_UT.shape[1] == encoder.dim:
+            if teacher_UT.shape[1] == encoder.use.dim:
                 teacher_UT = losses.narrowed(teacher_UT, vector_UD.shape[1])
             return losses.vector_distillation(vector_UD, teacher_UT)
 

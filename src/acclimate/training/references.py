@@ -26,11 +26,11 @@ from acclimate.data.lexicon import domain_hashes
 from acclimate.data.readers import source_hash
 from acclimate.errors import DataError, UsageError
 from acclimate.evaluation.vocabulary import domain_vocabulary
-from acclimate.models.adapter import load_encoder, model_hash, own_base
 from acclimate.models.devices import to_device
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.retrieval.vector_cache import encode_corpus
+from acclimate.runs.resolve import base_of, load, resolve
 from acclimate.types import Role
 
 ROLES: tuple[Role, Role] = ("query", "document")
@@ -130,18 +130,18 @@ def load_references(
     objective = config.objective
     models = {} if loaded is None else loaded
 
-    def load(name: str | None) -> Encoder | None:
+    def loaded_once(name: str | None) -> Encoder | None:
         if name is not None and name not in models:
-            base = own_base(name, config.model, config.pooling)
-            models[name] = load_encoder(name, base=base, device=str(encoder.device), dtype=config.dtype)
+            base = base_of(name, config.model)
+            models[name] = load(name, base=base, device=str(encoder.device), dtype=config.dtype)
         return None if name is None else models[name]
 
     base = None
     if objective.anchoring:
-        base = Encoder.from_config(config) if config.train.full else encoder
+        base = Encoder.load(config.base_model, **config.loading) if config.train.full else encoder
     return References(
-        guide=load(objective.guide),
-        teacher=load(objective.embedding_teacher),
+        guide=loaded_once(objective.guide),
+        teacher=loaded_once(objective.embedding_teacher),
         base=base,
         other_work=_other_work(config, held_out),
         lexicon=_lexicon(texts, config) if objective.temperature_kind == "adaptive" else None,
@@ -176,7 +176,9 @@ def _lexicon(texts: Sequence[str], config: RunConfig) -> Lexicon:
 def reference_hashes(config: RunConfig) -> dict[str, str]:
     """Setting -> hash of what it names: inputs of the training."""
     names = {"guide": config.objective.guide, "embedding_teacher": config.objective.embedding_teacher}
-    hashes = {setting: model_hash(name) for setting, name in names.items() if name is not None}
+    hashes = {
+        setting: resolve(name, base=base_of(name, config.model)).sha256 for setting, name in names.items() if name
+    }
     if config.objective.anchor_source is not None:
         hashes["anchor_source"] = source_hash(config.objective.anchor_source)
     return hashes | (domain_hashes(config) if config.objective.temperature_kind == "adaptive" else {})

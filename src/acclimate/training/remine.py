@@ -23,6 +23,7 @@ from acclimate.models.reranker import Reranker
 from acclimate.progress import say
 from acclimate.retrieval.top_k import Vectors
 from acclimate.retrieval.vector_cache import encode_corpus
+from acclimate.runs.resolve import load_reranker
 from acclimate.runs.run_folder import cache_folder
 from acclimate.training.task_training import TaskLosses, TrainingTask
 from acclimate.types import Example
@@ -78,7 +79,7 @@ class Remining:
     def _mine(self, one: TrainingTask, gathered: Material, fixed_MD: Vectors | None, out: Path) -> None:
         config = one.task.config
         if config.mine.reranker is not None and self._reranker is None:
-            self._reranker = Reranker.from_config(config.mine.reranker, config)
+            self._reranker = load_reranker(config.mine.reranker, config)
         self.encoder.model.eval()
         blocks = mine_negatives(
             gathered,

@@ -151,7 +151,7 @@ class StepTexts:
             encode,
             chunks,
             self._whole_loss(loss_of, numbers_U, places, documents),
-            torch.zeros(len(numbers_U), self.encoder.dim, dtype=self._dtype, device=self.encoder.device),
+            torch.zeros(len(numbers_U), self.encoder.use.dim, dtype=self._dtype, device=self.encoder.device),
             tokens=[int(lengths_U[chunk].sum()) for chunk in chunks],
             max_tokens=self.max_tokens,
             seed_of=lambda chunk: step_seed(self.seed, step, chunk),
@@ -205,7 +205,7 @@ class StepTexts:
         return draws.choice(self._other_work, self._other_count, replace=False)
 
     def _key(self, role: Role, text: str) -> tuple[str, str]:
-        return self.encoder.prompts.prompt(role, self.task), text
+        return self.encoder.use.prompts.prompt(role, self.task), text
 
 
 def _in_turn(texts: Sequence[str], config: RunConfig) -> list[tuple[Role, str]]:
@@ -219,9 +219,9 @@ def _dims(config: RunConfig, encoder: Encoder) -> dict[int, float]:
     dims, weights = config.objective.matryoshka_dims, config.objective.matryoshka_weights
     if not dims:
         return {}
-    if max(dims) > encoder.dim:
-        raise UsageError(f"matryoshka_dims = {max(dims)} with {encoder.source.id}", possible=f"1 to {encoder.dim}")
-    return {encoder.dim: 1.0} | dict(zip(dims, weights or (1.0,) * len(dims), strict=True))
+    if max(dims) > encoder.use.dim:
+        raise UsageError(f"matryoshka_dims = {max(dims)} with {encoder.source.id}", possible=f"1 to {encoder.use.dim}")
+    return {encoder.use.dim: 1.0} | dict(zip(dims, weights or (1.0,) * len(dims), strict=True))
 
 
 def _concatenate(parts: Sequence[Tokens]) -> Tokens:

@@ -12,9 +12,9 @@ from sentence_transformers.base.modules import Dense, Module, Normalize, Router,
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from acclimate.formats import sentence_transformers
-from acclimate.formats.facts import adapter_folder, full_folder
-from acclimate.formats.sources import ModelSource, resolve_model
-from acclimate.models.adapter_files import Adapter, load_adapter
+from acclimate.formats.sources import ModelSource
+from acclimate.models.adapter import Adapter, load_adapter
+from acclimate.runs.resolve import adapter_folder, find_base, full_folder
 
 
 def load_sentence_transformer(
@@ -37,29 +37,32 @@ def load_sentence_transformer(
     if folder is None:
         return SentenceTransformer(str(full_folder(name) or name), device=device)
     adapter = load_adapter(folder, base)
-    source = resolve_model(base or adapter.base_id, pooling=adapter.pooling)
-    adapter.check_base(source)
+    source = find_base(folder, adapter.base_id, adapter.base_sha256, base, adapter.use.pooling)
     first: Module = _transformer(source, adapter)
     first.model.load_adapter(str(folder))
     if adapter.sides == "query":
         first = Router.for_query_document([first], [_transformer(source, adapter)])
     return SentenceTransformer(
         modules=[first, *_head(adapter, source)],
-        prompts=sentence_transformers.prompt_names(adapter.prompts),
+        prompts=sentence_transformers.prompt_names(adapter.use.prompts),
         device=device,
     )
 
 
 def _transformer(source: ModelSource, adapter: Adapter) -> Transformer:
     """The base alone."""
-    return Transformer(str(source.transformer), max_seq_length=adapter.max_tokens, do_lower_case=source.lowercase)
+    return Transformer(
+        str(source.files.transformer), max_seq_length=adapter.use.max_tokens, do_lower_case=source.use.lowercase
+    )
 
 
 def _head(adapter: Adapter, source: ModelSource) -> list[Module]:
     """Pooling, truncation, normalisation."""
-    modules: list[Module] = [Pooling(source.hidden, sentence_transformers.POOLING_NAMES[adapter.pooling])]
-    modules += [Dense.load(str(head)) for head in source.heads]
-    if adapter.dim < source.dim:
-        picks = sentence_transformers.leading_dimensions(source.dim, adapter.dim)
-        modules.append(Dense(source.dim, adapter.dim, bias=False, activation_function=None, init_weight=picks))
+    modules: list[Module] = [Pooling(source.files.hidden, sentence_transformers.POOLING_NAMES[adapter.use.pooling])]
+    modules += [Dense.load(str(head)) for head in source.files.heads]
+    if adapter.use.dim < source.files.dim:
+        picks = sentence_transformers.leading_dimensions(source.files.dim, adapter.use.dim)
+        modules.append(
+            Dense(source.files.dim, adapter.use.dim, bias=False, activation_function=None, init_weight=picks)
+        )
     return [*modules, Normalize()]

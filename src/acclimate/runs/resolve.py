@@ -1,0 +1,252 @@
+"""A name that a user gives -> what it leads to, and an encoder of it. The one loader of every stage.
+
+A name is a run, an adapter folder (ours or PEFT's), a whole model's folder, a hub id, or the embedded default's name.
+An adapter names its base by id and sha256. Where the id leads nowhere (a folder that has moved) the caller gives
+`base`; a base of other weights is refused.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias, Unpack
+
+from acclimate.configs import DEFAULT_MODEL, RunConfig
+from acclimate.errors import ModelError, StorageError, UsageError
+from acclimate.files import CONFIG_FILE, hash_text, read_json
+from acclimate.formats import peft
+from acclimate.formats.facts import ADAPTER_FILE, check_base, read_facts
+from acclimate.formats.reranker_folder import RerankerSource, resolve_reranker
+from acclimate.formats.sources import ModelSource, resolve_model
+from acclimate.models.adapter import Adapter, load_adapter
+from acclimate.models.encoder import Encoder
+from acclimate.models.reranker import Reranker
+from acclimate.text_use import LoadSettings, TextUse, text_settings
+from acclimate.types import Pooling
+
+NameKind: TypeAlias = Literal["model", "adapter", "full"]
+RUN_ADAPTER = "adapter"
+RUN_RERANKER = "reranker"
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """What a name leads to."""
+
+    kind: NameKind
+    """adapter: low-rank matrices beside a base. full: a model trained in full, or merged. model: any other."""
+    folder: Path
+    """Where it lies: the adapter's or the model's folder."""
+    base: str | None
+    """By which name the base of an adapter or of a full training is found; None where there is none."""
+    sha256: str
+    """Changes with everything that its vectors depend on: weights, matrices, use of texts, tokenizer."""
+
+
+def resolve(name: str | Path, *, base: str | None = None) -> Resolved:
+    """Find out what a name leads to.
+
+    Args:
+        name: see the top of this file.
+        base: where the base is, if the adapter's own record does not lead to it.
+
+    Raises:
+        ModelError: it leads to nothing, or to something damaged; the base is missing or another one.
+    """
+    if (folder := adapter_folder(name)) is not None:
+        adapter, source = _adapter_and_base(folder, base)
+        sha256 = hash_text(adapter.fingerprint, source.fingerprint)
+        return Resolved("adapter", folder, base or adapter.base_id, sha256)
+    if (folder := full_folder(name)) is not None:
+        fingerprint = resolve_model(str(folder)).fingerprint  # acclimate.json is one of the files that it hashes
+        return Resolved("full", folder, base or read_facts(folder)["base"]["id"], fingerprint)
+    source = resolve_model(str(name))
+    return Resolved("model", source.files.folder, None, source.fingerprint)
+
+
+def load(name: str | Path = DEFAULT_MODEL, *, base: str | None = None, **settings: Unpack[LoadSettings]) -> Encoder:
+    """Load an encoder, with its adapter attached if the name leads to one.
+
+    Args:
+        name: see the top of this file.
+        base: where the base is, if the adapter's own record does not lead to it.
+        settings: what is changed of its own use of texts, and where it runs: see `LoadSettings`.
+
+    Raises:
+        ModelError: see `resolve`.
+        UsageError: a setting that the model or the machine cannot have; another pooling than the adapter's.
+    """
+    return _load(name, base, with_base=False, settings=settings)[-1]
+
+
+def load_pair(
+    name: str | Path, *, base: str | None = None, **settings: Unpack[LoadSettings]
+) -> tuple[Encoder, Encoder]:
+    """Load base and adapted model for a comparison: one `TextUse` for both, so that only the weights differ.
+
+    It is the one that the adapter was trained with, and the settings that the user gives change it for both.
+
+    Args:
+        name: a run or folder with an adapter or a fully trained model; of a whole model without a record of its base,
+            `base` is taken for it.
+        base: see `load`.
+        settings: see `load`.
+
+    Raises:
+        ModelError: see `resolve`.
+        UsageError: see `load`.
+    """
+    before, after = _load(name, base, with_base=True, settings=settings)
+    return before, after
+
+
+def base_of(name: str | Path, model: str | None) -> str | None:
+    """Return `model` where it holds the weights that the adapter at `name` was made for, else None.
+
+    For adapters beside the run's own (a teacher, a guide): the run's model may be where their base is.
+    """
+    folder = adapter_folder(name) or full_folder(name)
+    if folder is None or model is None or not (folder / ADAPTER_FILE).exists():
+        return None
+    facts = read_facts(folder)
+    source = resolve_model(model, pooling=facts["use"].pooling)
+    return model if facts["base"]["sha256"] == source.sha256 else None
+
+
+def adapter_folder(name: str | Path) -> Path | None:
+    """Return the folder that holds the adapter: a run's, or the named folder itself; None where there is none."""
+    for folder in (Path(name) / RUN_ADAPTER, Path(name)):
+        if (folder / peft.CONFIG_FILE).is_file():
+            return folder
+    return None
+
+
+def full_folder(name: str | Path) -> Path | None:
+    """Return the folder of a fully trained or merged model: a run's, or the named one; None where there is none."""
+    for folder in (Path(name) / RUN_ADAPTER, Path(name)):
+        if (folder / ADAPTER_FILE).is_file() and not (folder / peft.CONFIG_FILE).is_file():
+            return folder
+    return None
+
+
+def trained_folder(name: str | Path) -> Path:
+    """Return the folder of the adapter or whole model that training or merging wrote.
+
+    Raises:
+        StorageError: there is none.
+    """
+    folder = adapter_folder(name) or full_folder(name)
+    if folder is None:
+        raise StorageError(f"{name} holds no adapter", fix="Make one with: acclimate train RUN")
+    return folder
+
+
+def reranker_source(name: str) -> RerankerSource:
+    """Find a reranker: a run's, a folder (a model's or an adapter's), or a hub id.
+
+    Raises:
+        StorageError: a run without a reranker.
+        ModelError: not found, damaged, or an embedding model's adapter.
+    """
+    run = Path(name).expanduser()
+    if (run / RUN_RERANKER).is_dir():
+        return resolve_reranker(str(run / RUN_RERANKER))
+    if (run / "dataset").is_dir() or (run / "config.toml").is_file():
+        raise StorageError(f"{run} holds no reranker", fix=f"Make one with: acclimate train {run} --reranker MODEL")
+    return resolve_reranker(name)
+
+
+def load_reranker(name: str, config: RunConfig) -> Reranker:
+    """Load a reranker (see `reranker_source`) with a run's settings.
+
+    Raises:
+        StorageError: a run without a reranker.
+        ModelError: it cannot be found or used.
+        UsageError: a setting that it cannot have.
+    """
+    settings = config.rerank
+    return Reranker.open(
+        reranker_source(name),
+        instruction=settings.rerank_instruction,
+        max_tokens=settings.pair_tokens,
+        device=config.device,
+        dtype=config.dtype,
+    )
+
+
+def _load(name: str | Path, base: str | None, *, with_base: bool, settings: LoadSettings) -> list[Encoder]:
+    """[the model], or [its base, the model]; an adapter shares its base's weights."""
+    text = text_settings(settings)
+    if (folder := adapter_folder(name)) is not None:
+        adapter, source = _adapter_and_base(folder, base)
+        use = _trained_use(adapter.use, source, settings)
+        plain = Encoder.open(source, use, **settings)
+        return [plain, plain.with_adapter(dataclasses.replace(adapter, use=use))]
+    if (folder := full_folder(name)) is not None:
+        facts, source = read_facts(folder), resolve_model(str(folder))
+        use = _trained_use(facts["use"], source, settings)
+        encoders = [Encoder.open(source, use, **settings)]
+        if with_base:
+            before = find_base(folder, facts["base"]["id"], facts["base"]["sha256"], base, use.pooling)
+            encoders.insert(0, Encoder.open(before, use, **settings))
+        return encoders
+    source = resolve_model(str(name), pooling=text.get("pooling"))
+    use = source.adjusted(source.use, **text)
+    sources = [source]
+    if with_base:  # a whole model that does not say what it was made from
+        sources.insert(0, resolve_model(base or DEFAULT_MODEL, pooling=use.pooling))
+    return [Encoder.open(one, use, **settings) for one in sources]
+
+
+def _trained_use(use: TextUse, source: ModelSource, settings: LoadSettings) -> TextUse:
+    """The use that something was trained with, and the user's settings; lower case is the tokenizer's own affair.
+
+    Raises:
+        UsageError: another pooling, for which its weights were not trained.
+    """
+    pooling = settings.get("pooling")
+    if pooling not in (None, use.pooling):
+        raise UsageError(
+            f"pooling = {pooling!r}, and the adapter was trained with {use.pooling!r}", possible=use.pooling
+        )
+    use = dataclasses.replace(use, lowercase=source.use.lowercase)
+    return source.adjusted(use, **text_settings(settings))
+
+
+def _adapter_and_base(folder: Path, base: str | None) -> tuple[Adapter, ModelSource]:
+    """An adapter and its base, checked."""
+    adapter = load_adapter(folder, base)
+    source = find_base(folder, adapter.base_id, adapter.base_sha256, base, adapter.use.pooling)
+    return adapter, source
+
+
+def find_base(folder: Path, base_id: str, sha256: str, base: str | None, pooling: Pooling) -> ModelSource:
+    """Find the base that a folder was made for: where the caller says, else by its id, else where training found it.
+
+    Raises:
+        ModelError: it is at none of these, or the weights there are others.
+    """
+    names = [base] if base else list(dict.fromkeys((base_id, *_trained_from(folder))))
+    failures = []
+    for name in names:
+        try:
+            source = resolve_model(name, pooling=pooling)
+            check_base({"id": base_id, "sha256": sha256}, source.identity, str(folder))
+        except ModelError as error:
+            failures.append(error)
+        else:
+            return source
+    if base:
+        raise failures[0]
+    raise ModelError(
+        f"{folder} was made for base {base_id} (sha256 {sha256[:12]}), which was not found: {failures[-1].found}",
+        fix="Say where it is: --model FOLDER",
+    )
+
+
+def _trained_from(folder: Path) -> list[str]:
+    """The model that the training was given, from the settings kept beside what it made."""
+    settings = folder / CONFIG_FILE
+    model = read_json(settings).get("model") if settings.is_file() else None
+    return [model] if isinstance(model, str) else []

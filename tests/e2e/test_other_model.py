@@ -1,0 +1,51 @@
+"""A model that is not the default, step by step: each stage is told of it once, the base comes from the adapter."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from acclimate.cli.main import main
+from tests.e2e.test_bad_input import QUICK, pairs, write_rows
+from tests.models.tiny import as_sentence_transformer, tiny_bert
+
+PREPARE, TRAIN, EVALUATE = QUICK[:2], (*QUICK[2:6], *QUICK[8:]), QUICK[6:8]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return as_sentence_transformer(tiny_bert(tmp_path_factory.mktemp("model") / "tiny-bert"))
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
+    folder = tmp_path_factory.mktemp("steps")
+    data = write_rows(folder / "pairs.jsonl", pairs())
+    main(["prepare", str(data), "--out", str(folder / "run"), "--model", str(model), *PREPARE])
+    main(["train", str(folder / "run"), "--model", str(model), "--epochs", "1", *TRAIN])
+    return folder / "run"
+
+
+@pytest.mark.slow
+def test_the_base_comes_from_the_adapter(run: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["evaluate", str(run), *EVALUATE])
+    report = json.loads((run / "evaluation" / "report.json").read_text())
+    assert report["test"]["base"]["ndcg@10"] > 0.0
+    main(["search", str(run), "when to sow wheat in week 3", "--top", "1"])
+    main(["similarity", str(run), "sow wheat", "sow rice", "--json"])
+    capsys.readouterr()
+    main(["evaluate", str(run), "--model", str(model), *EVALUATE])  # the base by name: still base against adapted
+    assert "adapted" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_another_model_is_measured_alone_and_that_is_said(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = as_sentence_transformer(tiny_bert(tmp_path / "other-bert", seed=3))
+    before = (run / "evaluation" / "report.json").read_bytes() if (run / "evaluation").is_dir() else b""
+    main(["evaluate", str(run), "--model", str(other), *EVALUATE])
+    assert "other-bert is not the base of" in capsys.readouterr().err
+    assert ((run / "evaluation" / "report.json").read_bytes() if before else b"") == before
