@@ -1,7 +1,7 @@
-"""What adapting forgets, and what each remedy costs: the domain's dev queries beside data of other work.
+"""What adapting forgets, and what each remedy costs: the domain's dev queries beside data from outside it.
 
-Every row is one training with the same data, seed and steps, its last step kept: the default, anchoring of the
-training's own texts, anchoring of texts of other work. (`acclimate merge --method interpolate` measures the way back.)
+Every row is one training with the same data, seed and steps, its last step kept: the default, retaining the
+training's own texts, retaining out-of-domain texts. (`acclimate merge --method interpolate` measures the way back.)
 Guards are measured on their train and dev splits (at most 500 queries, 2,000 labelled pairs), so that their test splits
 stay unseen; retrieval ranks a pool of 2,000 documents.
 
@@ -30,7 +30,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
     parser.add_argument("--guard", type=Path, action="append", required=True)
-    parser.add_argument("--other", type=Path, action="append", required=True, help="texts to be anchored")
+    parser.add_argument("--other", type=Path, action="append", required=True, help="texts to be retained")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--epochs", type=float, default=0.5)
     arguments = parser.parse_args()
@@ -47,13 +47,13 @@ def main() -> None:
 
 def variants(others: list[Path]) -> dict[str, dict[str, Any]]:
     """Name -> settings that differ from the default."""
-    own = {f"own texts, weight {weight:g}": {"anchor_weight": weight} for weight in OWN_WEIGHTS}
+    own = {f"own texts, weight {weight:g}": {"retain_weight": weight} for weight in OWN_WEIGHTS}
     first, *further = others
     other = {
-        f"{first.name}, weight {weight:g}": {"anchor_source": str(first), "anchor_weight": weight}
+        f"{first.name}, weight {weight:g}": {"retain_data": str(first), "retain_weight": weight}
         for weight in OTHER_WEIGHTS
     }
-    return {"default": {}, **own, **other, **{path.name: {"anchor_source": str(path)} for path in further}}
+    return {"default": {}, **own, **other, **{path.name: {"retain_data": str(path)} for path in further}}
 
 
 def run_once(arguments: argparse.Namespace, name: str, settings: Mapping[str, Any]) -> None:

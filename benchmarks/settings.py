@@ -30,7 +30,7 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "adaptive temperature": {"temperature_kind": "adaptive"},
     "learned temperature": {"temperature_kind": "learned"},
     "extra blocks": {"blocks": ("query-document", "query-query", "document-document", "document-query")},
-    "anchoring": {"anchor_weight": 1.0},
+    "retaining": {"retain_weight": 1.0},
     "re-mining": {"remine_steps": 22},
     "three stages": {"recipe": "three-stage"},
 }

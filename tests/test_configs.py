@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from acclimate.configs import (
     NONE,
+    RENAMED,
     DatasetConfig,
     DomainConfig,
     EvaluateConfig,
@@ -109,6 +110,24 @@ def test_an_unknown_key_is_named_with_the_possible_ones() -> None:
         config_from_mapping({"train": {"learning_rte": 0.1}}, "run.toml")
     with pytest.raises(UsageError, match=r"run\.toml: unknown key 'rank'"):
         config_from_mapping({"rank": 8}, "run.toml")
+
+
+def test_an_old_name_in_a_file_is_understood_and_the_new_one_said(capsys: pytest.CaptureFixture[str]) -> None:
+    config = config_from_mapping({"objective": {"anchor_source": "texts.txt", "anchor_weight": 3}}, "run.toml")
+    assert config.objective == ObjectiveConfig(retain_data="texts.txt", retain_weight=3.0)
+    assert "run.toml [objective]: anchor_source is called retain_data now" in capsys.readouterr().err
+    both = {"objective": {"anchor_weight": 3, "retain_weight": 2}}
+    with pytest.raises(UsageError, match=r"run\.toml \[objective\]: anchor_weight and retain_weight are given"):
+        config_from_mapping(both, "run.toml")
+
+
+def test_every_new_name_is_a_setting_and_no_old_one_is() -> None:
+    names = {field.name for cls in (RunConfig, *SECTIONS.values()) for field in dataclasses.fields(cls)}
+    assert set(RENAMED.values()) <= names and not set(RENAMED) & names
+
+
+def test_an_old_name_overrides_too() -> None:
+    assert with_overrides(RunConfig(), {"anchor_weight": 2.0}).objective.retain_weight == 2.0
 
 
 def test_padding_side_is_no_setting() -> None:

@@ -54,6 +54,17 @@ def test_lists_by_comma_or_repetition() -> None:
         configured(parse("--blocks", "query-text"), None)
 
 
+def test_an_old_name_is_understood_and_the_new_one_said(capsys: pytest.CaptureFixture[str]) -> None:
+    objective = configured(parse("--anchor-source", "texts.txt", "--anchor-weight", "3"), None).objective
+    assert (objective.retain_data, objective.retain_weight) == ("texts.txt", 3.0)
+    hints = ["--anchor-source is called --retain-data now", "--anchor-weight is called --retain-weight now"]
+    assert capsys.readouterr().err.splitlines() == hints
+    with pytest.raises(UsageError, match=r"--anchor-weight and --retain-weight are given.*Give --retain-weight only"):
+        configured(parse("--retain-weight", "2", "--anchor-weight", "3"), None)
+    helps = typing.get_type_hints(Flags, include_extras=True)
+    assert not helps["anchor_source"].__metadata__[0].show
+
+
 def test_flag_wins_over_file_and_file_over_default(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text("seed = 7\n[train]\nrank = 4\nepochs = 2\n", encoding="utf-8")

@@ -117,8 +117,8 @@ def test_padding_changes_nothing() -> None:
 def test_vectors_of_equal_size() -> None:
     expected = theirs("EmbedDistillLoss", [A], [B])
     assert losses.vector_distillation(A, B).item() == pytest.approx(expected, abs=1e-9)
-    assert losses.anchoring(A, B).item() == pytest.approx(expected, abs=1e-9)
-    assert losses.anchoring(A, A).item() == pytest.approx(0.0, abs=1e-12)
+    assert losses.mean_distance(A, B).item() == pytest.approx(expected, abs=1e-9)
+    assert losses.mean_distance(A, A).item() == pytest.approx(0.0, abs=1e-12)
 
 
 def test_vectors_of_other_sizes_by_hand() -> None:

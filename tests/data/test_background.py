@@ -1,4 +1,4 @@
-"""The texts of other work, in every form, and which of them no training may see."""
+"""Out-of-domain texts, in every form, and which of them no training may see."""
 
 from __future__ import annotations
 

@@ -101,9 +101,9 @@ def test_training_on_two_is_training_on_one(tmp_path: Path, train: TrainConfig) 
     "train", [replace(TRAIN, remine_steps=5), replace(TRAIN, shard="fsdp")], ids=["mined again", "sharded"]
 )
 def test_what_belongs_to_no_example_is_the_same_on_two(tmp_path: Path, train: TrainConfig) -> None:
-    """A learned temperature, a parameter of the loss's own, and texts of other work, which are anchored to the base."""
+    """A learned temperature, a parameter of the loss's own, and out-of-domain texts that are retained."""
     (tmp_path / "other.txt").write_text("w20 w21\nw22\nw23 w24 w25\nw26 w27\n", encoding="utf-8")
-    objective = ObjectiveConfig(temperature_kind="learned", anchor_source=str(tmp_path / "other.txt"))
+    objective = ObjectiveConfig(temperature_kind="learned", retain_data=str(tmp_path / "other.txt"))
     one, two = a_run(tmp_path / "one", train, objective), a_run(tmp_path / "two", train, objective)
     together(one, "train", 1)
     together(two, "train", 2)
@@ -111,7 +111,7 @@ def test_what_belongs_to_no_example_is_the_same_on_two(tmp_path: Path, train: Tr
     temperatures = [[row["temperature"] for row in rows(run) if "temperature" in row] for run in (one, two)]
     assert temperatures[1] == pytest.approx(temperatures[0], rel=1e-4) and len(temperatures[0]) == STEPS
     assert temperatures[0][-1] != temperatures[0][0]
-    assert max(row.get("anchor_distance", 0.0) for row in rows(two)) > 0
+    assert max(row.get("retain_distance", 0.0) for row in rows(two)) > 0
 
 
 @pytest.mark.slow

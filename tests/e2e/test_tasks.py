@@ -178,19 +178,19 @@ def test_the_page_shows_all_tasks_and_links_to_each(finished: Path) -> None:
         assert "acclimate adapt --config config.toml --out RUN" in own
 
 
-def test_no_task_anchors_what_another_is_proven_with(
+def test_no_task_retains_what_another_is_proven_with(
     finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     answers, alike = (load_dataset(finished / "run" / "tasks" / name / "dataset") for name in ("answers", "alike"))
     proof = [answers.queries[query] for query in answers.qrels["test"]] + [alike.pairs["test"][0].sentence1]
     (tmp_path / "other.txt").write_text("\n".join(["w40 w41 w42 w43 w44 w45", *proof]), encoding="utf-8")
     config = load_config(finished / "run.toml")
-    objective = replace(config.objective, anchor_source=str(tmp_path / "other.txt"))
+    objective = replace(config.objective, retain_data=str(tmp_path / "other.txt"))
     config = replace(config, train=replace(config.train, epochs=0.2), objective=objective)
     tasks = [replace(task, mined=task.kind == "retrieval") for task in tasks_of(finished / "run", config)]
     train_tasks(tasks, tmp_path / "adapter", config)
-    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("anchoring")]
-    assert len(said) == 2 and all(line.startswith("anchoring 1 texts") and line.endswith("of 1") for line in said)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("retaining")]
+    assert len(said) == 2 and all(line.startswith("retaining 1 texts") and line.endswith("of 1") for line in said)
 
 
 def test_all_weights_can_be_trained_on_several_tasks(finished: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def test_it_holds_every_part(html: str) -> None:
         "Asked: 812 of 1,000 terms",
         "all pairs of 400 texts of 50 topics",
         "beyond the bound",
-        "--anchor-source TEXTS",
+        "--retain-data TEXTS",
         "acclimate adapt data/nl2bash.jsonl --out runs/farm",
         "temperature = 0.05",
         "transformers 5.23.0",

@@ -166,12 +166,14 @@ def test_the_adaptive_temperature_needs_terms(tmp_path: Path, config: RunConfig)
 
 
 @pytest.mark.parametrize("full", [False, True])
-def test_anchoring_keeps_the_vectors_near_the_base(tmp_path: Path, config: RunConfig, model: Path, full: bool) -> None:
+def test_retain_weight_keeps_the_vectors_near_the_base(
+    tmp_path: Path, config: RunConfig, model: Path, full: bool
+) -> None:
     moved = []
     for weight in (0.0, 100.0):
         run = tmp_path / str(weight)
         write_tiny_retrieval(run / "dataset")
-        changed = replace(config, train=replace(SETTINGS, full=full), objective=ObjectiveConfig(anchor_weight=weight))
+        changed = replace(config, train=replace(SETTINGS, full=full), objective=ObjectiveConfig(retain_weight=weight))
         train(run / "dataset", None, run / "adapter", changed)
         options = {} if full else {"base": str(model)}
         adapted = load_encoder(run / "adapter", device="cpu", **options)
@@ -181,13 +183,15 @@ def test_anchoring_keeps_the_vectors_near_the_base(tmp_path: Path, config: RunCo
     assert moved[1] < 0.5 * moved[0]
 
 
-def test_other_work_is_kept_while_the_domain_is_learnt(tmp_path: Path, config: RunConfig, model: Path) -> None:
+def test_out_of_domain_texts_are_retained_while_the_domain_is_learnt(
+    tmp_path: Path, config: RunConfig, model: Path
+) -> None:
     (tmp_path / "other.txt").write_text("w40 w41\nw42\nw43 w44 w45\n", encoding="utf-8")
     distance: dict[str, dict[str | None, float]] = {"other": {}, "domain": {}}
     for source in (None, str(tmp_path / "other.txt")):
         run = tmp_path / str(source is None)
         write_tiny_retrieval(run / "dataset")
-        changed = replace(config, train=SETTINGS, objective=ObjectiveConfig(anchor_source=source))
+        changed = replace(config, train=SETTINGS, objective=ObjectiveConfig(retain_data=source))
         train(run / "dataset", None, run / "adapter", changed)
         adapted = load_encoder(run / "adapter", device="cpu", base=str(model))
         base = Encoder.load(str(model), pooling="mean", device="cpu")
@@ -195,8 +199,8 @@ def test_other_work_is_kept_while_the_domain_is_learnt(tmp_path: Path, config: R
             moved = 1 - (adapted.encode(texts) * base.encode(texts)).sum(1)
             distance[name][source] = float(moved.mean())
     for name, kept in {"other": 0.5, "domain": 1.0}.items():
-        free, anchored = distance[name].values()
-        assert anchored < kept * free
+        free, retained = distance[name].values()
+        assert retained < kept * free
     assert distance["other"][source] < distance["domain"][source]
 
 

@@ -51,9 +51,9 @@ CASES: dict[str, dict[str, Any]] = {
     "adaptive": {"loss": "info-nce", "blocks": BLOCKS, "temperature_kind": "adaptive"},
     "hardness": {"loss": "info-nce", "blocks": BLOCKS, "hardness_strength": 9.0},
     "dimensions": {"loss": "info-nce", "blocks": BLOCKS, "matryoshka_dims": (4, 8), "matryoshka_weights": (0.3, 2.0)},
-    "other work": {"loss": "info-nce", "anchor_source": "OTHER WORK", "matryoshka_dims": (8,)},
-    "other work, pairs": {"loss": "cosent", "anchor_source": "OTHER WORK", "anchor_weight": 0.7},
-    "anchored": {"loss": "info-nce", "anchor_weight": 0.7, "matryoshka_dims": (8,)},
+    "retained": {"loss": "info-nce", "retain_data": "RETAINED", "matryoshka_dims": (8,)},
+    "retained, pairs": {"loss": "cosent", "retain_data": "RETAINED", "retain_weight": 0.7},
+    "own texts retained": {"loss": "info-nce", "retain_weight": 0.7, "matryoshka_dims": (8,)},
     "all at once": {
         "loss": "info-nce",
         "blocks": BLOCKS,
@@ -62,9 +62,9 @@ CASES: dict[str, dict[str, Any]] = {
         "hardness_strength": 5.0,
         "false_negative_relative_margin": 0.05,
         "matryoshka_dims": (8,),
-        "anchor_weight": 0.5,
+        "retain_weight": 0.5,
     },
-    **{loss: {"loss": loss, "anchor_weight": 0.1} for loss in (*PAIR_LOSSES, *GROUP_LOSSES)},
+    **{loss: {"loss": loss, "retain_weight": 0.1} for loss in (*PAIR_LOSSES, *GROUP_LOSSES)},
     "imitation": {"loss": "embedding-distillation", "embedding_teacher": "GUIDE", "matryoshka_dims": (8,)},
 }
 
@@ -76,11 +76,11 @@ class World:
     base: Encoder
     guide: str
     lexicon: str
-    other_work: str
+    retained: str
 
     def config(self, settings: dict[str, Any]) -> RunConfig:
-        files = {"GUIDE": self.guide, "OTHER WORK": self.other_work}
-        named = {name: files[value] if value in ("GUIDE", "OTHER WORK") else value for name, value in settings.items()}
+        files = {"GUIDE": self.guide, "RETAINED": self.retained}
+        named = {name: files[value] if value in ("GUIDE", "RETAINED") else value for name, value in settings.items()}
         return with_overrides(RunConfig(), {"group_size": 3, "temperature": 0.1, "lexicon": self.lexicon, **named})
 
 

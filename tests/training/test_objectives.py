@@ -226,15 +226,15 @@ def test_drawn_negatives_are_a_function_of_seed_pass_and_example() -> None:
     assert draw_negatives(example, 9, 1, 0, 0) == draw_negatives(example, None, 1, 0, 0) == example
 
 
-def other_work(tmp_path: Path, *texts: str) -> RunConfig:
-    """`CONFIG` with a file of such texts to be anchored."""
+def retaining(tmp_path: Path, *texts: str) -> RunConfig:
+    """`CONFIG` with a file of texts to be retained."""
     path = tmp_path / "other.txt"
     path.write_text("\n".join(texts), encoding="utf-8")
-    return changed(anchor_source=str(path))
+    return changed(retain_data=str(path))
 
 
-def test_other_work_is_anchored_and_nothing_else(encoder: Encoder, tmp_path: Path) -> None:
-    config = other_work(tmp_path, "w30 w31", "w32")  # of a batch of five a step takes two: both
+def test_given_texts_are_retained_and_nothing_else(encoder: Encoder, tmp_path: Path) -> None:
+    config = retaining(tmp_path, "w30 w31", "w32")  # of a batch of five a step takes two: both
     base = {text: vector(encoder, text, "query").detach() for text in ("w30 w31", "w32")}
     with_lora(encoder)
     references = load_references(config, encoder)
@@ -242,21 +242,21 @@ def test_other_work_is_anchored_and_nothing_else(encoder: Encoder, tmp_path: Pat
     plain = contrastive(encoder, EXAMPLES, SCHEDULE, CONFIG)(0)
     distances = [1 - base[text] @ vector(encoder, text, "query") for text in base]
     assert result.loss == pytest.approx(plain.loss + 20 * float(torch.stack(distances).mean().detach()), rel=1e-6)
-    assert float(result.metrics["anchor_distance"]) == pytest.approx((result.loss - plain.loss) / 20, rel=1e-6)
+    assert float(result.metrics["retain_distance"]) == pytest.approx((result.loss - plain.loss) / 20, rel=1e-6)
     assert result.tokens == plain.tokens + 3
 
 
-def test_other_work_is_drawn_anew_in_every_step(encoder: Encoder, tmp_path: Path) -> None:
+def test_retained_texts_are_drawn_anew_in_every_step(encoder: Encoder, tmp_path: Path) -> None:
     with_lora(encoder)
-    config = other_work(tmp_path, *(f"w{number}" for number in range(20, 60)))
+    config = retaining(tmp_path, *(f"w{number}" for number in range(20, 60)))
     bank = StepTexts(encoder, [], config, 3, references=load_references(config, encoder))
-    drawn = [tuple(bank._drawn_other_work(step)) for step in (0, 1, 0)]
+    drawn = [tuple(bank._retained_in_step(step)) for step in (0, 1, 0)]
     assert drawn[0] == drawn[2] != drawn[1]
     assert all(len(set(numbers)) == 2 for numbers in drawn)
 
 
-def test_held_out_texts_are_no_other_work(encoder: Encoder, tmp_path: Path) -> None:
-    config = other_work(tmp_path, "w30 w31", "W32", "w33")
-    assert load_references(config, encoder, held_out={"w32", "w33"}).other_work == ("w30 w31",)
+def test_held_out_texts_are_not_retained(encoder: Encoder, tmp_path: Path) -> None:
+    config = retaining(tmp_path, "w30 w31", "W32", "w33")
+    assert load_references(config, encoder, held_out={"w32", "w33"}).retained == ("w30 w31",)
     with pytest.raises(DataError, match="no text but those of dev and test queries"):
         load_references(config, encoder, held_out={"w30 w31", "w32", "w33"})

@@ -64,8 +64,8 @@ def test_scores_must_match_their_documents_and_negatives_must_be_drawn() -> None
         ({"matryoshka_dims": (4,), "matryoshka_weights": (1.0, 2.0)}, "2 matryoshka_weights for 1"),
         ({"temperature_kind": "learned", "temperature": 0.005}, "temperature = 0.005"),
         ({"guide": "x", "guide_margin": None}, "masks nothing"),
-        ({"anchor_weight": -1.0}, "anchor_weight"),
-        ({"anchor_source": "x", "anchor_weight": 0.0}, "anchors nothing"),
+        ({"retain_weight": -1.0}, "retain_weight"),
+        ({"retain_data": "x", "retain_weight": 0.0}, "retains nothing"),
         ({"blocks": ()}, "blocks = none"),
     ],
 )

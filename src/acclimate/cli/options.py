@@ -15,7 +15,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
 from cyclopts import Group, Parameter, Token
 
-from acclimate.configs import NONE, RunConfig, load_config, with_overrides
+from acclimate.configs import NONE, RENAMED, RunConfig, flag, load_config, with_current_names, with_overrides
 
 
 class _NotGiven:
@@ -43,7 +43,7 @@ def given(options: Any) -> dict[str, Any]:
     if options is None:
         return {}
     values = {item.name: getattr(options, item.name) for item in dataclasses.fields(options)}
-    return {name: value for name, value in values.items() if value is not NOT_GIVEN}
+    return with_current_names({name: value for name, value in values.items() if value is not NOT_GIVEN}, spelled=flag)
 
 
 def configured(options: Any, config_file: Path | None, run: Path | None = None) -> RunConfig:
@@ -67,6 +67,9 @@ def _fields_of(cls: Any, group: Group, *, skip_sections: bool = False) -> list[t
         converter = _comma_separated if is_list else None
         parameter = Parameter(help=text, group=group, show_default=False, negative_iterable=(), converter=converter)
         made.append((item.name, Annotated[hints[item.name], parameter], dataclasses.field(default=NOT_GIVEN)))
+        for old in (old for old, new in RENAMED.items() if new == item.name):
+            hidden = Parameter(help="", show=False, negative_iterable=(), converter=converter)
+            made.append((old, Annotated[hints[item.name], hidden], dataclasses.field(default=NOT_GIVEN)))
     return made
 
 

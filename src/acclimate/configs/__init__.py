@@ -12,6 +12,7 @@ from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import PrepareConfig
+from acclimate.configs.renamed import RENAMED, flag, with_current_names
 from acclimate.configs.rerank import RerankConfig
 from acclimate.configs.run import DEFAULT_MODEL, RunConfig, effective, for_dataset, with_overrides
 from acclimate.configs.stages import StagesConfig
@@ -21,6 +22,7 @@ from acclimate.configs.train import TrainConfig
 __all__ = [
     "DEFAULT_MODEL",
     "NONE",
+    "RENAMED",
     "DatasetConfig",
     "DomainConfig",
     "EvaluateConfig",
@@ -35,7 +37,9 @@ __all__ = [
     "config_from_mapping",
     "dump_config",
     "effective",
+    "flag",
     "for_dataset",
     "load_config",
+    "with_current_names",
     "with_overrides",
 ]

@@ -26,8 +26,8 @@ Loss: TypeAlias = Literal[
 BLOCKS = get_args(Block)
 LOWEST_LEARNED_TEMPERATURE = 0.01
 """CLIP's bound on its logit scale, 100."""
-OTHER_WORK_WEIGHT = 20.0
-"""Of anchoring texts of other work: chosen on dev, docs/results.md."""
+RETAIN_WEIGHT = 20.0
+"""Default weight of retained out-of-domain texts: chosen on dev, docs/results.md."""
 INFO_NCE_ONLY = ("blocks", "partition", "temperature_kind", "hardness_strength", "guide")
 """Settings that mean nothing to the other losses, which refuse them."""
 
@@ -81,12 +81,12 @@ class ObjectiveConfig:
     embedding_teacher: str | None = None
     """embedding-distillation: model (or run, or adapter) whose vectors are imitated; where its size is another, its
     cosines between the texts."""
-    anchor_source: str | None = None
-    """Texts of other work that the model must not forget (a text file, or any data): some of them join every step, and
-    are anchored to the base's vectors."""
-    anchor_weight: float | None = None
-    """Added to any loss: this times the mean of 1 - cosine to the base's vectors, of anchor_source's texts (then 20 if
-    not given), or else of the training's own (then 0 if not given)."""
+    retain_data: str | None = None
+    """Out-of-domain texts (a text file, or any data) whose vectors should stay where the base puts them, so that the
+    model forgets less. Some of them join every step."""
+    retain_weight: float | None = None
+    """Weight of the distance (1 - cosine) between the model's vectors and the base's, added to any loss: of
+    retain_data's texts where they are given (default 20), of the training's own texts otherwise (default 0)."""
     matryoshka_dims: tuple[int, ...] = ()
     """Also minimise the loss over so many leading dimensions; the full size is always among them."""
     matryoshka_weights: tuple[float, ...] = ()
@@ -95,11 +95,11 @@ class ObjectiveConfig:
     def __post_init__(self) -> None:
         for name in ("temperature", "temperature_base", "temperature_floor", "teacher_temperature"):
             check_above(name, getattr(self, name), 0.0)
-        for name in ("temperature_step", "hardness_strength", "anchor_weight", "contrastive_margin", "triplet_margin"):
+        for name in ("temperature_step", "hardness_strength", "retain_weight", "contrastive_margin", "triplet_margin"):
             if (getattr(self, name) or 0.0) < 0:
                 raise UsageError(f"{name} = {getattr(self, name)}", possible="0 or more")
-        if self.anchor_weight == 0 and self.anchor_source is not None:
-            raise UsageError("anchor_source with anchor_weight = 0 anchors nothing", fix="Leave one of them out.")
+        if self.retain_weight == 0 and self.retain_data is not None:
+            raise UsageError("retain_data with retain_weight = 0 retains nothing", fix="Leave one of them out.")
         unknown = sorted(set(self.blocks) - set(BLOCKS))
         if unknown or not self.blocks:
             raise UsageError(f"blocks = {','.join(self.blocks) or 'none'}", possible=f"some of {', '.join(BLOCKS)}")
@@ -111,11 +111,11 @@ class ObjectiveConfig:
         self._check_loss()
 
     @property
-    def anchoring(self) -> float:
-        """The weight of the anchoring; 0: there is none."""
-        if self.anchor_weight is not None:
-            return self.anchor_weight
-        return 0.0 if self.anchor_source is None else OTHER_WORK_WEIGHT
+    def effective_retain_weight(self) -> float:
+        """`retain_weight`, or its default where it is not given; 0 retains nothing."""
+        if self.retain_weight is not None:
+            return self.retain_weight
+        return 0.0 if self.retain_data is None else RETAIN_WEIGHT
 
     def _check_dims(self) -> None:
         for dim in self.matryoshka_dims:

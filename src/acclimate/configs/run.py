@@ -16,6 +16,7 @@ from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import PrepareConfig
+from acclimate.configs.renamed import with_current_names
 from acclimate.configs.rerank import RerankConfig
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.train import TrainConfig
@@ -134,7 +135,7 @@ class RunConfig:
 def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
     """The config with some fields changed, each by its own name whatever its section (names are unique)."""
     shared: dict[str, Any] = {}
-    left = dict(overrides)
+    left = with_current_names(overrides)
     for item in dataclasses.fields(config):
         value = getattr(config, item.name)
         if dataclasses.is_dataclass(value) and not isinstance(value, type):

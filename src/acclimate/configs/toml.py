@@ -11,6 +11,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
+from acclimate.configs.renamed import with_current_names
 from acclimate.configs.run import RunConfig
 from acclimate.errors import DataError, UsageError
 
@@ -86,7 +87,7 @@ def _toml_value(value: object) -> str:
 
 
 def _build(cls: Any, values: Mapping[str, Any], where: str) -> Any:
-    hints = get_type_hints(cls)
+    hints, values = get_type_hints(cls), with_current_names(values, where)
     unknown = sorted(set(values) - set(hints))
     if unknown:
         raise UsageError(f"{where}: unknown key {unknown[0]!r}", possible=", ".join(sorted(hints)))

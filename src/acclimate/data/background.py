@@ -1,4 +1,4 @@
-"""The texts of any source, whatever it is: other work than the domain's, such as a lexicon's background."""
+"""The texts of any source: for out-of-domain texts, such as a lexicon's background or `retain_data`."""
 
 from __future__ import annotations
 

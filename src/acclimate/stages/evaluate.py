@@ -210,7 +210,7 @@ def _guard_rows(
         warn = loss > config.evaluate.guard_bound
         if warn:
             found = f"guard {name}: the adapted model's {main} is {100 * loss:.1f} % below the base's"
-            say(f"{found}; training with --anchor-source forgets less")
+            say(f"{found}; training with --retain-data forgets less")
         rows.append(
             {
                 "name": name,

@@ -34,8 +34,8 @@ from acclimate.runs.resolve import base_of, load, resolve
 from acclimate.types import Role
 
 ROLES: tuple[Role, Role] = ("query", "document")
-MAX_OTHER_WORK = 4000
-"""Texts of other work that are anchored: more would only be encoded for nothing, a step takes few of them."""
+MAX_RETAINED = 4000
+"""Most out-of-domain texts that are retained: a step takes few of them, more would be encoded for nothing."""
 
 
 class FixedVectors:
@@ -68,8 +68,8 @@ class References:
     """Its vectors are imitated."""
     base: Encoder | None = None
     """The model as it was: this encoder with its adapters off."""
-    other_work: tuple[str, ...] = ()
-    """Texts that are anchored to the base instead of the training's own."""
+    retained: tuple[str, ...] = ()
+    """Out-of-domain texts whose vectors should stay the base's; if empty, the training's own texts are meant."""
     lexicon: Lexicon | None = None
     """Terms that sharpen the adaptive temperature."""
     document_vectors: Mapping[str, np.ndarray] | None = None
@@ -119,13 +119,13 @@ def load_references(
         cache: where vectors are kept; nothing is kept if not given.
         document_vectors: see `References`.
         texts: of the domain: what a lexicon is extracted from where none is given.
-        held_out: texts, in one case, that no training may have: they are not anchored.
+        held_out: texts, in one case, that no training may have: they are not retained.
         loaded: models by name, shared between several tasks.
 
     Raises:
         ModelError: a model cannot be loaded.
         UsageError: the adaptive temperature has no terms.
-        DataError: the lexicon, the background or the texts of other work cannot be read.
+        DataError: the lexicon, the background or the out-of-domain texts cannot be read.
     """
     objective = config.objective
     models = {} if loaded is None else loaded
@@ -137,28 +137,28 @@ def load_references(
         return None if name is None else models[name]
 
     base = None
-    if objective.anchoring:
+    if objective.effective_retain_weight:
         base = Encoder.load(config.base_model, **config.loading) if config.train.full else encoder
     return References(
         guide=loaded_once(objective.guide),
         teacher=loaded_once(objective.embedding_teacher),
         base=base,
-        other_work=_other_work(config, held_out),
+        retained=_retained_texts(config, held_out),
         lexicon=_lexicon(texts, config) if objective.temperature_kind == "adaptive" else None,
         document_vectors=document_vectors,
         cache=cache,
     )
 
 
-def _other_work(config: RunConfig, held_out: Collection[str]) -> tuple[str, ...]:
-    source = config.objective.anchor_source
+def _retained_texts(config: RunConfig, held_out: Collection[str]) -> tuple[str, ...]:
+    source = config.objective.retain_data
     if source is None:
         return ()
     texts = [text for text in texts_of_source(source, held_out=False) if text.casefold() not in held_out]
     if not texts:
         raise DataError(f"{source} holds no text but those of dev and test queries, which no training may have")
-    chosen = evenly(texts, MAX_OTHER_WORK)
-    say(f"anchoring {len(chosen):,} texts of {source}, of {len(texts):,}")
+    chosen = evenly(texts, MAX_RETAINED)
+    say(f"retaining {len(chosen):,} texts of {source}, of {len(texts):,}")
     return tuple(chosen)
 
 
@@ -179,6 +179,6 @@ def reference_hashes(config: RunConfig) -> dict[str, str]:
     hashes = {
         setting: resolve(name, base=base_of(name, config.model)).sha256 for setting, name in names.items() if name
     }
-    if config.objective.anchor_source is not None:
-        hashes["anchor_source"] = source_hash(config.objective.anchor_source)
+    if config.objective.retain_data is not None:
+        hashes["retain_data"] = source_hash(config.objective.retain_data)
     return hashes | (domain_hashes(config) if config.objective.temperature_kind == "adaptive" else {})

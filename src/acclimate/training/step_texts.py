@@ -2,7 +2,7 @@
 
 No text is computed twice in a step: a batch's queries and documents are looked at as one set of texts.
 
-Legend: Q queries and M documents of a step, U unique texts of all, A anchored ones, D vector size.
+Legend: Q queries and M documents of a step, U unique texts of all, A retained ones, D vector size.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from acclimate import processes
 from acclimate.configs import RunConfig
 from acclimate.core.batching import even_chunks, step_seed
-from acclimate.core.losses import anchoring, narrowed, over_dims
+from acclimate.core.losses import mean_distance, narrowed, over_dims
 from acclimate.errors import UsageError
 from acclimate.models.devices import CHUNK_TOKENS, activation_gb, to_device
 from acclimate.models.encoder import Encoder
@@ -29,10 +29,10 @@ from acclimate.training.gradcache import activation_bytes_per_token, chunked_bac
 from acclimate.training.references import ROLES, FixedVectors, References
 from acclimate.types import Role
 
-OTHER_WORK_SHARE = 0.25
-"""Anchored texts of other work in a step, for each row of its batch."""
-OTHER_WORK_SEED = 1
-"""Of their draws, beside the training's seed and the step."""
+RETAINED_SHARE = 0.25
+"""Retained out-of-domain texts in a step, for each row of its batch."""
+RETAINED_SEED = 1
+"""Seeds their draws, beside the training's seed and the step."""
 
 
 class Options(TypedDict, total=False):
@@ -55,12 +55,13 @@ class Options(TypedDict, total=False):
 class StepTexts:
     """The texts of a training, tokenised once, and the way of a step's gradient into the model.
 
-    It also adds to a step's loss what goes with any: the same over leading dimensions, the anchoring to the base.
+    It also adds to a step's loss what goes with every loss: its value over leading dimensions, and the distance to the
+    base.
 
     Args:
         encoder: its trainable parameters get the gradient.
         texts: (role, text); repeated ones are kept once, also across roles where their prompts are the same.
-        config: memory, gradient checkpointing, dimensions, anchoring.
+        config: memory, gradient checkpointing, dimensions, weight of the distance to the base.
         seed: of the dropout.
         options: see `Options`.
 
@@ -83,8 +84,8 @@ class StepTexts:
         fixed = references.document_vectors
         self._fixed = None if fixed is None else FixedVectors({"document": fixed}, encoder.device)
         named: dict[tuple[str, str], tuple[Role, str]] = {}
-        other_work = _in_turn(references.other_work, config)
-        for role, text in (*texts, *other_work):
+        retained = _in_turn(references.retained, config)
+        for role, text in (*texts, *retained):
             if role == "query" or fixed is None:
                 named.setdefault(self._key(role, text), (role, text))
         by_role: dict[Role, list[str]] = {"query": [], "document": []}
@@ -105,14 +106,16 @@ class StepTexts:
         self.hands = 1 if config.train.lora_dropout else processes.count()
         self.chunk_tokens = int(min(CHUNK_TOKENS[encoder.device.type], max(1.0, self.max_tokens)))
         self._dims = _dims(config, encoder)
-        self._other_work = np.array([self._number[self._key(role, text)] for role, text in other_work], np.int64)
-        self._other_count = min(len(other_work), math.ceil(OTHER_WORK_SHARE * config.train.batch_size))
-        self._anchor_weight = config.objective.anchoring
+        self._retained = np.array([self._number[self._key(role, text)] for role, text in retained], np.int64)
+        self._retained_count = min(len(retained), math.ceil(RETAINED_SHARE * config.train.batch_size))
+        self._retain_weight = config.objective.effective_retain_weight
         self._base: FixedVectors | None = None
         self._distance: Tensor | None = None
-        if self._anchor_weight:
+        if self._retain_weight:
             if references.base is None:
-                raise UsageError("anchoring needs the base's vectors", fix="Give the recipe `load_references(...)`.")
+                raise UsageError(
+                    "retain_weight needs the base's vectors", fix="Give the recipe `load_references(...)`."
+                )
             self._base = references.vectors(references.base, self._named, "encode (base)", self.task)
 
     def backward(
@@ -136,7 +139,7 @@ class StepTexts:
             metrics: further numbers of the step.
         """
         computed: Sequence[str] = documents if self._fixed is None else ()
-        parts = [self._numbers("query", queries), self._numbers("document", computed), self._drawn_other_work(step)]
+        parts = [self._numbers("query", queries), self._numbers("document", computed), self._retained_in_step(step)]
         numbers_U, place = np.unique(np.concatenate(parts), return_inverse=True)
         places = np.split(place, np.cumsum([len(part) for part in parts])[:-1])
         lengths_U = self.lengths_N[numbers_U]
@@ -158,7 +161,7 @@ class StepTexts:
             in_step=self.encoder.sharded,
             parameters=parameters,
         )
-        numbers = metrics() if self._distance is None else metrics() | {"anchor_distance": self._distance}
+        numbers = metrics() if self._distance is None else metrics() | {"retain_distance": self._distance}
         return StepResult(loss / self.weight, int(lengths_U.sum()), metrics=numbers)
 
     def _whole_loss(
@@ -168,18 +171,18 @@ class StepTexts:
         places: Sequence[np.ndarray],
         documents: Sequence[str],
     ) -> Callable[[Tensor], Tensor]:
-        """Vectors [U, D] of the step's texts -> the loss over all dimensions, anchored, weighted.
+        """Vectors [U, D] of the step's texts -> the loss over all dimensions, with the distance to the base, weighted.
 
         Args:
             loss_of: see `backward`.
             numbers_U: the texts' rows in `tokens`.
-            places: of the queries, the computed documents, and the texts of other work, in U.
+            places: of the queries, the computed documents, and the retained texts, in U.
             documents: all of them.
         """
-        query, document, other = (to_device(torch.from_numpy(place), self.encoder.device) for place in places)
+        query, document, retained = (to_device(torch.from_numpy(place), self.encoder.device) for place in places)
         fixed_MD = None if self._fixed is None or not documents else self._fixed("document", documents)
-        anchored = numbers_U[places[2]] if self._other_count else numbers_U
-        base_AD = None if self._base is None else self._base.rows([self._named[number] for number in anchored])
+        held = numbers_U[places[2]] if self._retained_count else numbers_U
+        base_AD = None if self._base is None else self._base.rows([self._named[number] for number in held])
 
         def of_size(vectors_UD: Tensor) -> Tensor:
             document_MD = vectors_UD[document] if fixed_MD is None else narrowed(fixed_MD, vectors_UD.shape[1])
@@ -188,9 +191,9 @@ class StepTexts:
         def whole(vectors_UD: Tensor) -> Tensor:
             loss = over_dims(of_size, self._dims)(vectors_UD) if self._dims else of_size(vectors_UD)
             if base_AD is not None:
-                distance = anchoring(vectors_UD[other] if self._other_count else vectors_UD, base_AD)
+                distance = mean_distance(vectors_UD[retained] if self._retained_count else vectors_UD, base_AD)
                 self._distance = distance.detach()
-                loss = loss + self._anchor_weight * distance
+                loss = loss + self._retain_weight * distance
             return self.weight * loss
 
         return whole
@@ -199,10 +202,10 @@ class StepTexts:
         """The texts' rows in `tokens`."""
         return np.fromiter((self._number[self._key(role, text)] for text in texts), dtype=np.int64, count=len(texts))
 
-    def _drawn_other_work(self, step: int) -> np.ndarray:
-        """Rows in `tokens` of the texts of other work that are anchored in a step."""
-        draws = np.random.default_rng([self.seed, step, OTHER_WORK_SEED])
-        return draws.choice(self._other_work, self._other_count, replace=False)
+    def _retained_in_step(self, step: int) -> np.ndarray:
+        """Rows in `tokens` of the out-of-domain texts that a step retains."""
+        draws = np.random.default_rng([self.seed, step, RETAINED_SEED])
+        return draws.choice(self._retained, self._retained_count, replace=False)
 
     def _key(self, role: Role, text: str) -> tuple[str, str]:
         return self.encoder.use.prompts.prompt(role, self.task), text

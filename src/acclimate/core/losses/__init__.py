@@ -4,7 +4,7 @@ Temperatures are divided by, margins are on cosines, labels are in [0, 1]. Every
 """
 
 from acclimate.core.losses.blocks import BLOCKS, block_cosines
-from acclimate.core.losses.distillation import anchoring, kl_divergence, margin_mse, vector_distillation
+from acclimate.core.losses.distillation import kl_divergence, margin_mse, mean_distance, vector_distillation
 from acclimate.core.losses.groups import triplet
 from acclimate.core.losses.info_nce import Partition, info_nce, info_nce_blocks
 from acclimate.core.losses.pairs import (
@@ -22,7 +22,6 @@ __all__ = [
     "BLOCKS",
     "Partition",
     "adaptive_temperature",
-    "anchoring",
     "angle",
     "at_least_float32",
     "binary_cross_entropy",
@@ -36,6 +35,7 @@ __all__ = [
     "kl_divergence",
     "learned_temperature",
     "margin_mse",
+    "mean_distance",
     "narrowed",
     "online_contrastive",
     "over_dims",

@@ -69,11 +69,11 @@ def vector_distillation(vector_UD: Tensor, teacher_UT: Tensor) -> Tensor:
         teacher_UT: unit rows of the teacher, of the same texts.
     """
     if vector_UD.shape[1] == teacher_UT.shape[1]:
-        return anchoring(vector_UD, teacher_UT)
+        return mean_distance(vector_UD, teacher_UT)
     student_UU = cosines(vector_UD, vector_UD)
     return F.mse_loss(student_UU, cosines(teacher_UT, teacher_UT).to(student_UU.dtype))
 
 
-def anchoring(vector_UD: Tensor, base_UD: Tensor) -> Tensor:
-    """Mean of 1 - cosine of each vector and the one that the base gave the same text: a brake on forgetting."""
-    return (1 - row_cosines(vector_UD, base_UD)).mean()
+def mean_distance(vector_UD: Tensor, reference_UD: Tensor) -> Tensor:
+    """Mean of 1 - cosine between a model's vectors and another model's (a teacher's, the base's) of the same texts."""
+    return (1 - row_cosines(vector_UD, reference_UD)).mean()
