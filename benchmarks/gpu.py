@@ -39,7 +39,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.loading import compile_layers
 from acclimate.training.fit import fit
 from acclimate.training.objectives import contrastive
-from acclimate.training.schedule import Schedule
+from acclimate.training.schedule import TaskSchedule
 from acclimate.types import Example
 from common import machine, table
 
@@ -177,7 +177,7 @@ def ours(job: Job) -> float:
         trainable = trainable_parameters(encoder.model)
     if job.compiled:
         compile_layers(encoder.model)
-    schedule = Schedule(
+    schedule = TaskSchedule(
         examples=len(job.examples),
         batch_size=job.batch_size,
         epochs=1.0,

@@ -20,7 +20,7 @@ from acclimate.core.lora import attach, trainable_parameters
 from acclimate.models.encoder import Encoder
 from acclimate.training.fit import fit
 from acclimate.training.objectives import contrastive
-from acclimate.training.schedule import Schedule
+from acclimate.training.schedule import TaskSchedule
 from acclimate.types import Example
 from common import docstring_pairs, has_bfloat16, machine, table
 
@@ -80,7 +80,7 @@ def train(examples: list[Example], batch_size: int, memory_gb: float) -> float:
         {"batch_size": batch_size, "temperature": TEMPERATURE, "rank": RANK, "activation_memory_gb": memory_gb},
     )
     attach(encoder.model, config.train.targets, rank=RANK)
-    schedule = Schedule(
+    schedule = TaskSchedule(
         examples=len(examples), batch_size=batch_size, epochs=1.0, seed=0, learning_rate=RATE, warmup_fraction=0.1
     )
     loss_fn = contrastive(encoder, examples, schedule, config)

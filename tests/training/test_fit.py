@@ -17,16 +17,16 @@ from acclimate.configs import TrainConfig
 from acclimate.errors import AcclimateError, Interrupted
 from acclimate.training.checkpoint import Progress, read_checkpoint
 from acclimate.training.fit import Selection, StepResult, fit
-from acclimate.training.schedule import Schedule, auto_learning_rate
+from acclimate.training.schedule import TaskSchedule, auto_learning_rate
 
 CONFIG = TrainConfig(checkpoint_steps=3, patience=100, max_grad_norm=1.0)
-SCHEDULE = Schedule(examples=20, batch_size=4, epochs=2.0, seed=3, learning_rate=0.05, warmup_fraction=0.2)
+SCHEDULE = TaskSchedule(examples=20, batch_size=4, epochs=2.0, seed=3, learning_rate=0.05, warmup_fraction=0.2)
 
 
 class Regression:
     """Least squares with dropout: a step is a function of its number alone, as `fit` asks for."""
 
-    def __init__(self, schedule: Schedule = SCHEDULE) -> None:
+    def __init__(self, schedule: TaskSchedule = SCHEDULE) -> None:
         generator = torch.Generator().manual_seed(0)
         self.x = torch.randn(20, 3, generator=generator)
         self.y = self.x @ torch.tensor([1.0, -2.0, 0.5]) + 0.3
@@ -192,7 +192,7 @@ def test_without_dev_the_last_step_is_kept(tmp_path: Path) -> None:
 
 
 def test_every_example_once_in_each_pass() -> None:
-    schedule = Schedule(examples=13, batch_size=4, epochs=3, seed=1, learning_rate=1.0, warmup_fraction=0.1)
+    schedule = TaskSchedule(examples=13, batch_size=4, epochs=3, seed=1, learning_rate=1.0, warmup_fraction=0.1)
     assert schedule.steps_per_epoch == 4
     for epoch in range(3):
         batches = [schedule.batch(step) for step in range(4 * epoch, 4 * epoch + 4)]
@@ -202,7 +202,7 @@ def test_every_example_once_in_each_pass() -> None:
 
 
 def test_the_learning_rate_by_hand() -> None:
-    schedule = Schedule(examples=10, batch_size=1, epochs=1, seed=0, learning_rate=1.0, warmup_fraction=0.2)
+    schedule = TaskSchedule(examples=10, batch_size=1, epochs=1, seed=0, learning_rate=1.0, warmup_fraction=0.2)
     rates = [schedule.rate(step) for step in range(10)]
     assert rates[:3] == pytest.approx([1 / 3, 2 / 3, 1.0])
     assert rates[6] == pytest.approx(0.5)  # half of the eight steps of the cosine

@@ -22,12 +22,12 @@ from acclimate.training import step_texts
 from acclimate.training.gradcache import activation_bytes_per_token
 from acclimate.training.objectives import GROUP_LOSSES, LOSSES, PAIR_LOSSES
 from acclimate.training.references import load_references
-from acclimate.training.schedule import Schedule
+from acclimate.training.schedule import TaskSchedule
 from acclimate.types import Example
 from tests.models.tiny import as_sentence_transformer
 from tests.tiny_run import write_tiny_bert
 
-SCHEDULE = Schedule(examples=6, batch_size=6, epochs=1, seed=7, learning_rate=1e-3, warmup_fraction=0.1)
+SCHEDULE = TaskSchedule(examples=6, batch_size=6, epochs=1, seed=7, learning_rate=1e-3, warmup_fraction=0.1)
 TRIPLES = [
     Example("w0 w1", "w10 w11 w12", ("w20", "w21 w22"), scores=(0.9, 0.2, 0.4)),
     Example("w0 w1", "w13", ("w23",), scores=(0.8, 0.1)),

@@ -22,7 +22,7 @@ from acclimate.training import step_texts
 from acclimate.training.gradcache import activation_bytes_per_token
 from acclimate.training.objectives import contrastive, draw_negatives, similarity
 from acclimate.training.references import References, load_references
-from acclimate.training.schedule import Schedule
+from acclimate.training.schedule import TaskSchedule
 from acclimate.training.step_texts import StepTexts
 from acclimate.types import Example, Role
 from tests.tiny_run import write_tiny_bert
@@ -35,7 +35,7 @@ def changed(**settings: Any) -> RunConfig:
     return with_overrides(CONFIG, settings)
 
 
-SCHEDULE = Schedule(examples=5, batch_size=5, epochs=1, seed=7, learning_rate=1e-3, warmup_fraction=0.1)
+SCHEDULE = TaskSchedule(examples=5, batch_size=5, epochs=1, seed=7, learning_rate=1e-3, warmup_fraction=0.1)
 EXAMPLES = [
     Example("w0 w1", "w10 w11 w12", ("w20", "w21 w22")),
     Example("w0 w1", "w13", ("w23",)),  # the same anchor: the first one's positive is no negative

@@ -16,7 +16,7 @@ from acclimate.evaluation.reranking import reranking_scores, sample_queries
 from acclimate.models.reranker import Reranker
 from acclimate.retrieval.rerank import rerank
 from acclimate.training.rerank_objective import reranking
-from acclimate.training.schedule import Schedule
+from acclimate.training.schedule import TaskSchedule
 from acclimate.types import Example
 from tests.conftest import shared_data
 from tests.models import tiny
@@ -29,7 +29,7 @@ EXAMPLES = [
     Example("show disk usage", "of a large folder and of all files", ("print",)),
     Example("sort lines", "by name", ("remove directory", "copy files")),
 ]
-SCHEDULE = Schedule(examples=3, batch_size=3, epochs=1, seed=7, learning_rate=1e-3, warmup_fraction=0.1)
+SCHEDULE = TaskSchedule(examples=3, batch_size=3, epochs=1, seed=7, learning_rate=1e-3, warmup_fraction=0.1)
 
 
 @pytest.fixture(scope="module", params=["bert", "qwen3"])

@@ -43,13 +43,13 @@ from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import Selection, fit, training_numbers
 from acclimate.training.references import reference_hashes
 from acclimate.training.remine import Remining
-from acclimate.training.schedule import Mixture, auto_learning_rate
+from acclimate.training.schedule import MixedSchedule, auto_learning_rate
 from acclimate.training.task_training import (
     TaskLosses,
     TrainingTask,
     dev_selection,
     hard_negative_share,
-    mixture,
+    mixed_schedule,
     read_task,
     task_report,
 )
@@ -99,7 +99,7 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
         return read_json(out / REPORT_FILE)
     parts = [read_task(task) for task in tasks]
     encoder, trainable = _trainable(config)
-    course = mixture(parts, config, _learning_rate(config, encoder))
+    course = mixed_schedule(parts, config, _learning_rate(config, encoder))
     selection = dev_selection(parts, encoder, course, config)
     metrics = out.parent / METRICS_FILE
     losses = TaskLosses(parts, encoder, course, _autocast(config, encoder), trainable)
@@ -228,7 +228,7 @@ def _report(
     state: Progress,
     encoder: Encoder,
     trainable: Mapping[str, nn.Parameter],
-    course: Mixture,
+    course: MixedSchedule,
     parts: Sequence[TrainingTask],
     metrics: Path,
 ) -> dict[str, Any]:

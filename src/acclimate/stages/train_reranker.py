@@ -41,7 +41,7 @@ from acclimate.runs.tasks import one_task
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import Selection, fit, training_numbers
 from acclimate.training.rerank_objective import DISTILLATION, reranking
-from acclimate.training.schedule import HIGHEST_RERANKER_RATE, Schedule, auto_learning_rate
+from acclimate.training.schedule import HIGHEST_RERANKER_RATE, TaskSchedule, auto_learning_rate
 from acclimate.types import Example
 
 METRICS_FILE = "reranker_metrics.jsonl"
@@ -182,9 +182,9 @@ def _trainable(reranker: Reranker, full: bool, config: RunConfig) -> dict[str, n
     return trainable
 
 
-def _course(config: RunConfig, examples: int, reranker: Reranker, full: bool) -> Schedule:
+def _course(config: RunConfig, examples: int, reranker: Reranker, full: bool) -> TaskSchedule:
     rate = config.rerank.rerank_learning_rate or auto_learning_rate(_parameters(reranker), full, HIGHEST_RERANKER_RATE)
-    return Schedule(
+    return TaskSchedule(
         examples=examples,
         batch_size=config.rerank.rerank_batch_size,
         epochs=config.rerank.rerank_epochs,
@@ -199,7 +199,7 @@ def _selection(
     examples: list[Example],
     adapter: Path,
     reranker: Reranker,
-    course: Schedule,
+    course: TaskSchedule,
     config: RunConfig,
     cache: Path,
 ) -> Selection | None:
@@ -229,7 +229,7 @@ def _report(
     state: Progress,
     reranker: Reranker,
     trainable: Mapping[str, nn.Parameter],
-    course: Schedule,
+    course: TaskSchedule,
     examples: int,
     config: RunConfig,
 ) -> dict[str, Any]:

@@ -32,7 +32,7 @@ from acclimate.training.checkpoint import (
     write_checkpoint,
 )
 from acclimate.training.metrics_log import MetricsLog
-from acclimate.training.schedule import Course
+from acclimate.training.schedule import Schedule
 
 MAX_CHECKPOINT_STEPS = 50
 """At most this much work is lost by a kill, where `checkpoint_steps` does not say."""
@@ -71,7 +71,7 @@ class Selection:
 def fit(
     trainable: Mapping[str, nn.Parameter],
     loss_fn: LossFn,
-    schedule: Course,
+    schedule: Schedule,
     config: TrainConfig,
     *,
     selection: Selection | None,
@@ -120,13 +120,13 @@ def fit(
 
 
 def training_numbers(
-    state: Progress, course: Course, trainable: Mapping[str, nn.Parameter], parameters: int
+    state: Progress, schedule: Schedule, trainable: Mapping[str, nn.Parameter], parameters: int
 ) -> dict[str, Any]:
     """What a report says of every training.
 
     Args:
         state: what `fit` returned.
-        course: what it was given.
+        schedule: what it was given.
         trainable: what it was given.
         parameters: of the whole model, what trains included.
     """
@@ -136,10 +136,10 @@ def training_numbers(
         "trainable": sum(parameter.numel() for parameter in trainable.values()),
         "total": parameters,
         "steps": state.step,
-        "planned_steps": course.steps,
+        "planned_steps": schedule.steps,
         "best_step": state.best_step,
         "best_score": state.best_score,
-        "learning_rate": course.learning_rate,
+        "learning_rate": schedule.learning_rate,
         "processes": processes.count(),
         "step_s": round(state.seconds, 3),
     }
@@ -164,7 +164,7 @@ class _Training:
 
     trainable: dict[str, nn.Parameter]
     loss_fn: LossFn
-    schedule: Course
+    schedule: Schedule
     config: TrainConfig
     selection: Selection | None
     folder: Path

@@ -30,7 +30,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.training.contrast import Candidates, Relations
 from acclimate.training.fit import LossFn, StepResult
 from acclimate.training.references import ROLES, References
-from acclimate.training.schedule import Schedule
+from acclimate.training.schedule import TaskSchedule
 from acclimate.training.step_texts import Options, StepTexts
 from acclimate.training.temperature import Temperature
 from acclimate.training.usable_rows import rows_for
@@ -44,7 +44,7 @@ class Recipe(Protocol):
         self,
         encoder: Encoder,
         examples: Sequence[Example],
-        schedule: Schedule,
+        schedule: TaskSchedule,
         config: RunConfig,
         **options: Unpack[Options],
     ) -> LossFn: ...
@@ -53,7 +53,7 @@ class Recipe(Protocol):
 def contrastive(
     encoder: Encoder,
     examples: Sequence[Example],
-    schedule: Schedule,
+    schedule: TaskSchedule,
     config: RunConfig,
     **options: Unpack[Options],
 ) -> LossFn:
@@ -108,7 +108,7 @@ def contrastive(
 def similarity(
     encoder: Encoder,
     examples: Sequence[Example],
-    schedule: Schedule,
+    schedule: TaskSchedule,
     config: RunConfig,
     **options: Unpack[Options],
 ) -> LossFn:
@@ -136,7 +136,7 @@ def similarity(
 def grouped(
     encoder: Encoder,
     examples: Sequence[Example],
-    schedule: Schedule,
+    schedule: TaskSchedule,
     config: RunConfig,
     **options: Unpack[Options],
 ) -> LossFn:
@@ -175,7 +175,7 @@ def grouped(
 def imitation(
     encoder: Encoder,
     examples: Sequence[Example],
-    schedule: Schedule,
+    schedule: TaskSchedule,
     config: RunConfig,
     **options: Unpack[Options],
 ) -> LossFn:
@@ -242,7 +242,7 @@ GROUP_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, ObjectiveConfig], Tens
 """(cosines, scores, what is present: all [N, G], the objective) -> scalar."""
 
 
-def drawn_batch(examples: Sequence[Example], schedule: Schedule, step: int, drawn: int | None) -> list[Example]:
+def drawn_batch(examples: Sequence[Example], schedule: TaskSchedule, step: int, drawn: int | None) -> list[Example]:
     """The rows of a step, each with the negatives drawn for it in this pass."""
     epoch = schedule.epoch(step)
     return [draw_negatives(examples[row], drawn, schedule.seed, epoch, int(row)) for row in schedule.batch(step)]

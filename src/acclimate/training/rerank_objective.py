@@ -26,7 +26,7 @@ from acclimate.models.reranker import Reranker
 from acclimate.training.fit import LossFn, StepResult
 from acclimate.training.gradcache import activation_bytes_per_token, chunked_backward
 from acclimate.training.objectives import draw_negatives
-from acclimate.training.schedule import Schedule
+from acclimate.training.schedule import TaskSchedule
 from acclimate.types import Example
 
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
@@ -45,7 +45,7 @@ DISTILLATION: dict[str, Callable[[Tensor, Tensor, Tensor, float], Tensor]] = {
 def reranking(
     reranker: Reranker,
     examples: Sequence[Example],
-    schedule: Schedule,
+    schedule: TaskSchedule,
     config: RunConfig,
     *,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
@@ -111,7 +111,7 @@ def _loss(scores_NG: Tensor, present_NG: Tensor, drawn: Sequence[Example], confi
     return DISTILLATION[name](scores_NG, teacher_NG, present_NG, config.objective.teacher_temperature)
 
 
-def _drawn(example: Example, config: RunConfig, schedule: Schedule, step: int, row: int) -> Example:
+def _drawn(example: Example, config: RunConfig, schedule: TaskSchedule, step: int, row: int) -> Example:
     """With some of its negatives, and their scores: another draw in every pass."""
     return draw_negatives(example, config.rerank.rerank_group_size - 1, schedule.seed, schedule.epoch(step), row)
 

@@ -40,7 +40,7 @@ def auto_learning_rate(parameters: int, full: bool, highest: float = HIGHEST_LOR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Course(ABC):
+class Schedule(ABC):
     """How long a training is, and how fast it learns. Everything in it is decided before the first step."""
 
     epochs: float
@@ -66,8 +66,8 @@ class Course(ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Schedule(Course):
-    """The course through the examples of one task."""
+class TaskSchedule(Schedule):
+    """The schedule of a training on one task: which examples each step has."""
 
     examples: int
     batch_size: int
@@ -99,10 +99,10 @@ class Schedule(Course):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Mixture(Course):
-    """The course of a training on several tasks: every step is one task's, and goes on in that task's own schedule."""
+class MixedSchedule(Schedule):
+    """The schedule of a training on several tasks: each step is one task's, and follows that task's own schedule."""
 
-    tasks: tuple[Schedule, ...]
+    tasks: tuple[TaskSchedule, ...]
     sampling: TaskSampling
     temperature: float
     """Of the sampling."""

@@ -30,7 +30,7 @@ from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import LossFn, Selection, StepResult
 from acclimate.training.objectives import LOSSES
 from acclimate.training.references import ROLES, load_references
-from acclimate.training.schedule import Mixture, Schedule, numbered_texts
+from acclimate.training.schedule import MixedSchedule, TaskSchedule, numbered_texts
 from acclimate.training.usable_rows import LABELS, rows_for
 from acclimate.types import PAIR_ROLE, Example
 
@@ -84,27 +84,27 @@ def read_task(task: Task) -> TrainingTask:
     return TrainingTask(replace(task, config=config), data, rows, loss)
 
 
-def mixture(tasks: Sequence[TrainingTask], config: RunConfig, learning_rate: float) -> Mixture:
-    """The course of the training. Where other examples are negatives, no text is twice in a batch."""
+def mixed_schedule(tasks: Sequence[TrainingTask], config: RunConfig, learning_rate: float) -> MixedSchedule:
+    """The schedule of the training. Where other examples are negatives, no text is twice in a batch."""
     settings = config.train
-    course: dict[str, Any] = {name: getattr(settings, name) for name in ("epochs", "warmup_fraction")}
-    course["learning_rate"] = learning_rate
+    shared: dict[str, Any] = {name: getattr(settings, name) for name in ("epochs", "warmup_fraction")}
+    shared["learning_rate"] = learning_rate
     schedules = tuple(
-        Schedule(
+        TaskSchedule(
             examples=len(one.examples),
             batch_size=settings.batch_size,
             seed=config.seed + number,
             texts=numbered_texts(one.examples) if one.loss == "info-nce" else None,
-            **course,
+            **shared,
         )
         for number, one in enumerate(tasks)
     )
-    return Mixture(
+    return MixedSchedule(
         tasks=schedules,
         sampling=settings.task_sampling,
         temperature=settings.sampling_temperature,
         seed=config.seed,
-        **course,
+        **shared,
     )
 
 
@@ -112,9 +112,9 @@ class TaskLosses:
     """The loss of every step: that of the task whose turn it is.
 
     Args:
-        tasks: in the order of the course's.
+        tasks: in the order of the schedule's.
         encoder: being trained; still the base, for what is kept of it.
-        course: whose turn it is.
+        schedule: whose turn it is.
         autocast: entered around every forward pass.
         trainable: gets what the losses themselves train.
     """
@@ -123,11 +123,11 @@ class TaskLosses:
         self,
         tasks: Sequence[TrainingTask],
         encoder: Encoder,
-        course: Mixture,
+        schedule: MixedSchedule,
         autocast: Callable[[], AbstractContextManager[object]],
         trainable: MutableMapping[str, nn.Parameter],
     ) -> None:
-        self.tasks, self.encoder, self.course = tasks, encoder, course
+        self.tasks, self.encoder, self.schedule = tasks, encoder, schedule
         self._autocast, self._trainable = autocast, trainable
         loaded: dict[str, Encoder] = {}
         held_out = set[str]().union(*(held_out_queries(one.data) for one in tasks))
@@ -147,8 +147,8 @@ class TaskLosses:
 
     def __call__(self, step: int) -> StepResult:
         """One step (from 0)."""
-        number, own_step = self.course.turn(step)
-        return replace(self._losses[number](own_step), task=self.tasks[number].task.name)
+        number, step_of_task = self.schedule.turn(step)
+        return replace(self._losses[number](step_of_task), task=self.tasks[number].task.name)
 
     def renew(self, number: int, examples: list[Example]) -> None:
         """Go on with other negatives for the examples of a task."""
@@ -156,11 +156,11 @@ class TaskLosses:
         self._losses[number] = self._recipe(number)
 
     def _recipe(self, number: int) -> LossFn:
-        one, schedule = self.tasks[number], self.course.tasks[number]
+        one = self.tasks[number]
         return LOSSES[one.loss](
             self.encoder,
             one.examples,
-            schedule,
+            self.schedule.tasks[number],
             one.task.config,
             task=one.task.config.task,
             weight=one.task.weight,
@@ -196,20 +196,20 @@ def _corpus_vectors(encoder: Encoder, one: TrainingTask) -> Vectors:
 
 
 def dev_selection(
-    tasks: Sequence[TrainingTask], encoder: Encoder, course: Mixture, config: RunConfig
+    tasks: Sequence[TrainingTask], encoder: Encoder, schedule: MixedSchedule, config: RunConfig
 ) -> Selection | None:
     """How the training is watched: on the dev splits of all tasks that have one, judged by the mean of their measures.
 
     Args:
-        tasks: in the order of the course's.
+        tasks: in the order of the schedule's.
         encoder: still the base.
-        course: its length says how often.
+        schedule: its length says how often.
         config: the run's.
     """
-    every = config.train.eval_steps or math.ceil(course.steps / EVALUATIONS)
+    every = config.train.eval_steps or math.ceil(schedule.steps / EVALUATIONS)
     watched: dict[str, tuple[Evaluate, str]] = {}
-    for one, schedule in zip(tasks, course.tasks, strict=True):
-        if (evaluate := _dev_scores(one, one.encoder(encoder), schedule)) is not None:
+    for one, task_schedule in zip(tasks, schedule.tasks, strict=True):
+        if (evaluate := _dev_scores(one, one.encoder(encoder), task_schedule)) is not None:
             watched[one.task.name or ""] = (evaluate, MAIN_MEASURE[one.data.kind])
         elif one.task.name:
             say(f"{one.task.name} has no dev split: the best step is chosen without it")
@@ -228,7 +228,7 @@ def dev_selection(
     return Selection(evaluate=evaluate_all, metric=MEAN, every=every)
 
 
-def _dev_scores(one: TrainingTask, encoder: Encoder, schedule: Schedule) -> Evaluate | None:
+def _dev_scores(one: TrainingTask, encoder: Encoder, schedule: TaskSchedule) -> Evaluate | None:
     data, config = one.data, one.task.config
     pairs, qrels = data.pairs.get("dev"), data.qrels.get("dev")
     if pairs:
@@ -242,7 +242,7 @@ def _dev_scores(one: TrainingTask, encoder: Encoder, schedule: Schedule) -> Eval
     return retrieval_scores(encoder, dev, config)
 
 
-def _dev_documents(schedule: Schedule) -> int:
+def _dev_documents(schedule: TaskSchedule) -> int:
     """A pool whose repeated encoding costs about a tenth of the training, within bounds."""
     fewest, most = DEV_DOCUMENTS
     return max(fewest, min(most, round(DEV_DOCUMENTS_PER_EXAMPLE * schedule.examples * schedule.epochs)))
