@@ -38,7 +38,7 @@ from acclimate.formats.sources import resolve_model
 from acclimate.models.encoder import Encoder
 from acclimate.models.loading import compile_layers
 from acclimate.training.fit import fit
-from acclimate.training.objectives import contrastive
+from acclimate.training.objectives import info_nce
 from acclimate.training.schedule import TaskSchedule
 from acclimate.types import Example
 from common import machine, table
@@ -186,7 +186,7 @@ def ours(job: Job) -> float:
         warmup_fraction=0.1,
     )
     autocast = partial(torch.autocast, job.device.type, torch.bfloat16, enabled=job.half and full)
-    loss_fn = contrastive(encoder, job.examples, schedule, config, autocast=autocast)
+    loss_fn = info_nce(encoder, job.examples, schedule, config, autocast=autocast)
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "metrics.jsonl"
         fit(

@@ -19,7 +19,7 @@ from acclimate.configs import RunConfig, with_overrides
 from acclimate.core.lora import attach, trainable_parameters
 from acclimate.models.encoder import Encoder
 from acclimate.training.fit import fit
-from acclimate.training.objectives import contrastive
+from acclimate.training.objectives import info_nce
 from acclimate.training.schedule import TaskSchedule
 from acclimate.types import Example
 from common import docstring_pairs, has_bfloat16, machine, table
@@ -83,7 +83,7 @@ def train(examples: list[Example], batch_size: int, memory_gb: float) -> float:
     schedule = TaskSchedule(
         examples=len(examples), batch_size=batch_size, epochs=1.0, seed=0, learning_rate=RATE, warmup_fraction=0.1
     )
-    loss_fn = contrastive(encoder, examples, schedule, config)
+    loss_fn = info_nce(encoder, examples, schedule, config)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         done = fit(

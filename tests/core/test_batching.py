@@ -102,15 +102,15 @@ def test_step_seeds_differ() -> None:
 @given(
     lengths=st.lists(st.integers(1, 60), min_size=1, max_size=80),
     max_tokens=st.integers(1, 300),
-    hands=st.integers(2, 5),
+    shares=st.integers(2, 5),
 )
-def test_even_chunks_share_the_tokens_evenly(lengths: list[int], max_tokens: int, hands: int) -> None:
-    chunks = even_chunks(lengths, max_tokens, hands)
+def test_even_chunks_share_the_tokens_evenly(lengths: list[int], max_tokens: int, shares: int) -> None:
+    chunks = even_chunks(lengths, max_tokens, shares)
     assert sorted(np.concatenate(chunks).tolist()) == list(range(len(lengths)))
     tokens = [sum(lengths[text] for text in chunk) for chunk in chunks]
     assert all(size <= max_tokens or len(chunk) == 1 for size, chunk in zip(tokens, chunks, strict=True))
     assert lengths[chunks[-1][-1]] == min(lengths)
-    held = [sum(tokens[number] for number in hand) for hand in deal(tokens, hands)]
+    held = [sum(tokens[number] for number in share) for share in deal(tokens, shares)]
     assert max(held) - min(held) <= 2 * max(lengths) + sum(lengths) // len(chunks)
 
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from acclimate.configs import RunConfig, with_overrides
 from acclimate.core.lora import attach, trainable_parameters
+from acclimate.models import devices
 from acclimate.models.encoder import Encoder
 from acclimate.training import step_texts
 from acclimate.training.gradcache import activation_bytes_per_token
@@ -135,7 +136,7 @@ def step(world: World, settings: dict[str, Any]) -> tuple[float, dict[str, Tenso
 
 @pytest.mark.parametrize("case", CASES)
 def test_the_chunked_gradient_is_the_full_one(case: str, world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(step_texts.CHUNK_TOKENS, "cpu", 12)
+    monkeypatch.setitem(devices.CHUNK_TOKENS, "cpu", 12)
     memory_gb = 12.5 * activation_bytes_per_token(world.base.model.config, 8, False) / 1e9
     loss, found = step(world, {"activation_memory_gb": memory_gb, **CASES[case]})
     monkeypatch.setattr(step_texts, "chunked_backward", full_backward)

@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from acclimate.configs import RunConfig, with_overrides
 from acclimate.core.lora import attach, trainable_parameters
 from acclimate.errors import DataError
+from acclimate.models import devices
 from acclimate.models.encoder import Encoder
 from acclimate.prompts import Prompts
-from acclimate.training import step_texts
 from acclimate.training.gradcache import activation_bytes_per_token
-from acclimate.training.objectives import contrastive, draw_negatives, similarity
+from acclimate.training.objectives import draw_negatives, info_nce, pair_loss
 from acclimate.training.references import References, load_references
 from acclimate.training.schedule import TaskSchedule
 from acclimate.training.step_texts import StepTexts
@@ -111,7 +111,7 @@ def test_contrastive_equals_loops_over_rows(
     expected_loss = plain_info_nce(encoder, config)
     expected_loss.backward()
     expected = gradients(trainable)
-    result = contrastive(encoder, EXAMPLES, SCHEDULE, config)(0)
+    result = info_nce(encoder, EXAMPLES, SCHEDULE, config)(0)
     assert result.loss == pytest.approx(expected_loss.item(), rel=1e-5)
     for name, gradient in gradients(trainable).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
@@ -123,7 +123,7 @@ def test_the_margin_changes_something_here(encoder: Encoder) -> None:
         changed(false_negative_margin=margin, mask_mined=mined)
         for margin, mined in ((None, False), (-0.2, False), (-0.2, True))
     ]
-    losses = {contrastive(encoder, EXAMPLES, SCHEDULE, config)(0).loss for config in configs}
+    losses = {info_nce(encoder, EXAMPLES, SCHEDULE, config)(0).loss for config in configs}
     assert len(losses) == 3
 
 
@@ -132,7 +132,7 @@ def test_a_task_has_its_own_prompts_and_its_weight_scales_the_gradient(encoder: 
     trainable = with_lora(encoder)
     found = []
     for weight in (1.0, 2.5):
-        loss_fn = contrastive(encoder, EXAMPLES, SCHEDULE, changed(group_size=1), task="one", weight=weight)
+        loss_fn = info_nce(encoder, EXAMPLES, SCHEDULE, changed(group_size=1), task="one", weight=weight)
         found.append((loss_fn(0), gradients(trainable)))
     (result, gradient), (weighted, scaled) = found
     anchors, positives = {e.anchor for e in EXAMPLES}, {e.positive for e in EXAMPLES}
@@ -146,7 +146,7 @@ def test_tokens_are_counted_once_per_unique_text(encoder: Encoder) -> None:
     with_lora(encoder)
     config = changed(group_size=1)
     texts = {example.anchor for example in EXAMPLES} | {example.positive for example in EXAMPLES}
-    assert contrastive(encoder, EXAMPLES, SCHEDULE, config)(0).tokens == sum(len(text.split()) for text in texts)
+    assert info_nce(encoder, EXAMPLES, SCHEDULE, config)(0).tokens == sum(len(text.split()) for text in texts)
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -156,12 +156,12 @@ def test_two_passes_have_the_same_dropout(
     if checkpointing:
         encoder.model.activation_checkpointing_enable({"use_reentrant": False})  # type: ignore[operator]
     trainable = with_lora(encoder, dropout=0.4)
-    monkeypatch.setitem(step_texts.CHUNK_TOKENS, "cpu", 6)
+    monkeypatch.setitem(devices.CHUNK_TOKENS, "cpu", 6)
     found = []
     per_token = activation_bytes_per_token(encoder.model.config, 8, checkpointing)
     for memory_gb in (1.0, 6.5 * per_token / 1e9):
         config = changed(activation_memory_gb=memory_gb, gradient_checkpointing=checkpointing)
-        loss_fn = contrastive(encoder, EXAMPLES, SCHEDULE, config)
+        loss_fn = info_nce(encoder, EXAMPLES, SCHEDULE, config)
         found.append((loss_fn(0).loss, gradients(trainable)))
     assert found[0][0] == found[1][0]
     for name, gradient in found[0][1].items():
@@ -173,7 +173,7 @@ def test_fixed_documents_get_no_gradient_and_are_looked_up(encoder: Encoder) -> 
     with torch.no_grad():
         fixed = {text: vector(encoder, text, "document").float().numpy() for text in texts}
     trainable = with_lora(encoder)
-    result = contrastive(encoder, EXAMPLES, SCHEDULE, CONFIG, references=References(document_vectors=fixed))(0)
+    result = info_nce(encoder, EXAMPLES, SCHEDULE, CONFIG, references=References(document_vectors=fixed))(0)
     assert result.tokens == sum(len(text.split()) for text in {example.anchor for example in EXAMPLES})
 
     # By hand: all negatives of all rows are candidates, because they cost nothing.
@@ -209,7 +209,7 @@ def test_similarity_equals_a_loop(encoder: Encoder) -> None:
     ).mean()
     expected.backward()
     wanted = gradients(trainable)
-    result = similarity(encoder, examples, schedule, changed(loss="cosine-mse"))(0)
+    result = pair_loss(encoder, examples, schedule, changed(loss="cosine-mse"))(0)
     assert result.loss == pytest.approx(expected.item(), rel=1e-5)
     assert result.tokens == 2 + 1 + 1 + 3 + 1
     for name, gradient in gradients(trainable).items():
@@ -238,8 +238,8 @@ def test_given_texts_are_retained_and_nothing_else(encoder: Encoder, tmp_path: P
     base = {text: vector(encoder, text, "query").detach() for text in ("w30 w31", "w32")}
     with_lora(encoder)
     references = load_references(config, encoder)
-    result = contrastive(encoder, EXAMPLES, SCHEDULE, config, references=references)(0)
-    plain = contrastive(encoder, EXAMPLES, SCHEDULE, CONFIG)(0)
+    result = info_nce(encoder, EXAMPLES, SCHEDULE, config, references=references)(0)
+    plain = info_nce(encoder, EXAMPLES, SCHEDULE, CONFIG)(0)
     distances = [1 - base[text] @ vector(encoder, text, "query") for text in base]
     assert result.loss == pytest.approx(plain.loss + 20 * float(torch.stack(distances).mean().detach()), rel=1e-6)
     assert float(result.metrics["retain_distance"]) == pytest.approx((result.loss - plain.loss) / 20, rel=1e-6)

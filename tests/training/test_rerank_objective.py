@@ -77,7 +77,7 @@ def test_a_step_equals_the_plain_loss(
     folder: Path, loss: Any, memory_gb: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many chunks, kept or computed twice, against every pair on its own."""
-    monkeypatch.setattr("acclimate.training.rerank_objective.CHUNK_TOKENS", {"cpu": 40})
+    monkeypatch.setattr("acclimate.training.chunk_budget.CHUNK_TOKENS", {"cpu": 40})
     config = RunConfig(
         rerank=RerankConfig(rerank_loss=loss, rerank_group_size=4),
         train=TrainConfig(activation_memory_gb=memory_gb),

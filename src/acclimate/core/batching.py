@@ -38,36 +38,36 @@ def chunks_by_tokens(lengths: Sequence[int] | NDArray[np.integer], max_tokens: i
     return chunks
 
 
-def even_chunks(lengths: Sequence[int] | NDArray[np.integer], max_tokens: int, hands: int) -> list[NDArray[np.int64]]:
+def even_chunks(lengths: Sequence[int] | NDArray[np.integer], max_tokens: int, shares: int) -> list[NDArray[np.int64]]:
     """Chunks as by `chunks_by_tokens`, but of equal size and equally many for each of several processes.
 
     Args:
         lengths: tokens per text.
         max_tokens: budget of one chunk.
-        hands: how many processes the chunks will be dealt out to.
+        shares: how many processes the chunks will be dealt out to.
 
     Returns:
-        A multiple of `hands` chunks (fewer where there are fewer texts), whose tokens differ by one text at most.
+        A multiple of `shares` chunks (fewer where there are fewer texts), whose tokens differ by one text at most.
     """
     lengths_N = np.asarray(lengths, dtype=np.int64)
-    if hands == 1 or len(lengths_N) == 0:
+    if shares == 1 or len(lengths_N) == 0:
         return chunks_by_tokens(lengths_N, max_tokens)
     order = np.argsort(-lengths_N, kind="stable").astype(np.int64)
     ends = np.cumsum(lengths_N[order])
     room = max(1, max_tokens - int(lengths_N.max()))  # the text that straddles a cut goes over the even share
-    wanted = hands * -(-int(ends[-1]) // (hands * room))
-    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, wanted) // wanted, side="right")
+    count = shares * -(-int(ends[-1]) // (shares * room))
+    cuts = np.searchsorted(ends, ends[-1] * np.arange(1, count) // count, side="right")
     return [chunk for chunk in np.split(order, np.unique(cuts)) if len(chunk)]
 
 
-def deal(sizes: Sequence[int], hands: int) -> list[list[int]]:
-    """Numbers of pieces, dealt out evenly by size: the largest first, each to whoever has least."""
-    dealt: list[list[int]] = [[] for _ in range(hands)]
-    held = [0] * hands
+def deal(sizes: Sequence[int], shares: int) -> list[list[int]]:
+    """Deal pieces out evenly by size: the largest first, each to the share that has least; lists of their numbers."""
+    dealt: list[list[int]] = [[] for _ in range(shares)]
+    totals = [0] * shares
     for number in sorted(range(len(sizes)), key=lambda number: (-sizes[number], number)):
-        hand = held.index(min(held))
-        dealt[hand].append(number)
-        held[hand] += sizes[number]
+        share = totals.index(min(totals))
+        dealt[share].append(number)
+        totals[share] += sizes[number]
     return dealt
 
 

@@ -103,14 +103,14 @@ def _write_vectors(
     Plain writes, not a writable memory map: on a full disk those raise, whereas a map would kill the process.
     """
     partial = processes.on_main(lambda: _new_file(path, (len(texts), encoder.use.dim)))
-    hands = processes.count()
-    size = min(BLOCK_TEXTS, -(-len(texts) // hands))
-    rounds = -(-len(texts) // (size * hands))
+    count = processes.count()
+    size = min(BLOCK_TEXTS, -(-len(texts) // count))
+    rounds = -(-len(texts) // (size * count))
     try:
         with partial.path.open("r+b") as stream:
-            for number in range(processes.index(), rounds * hands, hands):
+            for number in range(processes.index(), rounds * count, count):
                 block = texts[number * size : (number + 1) * size]  # none in the last round, maybe
-                shown = f"{label} {number // hands + 1}/{rounds}" if label and rounds > 1 else label
+                shown = f"{label} {number // count + 1}/{rounds}" if label and rounds > 1 else label
                 vectors_ND = encoder.encode(block, role, task, label=shown)
                 stream.seek(partial.header + number * size * vectors_ND.strides[0])
                 stream.write(np.ascontiguousarray(vectors_ND, np.float32).data)

@@ -50,7 +50,7 @@ class Recipe(Protocol):
     ) -> LossFn: ...
 
 
-def contrastive(
+def info_nce(
     encoder: Encoder,
     examples: Sequence[Example],
     schedule: TaskSchedule,
@@ -59,7 +59,7 @@ def contrastive(
 ) -> LossFn:
     """InfoNCE over in-batch and drawn negatives, in the objective's blocks, with its masks and temperature."""
     objective, references = config.objective, options.get("references", References())
-    bank = StepTexts(encoder, _texts(examples), config, schedule.seed, **options)
+    step_texts = StepTexts(encoder, _texts(examples), config, schedule.seed, **options)
     guide = None if references.guide is None else references.vectors(references.guide, _texts(examples), "guide")
     temperature = Temperature(
         objective,
@@ -70,33 +70,35 @@ def contrastive(
         device=encoder.device,
     )
     relations = Relations(examples)
-    drawn = config.train.group_size - 1 if references.document_vectors is None else None
+    negatives = config.train.group_size - 1 if references.document_vectors is None else None
 
     def loss_fn(step: int) -> StepResult:
-        batch = drawn_batch(examples, schedule, step, drawn)
-        found = Candidates.of(batch, relations, objective.blocks).to(encoder.device)
+        batch = batch_with_negatives(examples, schedule, step, negatives)
+        candidates = Candidates.of(batch, relations, objective.blocks).to(encoder.device)
         anchors = [example.anchor for example in batch]
 
         def loss_of(query_UD: Tensor, document_MD: Tensor) -> Tensor:
-            cosine, positive_N = found.cosines(query_UD, document_MD)
-            judged = None
+            cosine, positive_N = candidates.cosines(query_UD, document_MD)
+            guide_cosines = None
             if guide is not None:
-                judged = found.cosines(guide("query", found.queries), guide("document", found.documents))
+                guide_cosines = candidates.cosines(
+                    guide("query", candidates.queries), guide("document", candidates.documents)
+                )
             return losses.info_nce_blocks(
                 cosine,
-                found.all_excluded(cosine, positive_N, judged, objective),
-                found.anchor_N,
-                found.target_N,
+                candidates.all_excluded(cosine, positive_N, guide_cosines, objective),
+                candidates.anchor_N,
+                candidates.target_N,
                 positive_N,
                 temperature(anchors),
                 partition=objective.partition,
                 hardness_strength=objective.hardness_strength,
             )
 
-        return bank.backward(
+        return step_texts.backward(
             step,
-            found.queries,
-            found.documents,
+            candidates.queries,
+            candidates.documents,
             loss_of,
             parameters=temperature.parameters,
             metrics=temperature.metrics,
@@ -105,7 +107,7 @@ def contrastive(
     return loss_fn
 
 
-def similarity(
+def pair_loss(
     encoder: Encoder,
     examples: Sequence[Example],
     schedule: TaskSchedule,
@@ -115,7 +117,7 @@ def similarity(
     """A loss on labelled pairs: the cosine of two texts against their label."""
     first, second = options.get("roles", (PAIR_ROLE, PAIR_ROLE))
     texts = [(role, text) for e in examples for role, text in ((first, e.anchor), (second, e.positive))]
-    bank = StepTexts(encoder, texts, config, schedule.seed, **options)
+    step_texts = StepTexts(encoder, texts, config, schedule.seed, **options)
     loss = PAIR_LOSSES[config.objective.loss]
 
     def loss_fn(step: int) -> StepResult:
@@ -128,12 +130,12 @@ def similarity(
             a_ND, b_ND = query_ND[: len(batch)], document_MD if second == "document" else query_ND[len(batch) :]
             return loss(a_ND, b_ND, label_N, config.objective)
 
-        return bank.backward(step, queries, documents, loss_of)
+        return step_texts.backward(step, queries, documents, loss_of)
 
     return loss_fn
 
 
-def grouped(
+def group_loss(
     encoder: Encoder,
     examples: Sequence[Example],
     schedule: TaskSchedule,
@@ -142,8 +144,8 @@ def grouped(
 ) -> LossFn:
     """A loss on each row's own documents: its positive and its drawn negatives, with a teacher's scores of them."""
     fixed = options.get("references", References()).document_vectors
-    drawn = config.train.group_size - 1 if fixed is None else None
-    bank = StepTexts(encoder, _texts(examples), config, schedule.seed, **options)
+    negatives = config.train.group_size - 1 if fixed is None else None
+    step_texts = StepTexts(encoder, _texts(examples), config, schedule.seed, **options)
     loss = GROUP_LOSSES[config.objective.loss]
     if lacking := len(examples) - len(rows_for(examples, config)[0]):  # after mining again: the count is fixed by then
         raise UsageError(
@@ -152,7 +154,7 @@ def grouped(
         )
 
     def loss_fn(step: int) -> StepResult:
-        batch = drawn_batch(examples, schedule, step, drawn)
+        batch = batch_with_negatives(examples, schedule, step, negatives)
         groups = [(example.positive, *example.negatives) for example in batch]
         documents = list(dict.fromkeys(text for group in groups for text in group))
         column = {text: index for index, text in enumerate(documents)}
@@ -167,12 +169,12 @@ def grouped(
             cosine_NG = torch.einsum("nd,ngd->ng", query_ND, document_MD.to(query_ND.dtype)[index_NG])
             return loss(cosine_NG, scores_NG, present_NG, config.objective)
 
-        return bank.backward(step, [example.anchor for example in batch], documents, loss_of)
+        return step_texts.backward(step, [example.anchor for example in batch], documents, loss_of)
 
     return loss_fn
 
 
-def imitation(
+def embedding_distillation(
     encoder: Encoder,
     examples: Sequence[Example],
     schedule: TaskSchedule,
@@ -187,14 +189,14 @@ def imitation(
     if any(example.label is not None for example in examples):
         second = options.get("roles", (PAIR_ROLE, PAIR_ROLE))[1]
     texts = list(_texts(examples, second))
-    bank = StepTexts(encoder, texts, config, schedule.seed, **options)
+    step_texts = StepTexts(encoder, texts, config, schedule.seed, **options)
     teacher = references.vectors(references.teacher, texts, "teacher")
     fixed: Role | None = None if references.document_vectors is None else "document"
 
     def loss_fn(step: int) -> StepResult:
-        batch = drawn_batch(examples, schedule, step, config.train.group_size - 1)
+        batch = batch_with_negatives(examples, schedule, step, config.train.group_size - 1)
         computed = dict.fromkeys(named for named in _texts(batch, second) if named[0] != fixed)
-        queries, documents = ([text for role, text in computed if role == wanted] for wanted in ROLES)
+        queries, documents = ([text for other, text in computed if other == role] for role in ROLES)
 
         def loss_of(query_UD: Tensor, document_MD: Tensor) -> Tensor:
             vector_UD = torch.cat([query_UD, document_MD])
@@ -205,16 +207,16 @@ def imitation(
                 teacher_UT = losses.narrowed(teacher_UT, vector_UD.shape[1])
             return losses.vector_distillation(vector_UD, teacher_UT)
 
-        return bank.backward(step, queries, documents, loss_of)
+        return step_texts.backward(step, queries, documents, loss_of)
 
     return loss_fn
 
 
 LOSSES: dict[str, Recipe] = {
-    "info-nce": contrastive,
-    **dict.fromkeys(("cosine-mse", "cosent", "angle", "contrastive", "online-contrastive", "binary"), similarity),
-    **dict.fromkeys(("triplet", "margin-mse", "kl"), grouped),
-    "embedding-distillation": imitation,
+    "info-nce": info_nce,
+    **dict.fromkeys(("cosine-mse", "cosent", "angle", "contrastive", "online-contrastive", "binary"), pair_loss),
+    **dict.fromkeys(("triplet", "margin-mse", "kl"), group_loss),
+    "embedding-distillation": embedding_distillation,
 }
 """Loss -> its recipe."""
 
@@ -242,10 +244,12 @@ GROUP_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, ObjectiveConfig], Tens
 """(cosines, scores, what is present: all [N, G], the objective) -> scalar."""
 
 
-def drawn_batch(examples: Sequence[Example], schedule: TaskSchedule, step: int, drawn: int | None) -> list[Example]:
-    """The rows of a step, each with the negatives drawn for it in this pass."""
+def batch_with_negatives(
+    examples: Sequence[Example], schedule: TaskSchedule, step: int, count: int | None
+) -> list[Example]:
+    """The rows of a step, each with the negatives that `draw_negatives` chooses for it in this pass."""
     epoch = schedule.epoch(step)
-    return [draw_negatives(examples[row], drawn, schedule.seed, epoch, int(row)) for row in schedule.batch(step)]
+    return [draw_negatives(examples[row], count, schedule.seed, epoch, int(row)) for row in schedule.batch(step)]
 
 
 def draw_negatives(example: Example, count: int | None, seed: int, epoch: int, number: int) -> Example:
@@ -275,6 +279,6 @@ def _texts(examples: Sequence[Example], second: Role = "document") -> Iterable[t
 def _padded(rows: Sequence[Sequence[float]], dtype: torch.dtype) -> Tensor:
     """[N, longest row], 0 (or False) where a row is shorter."""
     padded = torch.zeros(len(rows), max(map(len, rows)), dtype=dtype)
-    for place, row in enumerate(rows):
-        padded[place, : len(row)] = torch.tensor(row, dtype=dtype)
+    for number, row in enumerate(rows):
+        padded[number, : len(row)] = torch.tensor(row, dtype=dtype)
     return padded

@@ -16,15 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acclimate import processes
 from acclimate.configs import RunConfig
 from acclimate.core import ranking
-from acclimate.core.batching import even_chunks, step_seed
+from acclimate.core.batching import step_seed
 from acclimate.core.losses import kl_divergence, margin_mse
-from acclimate.models.devices import CHUNK_TOKENS, activation_gb
 from acclimate.models.reranker import Reranker
+from acclimate.training.chunk_budget import chunk_budget
 from acclimate.training.fit import LossFn, StepResult
-from acclimate.training.gradcache import activation_bytes_per_token, chunked_backward
+from acclimate.training.gradcache import chunked_backward
 from acclimate.training.objectives import draw_negatives
 from acclimate.training.schedule import TaskSchedule
 from acclimate.types import Example
@@ -60,14 +59,7 @@ def reranking(
         autocast: entered around every forward pass.
     """
     model: Any = reranker.model
-    itemsize = next(model.parameters()).element_size()
-    per_token = activation_bytes_per_token(model.config, itemsize, config.train.gradient_checkpointing)
-    memory_gb = config.train.activation_memory_gb or activation_gb(reranker.device)
-    max_tokens = memory_gb * 1e9 / per_token
-    chunk_tokens = int(min(CHUNK_TOKENS[reranker.device.type], max(1.0, max_tokens)))
-
-    # Dropout is drawn chunk by chunk: with it, the chunks must not depend on the number of processes.
-    hands = 1 if config.train.lora_dropout else processes.count()
+    budget = chunk_budget(model, reranker.device, config.train)
 
     def loss_fn(step: int) -> StepResult:
         rows = [int(row) for row in schedule.batch(step)]
@@ -77,7 +69,7 @@ def reranking(
         queries = [example.anchor for example, group in zip(drawn, groups, strict=True) for _ in group]
         pairs = reranker.tokenise(queries, [text for group in groups for text in group])
         lengths_P = pairs.tokens.lengths
-        chunks = even_chunks(lengths_P, chunk_tokens, hands)
+        chunks = budget.chunks(lengths_P)
         model.train()
 
         def score(chunk: np.ndarray) -> Tensor:
@@ -94,7 +86,7 @@ def reranking(
             loss_of_scores,
             torch.zeros(len(lengths_P), 1, device=reranker.device),
             tokens=[int(lengths_P[chunk].sum()) for chunk in chunks],
-            max_tokens=max_tokens,
+            max_tokens=budget.max_tokens,
             seed_of=lambda chunk: step_seed(schedule.seed, step, chunk),
         )
         return StepResult(loss, int(lengths_P.sum()))

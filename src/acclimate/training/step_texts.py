@@ -16,16 +16,16 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from acclimate import processes
 from acclimate.configs import RunConfig
-from acclimate.core.batching import even_chunks, step_seed
+from acclimate.core.batching import step_seed
 from acclimate.core.losses import mean_distance, narrowed, over_dims
 from acclimate.errors import UsageError
-from acclimate.models.devices import CHUNK_TOKENS, activation_gb, to_device
+from acclimate.models.devices import to_device
 from acclimate.models.encoder import Encoder
 from acclimate.models.tokens import Tokens
+from acclimate.training.chunk_budget import chunk_budget
 from acclimate.training.fit import StepResult
-from acclimate.training.gradcache import activation_bytes_per_token, chunked_backward
+from acclimate.training.gradcache import chunked_backward
 from acclimate.training.references import ROLES, FixedVectors, References
 from acclimate.types import Role
 
@@ -96,15 +96,8 @@ class StepTexts:
         parts = [encoder.tokenise(found, role, self.task) for role, found in by_role.items() if found]
         self.tokens = _concatenate(parts)
         self.lengths_N = self.tokens.lengths
-        parameter = next(encoder.model.parameters())
-        self._dtype = torch.promote_types(parameter.dtype, torch.float32)
-        itemsize, checkpointing = parameter.element_size(), config.train.gradient_checkpointing
-        per_token = activation_bytes_per_token(encoder.model.config, itemsize, checkpointing)
-        memory_gb = config.train.activation_memory_gb or activation_gb(encoder.device)
-        self.max_tokens = memory_gb * 1e9 / per_token
-        # Dropout's random numbers are drawn by chunk: for them the chunks are those of one process.
-        self.hands = 1 if config.train.lora_dropout else processes.count()
-        self.chunk_tokens = int(min(CHUNK_TOKENS[encoder.device.type], max(1.0, self.max_tokens)))
+        self._dtype = torch.promote_types(next(encoder.model.parameters()).dtype, torch.float32)
+        self.budget = chunk_budget(encoder.model, encoder.device, config.train)
         self._dims = _dims(config, encoder)
         self._retained = np.array([self._number[self._key(role, text)] for role, text in retained], np.int64)
         self._retained_count = min(len(retained), math.ceil(RETAINED_SHARE * config.train.batch_size))
@@ -143,7 +136,7 @@ class StepTexts:
         numbers_U, place = np.unique(np.concatenate(parts), return_inverse=True)
         places = np.split(place, np.cumsum([len(part) for part in parts])[:-1])
         lengths_U = self.lengths_N[numbers_U]
-        chunks = even_chunks(lengths_U, self.chunk_tokens, self.hands)
+        chunks = self.budget.chunks(lengths_U)
         self.encoder.model.train()
 
         def encode(chunk: np.ndarray) -> Tensor:
@@ -156,7 +149,7 @@ class StepTexts:
             self._whole_loss(loss_of, numbers_U, places, documents),
             torch.zeros(len(numbers_U), self.encoder.use.dim, dtype=self._dtype, device=self.encoder.device),
             tokens=[int(lengths_U[chunk].sum()) for chunk in chunks],
-            max_tokens=self.max_tokens,
+            max_tokens=self.budget.max_tokens,
             seed_of=lambda chunk: step_seed(self.seed, step, chunk),
             in_step=self.encoder.sharded,
             parameters=parameters,
