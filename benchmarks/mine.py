@@ -25,7 +25,7 @@ import numpy as np
 from acclimate.configs import MineConfig
 from acclimate.data.dataset import Dataset
 from acclimate.mining.audit import Audit
-from acclimate.mining.mine import material, mine_negatives
+from acclimate.mining.mine import mine_negatives, mining_input
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.vector_cache import vectors_path
 from acclimate.types import Example
@@ -91,7 +91,7 @@ class OurMiner:
 
     def __call__(self, cache: Path | None) -> dict[str, Any]:
         audit = Audit(SETTINGS.num_negatives, {})
-        for block in mine_negatives(material(self.dataset), self.encoder, SETTINGS, seed=0, cache=cache):
+        for block in mine_negatives(mining_input(self.dataset), self.encoder, SETTINGS, seed=0, cache=cache):
             audit.add(block)
         return audit.summary()
 
@@ -150,7 +150,7 @@ def peak_anonymous_mb(size: int) -> float:
     with tempfile.TemporaryDirectory() as scratch, AnonymousPeak() as peak:
         cache = Path(scratch)
         write_random(vectors_path(encoder, list(corpus.values()), cache, "document"), size, encoder.use.dim)
-        for _ in mine_negatives(material(dataset), encoder, SETTINGS, seed=0, cache=cache):
+        for _ in mine_negatives(mining_input(dataset), encoder, SETTINGS, seed=0, cache=cache):
             pass
     return peak.megabytes
 

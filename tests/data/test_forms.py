@@ -201,12 +201,12 @@ def test_hub_splits() -> None:
         validation=datasets.Dataset.from_dict({"query": ["what is it"], "answer": ["a thing"]}),
         extra=datasets.Dataset.from_dict(rows),
     )
-    material = read_hub_splits(dict(loaded), "owner/name", PrepareConfig())
-    assert [(record.anchor, record.split) for record in material.records] == [
+    raw = read_hub_splits(dict(loaded), "owner/name", PrepareConfig())
+    assert [(record.anchor, record.split) for record in raw.records] == [
         ("who is it", "train"),
         ("what is it", "dev"),
     ]
-    assert material.given == {"train", "dev"} and "extra" in material.notes[0]
+    assert raw.given == {"train", "dev"} and "extra" in raw.notes[0]
     single = read_hub_splits({"all": loaded["train"]}, "owner/name", PrepareConfig())
     assert single.given == frozenset() and len(single.records) == 1
 

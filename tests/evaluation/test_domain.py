@@ -13,7 +13,7 @@ from acclimate.configs import DomainConfig, EvaluateConfig, RunConfig
 from acclimate.core.lexicon import Lexicon
 from acclimate.data.dataset import Dataset
 from acclimate.errors import DataError
-from acclimate.evaluation.domain import DomainMaterial, Models, domain_material, relatedness, term_accuracy
+from acclimate.evaluation.domain import DomainData, Models, domain_data, relatedness, term_accuracy
 from acclimate.evaluation.significance import paired_bootstrap_auc
 from acclimate.evaluation.topics import lexical_topics
 from acclimate.evaluation.vocabulary import Vocabulary, domain_vocabulary
@@ -29,8 +29,8 @@ def encoder(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
     return Encoder.load(str(tiny_embedder(tmp_path_factory.mktemp("model"))), device="cpu", dtype="float32")
 
 
-def material(texts: Sequence[str], vocabulary: Vocabulary, topics: dict[str, str] | None = None) -> DomainMaterial:
-    return DomainMaterial(list(texts), "document", vocabulary, topics or {}, "given: here")
+def data_of(texts: Sequence[str], vocabulary: Vocabulary, topics: dict[str, str] | None = None) -> DomainData:
+    return DomainData(list(texts), "document", vocabulary, topics or {}, "given: here")
 
 
 def config(**evaluate: object) -> RunConfig:
@@ -41,7 +41,7 @@ def test_term_accuracy_is_counted(encoder: Encoder) -> None:
     """Beside the slow count: cosines of every term with every document, sorted."""
     texts = [f"{ill} on {crop}" for ill in ILLS for crop in CROPS] + ["wheat", *(f"bed {n}" for n in range(10))]
     vocabulary = Vocabulary(Lexicon([*ILLS[:4], *CROPS, "absent", "on"]), "here")
-    report, rows = term_accuracy(Models(encoder, encoder, None), material(texts, vocabulary), config())
+    report, rows = term_accuracy(Models(encoder, encoder, None), data_of(texts, vocabulary), config())
     # Each crop stands in 5 or 6 documents of 61; each ill stands in 10, more than a tenth of them; "on" in 50.
     assert [row["term"] for row in rows] == list(CROPS)
     assert {row["term"]: row["documents"] for row in rows} == {crop: 5 + (crop == "wheat") for crop in CROPS}
@@ -61,14 +61,14 @@ def test_term_accuracy_is_counted(encoder: Encoder) -> None:
 def test_the_nearest_document_is_another_one(encoder: Encoder) -> None:
     texts = [f"{crop} field" for crop in CROPS for _ in range(2)] + ["rain"] * 3
     vocabulary = Vocabulary(Lexicon(CROPS), "here")
-    report, _ = term_accuracy(Models(encoder, encoder, None), material(texts, vocabulary), config())
+    report, _ = term_accuracy(Models(encoder, encoder, None), data_of(texts, vocabulary), config())
     assert report["base"]["text_accuracy@1"] == 1.0  # every document has a twin
 
 
 def test_definitions(encoder: Encoder) -> None:
     defined: dict[str, tuple[str, ...]] = {"rust": ("rust",), "wheat": ("wheat", "barley"), "smut": ("barley",)}
     vocabulary = Vocabulary(Lexicon(defined), "here", defined)
-    report, rows = term_accuracy(Models(encoder, encoder, None), material([], vocabulary), config())
+    report, rows = term_accuracy(Models(encoder, encoder, None), data_of([], vocabulary), config())
     # "rust" and "wheat" have their own text as definition; "smut" is nearest to one of three texts, barley or not.
     cosines = encoder.encode(["smut"], "query") @ encoder.encode(["rust", "wheat", "barley"], "document").T
     assert report["base"] == {"definition_accuracy@1": pytest.approx((2 + (cosines.argmax() == 2)) / 3)}
@@ -78,7 +78,7 @@ def test_definitions(encoder: Encoder) -> None:
 def test_relatedness_is_the_auc_over_pairs(encoder: Encoder) -> None:
     topics = {f"{ill} on {crop}": ill for ill in ILLS for crop in CROPS} | {"a lonely text": "alone"}
     models = Models(encoder, encoder, None)
-    report = relatedness(models, material([], Vocabulary(Lexicon(()), ""), topics), config())
+    report = relatedness(models, data_of([], Vocabulary(Lexicon(()), ""), topics), config())
     texts = [text for text in topics if topics[text] != "alone"]
     vectors = encoder.encode(texts, "document")
     pairs = [(a, b) for a in range(50) for b in range(a)]
@@ -106,16 +106,16 @@ def test_auc_of_a_resample_is_that_of_its_pairs() -> None:
 
 
 def test_what_is_skipped_says_why(encoder: Encoder) -> None:
-    models, few = Models(encoder, encoder, None), domain_material(Dataset("retrieval", {"d": "a text"}), config())
+    models, few = Models(encoder, encoder, None), domain_data(Dataset("retrieval", {"d": "a text"}), config())
     assert term_accuracy(models, few, config())[0] == {
         "skipped": "no term is known (none: 1 texts are too few to extract terms from); --lexicon FILE gives some"
     }
     assert relatedness(models, few, config()) == {
         "skipped": "1 documents are too few to find topics in; --topics FILE gives some"
     }
-    alone = material([], Vocabulary(Lexicon(()), ""), {"one": "a", "two": "b"})
+    alone = data_of([], Vocabulary(Lexicon(()), ""), {"one": "a", "two": "b"})
     assert relatedness(models, alone, config()) == {"skipped": "there are no two topics with two texts each"}
-    rare = material(["rust"], Vocabulary(Lexicon(["rust"]), "here"))
+    rare = data_of(["rust"], Vocabulary(Lexicon(["rust"]), "here"))
     assert "no term of the lexicon stands in" in term_accuracy(models, rare, config())[0]["skipped"]
 
 

@@ -15,7 +15,7 @@ from acclimate.configs import MineConfig
 from acclimate.data.dataset import Dataset
 from acclimate.mining import mine as module
 from acclimate.mining.audit import Audit
-from acclimate.mining.mine import MinedQuery, material, mine_negatives
+from acclimate.mining.mine import MinedQuery, mine_negatives, mining_input
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.rank import rank
 from acclimate.retrieval.vector_cache import KEPT_MODELS, encode_corpus, vectors_path
@@ -73,7 +73,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 def mine_all(dataset: Dataset, teacher: Encoder, seed: int = 0, **rules: Any) -> dict[str, MinedQuery]:
     config = MineConfig(**{"hard_negative_share": 0.0, **rules})
-    blocks = mine_negatives(material(dataset), teacher, config, seed)
+    blocks = mine_negatives(mining_input(dataset), teacher, config, seed)
     return {mined.query: mined for block in blocks for mined in block.queries}
 
 
@@ -175,7 +175,7 @@ def test_the_ranked_list_is_what_the_choice_was_made_from(dataset: Dataset, teac
 def test_audit_counts_by_hand(dataset: Dataset, teacher: Encoder) -> None:
     config = MineConfig(num_negatives=4, range_max=3, relative_margin=None, max_score=-2.0, hard_negative_share=0.0)
     audit = Audit(4, {text: query_id for query_id, text in dataset.queries.items()})
-    for block in mine_negatives(material(dataset), teacher, config, 0):
+    for block in mine_negatives(mining_input(dataset), teacher, config, 0):
         audit.add(block)
     summary = audit.summary()
     # 7 queries of 3 candidates; a cosine is never below -2, so the filter takes all 21.
@@ -194,7 +194,7 @@ def test_the_share_of_hard_negatives_is_held(
     config = MineConfig(num_negatives=2, range_max=3, relative_margin=None, max_score=-2.0, hard_negative_share=0.5)
     audit = Audit(2, {})
     mined: dict[str, MinedQuery] = {}
-    for found in mine_negatives(material(dataset), teacher, config, 0):
+    for found in mine_negatives(mining_input(dataset), teacher, config, 0):
         audit.add(found)
         mined |= {one.query: one for one in found.queries}
     # 4 of 8 examples are wanted and q4 brings its own: 3 others are filled, or fewer where q1 = q2 counts for two.
@@ -213,7 +213,7 @@ def test_the_share_of_hard_negatives_is_held(
 def test_audit_names_the_highest_scoring_negatives(dataset: Dataset, teacher: Encoder) -> None:
     audit = Audit(4, {})
     scores = []
-    for block in mine_negatives(material(dataset), teacher, MineConfig(relative_margin=None), 0):
+    for block in mine_negatives(mining_input(dataset), teacher, MineConfig(relative_margin=None), 0):
         audit.add(block)
         scores += [one.score for mined in block.queries for one in mined.negatives]
     named = audit.summary()["likeliest_false_negatives"]

@@ -14,7 +14,7 @@ from acclimate.configs import MineConfig, RunConfig, TrainConfig
 from acclimate.data.dataset import load_dataset, read_examples
 from acclimate.errors import Interrupted, UsageError
 from acclimate.files import hash_file
-from acclimate.mining.mine import Material, MinedBlock, material, mine_negatives
+from acclimate.mining.mine import MinedBlock, MiningInput, mine_negatives, mining_input
 from acclimate.models.encoder import Encoder
 from acclimate.stages.mine import mine
 from acclimate.stages.train import train
@@ -92,7 +92,7 @@ def test_the_current_model_mines(tmp_path: Path, config: RunConfig, watched: lis
     assert report["train"]["remined"]["seconds"] > 0
     assert not (run / ".work" / "adapter").exists()
     data = load_dataset(run / "dataset")
-    base = negatives_by(Encoder.load(config.base_model, **config.loading), material(data), config)
+    base = negatives_by(Encoder.load(config.base_model, **config.loading), mining_input(data), config)
     assert watched[0] != base
     assert watched[1] != watched[0]
     # The base itself, through the same code, finds what `mine` found.
@@ -100,8 +100,8 @@ def test_the_current_model_mines(tmp_path: Path, config: RunConfig, watched: lis
     assert base == {row.anchor: list(row.negatives[-2:]) for row in rows}
 
 
-def negatives_by(encoder: Any, gathered: Material, config: RunConfig) -> dict[str, list[str]]:
-    blocks: list[MinedBlock] = list(mine_negatives(gathered, encoder, config.mine, config.seed))
+def negatives_by(encoder: Any, source: MiningInput, config: RunConfig) -> dict[str, list[str]]:
+    blocks: list[MinedBlock] = list(mine_negatives(source, encoder, config.mine, config.seed))
     return {one.query: [found.document for found in one.negatives] for block in blocks for one in block.queries}
 
 

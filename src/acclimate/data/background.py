@@ -42,13 +42,13 @@ def texts_of_source(source: str, *, held_out: bool = True) -> list[str]:
 
 
 def _both_sides(source: str, held_out: bool) -> list[str]:
-    material = read_source(source, PrepareConfig())
-    pairs = [text for record in material.records for text in (record.anchor, record.positive)]
-    texts = dict.fromkeys([*material.corpus.values(), *material.unnamed, *material.queries.values(), *pairs])
+    raw = read_source(source, PrepareConfig())
+    pairs = [text for record in raw.records for text in (record.anchor, record.positive)]
+    texts = dict.fromkeys([*raw.corpus.values(), *raw.unnamed, *raw.queries.values(), *pairs])
     if held_out:
         return list(texts)
-    proof = [record for record in material.records if record.split in HELD_OUT]
+    proof = [record for record in raw.records if record.split in HELD_OUT]
     unseen = {record.anchor for record in proof}
-    if material.kind == "pairs":
+    if raw.kind == "pairs":
         unseen |= {record.positive for record in proof}
     return [text for text in texts if text not in unseen]

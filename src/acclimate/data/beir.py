@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.data.columns import check_text, number
-from acclimate.data.records import BadRowError, Material, Record, normalise
+from acclimate.data.records import BadRowError, RawData, Record, normalise
 from acclimate.data.tables import Row, read_table
 from acclimate.errors import DataError
 from acclimate.types import Rejected, Split
@@ -58,7 +58,7 @@ def qrels_files(folder: Path) -> list[tuple[Split, Path]]:
     return [(split, found[split]) for split in ("train", "dev", "test") if split in found]
 
 
-def read_beir(folder: Path, min_chars: int) -> Material:
+def read_beir(folder: Path, min_chars: int) -> RawData:
     """Read a BEIR folder. Its ids, its corpus and its dev and test judgements stay as they are.
 
     Args:
@@ -101,7 +101,7 @@ def read_beir(folder: Path, min_chars: int) -> Material:
         first = rejected[0]
         raise DataError(f"{folder}: no usable judgement; {first.source} row {first.row}: {first.reason}")
     given = frozenset(split for split, _ in files)
-    return Material(
+    return RawData(
         kind="retrieval",
         records=records,
         corpus=corpus,
@@ -207,40 +207,40 @@ def text_of(row: Row, titles: dict[str, str]) -> str:
     return text
 
 
-def add_documents(material: Material, path: Path) -> None:
-    """Add further documents to the material's corpus: JSONL (or any table) with `text`, and `title`, `_id` if there.
+def add_documents(raw: RawData, path: Path) -> None:
+    """Add further documents to the corpus: JSONL (or any table) with `text`, and `title`, `_id` if there.
 
     A document whose text is known already keeps its known id.
 
     Raises:
         DataError: the file is missing, empty, or without a usable row; an id is taken by another text.
     """
-    known = set(material.corpus.values())
-    first_bad = len(material.rejected)
+    known = set(raw.corpus.values())
+    first_bad = len(raw.rejected)
     usable = 0
     for row in read_table(path, path.name):
         if isinstance(row, Rejected):
-            material.rejected.append(row)
+            raw.rejected.append(row)
             continue
         try:
-            text = text_of(row, material.titles)
+            text = text_of(row, raw.titles)
         except BadRowError as error:
-            material.rejected.append(Rejected(row.source, row.row, str(error), str(row.values)[:200]))
+            raw.rejected.append(Rejected(row.source, row.row, str(error), str(row.values)[:200]))
             continue
         usable += 1
         identifier = _identifier(row)
-        if identifier is not None and material.corpus.get(identifier, text) != text:
+        if identifier is not None and raw.corpus.get(identifier, text) != text:
             raise DataError(
                 f"{path} row {row.row}: the id {identifier!r} is taken by another document",
                 fix="Rename it, or leave the ids out.",
             )
         if text in known:
-            material.rejected.append(Rejected(row.source, row.row, "duplicate document", text[:200]))
+            raw.rejected.append(Rejected(row.source, row.row, "duplicate document", text[:200]))
         elif identifier is None:
-            material.unnamed.append(text)
+            raw.unnamed.append(text)
         else:
-            material.corpus[identifier] = text
+            raw.corpus[identifier] = text
         known.add(text)
     if not usable:
-        first = material.rejected[first_bad]
+        first = raw.rejected[first_bad]
         raise DataError(f"{path}: no usable row; row {first.row}: {first.reason}", possible="text, _id?, title?")

@@ -13,7 +13,7 @@ from acclimate.data.beir import add_documents
 from acclimate.data.clean import clean
 from acclimate.data.dataset import Dataset, map_label
 from acclimate.data.readers import read_source
-from acclimate.data.records import Material, Record
+from acclimate.data.records import RawData, Record
 from acclimate.data.sample import sample
 from acclimate.data.split import Splits, split_records
 from acclimate.errors import DataError
@@ -34,28 +34,28 @@ def build_dataset(source: str, config: RunConfig) -> tuple[Dataset, list[Rejecte
         DataError: what is missing, broken or ambiguous, by file and row.
     """
     settings = config.prepare
-    material = read_source(source, settings)
+    raw = read_source(source, settings)
     if settings.corpus is not None:
-        add_documents(material, Path(settings.corpus))
-    label_range = _label_range(material, settings, source) if material.kind == "pairs" else None
-    cleaned, unclean = clean(material.records, material.kind)
-    splits = split_records(cleaned, material.kind, material.given, settings, config.seed)
-    chosen = sample(splits.records, material.kind, settings.per_label, config.limit, config.seed)
-    rejected = [*material.rejected, *unclean, *splits.rejected]
-    dataset = _retrieval(material, cleaned, chosen) if label_range is None else _labelled_pairs(chosen, label_range)
-    dataset.info = _describe(dataset, material, splits, rejected, settings)
+        add_documents(raw, Path(settings.corpus))
+    label_range = _label_range(raw, settings, source) if raw.kind == "pairs" else None
+    cleaned, unclean = clean(raw.records, raw.kind)
+    splits = split_records(cleaned, raw.kind, raw.given, settings, config.seed)
+    chosen = sample(splits.records, raw.kind, settings.per_label, config.limit, config.seed)
+    rejected = [*raw.rejected, *unclean, *splits.rejected]
+    dataset = _retrieval(raw, cleaned, chosen) if label_range is None else _labelled_pairs(chosen, label_range)
+    dataset.info = _describe(dataset, raw, splits, rejected, settings)
     if label_range is not None:
         dataset.info["label_range"] = list(label_range)
     return dataset, rejected
 
 
-def _label_range(material: Material, settings: PrepareConfig, source: str) -> tuple[float, float]:
+def _label_range(raw: RawData, settings: PrepareConfig, source: str) -> tuple[float, float]:
     """The lowest and the highest possible label: as configured, as the source states, else read off the data."""
-    stated = material.label_range or (None, None)
+    stated = raw.label_range or (None, None)
     low = settings.label_min if settings.label_min is not None else stated[0]
     high = settings.label_max if settings.label_max is not None else stated[1]
-    labels = [record.label for record in material.records if record.label is not None]
-    for record in material.records:
+    labels = [record.label for record in raw.records if record.label is not None]
+    for record in raw.records:
         label = record.label
         if label is not None and ((low is not None and label < low) or (high is not None and label > high)):
             raise DataError(
@@ -73,10 +73,10 @@ def _label_range(material: Material, settings: PrepareConfig, source: str) -> tu
     return (found[0] if low is None else low, found[1] if high is None else high)
 
 
-def _retrieval(material: Material, cleaned: Sequence[Record], chosen: dict[Split, list[Record]]) -> Dataset:
-    corpus, document_ids = _documents(material, cleaned)
-    query_ids = _query_ids(material, cleaned)
-    titles = {key: material.titles[text] for key, text in corpus.items() if text in material.titles}
+def _retrieval(raw: RawData, cleaned: Sequence[Record], chosen: dict[Split, list[Record]]) -> Dataset:
+    corpus, document_ids = _documents(raw, cleaned)
+    query_ids = _query_ids(raw, cleaned)
+    titles = {key: raw.titles[text] for key, text in corpus.items() if text in raw.titles}
     dataset = Dataset("retrieval", corpus=corpus, titles=titles)
     for split, records in chosen.items():
         qrels: Qrels = {}
@@ -108,22 +108,22 @@ def _judged_irrelevant(records: Sequence[Record]) -> dict[str, list[str]]:
     return refused
 
 
-def _documents(material: Material, records: Sequence[Record]) -> tuple[Corpus, dict[str, str]]:
+def _documents(raw: RawData, records: Sequence[Record]) -> tuple[Corpus, dict[str, str]]:
     """The corpus, and text -> id: known ids stay, other texts get d0, d1, .. in the order of the input."""
-    corpus = dict(material.corpus)
+    corpus = dict(raw.corpus)
     ids = {text: key for key, text in reversed(corpus.items())}
     fresh = _free_ids("d", corpus)
     texts = (text for record in records for text in (record.positive, *record.negatives))
-    for text in (*texts, *material.unnamed):
+    for text in (*texts, *raw.unnamed):
         if text not in ids:
             ids[text] = next(fresh)
             corpus[ids[text]] = text
     return corpus, ids
 
 
-def _query_ids(material: Material, records: Sequence[Record]) -> dict[str, str]:
+def _query_ids(raw: RawData, records: Sequence[Record]) -> dict[str, str]:
     ids: dict[str, str] = {}
-    fresh = _free_ids("q", material.queries)
+    fresh = _free_ids("q", raw.queries)
     for record in records:
         if record.anchor_id is None and record.anchor not in ids:
             ids[record.anchor] = next(fresh)
@@ -152,9 +152,9 @@ def _labelled_pairs(chosen: dict[Split, list[Record]], label_range: tuple[float,
 
 
 def _describe(
-    dataset: Dataset, material: Material, splits: Splits, rejected: list[Rejected], settings: PrepareConfig
+    dataset: Dataset, raw: RawData, splits: Splits, rejected: list[Rejected], settings: PrepareConfig
 ) -> dict[str, Any]:
-    notes = list(material.notes)
+    notes = list(raw.notes)
     if dataset.kind == "retrieval" and settings.per_label is not None:
         notes.append("--per-label has no effect: this is retrieval data, it has no labels")
     if dataset.kind == "pairs" and settings.corpus is not None:
@@ -171,5 +171,5 @@ def _describe(
         "languages": facts.languages([text for found in texts.values() for text in facts.evenly(found)]),
         "warnings": facts.warnings(dataset, rejected, splits.shared_documents) + notes,
         "splits": {split: splits.made[split] for split in ("train", "dev", "test") if split in splits.made},
-        "columns": material.columns,
+        "columns": raw.columns,
     }

@@ -1,4 +1,4 @@
-"""A source (a file, a folder, a dataset on the hub) -> `Material`. The one place that knows what a source can be."""
+"""A source (a file, a folder, a dataset on the hub) -> `RawData`. The one place that knows what a source can be."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from acclimate.configs import PrepareConfig
 from acclimate.data.beir import SPLIT_NAMES, is_beir, qrels_files, read_beir
 from acclimate.data.columns import Form, recognise, records_of
 from acclimate.data.dataset import FILES, Dataset, is_dataset, load_dataset
-from acclimate.data.records import BadRowError, Material, Record
+from acclimate.data.records import BadRowError, RawData, Record
 from acclimate.data.tables import EXTENSIONS, HUB_ID, Row, Rows, hub_rows, load_hub, read_table
 from acclimate.errors import DataError
 from acclimate.files import hash_file, hash_folder, open_input
@@ -22,7 +22,7 @@ from acclimate.types import Kind, Rejected, Split
 SPLIT_STEM = re.compile(rf"({'|'.join(SPLIT_NAMES)})(-\d+-of-\d+)?", re.IGNORECASE)
 
 
-def read_source(source: str, config: PrepareConfig) -> Material:
+def read_source(source: str, config: PrepareConfig) -> RawData:
     """Read everything that a source holds, whatever its form.
 
     Args:
@@ -39,7 +39,7 @@ def read_source(source: str, config: PrepareConfig) -> Material:
     if not path.is_dir():
         return _read_tables([("train", str(path), read_table(path, path.name, config.columns))], frozenset(), config)
     if is_dataset(path):
-        return material_of(load_dataset(path), source)
+        return raw_data_of(load_dataset(path), source)
     if is_beir(path):
         return read_beir(path, config.min_chars)
     files = split_files(path)
@@ -125,12 +125,12 @@ def _inside(file: Path, folder: Path) -> str:
     return file.relative_to(folder).as_posix()
 
 
-def _read_hub(name: str, config: PrepareConfig) -> Material:
+def _read_hub(name: str, config: PrepareConfig) -> RawData:
     return read_hub_splits(load_hub(name), name, config)
 
 
-def read_hub_splits(loaded: dict[str, Any], name: str, config: PrepareConfig) -> Material:
-    """`Material` of a loaded hub dataset: its splits are given ones, unless there is a single one.
+def read_hub_splits(loaded: dict[str, Any], name: str, config: PrepareConfig) -> RawData:
+    """Read a loaded hub dataset: its splits are given ones, unless there is a single one.
 
     Args:
         loaded: split name -> `datasets.Dataset`.
@@ -146,10 +146,10 @@ def read_hub_splits(loaded: dict[str, Any], name: str, config: PrepareConfig) ->
             possible="train, dev (or validation), test; or a single split",
         )
     tables = [(split, f"{name}/{theirs}", hub_rows(loaded[theirs], theirs)) for split, theirs in known.items()]
-    material = _read_tables(tables, frozenset(known), config)
+    raw = _read_tables(tables, frozenset(known), config)
     if unused := sorted(set(loaded) - set(known.values())):
-        material.notes.append(f"splits of {name} that are not used: {', '.join(unused)}")
-    return material
+        raw.notes.append(f"splits of {name} that are not used: {', '.join(unused)}")
+    return raw
 
 
 @dataclass
@@ -217,24 +217,22 @@ def no_usable_row(where: str, rejected: list[Rejected]) -> DataError:
     )
 
 
-def _read_tables(tables: Iterable[tuple[Split, str, Rows]], given: frozenset[Split], config: PrepareConfig) -> Material:
+def _read_tables(tables: Iterable[tuple[Split, str, Rows]], given: frozenset[Split], config: PrepareConfig) -> RawData:
     reading = _Reading(config)
     for split, where, rows in tables:
         reading.take(rows, split, where)
     assert reading.kind is not None  # a table without a usable row has raised
     roles = _merged_roles(form for form in reading.forms.values() if isinstance(form, Form))
-    material = Material(
-        kind=reading.kind, records=reading.records, given=given, rejected=reading.rejected, columns=roles
-    )
+    raw = RawData(kind=reading.kind, records=reading.records, given=given, rejected=reading.rejected, columns=roles)
     if reading.prompts:
         prompt, count = max(reading.prompts.items(), key=lambda item: (item[1], item[0]))
-        material.notes.append(
+        raw.notes.append(
             f"{reading.prompts.total()} rows carry prompts of their own, which are not used (the commonest, {count} "
             f"times: {prompt[:80]!r}); give --query-prompt if queries shall have one"
         )
     if roles.get("ignored"):
-        material.notes.append(f"columns not used: {', '.join(roles['ignored'])}")
-    return _splits_from_column(material)
+        raw.notes.append(f"columns not used: {', '.join(roles['ignored'])}")
+    return _splits_from_column(raw)
 
 
 def _merged_roles(forms: Iterator[Form]) -> dict[str, list[str]]:
@@ -246,20 +244,20 @@ def _merged_roles(forms: Iterator[Form]) -> dict[str, list[str]]:
     return {role: names for role, names in merged.items() if names}
 
 
-def _splits_from_column(material: Material) -> Material:
+def _splits_from_column(raw: RawData) -> RawData:
     """Where the column of `--split-by` holds nothing but names of splits, these are given splits."""
-    values = {record.group for record in material.records if record.group is not None}
-    if material.given or not values or not all(value.strip().lower() in SPLIT_NAMES for value in values):
-        return material
-    material.records = [
-        replace(record, split=SPLIT_NAMES[str(record.group).strip().lower()], group=None) for record in material.records
+    values = {record.group for record in raw.records if record.group is not None}
+    if raw.given or not values or not all(value.strip().lower() in SPLIT_NAMES for value in values):
+        return raw
+    raw.records = [
+        replace(record, split=SPLIT_NAMES[str(record.group).strip().lower()], group=None) for record in raw.records
     ]
-    material.given = frozenset(record.split for record in material.records)
-    return material
+    raw.given = frozenset(record.split for record in raw.records)
+    return raw
 
 
-def material_of(dataset: Dataset, source: str) -> Material:
-    """A folder that `prepare` wrote as material again: every split is given, examples keep their negatives."""
+def raw_data_of(dataset: Dataset, source: str) -> RawData:
+    """A folder that `prepare` wrote, read as a source: every split is given, examples keep their negatives."""
     kind = dataset.kind
     if kind == "pairs":
         records = [
@@ -268,7 +266,7 @@ def material_of(dataset: Dataset, source: str) -> Material:
             for row, pair in enumerate(pairs, start=2)
         ]
         low, high = dataset.info["label_range"]
-        return Material(kind=kind, records=records, given=frozenset(dataset.pairs), label_range=(low, high))
+        return RawData(kind=kind, records=records, given=frozenset(dataset.pairs), label_range=(low, high))
     examples = {(example.anchor, example.positive): example for example in dataset.examples}
     records = []
     for split, qrels in dataset.qrels.items():
@@ -290,7 +288,7 @@ def material_of(dataset: Dataset, source: str) -> Material:
             records.append(record)
     if not records:
         raise DataError(f"{source}: a dataset without a judged query", fix="Run prepare again.")
-    return Material(
+    return RawData(
         kind=kind,
         records=records,
         corpus=dataset.corpus,

@@ -1,4 +1,4 @@
-"""What every input form is turned into: records of two texts, and the material a source holds."""
+"""What every input form is turned into: records of two texts, and `RawData`, all that a source holds."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Record:
 
 
 @dataclass(slots=True, kw_only=True)
-class Material:
+class RawData:
     """All that was read from one source, before anything is dropped or split."""
 
     kind: Kind

@@ -43,7 +43,7 @@ MAX_RELATED = 400
 
 
 @dataclass(frozen=True, slots=True)
-class DomainMaterial:
+class DomainData:
     """What the two metrics are taken on: read before any model is loaded."""
 
     texts: list[str]
@@ -77,7 +77,7 @@ class Models:
         return base, encode_corpus(self.adapted, texts, None, f"adapted {label}", role=role)
 
 
-def domain_material(dataset: Dataset, config: RunConfig) -> DomainMaterial:
+def domain_data(dataset: Dataset, config: RunConfig) -> DomainData:
     """The terms and topics that a run names, or those found in its corpus; no query of the dataset has a part in it.
 
     Args:
@@ -92,7 +92,7 @@ def domain_material(dataset: Dataset, config: RunConfig) -> DomainMaterial:
         texts = list(dict.fromkeys(texts))
     topics, origin = _topics(texts, config)
     role = PAIR_ROLE if dataset.kind == "pairs" else "document"
-    return DomainMaterial(texts, role, domain_vocabulary(texts, config), topics, origin)
+    return DomainData(texts, role, domain_vocabulary(texts, config), topics, origin)
 
 
 def _topics(texts: Sequence[str], config: RunConfig) -> tuple[dict[str, str], str]:
@@ -106,9 +106,7 @@ def _topics(texts: Sequence[str], config: RunConfig) -> tuple[dict[str, str], st
     return topics, "clusters of the corpus by its words (TF-IDF)" if topics else "the documents share too few words"
 
 
-def term_accuracy(
-    models: Models, material: DomainMaterial, config: RunConfig
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def term_accuracy(models: Models, domain: DomainData, config: RunConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Does a term find the texts that hold it, and its definition?
 
     The query is the term alone; the corpus is the domain's documents; relevant are those that hold the term
@@ -126,11 +124,11 @@ def term_accuracy(
     Returns:
         "terms", "documents", "base", "adapted", "delta" (and "defined_terms"), or "skipped": why; and a row per term.
     """
-    vocabulary, found = material.vocabulary, dict[str, Both]()
-    holding = _holding(vocabulary.lexicon, material.texts)
+    vocabulary, found = domain.vocabulary, dict[str, Both]()
+    holding = _holding(vocabulary.lexicon, domain.texts)
     asked = {term: holding[term] for term in evenly(list(holding), MAX_TERMS)}
     if asked:
-        documents = models.corpus(material.texts, material.role)
+        documents = models.corpus(domain.texts, domain.role)
         found |= _rank_terms(models, asked, documents)
         base, adapted = (_nearest_hold(document_MD, asked, models) for document_MD in documents)
         found["text_accuracy@1"] = base, adapted
@@ -138,13 +136,13 @@ def term_accuracy(
         {"term": term, "documents": len(asked[term]), "base": base, "adapted": adapted}
         for term, base, adapted in zip(asked, *found.get("term_r_precision", ((), ())), strict=True)
     ]
-    counts = {"terms": len(asked), "documents": len(material.texts)}
+    counts = {"terms": len(asked), "documents": len(domain.texts)}
     definitions = list(dict.fromkeys(text for own in vocabulary.definitions.values() for text in own))
     if len(definitions) > 1:
         place_of = {text: place for place, text in enumerate(definitions)}
         defined = evenly(list(vocabulary.definitions), MAX_TERMS)
         own = {term: {place_of[text] for text in vocabulary.definitions[term]} for term in defined}
-        ranked = _rank_terms(models, own, models.encode(definitions, material.role, "definitions"))
+        ranked = _rank_terms(models, own, models.encode(definitions, domain.role, "definitions"))
         found["definition_accuracy@1"] = ranked["term_accuracy@1"]
         counts["defined_terms"] = len(defined)
     if not found:
@@ -152,7 +150,7 @@ def term_accuracy(
     return counts | _compared(found, config), rows
 
 
-def relatedness(models: Models, material: DomainMaterial, config: RunConfig) -> dict[str, Any]:
+def relatedness(models: Models, domain: DomainData, config: RunConfig) -> dict[str, Any]:
     """Are texts of one topic more alike than texts of different topics?
 
     The ROC-AUC of the cosine over all pairs of at most `MAX_RELATED` texts, drawn evenly from at most `MAX_TOPICS`
@@ -162,15 +160,15 @@ def relatedness(models: Models, material: DomainMaterial, config: RunConfig) -> 
     Returns:
         "origin", "topics", "texts", "base", "adapted", "delta" with "topic_auc"; or "skipped": why.
     """
-    if not material.topics:
-        return {"skipped": material.topics_origin}
-    drawn = _draw_topics(material.topics, config.seed)
-    labels = np.array([material.topics[text] for text in drawn])
+    if not domain.topics:
+        return {"skipped": domain.topics_origin}
+    drawn = _draw_topics(domain.topics, config.seed)
+    labels = np.array([domain.topics[text] for text in drawn])
     if np.unique(labels).size < 2:
         return {"skipped": "there are no two topics with two texts each"}
     text_P2 = np.stack(np.triu_indices(len(drawn), 1), axis=1)
     same_P = labels[text_P2[:, 0]] == labels[text_P2[:, 1]]
-    vectors = models.encode(drawn, material.role, "topics")
+    vectors = models.encode(drawn, domain.role, "topics")
     base_P, adapted_P = ((unit_ND @ unit_ND.T)[text_P2[:, 0], text_P2[:, 1]] for unit_ND in vectors)
     settings = config.evaluate
     delta = paired_bootstrap_auc(
@@ -183,7 +181,7 @@ def relatedness(models: Models, material: DomainMaterial, config: RunConfig) -> 
         seed=config.seed,
     )
     return {
-        "origin": material.topics_origin,
+        "origin": domain.topics_origin,
         "topics": int(np.unique(labels).size),
         "texts": len(drawn),
         "base": {"topic_auc": roc_auc(base_P, same_P)},

@@ -36,7 +36,7 @@ QUERY_BLOCK = 2048
 
 
 @dataclass(frozen=True, slots=True)
-class Material:
+class MiningInput:
     """What is mined: every text once, by its place in `documents`."""
 
     documents: list[str]
@@ -106,7 +106,7 @@ class _Pool:
 class _Block:
     """Some queries on their way: the ranked candidates, and the positives with their scores."""
 
-    material: Material
+    source: MiningInput
     queries: list[str]
     index: Indices
     """[N, C] documents, best first."""
@@ -118,7 +118,7 @@ class _Block:
     """Of each query's positives, then of its given negatives."""
 
 
-def material(dataset: Dataset) -> Material:
+def mining_input(dataset: Dataset) -> MiningInput:
     """Gather what mining needs from a retrieval dataset.
 
     Queries with the same text are one query, with the positives of all. Positives come from the training rows and
@@ -150,7 +150,7 @@ def material(dataset: Dataset) -> Material:
     )
     known_lists = {query: list(known) for query, known in positives.items()}
     examples, dropped = _examples_by_query(dataset.examples, documents, known_lists, held_out)
-    return Material(documents, known_lists, given, held_out, excluded, place, examples, dropped)
+    return MiningInput(documents, known_lists, given, held_out, excluded, place, examples, dropped)
 
 
 def _examples_by_query(
@@ -168,7 +168,7 @@ def _examples_by_query(
 
 
 def mine_negatives(
-    material: Material,
+    source: MiningInput,
     teacher: Encoder,
     config: MineConfig,
     seed: int,
@@ -180,7 +180,7 @@ def mine_negatives(
     """Mine every query, block by block. Several processes share the work: all have to take every block.
 
     Args:
-        material: queries, positives and documents.
+        source: queries, positives and documents.
         teacher: the encoder that ranks the documents.
         config: how many, from which ranks, and the filters.
         seed: with the query's text it fixes the draws of `sampling = "random"`.
@@ -190,17 +190,17 @@ def mine_negatives(
     """
     doc_MD = document_vectors
     if doc_MD is None:
-        doc_MD = encode_corpus(teacher, material.documents, cache, "encode documents")
+        doc_MD = encode_corpus(teacher, source.documents, cache, "encode documents")
     pool = _Pool()
-    queries = list(material.positives)
+    queries = list(source.positives)
     query_ND = encode_corpus(teacher, queries, cache, "encode queries", role="query")
     with progress("mine", len(queries), "queries") as advance:
         for start in range(0, len(queries), QUERY_BLOCK):
             texts = queries[start : start + QUERY_BLOCK]
             vectors = np.asarray(query_ND[start : start + QUERY_BLOCK])
-            width = config.range_max + max(len(_never(material, query)) for query in texts)
+            width = config.range_max + max(len(_never(source, query)) for query in texts)
             part = processes.shard(len(texts))
-            block = _retrieve(material, texts[part], vectors[part], doc_MD, width, teacher.device)
+            block = _retrieve(source, texts[part], vectors[part], doc_MD, width, teacher.device)
             if reranker is not None:
                 block = _rescore(reranker, block, config)
             yield _choose(_whole(block, texts), config, seed, pool)
@@ -222,7 +222,7 @@ def _whole(block: _Block, queries: list[str]) -> _Block:
 
 
 def _retrieve(
-    material: Material,
+    source: MiningInput,
     queries: list[str],
     query_ND: Vectors,
     doc_MD: Vectors,
@@ -230,28 +230,26 @@ def _retrieve(
     device: torch.device,
 ) -> _Block:
     """The teacher's ranking: enough candidates for `range_max` of them to remain beside the known documents."""
-    known = [_never(material, query) for query in queries]
-    score_NC, index_NC = top_k(query_ND, doc_MD, width, exclude=material.excluded, device=device)
-    count = len(material.documents)
+    known = [_never(source, query) for query in queries]
+    score_NC, index_NC = top_k(query_ND, doc_MD, width, exclude=source.excluded, device=device)
+    count = len(source.documents)
     known_keys = np.array([row * count + index for row, own in enumerate(known) for index in own], np.int64)
     usable_NC = ~np.isin(index_NC + count * np.arange(len(queries))[:, None], known_keys)
-    row_P, index_P = _known_pairs(material, queries)
+    row_P, index_P = _known_pairs(source, queries)
     cosines = np.einsum("pd,pd->p", query_ND[row_P], doc_MD[index_P])
-    return _Block(material, queries, index_NC, score_NC, usable_NC, _split(cosines, row_P, len(queries)))
+    return _Block(source, queries, index_NC, score_NC, usable_NC, _split(cosines, row_P, len(queries)))
 
 
-def _never(material: Material, query: str) -> set[int]:
+def _never(source: MiningInput, query: str) -> set[int]:
     """Documents that are never mined for a query: its positives, its own text, and negatives it has already."""
-    own = [material.place[query]] if query in material.place else []
-    return {*material.positives[query], *material.given[query], *own}
+    own = [source.place[query]] if query in source.place else []
+    return {*source.positives[query], *source.given[query], *own}
 
 
-def _known_pairs(material: Material, queries: list[str]) -> tuple[Indices, Indices]:
+def _known_pairs(source: MiningInput, queries: list[str]) -> tuple[Indices, Indices]:
     """Row of the query and index of the document, for every positive and then every given negative of every query."""
     pairs = [
-        (row, index)
-        for row, query in enumerate(queries)
-        for index in (*material.positives[query], *material.given[query])
+        (row, index) for row, query in enumerate(queries) for index in (*source.positives[query], *source.given[query])
     ]
     row_P, index_P = np.array(pairs, np.int64).reshape(-1, 2).T
     return row_P, index_P
@@ -260,12 +258,12 @@ def _known_pairs(material: Material, queries: list[str]) -> tuple[Indices, Indic
 def _rescore(reranker: Reranker, block: _Block, config: MineConfig) -> _Block:
     """The usable candidates above `range_max` with the reranker's scores and in its order, the others at the end."""
     usable_NC = block.usable & (np.cumsum(block.usable, axis=1) <= config.range_max)
-    row_P, index_P = _known_pairs(block.material, block.queries)
+    row_P, index_P = _known_pairs(block.source, block.queries)
     row_C, column_C = np.nonzero(usable_NC)
     rows = np.concatenate([row_P, row_C]).tolist()
     indices = np.concatenate([index_P, block.index[row_C, column_C]]).tolist()
     scores = reranker.score_pairs(
-        [block.queries[row] for row in rows], [block.material.documents[index] for index in indices]
+        [block.queries[row] for row in rows], [block.source.documents[index] for index in indices]
     )
     score_NC = np.full(usable_NC.shape, -np.inf, np.float32)
     score_NC[row_C, column_C] = scores[len(row_P) :]
@@ -284,13 +282,13 @@ def _choose(block: _Block, config: MineConfig, seed: int, pool: _Pool) -> MinedB
 
     The share counts all examples up to here, so it holds in the end, and no block is kept in memory for it.
     """
-    counts = [len(block.material.positives[query]) for query in block.queries]
+    counts = [len(block.source.positives[query]) for query in block.queries]
     lowest_N = np.array(
         [min(scores[:count]) for scores, count in zip(block.known_scores, counts, strict=True)], np.float32
     )
     priority_NC = _draws(block.queries, block.score.shape[1], seed) if config.sampling == "random" else None
     selection = select_negatives(block.score, block.usable, lowest_N, config, priority_NC)
-    rows = [block.material.examples[query] for query in block.queries]
+    rows = [block.source.examples[query] for query in block.queries]
     without_N = np.array([sum(not example.negatives for example in examples) for examples in rows], np.int64)
     total = sum(map(len, rows))
     covered = total - int(without_N[selection.columns[:, 0] < 0].sum())
@@ -299,14 +297,14 @@ def _choose(block: _Block, config: MineConfig, seed: int, pool: _Pool) -> MinedB
     covered = total - int(without_N[filled_columns[:, 0] < 0].sum())
     pool.examples, pool.with_negatives = pool.examples + total, pool.with_negatives + covered
     indices, scores, columns = block.index.tolist(), block.score.tolist(), filled_columns.tolist()
-    documents = block.material.documents
+    documents = block.source.documents
 
     def scored(row: int, among: Iterable[int]) -> list[Scored]:
         return [Scored(documents[indices[row][column]], scores[row][column]) for column in among]
 
     mined = []
     for row, query in enumerate(block.queries):
-        known = (*block.material.positives[query], *block.material.given[query])
+        known = (*block.source.positives[query], *block.source.given[query])
         known_scored = [
             Scored(documents[index], score) for index, score in zip(known, block.known_scores[row], strict=True)
         ]

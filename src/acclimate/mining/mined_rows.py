@@ -15,7 +15,7 @@ from acclimate.configs import MineConfig
 from acclimate.data.dataset import EXAMPLES_FILE
 from acclimate.files import REPORT_FILE, artifact, storage_errors, write_json
 from acclimate.mining.audit import Audit
-from acclimate.mining.mine import Material, MinedBlock, MinedQuery
+from acclimate.mining.mine import MinedBlock, MinedQuery, MiningInput
 from acclimate.types import Example, Queries
 
 AUDIT_FILE = "audit.json"
@@ -29,7 +29,7 @@ def mined_artifact(
     out: Path,
     settings: Mapping[str, Any],
     inputs: Mapping[str, str],
-    gathered: Material,
+    source: MiningInput,
     queries: Queries,
     blocks: Iterable[MinedBlock],
     config: MineConfig,
@@ -40,7 +40,7 @@ def mined_artifact(
         out: the artifact's folder.
         settings: what it was made with.
         inputs: what it was made from.
-        gathered: as for `write_negatives`; so are the others.
+        source: as for `write_negatives`; so are the others.
         queries: see there.
         blocks: see there.
         config: see there.
@@ -53,20 +53,20 @@ def mined_artifact(
         deque(blocks, maxlen=0)  # does its part of each; the first process writes
         return processes.from_main({})
     with artifact(out, settings, inputs) as folder:
-        report = write_negatives(folder, gathered, queries, blocks, config)
+        report = write_negatives(folder, source, queries, blocks, config)
         report["timings"] = {"mine_s": round(time.perf_counter() - started, 3)}
         write_json(folder / REPORT_FILE, report)
     return processes.from_main(report)
 
 
 def write_negatives(
-    folder: Path, gathered: Material, queries: Queries, blocks: Iterable[MinedBlock], config: MineConfig
+    folder: Path, source: MiningInput, queries: Queries, blocks: Iterable[MinedBlock], config: MineConfig
 ) -> Row:
     """Write everything into an existing folder, block by block, and return the counts.
 
     Args:
         folder: an artifact in the making.
-        gathered: what was mined.
+        source: what was mined.
         queries: id -> text, for the list of queries with too few negatives.
         blocks: from `mine_negatives`.
         config: how many negatives were wanted, and in which form they are written.
@@ -82,12 +82,12 @@ def write_negatives(
     }
     if config.include_positives:
         files["ranked.jsonl"] = _ranked_lists
-    rows = _write_files(folder, files, gathered.examples, _watched(blocks, audit))
+    rows = _write_files(folder, files, source.examples, _watched(blocks, audit))
     summary = audit.summary()
     write_json(folder / AUDIT_FILE, summary)
     counts = {name: value for name, value in summary.items() if isinstance(value, int | float | None)}
     nested = {"removed": dict(audit.removed), "filled": dict(audit.filled)}
-    return {**counts, **nested, "given_negatives_dropped": gathered.dropped, "rows": rows}
+    return {**counts, **nested, "given_negatives_dropped": source.dropped, "rows": rows}
 
 
 def _watched(blocks: Iterable[MinedBlock], audit: Audit) -> Iterator[MinedQuery]:

@@ -24,7 +24,7 @@ from acclimate.evaluation.compare import (
     score,
     won_and_lost,
 )
-from acclimate.evaluation.domain import DomainMaterial, Models, domain_material, relatedness, term_accuracy
+from acclimate.evaluation.domain import DomainData, Models, domain_data, relatedness, term_accuracy
 from acclimate.evaluation.measures import evaluate_run, relative_loss
 from acclimate.evaluation.significance import verdict
 from acclimate.files import (
@@ -80,7 +80,7 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> dict
     if processes.on_main(lambda: is_current(out, settings, inputs)):
         return read_json(out / REPORT_FILE)
     guards = guard_data(config)
-    material = domain_material(data, config)
+    material = domain_data(data, config)
     models = _load_both(adapter, cache_folder(out.parent), config)
     base = _scores(models.base, "base", [data, *guards], models.cache, config)
     adapted = _scores(models.adapted, "adapted", [data, *guards], models.cache, config)
@@ -188,7 +188,7 @@ def _scores(
 
 
 def _domain(
-    models: Models, material: DomainMaterial, config: RunConfig
+    models: Models, material: DomainData, config: RunConfig
 ) -> tuple[dict[str, Any], Sequence[Mapping[str, Any]]]:
     """The domain's metrics, and every term's scores."""
     accuracy, by_term = term_accuracy(models, material, config)

@@ -12,7 +12,7 @@ from acclimate.data.dataset import Dataset
 from acclimate.errors import DataError, UsageError
 from acclimate.files import REPORT_FILE, hash_folder, hash_text, is_current, read_json
 from acclimate.formats.sources import resolve_model
-from acclimate.mining.mine import material, mine_negatives
+from acclimate.mining.mine import mine_negatives, mining_input
 from acclimate.mining.mined_rows import mined_artifact
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
@@ -47,7 +47,7 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> dict[str, Any]:
         return read_json(out / REPORT_FILE)
     loaded = open_dataset(dataset)
     _check_minable(loaded, dataset)
-    gathered = material(loaded)
+    gathered = mining_input(loaded)
     teacher, reranker = _teacher(config), _reranker(config)
     cache = cache_folder(out.parent)
     blocks = mine_negatives(gathered, teacher, config.mine, config.seed, reranker=reranker, cache=cache)

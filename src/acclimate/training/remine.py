@@ -16,7 +16,7 @@ from acclimate.core.lora import adapters_off
 from acclimate.data.dataset import EXAMPLES_FILE, read_examples
 from acclimate.errors import UsageError
 from acclimate.files import REPORT_FILE, is_current, read_json
-from acclimate.mining.mine import Material, material, mine_negatives
+from acclimate.mining.mine import MiningInput, mine_negatives, mining_input
 from acclimate.mining.mined_rows import mined_artifact
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
@@ -50,9 +50,9 @@ class Remining:
         """The step from which on the present negatives hold; 0 is what the training began with."""
         self._reranker: Reranker | None = None
         self._tasks = {
-            number: (one, gathered, self._fixed_documents(one, gathered))
+            number: (one, source, self._fixed_documents(one, source))
             for number, one in enumerate(losses.tasks)
-            if _is_minable(one) and (gathered := material(one.data))
+            if _is_minable(one) and (source := mining_input(one.data))
         }
         if not self._tasks:
             raise UsageError("remine_steps is given, and no task has negatives to mine", fix="Leave it out.")
@@ -63,11 +63,11 @@ class Remining:
         if wanted == self.current:
             return
         self.current = wanted
-        for number, (one, gathered, fixed_MD) in self._tasks.items():
+        for number, (one, source, fixed_MD) in self._tasks.items():
             out = self.folder / f"step-{wanted:08d}" / (one.task.name or "negatives")
             if not processes.on_main(lambda out=out: is_current(out, self.settings, {})):  # type: ignore[misc]
                 say(f"step {wanted}: mining {one.task.label}negatives with the model as it is")
-                self._mine(one, gathered, fixed_MD, out)
+                self._mine(one, source, fixed_MD, out)
             self.losses.renew(number, _with_negatives(one.examples, out))
 
     def report(self) -> dict[str, Any]:
@@ -76,28 +76,28 @@ class Remining:
         steps = {path.parent.parent.name for path in self.folder.glob(f"step-*/*/{REPORT_FILE}")}
         return {"times": len(steps), "seconds": round(sum(found["timings"]["mine_s"] for found in reports), 3)}
 
-    def _mine(self, one: TrainingTask, gathered: Material, fixed_MD: Vectors | None, out: Path) -> None:
+    def _mine(self, one: TrainingTask, source: MiningInput, fixed_MD: Vectors | None, out: Path) -> None:
         config = one.task.config
         if config.mine.reranker is not None and self._reranker is None:
             self._reranker = load_reranker(config.mine.reranker, config)
         self.encoder.model.eval()
         blocks = mine_negatives(
-            gathered,
+            source,
             one.encoder(self.encoder),
             config.mine,
             config.seed,
             reranker=self._reranker if config.mine.reranker else None,
             document_vectors=fixed_MD,
         )
-        mined_artifact(out, self.settings, {}, gathered, one.data.queries, blocks, config.mine)
+        mined_artifact(out, self.settings, {}, source, one.data.queries, blocks, config.mine)
 
-    def _fixed_documents(self, one: TrainingTask, gathered: Material) -> Vectors | None:
+    def _fixed_documents(self, one: TrainingTask, source: MiningInput) -> Vectors | None:
         """The base's vectors of the documents, where they stay; those of the corpus are in the cache."""
         if self.config.train.sides == "both":
             return None
         with adapters_off(self.encoder.model):
             cache = cache_folder(one.task.folder)
-            return encode_corpus(one.encoder(self.encoder), gathered.documents, cache, "encode documents (base)")
+            return encode_corpus(one.encoder(self.encoder), source.documents, cache, "encode documents (base)")
 
 
 def _is_minable(one: TrainingTask) -> bool:
