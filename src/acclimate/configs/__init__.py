@@ -1,4 +1,4 @@
-"""Every setting of every stage, once. Frozen dataclasses; the string under a field is its documentation.
+"""Every setting of every stage, once: frozen dataclasses, in which the string under a field is its documentation.
 
 `RunConfig` is the whole run: shared fields at the top, one flat section per stage. It is what `RUN/config.toml`
 holds, what a stage function takes, and what the command line's flags are made from. Field names are unique over all

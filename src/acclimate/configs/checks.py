@@ -1,4 +1,4 @@
-"""What a setting may be, and how it is said when it is not."""
+"""Checks of single settings, and their error messages."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from acclimate.errors import UsageError
 
 
 def check_at_least(name: str, value: int, low: int) -> None:
-    """A whole number that is not too small.
+    """Check that a whole number is not too small.
 
     Raises:
         UsageError: it is not; the setting is named.
@@ -16,7 +16,7 @@ def check_at_least(name: str, value: int, low: int) -> None:
 
 
 def check_above(name: str, value: float, low: float) -> None:
-    """A number strictly above another.
+    """Check that a number is strictly above another.
 
     Raises:
         UsageError: it is not; the setting is named.
@@ -26,7 +26,7 @@ def check_above(name: str, value: float, low: float) -> None:
 
 
 def check_fraction(name: str, value: float) -> None:
-    """A share: from 0 up to, not including, 1.
+    """Check that a share is 0 or more, and less than 1.
 
     Raises:
         UsageError: it is not; the setting is named.

@@ -1,4 +1,4 @@
-"""Settings of one of several datasets: a table of `[[datasets]]`."""
+"""Settings of one dataset: a table of `[[datasets]]`."""
 
 from __future__ import annotations
 
@@ -12,47 +12,49 @@ from acclimate.errors import UsageError
 
 MAX_NAME_CHARS = 64
 PROMPTS = ("query_prompt", "instruction", "document_prompt")
-"""The fields that say a task's prompts."""
+"""The fields that hold a task's prompts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DatasetConfig:
-    """A dataset and its task. What it does not say is as in the rest of the run's settings."""
+    """A dataset and its task. A setting that is not given here is that of the run."""
 
     source: str
     """A file of pairs, a BEIR folder, or a hub id."""
     name: str | None = None
-    """Of its task: of its folder RUN/tasks/NAME, and of its prompts; the source's last part if not given."""
+    """Name of its task, which names its folder RUN/tasks/NAME and its prompts; the last part of the source if not
+    given."""
     weight: float = 1.0
-    """The task's loss is multiplied by it, where there are several."""
+    """Factor of the task's loss, where several tasks are trained together."""
     loss: Loss | None = None
-    """The task's loss; that of [objective] if not given. So are the fields below, by their names elsewhere."""
+    """The task's loss; that of [objective] if not given. The settings below replace those of the same name
+    elsewhere."""
     query_prompt: str | None = None
     """Put before every query of this task."""
     instruction: str | None = None
-    """What a query of this task asks for, put into the model's own query prompt."""
+    """The task in words, put into the model's own query prompt (see the run's instruction)."""
     document_prompt: str | None = None
     """Put before every document of this task."""
     limit: int | None = None
-    """At most this many of its queries, or labelled pairs."""
+    """Use at most this many of its queries (or labelled pairs)."""
     anchor_column: str | None = None
-    """Column of its queries."""
+    """Column of the queries."""
     positive_column: str | None = None
     """Column of the documents that answer them."""
     label_column: str | None = None
-    """Column of its labels."""
+    """Column of the labels."""
     columns: tuple[str, ...] | None = None
     """Names of the columns of a file without a header."""
     corpus: str | None = None
-    """JSONL of its further documents."""
+    """JSONL file of further documents."""
     split_by: str | None = None
-    """component, query, or a column's name."""
+    """How splits are made: component, query, or the name of a column."""
     per_label: int | None = None
     """At most this many training pairs per label."""
     label_min: float | None = None
-    """Its lowest possible label."""
+    """Lowest possible label."""
     label_max: float | None = None
-    """Its highest possible label."""
+    """Highest possible label."""
 
     def __post_init__(self) -> None:
         check_above("weight", self.weight, 0.0)
@@ -70,7 +72,7 @@ class DatasetConfig:
         return self.name if self.name is not None else re.sub(r"[^\w.-]+", "-", Path(self.source).stem)
 
     def overrides(self) -> dict[str, object]:
-        """The settings that it states itself, by their names in the run's settings."""
-        own = ("source", "name", "weight")
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in own}
+        """The settings given here, by their names in the run's settings."""
+        not_of_a_run = ("source", "name", "weight")
+        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in not_of_a_run}
         return {name: value for name, value in values.items() if value is not None}

@@ -9,21 +9,21 @@ from acclimate.configs.checks import check_at_least, check_fraction
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluateConfig:
-    """Base against adapted on the test split."""
+    """Base and adapted compared on the test split."""
 
     bootstrap: int = 2000
-    """Resamples of the paired bootstrap behind the intervals and the p-values."""
+    """Number of resamples in the paired bootstrap, which gives intervals and p-values."""
     confidence: float = 0.95
-    """Width of the intervals."""
+    """Confidence level of the intervals."""
     guard: tuple[str, ...] = ()
-    """Data outside the domain on which the adapted model must not get worse."""
+    """Out-of-domain data on which the adapted model must not get worse."""
     guard_bound: float = 0.02
-    """Relative loss on guard data beyond which the report warns."""
+    """The report warns when the relative loss on guard data is larger than this."""
     topics: str | None = None
-    """Table of texts of the domain with columns text and topic, for the relatedness of texts of one topic.
-    Clusters of the corpus by its words if not given."""
+    """Table with columns text and topic, to measure whether texts of one topic are close to each other. If not given,
+    the topics are clusters of the corpus by its words."""
     top_k: int = 100
-    """Documents kept per query in the run files."""
+    """Documents per query in the run files."""
 
     def __post_init__(self) -> None:
         check_at_least("bootstrap", self.bootstrap, 100)

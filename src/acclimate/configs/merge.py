@@ -11,7 +11,7 @@ from acclimate.errors import UsageError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MergeConfig:
-    """Several adapters or models become one."""
+    """Several adapters or models merged into one."""
 
     method: (
         Literal[
@@ -27,21 +27,23 @@ class MergeConfig:
         ]
         | None
     ) = None
-    """linear if not given. interpolate: one model and its base (WiSE-FT); greedy-soup: keeps what helps on dev."""
+    """How models are merged; linear if not given. interpolate: one model with its base (WiSE-FT); greedy-soup: keeps
+    the models that help on dev."""
     weights: tuple[float, ...] = ()
-    """One per model; equal if not given. Of interpolate: the model's share; the best on dev if not given."""
+    """One weight per model; equal if not given. interpolate: the model's share; the best on dev if not given."""
     density: float = 0.5
-    """ties and dare-*: share of the elements of an update that are kept."""
+    """ties and dare-*: share of an update's elements that is kept."""
     update_scale: float = 1.0
-    """task-arithmetic, interpolate, ties, dare-*: the merged update is multiplied by it (lambda in the papers)."""
+    """task-arithmetic, interpolate, ties, dare-*: factor of the merged update (lambda in the papers)."""
     merged_rank: int | None = None
-    """Rank of the merged adapter; if not given, the ranks add up, and a weighted sum loses nothing."""
+    """Rank of the merged adapter. If not given, it is the sum of the ranks, with which a weighted sum loses nothing."""
     folded: bool = False
     """Fold the merged adapter into its base: a self-contained model instead of an adapter."""
     curve: tuple[float, ...] = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)
-    """interpolate without weights: shares of the model that are tried, on dev and on guard data."""
+    """interpolate without weights: the shares of the model to try, on dev and on guard data."""
     pool_documents: int = 2000
-    """Documents that dev queries are ranked against when models are compared; the corpus, if it has no more."""
+    """Number of documents that dev queries are ranked against when models are compared; all, if the corpus has
+    fewer."""
 
     def __post_init__(self) -> None:
         if not 0 < self.density <= 1:

@@ -14,32 +14,35 @@ class MineConfig:
     """Hard negatives from the corpus."""
 
     teacher: str | None = None
-    """Model that ranks the corpus for mining; the run's own base model if not given."""
+    """Model that ranks the corpus for mining; the run's base model if not given."""
     reranker: str | None = None
     """Cross-encoder that rescores the candidates before they are filtered."""
     num_negatives: int = 4
     """Hard negatives kept per query."""
     range_min: int = 0
-    """So many best-ranked candidates are skipped; known positives do not count as candidates."""
+    """Number of best-ranked candidates to skip; known positives do not count as candidates."""
     range_max: int = 50
-    """Candidates ranked below this position are not considered."""
+    """Candidates ranked below this position are ignored."""
     min_score: float | None = None
-    """Candidates scoring below this are dropped."""
+    """Candidates with a lower score are dropped."""
     max_score: float | None = None
-    """Candidates scoring above this are dropped."""
+    """Candidates with a higher score are dropped."""
     absolute_margin: float | None = None
-    """Drop candidates whose score is above positive - absolute_margin; the lowest of several positives counts."""
+    """Candidates with a score above positive - absolute_margin are dropped; of several positives, the lowest counts."""
     relative_margin: float | None = 0.05
-    """Drop candidates whose score is above positive - |positive| * relative_margin (the lowest of several)."""
+    """Candidates with a score above positive - |positive| * relative_margin are dropped; of several positives, the
+    lowest counts."""
     sampling: Literal["top", "random"] = "top"
-    """Take the best-ranked candidates, or draw among them."""
+    """top: take the best-ranked of the candidates that are left; random: draw among them."""
     hard_negative_share: float = 0.3
-    """Where fewer of the training examples get a hard negative, filters are loosened for queries without any until so
-    many have one: min_score, absolute_margin, relative_margin, max_score, range_min, in this order; 0: never."""
+    """Share of the training examples that should have a hard negative. If fewer do, filters are loosened for queries
+    without any: min_score, absolute_margin, relative_margin, max_score, range_min, in this order. 0: never."""
     include_positives: bool = False
-    """Also write every query's ranked list, its positives in place (ranked.jsonl): to inspect, or to test rerankers."""
+    """Also write each query's ranked list, with its positives, to ranked.jsonl: for inspection, or to test
+    rerankers."""
     output: Literal["n-tuple", "triplet", "labelled"] = "n-tuple"
-    """Training rows: all negatives in one row per positive, one row per negative, or a label of 1 or 0 per document."""
+    """Form of the training rows. n-tuple: one per positive, with all negatives; triplet: one per negative; labelled:
+    one per document, labelled 1 or 0."""
 
     def __post_init__(self) -> None:
         check_at_least("num_negatives", self.num_negatives, 1)

@@ -27,60 +27,64 @@ BLOCKS = get_args(Block)
 LOWEST_LEARNED_TEMPERATURE = 0.01
 """CLIP's bound on its logit scale, 100."""
 RETAIN_WEIGHT = 20.0
-"""Default weight of retained out-of-domain texts: chosen on dev, docs/results.md."""
+"""Default weight of retained out-of-domain texts, chosen on dev (docs/results.md)."""
 INFO_NCE_ONLY = ("blocks", "partition", "temperature_kind", "hardness_strength", "guide")
-"""Settings that mean nothing to the other losses, which refuse them."""
+"""Settings of info-nce alone: with another loss they are refused."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ObjectiveConfig:
-    """What the training minimises."""
+    """The loss that training minimises."""
 
     loss: Loss = "auto"
-    """auto takes info-nce for retrieval data and cosine-mse for labelled pairs. Labelled pairs: cosine-mse, cosent,
-    angle, contrastive, online-contrastive, binary. Own negatives: triplet; with a teacher's scores: margin-mse, kl.
-    Any texts: embedding-distillation."""
+    """auto takes info-nce for retrieval data and cosine-mse for labelled pairs. For labelled pairs: cosine-mse, cosent,
+    angle, contrastive, online-contrastive, binary. For rows with negatives: triplet. For rows with a teacher's scores:
+    margin-mse, kl. For any texts: embedding-distillation."""
     blocks: tuple[Block, ...] = ("query-document",)
-    """What InfoNCE compares: query-document, query-query, document-document (together in one softmax), and
-    document-query (each positive finds its query)."""
+    """What InfoNCE compares: query-document, query-query and document-document, together in one softmax, and
+    document-query, where each positive has to find its query."""
     partition: Literal["per-direction", "joint"] = "per-direction"
-    """document-query as a softmax of its own, averaged with the first; or in the same softmax as the other blocks."""
+    """per-direction: document-query has a softmax of its own, and the two losses are averaged; joint: one softmax over
+    all blocks."""
     temperature: float = 0.05
-    """Cosines are divided by it, in InfoNCE, cosent, angle, binary and kl."""
+    """Divides the cosines in info-nce, cosent, angle, binary and kl."""
     temperature_kind: Literal["fixed", "learned", "adaptive"] = "fixed"
-    """Of InfoNCE. learned: trained, from temperature on, above 0.01. adaptive: by the lexicon's terms in each anchor,
-    max(temperature_floor, temperature_base - temperature_step * terms)."""
+    """Temperature of InfoNCE. learned: trained with the model, starting at temperature, always above 0.01. adaptive:
+    max(temperature_floor, temperature_base - temperature_step * terms), by the lexicon's terms in each anchor."""
     temperature_base: float = 0.08
-    """Adaptive temperature of an anchor without a term of the lexicon."""
+    """adaptive: temperature of an anchor without a term of the lexicon."""
     temperature_step: float = 0.01
-    """How much lower the adaptive temperature is for every term in the anchor."""
+    """adaptive: how much each term in the anchor lowers the temperature."""
     temperature_floor: float = 0.03
-    """The adaptive temperature falls no lower."""
+    """adaptive: lowest temperature."""
     hardness_strength: float = 0.0
-    """InfoNCE's negatives are weighted by exp(this * cosine), the harder the more; 9 in LLaVE, 0: all alike."""
+    """info-nce: each negative is weighted by exp(hardness_strength * cosine), so hard ones count more. 9 in LLaVE; 0
+    weights all alike."""
     false_negative_margin: float | None = 0.1
-    """In-batch candidates whose cosine is above the positive's plus this do not count as negatives; none: all do."""
+    """In-batch candidates with a cosine above positive + false_negative_margin do not count as negatives; none: all
+    count."""
     false_negative_relative_margin: float | None = None
-    """As false_negative_margin, above positive + |positive| * this; with both, either is enough."""
+    """The same with a cosine above positive + |positive| * false_negative_relative_margin. With both margins, exceeding
+    one is enough."""
     mask_mined: bool = False
-    """Apply the false-negative margins, and the guide's, to mined negatives too."""
+    """Apply the false-negative margins and the guide's margins to mined negatives too."""
     guide: str | None = None
-    """Model (or run, or adapter) whose cosines also tell likely positives among the candidates (GISTEmbed)."""
+    """Second model (or run, or adapter) whose cosines also decide which candidates are likely positives (GISTEmbed)."""
     guide_margin: float | None = 0.0
-    """Candidates whose cosine by the guide is above its cosine of the positive plus this are not counted."""
+    """Candidates do not count as negatives if the guide's cosine is above its cosine of the positive + guide_margin."""
     guide_relative_margin: float | None = None
-    """As guide_margin, above positive + |positive| * this; with both, either is enough."""
+    """The same above positive + |positive| * guide_relative_margin. With both margins, exceeding one is enough."""
     contrastive_margin: float = 0.5
-    """contrastive, online-contrastive: negatives at a distance (1 - cosine) above it are far enough."""
+    """contrastive, online-contrastive: negatives at a larger distance (1 - cosine) are far enough."""
     triplet_margin: float = 0.2
-    """triplet: by how much the positive's cosine should be above a negative's."""
+    """triplet: how far the positive's cosine should be above a negative's."""
     cosine_threshold: float = 0.5
-    """binary: the cosine at which a pair is as likely positive as negative."""
+    """binary: cosine at which a pair is as likely positive as negative."""
     teacher_temperature: float = 1.0
-    """margin-mse, kl: the teacher's scores are divided by it. Reranker logits need more, cosines less than 1."""
+    """margin-mse, kl: divides the teacher's scores. Use more than 1 for reranker logits, less than 1 for cosines."""
     embedding_teacher: str | None = None
-    """embedding-distillation: model (or run, or adapter) whose vectors are imitated; where its size is another, its
-    cosines between the texts."""
+    """embedding-distillation: model (or run, or adapter) whose vectors are imitated. If they have another size, its
+    cosines between the texts are imitated instead."""
     retain_data: str | None = None
     """Out-of-domain texts (a text file, or any data) whose vectors should stay where the base puts them, so that the
     model forgets less. Some of them join every step."""
@@ -88,9 +92,10 @@ class ObjectiveConfig:
     """Weight of the distance (1 - cosine) between the model's vectors and the base's, added to any loss: of
     retain_data's texts where they are given (default 20), of the training's own texts otherwise (default 0)."""
     matryoshka_dims: tuple[int, ...] = ()
-    """Also minimise the loss over so many leading dimensions; the full size is always among them."""
+    """Also minimise the loss over these numbers of leading dimensions (Matryoshka); the full size is always
+    included."""
     matryoshka_weights: tuple[float, ...] = ()
-    """Weight of each of matryoshka_dims; 1 if not given, as for the full size."""
+    """Weight of each of matryoshka_dims; 1 if not given. The full size has weight 1."""
 
     def __post_init__(self) -> None:
         for name in ("temperature", "temperature_base", "temperature_floor", "teacher_temperature"):
@@ -123,8 +128,10 @@ class ObjectiveConfig:
         if len(set(self.matryoshka_dims)) < len(self.matryoshka_dims):
             raise UsageError(f"matryoshka_dims = {self.matryoshka_dims} names a size twice")
         if self.matryoshka_weights and len(self.matryoshka_weights) != len(self.matryoshka_dims):
-            found = f"{len(self.matryoshka_weights)} matryoshka_weights for {len(self.matryoshka_dims)} matryoshka_dims"
-            raise UsageError(found, possible="one weight for each, or none")
+            raise UsageError(
+                f"{len(self.matryoshka_weights)} matryoshka_weights for {len(self.matryoshka_dims)} matryoshka_dims",
+                possible="one weight for each, or none",
+            )
         for weight in self.matryoshka_weights:
             check_above("matryoshka_weights", weight, 0.0)
 
@@ -149,7 +156,7 @@ class ObjectiveConfig:
                 )
 
     def with_loss(self, loss: str) -> ObjectiveConfig:
-        """The same settings for another loss, without those that it would refuse: for one dataset among several."""
+        """The same settings with another loss, without the settings that it refuses: for one dataset among several."""
         if loss not in get_args(Loss):
             raise UsageError(f"loss = {loss!r}", possible=", ".join(get_args(Loss)))
         changed: dict[str, Any] = {"loss": loss}

@@ -13,31 +13,32 @@ class PrepareConfig:
     """From raw data to a leak-free dataset."""
 
     anchor_column: str | None = None
-    """Column of the queries, where its name is not one of the known ones."""
+    """Column of the queries, if its name is not one of the known ones."""
     positive_column: str | None = None
     """Column of the documents that answer the queries."""
     label_column: str | None = None
-    """Column of the labels of labelled pairs, where its name is neither label nor score."""
+    """Column of the labels of labelled pairs, if its name is neither label nor score."""
     columns: tuple[str, ...] = ()
-    """Names of the columns of a file without a header, in order: sentence1,sentence2,label."""
+    """Names of the columns of a file without a header, in order, such as sentence1,sentence2,label."""
     corpus: str | None = None
-    """JSONL of further documents that the pairs do not mention; mining and evaluation rank all of them."""
+    """JSONL file of further documents, which no pair mentions. Mining and evaluation rank them too."""
     split_by: str = "component"
-    """component (no text is shared between splits), query (only queries are kept apart), or a column's name."""
+    """How splits are made. component: splits share no text; query: splits share no query; or the name of a column whose
+    values are kept together."""
     test_fraction: float = 0.1
-    """Share of the queries that become the test split where none is given (at least 100 queries, at most half)."""
+    """Share of the queries that becomes the test split, where none is given: at least 100 queries, at most half."""
     dev_fraction: float = 0.05
-    """Share of the training queries that become the dev split where none is given (at most 500 queries)."""
+    """Share of the training queries that becomes the dev split, where none is given: at most 500 queries."""
     strict_documents: bool = False
-    """Also drop training pairs whose document (or, of labelled pairs, sentence) is in test or dev."""
+    """Also drop training pairs whose document (or one of whose sentences) is in test or dev."""
     per_label: int | None = None
-    """Labelled pairs: at most this many training pairs per label, drawn evenly."""
+    """Labelled pairs: use at most this many training pairs per label, drawn evenly."""
     label_min: float | None = None
-    """Lowest possible label of labelled pairs; read off the data if not given."""
+    """Lowest possible label of labelled pairs; taken from the data if not given."""
     label_max: float | None = None
-    """Highest possible label of labelled pairs; read off the data if not given."""
+    """Highest possible label of labelled pairs; taken from the data if not given."""
     min_chars: int = 2
-    """Texts shorter than this are rejected."""
+    """Shorter texts are rejected."""
 
     def __post_init__(self) -> None:
         check_fraction("test_fraction", self.test_fraction)

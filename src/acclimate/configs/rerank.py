@@ -12,25 +12,28 @@ RerankLoss: TypeAlias = Literal["listwise", "pointwise", "pairwise", "margin-mse
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RerankConfig:
-    """Reading query and text together: the first documents of a retrieval, put in a better order."""
+    """Rerankers, which read query and document together and put the first retrieved documents in a better order."""
 
     rerank_depth: int = 100
-    """So many of the best retrieved documents are put in order anew."""
+    """Number of best retrieved documents that are reranked."""
     retriever: Literal["auto", "base", "adapted"] = "auto"
-    """Which of the run's embedding models retrieves them; auto takes the adapted one where there is one."""
+    """Which of the run's embedding models retrieves them. auto: the adapted one, if there is one."""
     rerank_instruction: str | None = None
-    """What makes a text relevant, for Qwen3-Reranker; its own, which is about web search, if not given."""
+    """Instruction for Qwen3-Reranker: what makes a document relevant. Its own, about web search, if not given."""
     pair_tokens: int | None = None
-    """Query, text and what is put around them are cut to so many tokens; the reranker's own limit if not given."""
+    """Largest number of tokens of query, document and template together; longer input is cut. The reranker's own limit
+    if not given."""
     rerank_loss: RerankLoss = "listwise"
-    """listwise: softmax over each query's documents; pointwise: relevant or not, each alone; pairwise: RankNet.
-    margin-mse, kl: imitate the scores of the teacher that mined the negatives, divided by teacher_temperature."""
+    """listwise: softmax over each query's documents; pointwise: each document alone, relevant or not; pairwise:
+    RankNet; margin-mse, kl: imitate the scores of the teacher that mined the negatives, divided by
+    teacher_temperature."""
     rerank_full: bool | None = None
-    """Train every weight instead of an adapter; if not given, only where the head is new (the base has none)."""
+    """Train all weights instead of an adapter. If not given, only where the base has no scoring head, so that it is
+    new."""
     rerank_group_size: int = 5
-    """Documents of each example in a pass: its positive, and rerank_group_size - 1 of its negatives."""
+    """Documents per example in a pass: its positive, and rerank_group_size - 1 of its negatives."""
     rerank_epochs: float = 2.0
-    """Passes over the training examples."""
+    """Number of passes over the training examples."""
     rerank_batch_size: int = 32
     """Examples per step, each with its group of documents."""
     rerank_learning_rate: float | None = None

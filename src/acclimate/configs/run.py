@@ -39,27 +39,27 @@ class RunConfig:
     query_prompt: str | None = None
     """Put before every query; the model's own if not given."""
     instruction: str | None = None
-    """What a query asks for, in English, put into the model's own query prompt; for instruction models such as
+    """The task in one English sentence, put into the model's own query prompt: for instruction models such as
     Qwen3-Embedding, whose queries begin with Instruct: {instruction}."""
     document_prompt: str | None = None
     """Put before every document; the model's own if not given."""
     task: str | None = None
-    """Task whose prompts are used, of those that the model or the run knows; the default prompts if not given."""
+    """Task whose prompts are used, if the model or the run has several; the default prompts if not given."""
     max_tokens: int | None = None
-    """Longer texts are cut to this many tokens; the model's own if not given."""
+    """Largest number of tokens per text; longer texts are cut. The model's own limit if not given."""
     dim: int | None = None
-    """Keep this many leading dimensions (Matryoshka) and renormalise."""
+    """Keep this many leading dimensions of the vectors (Matryoshka); the model's own size if not given."""
     seed: int = 42
-    """Fixes splits, sampling, initial weights and batch order."""
+    """Seed of splits, sampling, initial weights and batch order."""
     limit: int | None = None
-    """Use at most this many queries (or labelled pairs), drawn evenly; for a quick try."""
+    """Use at most this many queries (or labelled pairs), drawn evenly: for a quick try."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto takes bfloat16 where the hardware computes in it, float32 elsewhere."""
+    """auto takes bfloat16 where the hardware computes in it natively, float32 elsewhere."""
     quantise_base: BaseFormat | None = None
-    """4bit keeps the base's linear layers in 4 bits, on CUDA only, with pip install 'acclimate[qlora]' (QLoRA). The
-    adapter is the same kind as without, and merge folds it into the unquantised base."""
+    """4bit keeps the base's linear layers in 4 bits while training (QLoRA); on CUDA only, after pip install
+    'acclimate[qlora]'. The adapter is an ordinary one, and merge folds it into the unquantised base."""
     domain: DomainConfig = field(default_factory=DomainConfig)
     """The domain's vocabulary."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
@@ -79,7 +79,7 @@ class RunConfig:
     rerank: RerankConfig = field(default_factory=RerankConfig)
     """Rerankers."""
     datasets: tuple[DatasetConfig, ...] = ()
-    """What is learnt from, where that is said here and not on the command line; several are trained together."""
+    """The datasets to train on, if they are not given on the command line; several are trained together."""
 
     def __post_init__(self) -> None:
         for name in ("limit", "max_tokens", "dim"):
@@ -133,7 +133,7 @@ class RunConfig:
 
 
 def with_overrides(config: RunConfig, overrides: Mapping[str, Any]) -> RunConfig:
-    """The config with some fields changed, each by its own name whatever its section (names are unique)."""
+    """The config with some fields changed, each given by its name alone (names are unique over all sections)."""
     shared: dict[str, Any] = {}
     left = with_current_names(overrides)
     for item in dataclasses.fields(config):
@@ -155,21 +155,21 @@ def for_dataset(config: RunConfig, dataset: DatasetConfig) -> RunConfig:
     The prompts of one dataset among several are those of its task (`Prompts.with_task`); those of the only one are the
     run's own.
     """
-    own = dataset.overrides()
+    overrides = dataset.overrides()
     if dataset.loss is not None:  # what belongs to another loss is no conflict here
         config = dataclasses.replace(config, objective=config.objective.with_loss(dataset.loss))
     if len(config.datasets) == 1:
-        return dataclasses.replace(with_overrides(config, own), datasets=())
+        return dataclasses.replace(with_overrides(config, overrides), datasets=())
     for name in PROMPTS:
-        own.pop(name, None)
-    return dataclasses.replace(with_overrides(config, own), datasets=(dataset,), task=dataset.task)
+        overrides.pop(name, None)
+    return dataclasses.replace(with_overrides(config, overrides), datasets=(dataset,), task=dataset.task)
 
 
 def effective(config: RunConfig, *sections: str) -> dict[str, Any]:
     """What an artifact's `settings.json` holds: the shared fields and the named sections, as plain JSON values.
 
-    `shard` is not among them: it says who holds the weights, which changes nothing about them.
-    Of the datasets, their tasks' prompts are shared; losses and weights go with the section `objective`.
+    `shard` is left out: it says which process holds which weights, and changes no result. The prompts of the datasets'
+    tasks count as shared; their losses and weights belong to the section `objective`.
     """
     values = {**dataclasses.asdict(config), "model": config.base_model}
     del values["train"]["shard"]
@@ -178,8 +178,8 @@ def effective(config: RunConfig, *sections: str) -> dict[str, Any]:
     nested = {name for name in names if isinstance(values[name], dict)}
     kept = {name: values[name] for name in names if name not in nested or name in sections}
     if datasets:
-        shown = PROMPTS + ("loss", "weight") * ("objective" in sections)
+        columns = PROMPTS + ("loss", "weight") * ("objective" in sections)
         tasks = zip(config.datasets, datasets, strict=True)
-        kept["tasks"] = {dataset.task: {name: row[name] for name in shown} for dataset, row in tasks}
+        kept["tasks"] = {dataset.task: {name: row[name] for name in columns} for dataset, row in tasks}
     plain: dict[str, Any] = json.loads(json.dumps(kept))
     return plain

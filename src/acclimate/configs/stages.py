@@ -1,4 +1,4 @@
-"""Settings of `adapt`'s recipe: how many stages a training has."""
+"""Settings of `adapt`'s recipe: training in one stage, or in three."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ WEAK_KINDS = ("title", "neighbours", "crop")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StagesConfig:
-    """One training, or three stages: weak pairs, fine-tuning, a merge."""
+    """One stage, or three: weak pairs, fine-tuning, a merge."""
 
     recipe: Literal["one-stage", "three-stage"] = "one-stage"
-    """three-stage: train on weak pairs of the corpus, go on with negatives mined by that model, then merge both with
-    the base; a stage that does not help on dev is dropped."""
+    """three-stage: train on weak pairs made from the corpus, fine-tune with negatives mined by that model, then merge
+    both with the base. A stage that does not help on dev is dropped."""
     weak_pairs: tuple[str, ...] = WEAK_KINDS
-    """Kinds of weak pairs: title (and body), neighbours (passages of a long document), crop (two spans of a text)."""
+    """Kinds of weak pairs. title: title and body; neighbours: consecutive passages of a long document; crop: two spans
+    of one text."""
     weak_limit: int = 50_000
-    """Weak pairs of each kind, at most."""
+    """Largest number of weak pairs of each kind."""
     weak_epochs: float = 1.0
-    """Passes over the weak pairs."""
+    """Number of passes over the weak pairs."""
 
     def __post_init__(self) -> None:
         check_at_least("weak_limit", self.weak_limit, 1)

@@ -1,4 +1,4 @@
-"""`config.toml` in and out."""
+"""Reading and writing `config.toml`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from acclimate.configs.run import RunConfig
 from acclimate.errors import DataError, UsageError
 
 NONE = "none"
-"""How TOML and flags say None (TOML has no null)."""
+"""How TOML and flags spell None (TOML has no null)."""
 
 
 def config_from_mapping(values: Mapping[str, Any], where: str) -> RunConfig:
@@ -50,7 +50,7 @@ def load_config(path: Path) -> RunConfig:
 
 
 def dump_config(config: RunConfig) -> str:
-    """The config as TOML, every effective value written out; of a dataset's table, what it says itself."""
+    """Write the config as TOML, with every effective value; a dataset's table holds only the values that it sets."""
     hints = get_type_hints(RunConfig)
     lines: list[str] = []
     sections: list[str] = []
@@ -62,8 +62,8 @@ def dump_config(config: RunConfig) -> str:
             sections += [_toml_line(sub.name, getattr(value, sub.name)) for sub in dataclasses.fields(value)]
         elif _table_class(hints[item.name]) is not None:
             for table in value:
-                said = [(sub.name, getattr(table, sub.name)) for sub in dataclasses.fields(table)]
-                tables += ["", f"[[{item.name}]]", *(_toml_line(*pair) for pair in said if pair[1] is not None)]
+                pairs = [(sub.name, getattr(table, sub.name)) for sub in dataclasses.fields(table)]
+                tables += ["", f"[[{item.name}]]", *(_toml_line(*pair) for pair in pairs if pair[1] is not None)]
         else:
             lines.append(_toml_line(item.name, value))
     return "\n".join(lines + sections + tables) + "\n"

@@ -18,60 +18,62 @@ class TrainConfig:
     """From examples to an adapter."""
 
     sides: Sides = "both"
-    """both: queries and documents are adapted; query: documents stay with the base, an existing index stays valid."""
+    """both: adapt queries and documents; query: adapt queries only, so an index of base vectors stays valid."""
     full: bool = False
-    """Train every weight instead of an adapter."""
+    """Train all weights instead of an adapter."""
     start_adapter: str | None = None
-    """Adapter (a run, or its folder) of the same base, rank and targets whose matrices the training goes on from."""
+    """Start from this adapter (a run, or its folder) instead of a new one; it must have the same base, rank and
+    targets."""
     rank: int = 16
     """Rank of the LoRA matrices."""
     alpha: float | None = None
-    """LoRA scaling: the update is multiplied by alpha / rank; equal to the rank if not given."""
+    """LoRA scaling: the update is multiplied by alpha / rank. Equal to the rank if not given."""
     lora_dropout: float = 0.0
     """Dropout on the input of the LoRA matrices."""
     targets: tuple[str, ...] = ("all-linear",)
-    """Linear layers that get LoRA: all-linear, or (endings of) module names such as query,key,value."""
+    """Linear layers that get LoRA: all-linear, or names of modules (or their endings), such as query,key,value."""
     group_size: int = 2
-    """Documents of each example in a pass: its positive, and group_size - 1 drawn from its mined or given negatives."""
+    """Documents per example in a pass: its positive, and group_size - 1 drawn from its mined or given negatives."""
     epochs: float = 2.0
-    """Passes over the training examples."""
+    """Number of passes over the training examples."""
     batch_size: int = 128
-    """Examples per step; with InfoNCE all other documents of the batch are negatives."""
+    """Examples per step. With info-nce, all other documents of the batch are negatives."""
     remine_steps: int | None = None
-    """Every so many steps the negatives are mined again, with the model as it is then; never if not given."""
+    """Steps after which negatives are mined again, with the current model; never if not given."""
     task_sampling: TaskSampling = "proportional"
-    """Which of several datasets a step is taken from: proportional (every example once in a pass), round-robin (in
-    turns), temperature (in proportion to size ** (1 / sampling_temperature)); the steps in all are the same."""
+    """Which of several datasets a step takes its batch from. proportional: every example once per pass; round-robin: in
+    turn; temperature: in proportion to size ** (1 / sampling_temperature). The number of steps is the same."""
     sampling_temperature: float = 2.0
-    """With task_sampling = temperature: 1 is proportional, a higher one gives small datasets more steps."""
+    """task_sampling = temperature: 1 is proportional; higher values give small datasets more steps."""
     learning_rate: float | None = None
     """Peak learning rate; chosen by the size of the model if not given."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
     warmup_fraction: float = 0.1
-    """Share of the steps over which the learning rate rises, before it falls as a cosine."""
+    """Share of the steps over which the learning rate rises; afterwards it falls as half a cosine."""
     max_grad_norm: float = 1.0
     """Gradients are clipped to this norm."""
     activation_memory_gb: float | None = None
-    """Memory for one step's activations; a batch that needs more is computed in two passes (GradCache). 2 if not given,
-    on CUDA a quarter of the GPU's memory."""
+    """Memory for one step's activations. A batch that needs more is computed in two passes (GradCache). If not given:
+    2, or on CUDA a quarter of the GPU's memory."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     compile_layers: bool = False
-    """Compile the transformer's layers (torch.compile), on CUDA only: a minute before the first step, fewer kernels in
-    each."""
+    """Compile the transformer's layers (torch.compile), on CUDA only: costs a minute before the first step, then runs
+    fewer kernels per step."""
     shard: Shard = "none"
-    """fsdp: several processes hold a part of each weight (FSDP2), for models that do not fit on one device; none: each
-    holds all. Results and checkpoints are the same; see docs/devices.md. No effect on one process."""
+    """fsdp: each of several processes holds a part of every weight (FSDP2), for models that do not fit on one device;
+    none: each holds all weights. Results and checkpoints are the same (docs/devices.md). No effect on one process."""
     eval_steps: int | None = None
     """Steps between evaluations on dev; a quarter of the training if not given."""
     dev_documents: int | None = None
-    """Documents that dev queries are ranked against during training: the relevant, the hardest, and a sample.
-    2,000 if not given, fewer where the training is short, so that watching it costs a fraction of it."""
+    """Number of documents that dev queries are ranked against during training: the relevant ones, the hardest, and a
+    sample. If not given: 2,000, or fewer if the training is short, so that evaluation takes a small part of the
+    time."""
     patience: int = 3
-    """Stop after this many evaluations without a better dev NDCG@10."""
+    """Stop after this many evaluations without a better score on dev (NDCG@10, or Spearman for pairs)."""
     checkpoint_steps: int | None = None
-    """Steps between checkpoints to resume from; a tenth of the training, at most 50, if not given."""
+    """Steps between checkpoints to resume from. If not given: a tenth of the training, at most 50."""
 
     def __post_init__(self) -> None:
         for name in ("rank", "group_size", "batch_size", "patience"):

@@ -104,10 +104,10 @@ def _hardware() -> bool:
 
 def _laid_out(weight_OI: Tensor) -> _Layouts:
     state = (weight_OI._version, weight_OI.data_ptr(), weight_OI.dtype)
-    found = _layouts.get(weight_OI)
-    if found is None or found.state != state:
-        found = _layouts[weight_OI] = _Layouts(state, _lay_out(weight_OI))
-    return found
+    layouts = _layouts.get(weight_OI)
+    if layouts is None or layouts.state != state:
+        layouts = _layouts[weight_OI] = _Layouts(state, _lay_out(weight_OI))
+    return layouts
 
 
 def _transposed(weight_OI: Tensor) -> Tensor:

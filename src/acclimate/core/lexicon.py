@@ -58,14 +58,14 @@ class Lexicon:
     def find(self, text: str) -> list[str]:
         """The distinct terms that a text holds, as they were given, in the order in which they first occur."""
         folded = fold(text)
-        found: dict[str, None] = {}
+        terms: dict[str, None] = {}
         for token in _TOKEN.finditer(folded):
             for length in self._lengths.get(token.group(), ()):
                 end = token.start() + length
                 term = self.terms.get(folded[token.start() : end])
                 if term is not None and not _INSIDE_WORD.match(folded, end):
-                    found[term] = None
-        return list(found)
+                    terms[term] = None
+        return list(terms)
 
     def count(self, text: str) -> int:
         """How many distinct terms a text holds."""
@@ -135,9 +135,9 @@ def branching_entropy(texts: Iterable[str], grams: Collection[str]) -> dict[str,
         for run in _runs(text):
             for size in (size for cjk, size in sizes if cjk == _is_cjk(run[0])):
                 for start in range(len(run) - size + 1):
-                    if (found := neighbours.get(_join(run[start : start + size]))) is not None:
-                        found[0][run[start - 1] if start else _BORDER] += 1
-                        found[1][run[start + size] if start + size < len(run) else _BORDER] += 1
+                    if (sides := neighbours.get(_join(run[start : start + size]))) is not None:
+                        sides[0][run[start - 1] if start else _BORDER] += 1
+                        sides[1][run[start + size] if start + size < len(run) else _BORDER] += 1
     return {gram: min(map(_entropy, sides)) for gram, sides in neighbours.items()}
 
 

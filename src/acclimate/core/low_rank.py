@@ -68,12 +68,12 @@ def merge_low_rank(
     if method in merging.ELEMENTWISE:
         dense = merge_dense(adapters, method, weights, density=density, update_scale=update_scale, generator=generator)
         ranks = {name: sum(len(modules[name][0]) for modules in adapters if name in modules) for name in dense}
-        found = {name: truncate(dense[name], rank or ranks[name]) for name in dense}
+        results = {name: truncate(dense[name], rank or ranks[name]) for name in dense}
     else:
         scale = update_scale if method in merging.OF_UPDATES else 1.0
         exact = _weighted_sums(adapters, method, torch.tensor(weights, dtype=torch.float64), scale)
-        found = {name: _compressed(pair, rank) for name, pair in exact.items()}
-    return {name: pair for name, (pair, _) in found.items()}, {name: lost for name, (_, lost) in found.items()}
+        results = {name: _compressed(pair, rank) for name, pair in exact.items()}
+    return {name: pair for name, (pair, _) in results.items()}, {name: lost for name, (_, lost) in results.items()}
 
 
 def merge_dense(

@@ -121,8 +121,8 @@ def dare_ties(update_KP: Tensor, weight_K: Tensor, density: float, generator: to
 def trim(update_KP: Tensor, density: float) -> Tensor:
     """Keep the share `density` of each row's elements, the largest in magnitude (at least one); the rest is 0."""
     kept = max(1, round(density * update_KP.shape[1]))
-    found_Kk = update_KP.abs().topk(kept, dim=1).indices
-    return torch.zeros_like(update_KP).scatter_(1, found_Kk, update_KP.gather(1, found_Kk))
+    largest_Kk = update_KP.abs().topk(kept, dim=1).indices
+    return torch.zeros_like(update_KP).scatter_(1, largest_Kk, update_KP.gather(1, largest_Kk))
 
 
 def drop(update_KP: Tensor, density: float, generator: torch.Generator | None) -> Tensor:

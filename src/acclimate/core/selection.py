@@ -103,12 +103,12 @@ def fill(
         config = replace(config, **loosened)
         rows = np.flatnonzero((columns[:, 0] < 0) & (examples_N > 0))
         priority_NC = np.broadcast_to(priority_C, (len(rows), len(priority_C)))
-        found = select_negatives(score_NC[rows], usable_NC[rows], positive_N[rows], config, priority_NC).columns
-        best_N = np.take_along_axis(score_NC[rows], np.maximum(found[:, :1], 0), axis=1)[:, 0] - positive_N[rows]
-        for row in np.argsort(np.where(found[:, 0] < 0, np.inf, best_N), kind="stable").tolist():
-            if needed <= 0 or found[row, 0] < 0:
+        refill = select_negatives(score_NC[rows], usable_NC[rows], positive_N[rows], config, priority_NC).columns
+        best_N = np.take_along_axis(score_NC[rows], np.maximum(refill[:, :1], 0), axis=1)[:, 0] - positive_N[rows]
+        for row in np.argsort(np.where(refill[:, 0] < 0, np.inf, best_N), kind="stable").tolist():
+            if needed <= 0 or refill[row, 0] < 0:
                 break
-            columns[rows[row]] = found[row]
+            columns[rows[row]] = refill[row]
             needed -= int(examples_N[rows[row]])
             filled[name] = filled.get(name, 0) + 1
     return columns, filled

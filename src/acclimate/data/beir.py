@@ -39,23 +39,23 @@ def qrels_files(folder: Path) -> list[tuple[Split, Path]]:
     Raises:
         DataError: there are none, or two for one split.
     """
-    found: dict[Split, Path] = {}
+    by_split: dict[Split, Path] = {}
     for file in sorted((folder / "qrels").glob("*.tsv")):
         split = SPLIT_NAMES.get(file.stem.lower())
         if split is None:
             raise DataError(
                 f"{file}: not the name of a split", possible=", ".join(f"{name}.tsv" for name in SPLIT_NAMES)
             )
-        if split in found:
-            raise DataError(f"{file}: {split} is also in {found[split].name}", fix="Keep one of the two.")
-        found[split] = file
-    if not found:
+        if split in by_split:
+            raise DataError(f"{file}: {split} is also in {by_split[split].name}", fix="Keep one of the two.")
+        by_split[split] = file
+    if not by_split:
         raise DataError(
             f"{folder}/qrels: no judgements",
             possible="train.tsv, dev.tsv (or validation.tsv), test.tsv",
             fix="Add them.",
         )
-    return [(split, found[split]) for split in ("train", "dev", "test") if split in found]
+    return [(split, by_split[split]) for split in ("train", "dev", "test") if split in by_split]
 
 
 def read_beir(folder: Path, min_chars: int) -> RawData:
@@ -189,8 +189,8 @@ def read_texts_by_id(path: Path, rejected: list[Rejected], titles: dict[str, str
 
 
 def _identifier(row: Row) -> str | None:
-    found = next((row.values[name] for name in ID_NAMES if row.values.get(name) is not None), None)
-    return None if found is None else str(found).strip()
+    value = next((row.values[name] for name in ID_NAMES if row.values.get(name) is not None), None)
+    return None if value is None else str(value).strip()
 
 
 def text_of(row: Row, titles: dict[str, str]) -> str:

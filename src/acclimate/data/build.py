@@ -64,13 +64,13 @@ def _label_range(raw: RawData, settings: PrepareConfig, source: str) -> tuple[fl
                 fix="Correct the row, or --label-min and --label-max.",
             )
     within_unit = min(labels) >= 0.0 and max(labels) <= 1.0
-    found = (0.0, 1.0) if within_unit and low is None and high is None else (min(labels), max(labels))
+    span = (0.0, 1.0) if within_unit and low is None and high is None else (min(labels), max(labels))
     if len(set(labels)) == 1 and (low is None or high is None):
         raise DataError(
             f"{source}: every label is {labels[0]:g}: nothing can be learned from one label",
             fix="Leave the column out if all pairs belong together; if not, give --label-min and --label-max.",
         )
-    return (found[0] if low is None else low, found[1] if high is None else high)
+    return (span[0] if low is None else low, span[1] if high is None else high)
 
 
 def _retrieval(raw: RawData, cleaned: Sequence[Record], chosen: dict[Split, list[Record]]) -> Dataset:
@@ -167,8 +167,8 @@ def _describe(
     return {
         "kind": dataset.kind,
         "counts": {**facts.counts(dataset, rejected), "shared_documents": splits.shared_documents},
-        "lengths": {side: {"characters": facts.percentiles(map(len, found))} for side, found in texts.items()},
-        "languages": facts.languages([text for found in texts.values() for text in facts.evenly(found)]),
+        "lengths": {side: {"characters": facts.percentiles(map(len, column))} for side, column in texts.items()},
+        "languages": facts.languages([text for column in texts.values() for text in facts.evenly(column)]),
         "warnings": facts.warnings(dataset, rejected, splits.shared_documents) + notes,
         "splits": {split: splits.made[split] for split in ("train", "dev", "test") if split in splits.made},
         "columns": raw.columns,

@@ -274,7 +274,7 @@ def number(cell: Any, name: str) -> float:
 
 def _teacher_scores(row: Row, form: Form, positives: int, negatives: int) -> tuple[list[float], list[float]] | None:
     """Scores of the positives and of the negatives, if the row has both."""
-    found = []
+    scores = []
     for name, count, of in (
         (form.positive_scores, positives, form.positive),
         (form.negative_scores, negatives, "negatives"),
@@ -287,5 +287,5 @@ def _teacher_scores(row: Row, form: Form, positives: int, negatives: int) -> tup
             raise BadRowError(f"wrong number of scores ({name}: {len(values)} for {count} {of})")
         if not values and count:
             return None
-        found.append(values)
-    return found[0], found[1]
+        scores.append(values)
+    return scores[0], scores[1]

@@ -55,8 +55,9 @@ def held_out_queries(dataset: Dataset) -> set[str]:
 
 def held_out_documents(dataset: Dataset) -> set[str]:
     """The texts of the documents judged for dev or test queries."""
-    judged = (found for split in HELD_OUT for found in dataset.qrels.get(split, {}).values())
-    return {dataset.corpus[document] for found in judged for document in found if document in dataset.corpus}
+    qrels = (dataset.qrels.get(split, {}) for split in HELD_OUT)
+    judged = {document for judgements in qrels for grades in judgements.values() for document in grades}
+    return {dataset.corpus[document] for document in judged if document in dataset.corpus}
 
 
 def is_dataset(folder: Path) -> bool:
@@ -80,7 +81,7 @@ def write_dataset(folder: Path, dataset: Dataset, rejected: list[Rejected]) -> N
         write_jsonl(folder / "corpus.jsonl", _corpus_rows(dataset))
         write_jsonl(folder / "queries.jsonl", ({"_id": key, "text": text} for key, text in dataset.queries.items()))
         for split, qrels in dataset.qrels.items():
-            judged = ((query, key, str(grade)) for query, found in qrels.items() for key, grade in found.items())
+            judged = ((query, key, str(grade)) for query, grades in qrels.items() for key, grade in grades.items())
             _write_tsv(folder / "qrels" / f"{split}.tsv", ("query-id", "corpus-id", "score"), judged)
     for split, pairs in dataset.pairs.items():
         rows = ((pair.sentence1, pair.sentence2, _plain(pair.label)) for pair in pairs)

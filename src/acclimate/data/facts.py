@@ -33,8 +33,8 @@ def counts(dataset: Dataset, rejected: Sequence[Rejected]) -> dict[str, Any]:
             qrels = dataset.qrels[split]
             splits[split] = {
                 "queries": len(qrels),
-                "documents": len({document for found in qrels.values() for document in found}),
-                "pairs": sum(len(found) for found in qrels.values()),
+                "documents": len({document for grades in qrels.values() for document in grades}),
+                "pairs": sum(len(grades) for grades in qrels.values()),
             }
         elif split in dataset.pairs:
             splits[split] = {"pairs": len(dataset.pairs[split])}
@@ -68,8 +68,8 @@ def percentiles(lengths: Iterable[int]) -> dict[str, int]:
     values = np.fromiter(lengths, dtype=np.int64)
     if not len(values):
         return {}
-    found = {f"p{at}": int(np.percentile(values, at, method="inverted_cdf")) for at in PERCENTILES}
-    return {**found, "max": int(values.max())}
+    shares = {f"p{at}": int(np.percentile(values, at, method="inverted_cdf")) for at in PERCENTILES}
+    return {**shares, "max": int(values.max())}
 
 
 def languages(texts: Sequence[str]) -> dict[str, float]:
@@ -89,16 +89,16 @@ def languages(texts: Sequence[str]) -> dict[str, float]:
 
 def warnings(dataset: Dataset, rejected: Sequence[Rejected], shared_documents: int) -> list[str]:
     """What the user should know before training on this."""
-    found: list[str] = []
+    notes: list[str] = []
     examples = len(dataset.examples)
     if examples == 0:
-        found.append("no training pairs: this dataset can only be evaluated on")
+        notes.append("no training pairs: this dataset can only be evaluated on")
     elif examples < FEW_PAIRS:
-        found.append(f"{examples:,} training pairs, fewer than {FEW_PAIRS:,}: expect a smaller gain, and watch dev")
+        notes.append(f"{examples:,} training pairs, fewer than {FEW_PAIRS:,}: expect a smaller gain, and watch dev")
     if dataset.kind == "retrieval" and examples:
         share = sum(bool(example.negatives) for example in dataset.examples) / examples
         if share < FEW_HARD_NEGATIVES:
-            found.append(f"{share:.0%} of the training pairs bring hard negatives, below 30 %: mining adds them")
+            notes.append(f"{share:.0%} of the training pairs bring hard negatives, below 30 %: mining adds them")
     sizes = {split: len(dataset.qrels.get(split, ())) or len(dataset.pairs.get(split, ())) for split in SPLITS}
     small: tuple[tuple[Split, int, str], ...] = (
         ("test", FEW_TEST, "only large differences can be proven"),
@@ -107,14 +107,14 @@ def warnings(dataset: Dataset, rejected: Sequence[Rejected], shared_documents: i
     for split, few, why in small:
         if sizes[split] < few and (examples or split == "test"):
             noun = "queries" if dataset.kind == "retrieval" else "pairs"
-            found.append(f"{sizes[split]} {split} {noun}, fewer than {few}: {why}")
+            notes.append(f"{sizes[split]} {split} {noun}, fewer than {few}: {why}")
     rows = len(rejected) + sum(sizes.values())
     if len(rejected) > MANY_REJECTED * rows:
-        found.append(f"{len(rejected):,} rows were rejected, {len(rejected) / rows:.0%} of all: see rejected.jsonl")
+        notes.append(f"{len(rejected):,} rows were rejected, {len(rejected) / rows:.0%} of all: see rejected.jsonl")
     if shared_documents:
         noun = "documents" if dataset.kind == "retrieval" else "sentences"
-        found.append(f"{shared_documents:,} {noun} of dev and test are in train too; --strict-documents removes them")
+        notes.append(f"{shared_documents:,} {noun} of dev and test are in train too; --strict-documents removes them")
     twins = len(dataset.corpus) - len(set(dataset.corpus.values()))
     if twins:
-        found.append(f"{twins:,} documents have the text of another document")
-    return found
+        notes.append(f"{twins:,} documents have the text of another document")
+    return notes

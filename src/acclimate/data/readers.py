@@ -94,15 +94,15 @@ def split_files(folder: Path) -> list[tuple[Split, Path]]:
         listed = sorted(place.iterdir()) if place.is_dir() else []
         tables = [file for file in listed if file.suffix.lower() in EXTENSIONS and file.is_file()]
         named = [(file, match) for file in tables if (match := SPLIT_STEM.fullmatch(file.stem))]
-        found: dict[Split, list[tuple[Path, bool]]] = {}
+        by_split: dict[Split, list[tuple[Path, bool]]] = {}
         for file, match in named:
-            found.setdefault(SPLIT_NAMES[match[1].lower()], []).append((file, match[2] is not None))
-        for split, files in found.items():
+            by_split.setdefault(SPLIT_NAMES[match[1].lower()], []).append((file, match[2] is not None))
+        for split, files in by_split.items():
             if len(files) > 1 and not all(shard for _, shard in files):
                 names = ", ".join(file.name for file, _ in files)
                 raise DataError(f"{place}: more than one file for {split}: {names}", fix="Keep one of them.")
-        if found:
-            return [(split, file) for split, files in found.items() for file, _ in files]
+        if by_split:
+            return [(split, file) for split, files in by_split.items() for file, _ in files]
     names = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) or "nothing"
     raise DataError(
         f"{folder}: a folder of no known form; it holds {names}",
@@ -270,7 +270,7 @@ def raw_data_of(dataset: Dataset, source: str) -> RawData:
     examples = {(example.anchor, example.positive): example for example in dataset.examples}
     records = []
     for split, qrels in dataset.qrels.items():
-        judged = ((query, document, grade) for query, found in qrels.items() for document, grade in found.items())
+        judged = ((query, document, grade) for query, grades in qrels.items() for document, grade in grades.items())
         for row, (query, document, grade) in enumerate(judged, start=2):
             record = Record(
                 f"qrels/{split}.tsv",

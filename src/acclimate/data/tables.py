@@ -147,8 +147,8 @@ def _delimiter(first: str, extension: str) -> str:
     preferred = DELIMITERS.get(extension, "\t")
     if preferred in first:
         return preferred
-    found = max("\t,;", key=first.count)
-    return found if found in first else preferred
+    commonest = max("\t,;", key=first.count)
+    return commonest if commonest in first else preferred
 
 
 def _raw_fields(path: Path, source: str) -> Iterator[tuple[int, list[str]] | Rejected]:

@@ -29,6 +29,6 @@ def _text(source: Path, line: Line) -> str:
     value = line.value or {}
     texts = [value[field] for field in TEXT_FIELDS if isinstance(value.get(field), str)]
     if not texts:
-        found = line.error or f"has the fields {', '.join(value) or 'none'}"
-        raise DataError(f"{source}, row {line.row}: {found}", possible="a field " + ", ".join(TEXT_FIELDS))
+        problem = line.error or f"has the fields {', '.join(value) or 'none'}"
+        raise DataError(f"{source}, row {line.row}: {problem}", possible="a field " + ", ".join(TEXT_FIELDS))
     return str(texts[0])

@@ -33,13 +33,13 @@ def read_topics(path: Path) -> dict[str, str]:
         if isinstance(row, Rejected):
             rejected.append(row)
             continue
-        if (found := _topic(row.values)) is None:
+        if (value := _topic(row.values)) is None:
             columns = ", ".join(map(repr, row.values))
             raise DataError(
                 f"{path} row {row.row}: no column {TOPIC!r}; columns found: {columns}", possible="text, topic, title?"
             )
         try:
-            if not (topic := normalise(found)):
+            if not (topic := normalise(value)):
                 raise BadRowError("empty (topic)")
             text = text_of(row, {})
         except BadRowError as error:
@@ -59,9 +59,9 @@ def read_topics(path: Path) -> dict[str, str]:
 def _topic(values: Mapping[str, Any]) -> str | None:
     """The row's topic as text, empty where it has none; None where there is no such column."""
     if TOPIC in values:
-        found = values[TOPIC]
+        topic = values[TOPIC]
     elif isinstance(values.get("metadata"), Mapping) and TOPIC in values["metadata"]:
-        found = values["metadata"][TOPIC]
+        topic = values["metadata"][TOPIC]
     else:
         return None
-    return str(found) if isinstance(found, str | int) else ""
+    return str(topic) if isinstance(topic, str | int) else ""

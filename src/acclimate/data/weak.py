@@ -55,13 +55,13 @@ def weak_pairs(dataset: Dataset, kinds: Sequence[str], limit: int, seed: int) ->
     queries = held_out_queries(dataset)
     pairs: dict[str, list[Example]] = {}
     for number, kind in enumerate(kinds):
-        found: dict[Pair, None] = {}
+        distinct: dict[Pair, None] = {}
         for place, (document, text) in enumerate(dataset.corpus.items()):
             if text in held_out:
                 continue
             made = KINDS[kind](text, dataset.titles.get(document, ""), np.random.default_rng([seed, number, place]))
-            found |= dict.fromkeys(pair for pair in made if queries.isdisjoint(map(str.casefold, pair)))
-        pairs[kind] = [Example(anchor, positive) for anchor, positive in _drawn(list(found), limit, seed)]
+            distinct |= dict.fromkeys(pair for pair in made if queries.isdisjoint(map(str.casefold, pair)))
+        pairs[kind] = [Example(anchor, positive) for anchor, positive in _drawn(list(distinct), limit, seed)]
     return pairs
 
 

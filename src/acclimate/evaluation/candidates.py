@@ -50,7 +50,7 @@ def score_on(
         _require(bool(pairs), split, "labelled pair")
         return lambda encoder: similarity_scores(encoder, pairs)(1)[MAIN_MEASURE["pairs"]]
     qrels = dataset.qrels.get(split, {})
-    _require(any(grade > 0 for found in qrels.values() for grade in found.values()), split, "query with an answer")
+    _require(any(grade > 0 for grades in qrels.values() for grade in grades.values()), split, "query with an answer")
     corpus_MD = encode_corpus(reference, list(dataset.corpus.values()), cache, "base documents")
     documents = config.merge.pool_documents
     dev = dev_set(reference, dataset.corpus, corpus_MD, dataset.queries, qrels, documents, config.seed)
@@ -101,10 +101,10 @@ def greedy_soup(count: int, score: Callable[[Sequence[float]], float], alone: Se
     kept, best = [order[0]], alone[order[0]]
     tried = [{"model": order[0], "alone": best, "soup": best, "kept": True}]
     for index in order[1:]:
-        found = score(_shares(count, [*kept, index]))
-        if found >= best:
-            kept, best = [*kept, index], found
-        tried.append({"model": index, "alone": alone[index], "soup": found, "kept": index in kept})
+        with_it = score(_shares(count, [*kept, index]))
+        if with_it >= best:
+            kept, best = [*kept, index], with_it
+        tried.append({"model": index, "alone": alone[index], "soup": with_it, "kept": index in kept})
     return {"kept": kept, "weights": _shares(count, kept), "score": best, "tried": tried}
 
 

@@ -124,17 +124,17 @@ def term_accuracy(models: Models, domain: DomainData, config: RunConfig) -> tupl
     Returns:
         "terms", "documents", "base", "adapted", "delta" (and "defined_terms"), or "skipped": why; and a row per term.
     """
-    vocabulary, found = domain.vocabulary, dict[str, Both]()
+    vocabulary, scores = domain.vocabulary, dict[str, Both]()
     holding = _holding(vocabulary.lexicon, domain.texts)
     asked = {term: holding[term] for term in evenly(list(holding), MAX_TERMS)}
     if asked:
         documents = models.corpus(domain.texts, domain.role)
-        found |= _rank_terms(models, asked, documents)
+        scores |= _rank_terms(models, asked, documents)
         base, adapted = (_nearest_hold(document_MD, asked, models) for document_MD in documents)
-        found["text_accuracy@1"] = base, adapted
+        scores["text_accuracy@1"] = base, adapted
     rows = [
         {"term": term, "documents": len(asked[term]), "base": base, "adapted": adapted}
-        for term, base, adapted in zip(asked, *found.get("term_r_precision", ((), ())), strict=True)
+        for term, base, adapted in zip(asked, *scores.get("term_r_precision", ((), ())), strict=True)
     ]
     counts = {"terms": len(asked), "documents": len(domain.texts)}
     definitions = list(dict.fromkeys(text for own in vocabulary.definitions.values() for text in own))
@@ -143,11 +143,11 @@ def term_accuracy(models: Models, domain: DomainData, config: RunConfig) -> tupl
         defined = evenly(list(vocabulary.definitions), MAX_TERMS)
         own = {term: {place_of[text] for text in vocabulary.definitions[term]} for term in defined}
         ranked = _rank_terms(models, own, models.encode(definitions, domain.role, "definitions"))
-        found["definition_accuracy@1"] = ranked["term_accuracy@1"]
+        scores["definition_accuracy@1"] = ranked["term_accuracy@1"]
         counts["defined_terms"] = len(defined)
-    if not found:
+    if not scores:
         return {"skipped": _why_no_terms(vocabulary)}, []
-    return counts | _compared(found, config), rows
+    return counts | _compared(scores, config), rows
 
 
 def relatedness(models: Models, domain: DomainData, config: RunConfig) -> dict[str, Any]:
@@ -207,7 +207,7 @@ def _rank_terms(
 ) -> dict[str, Both]:
     """Per measure both models' scores, term by term."""
     terms, depth = list(relevant), max(map(len, relevant.values()))
-    found: dict[str, Both] = {"term_accuracy@1": ([], []), "term_r_precision": ([], [])}
+    scores: dict[str, Both] = {"term_accuracy@1": ([], []), "term_r_precision": ([], [])}
     ids = [str(place) for place in range(len(documents[0]))]
     for model, (query_ND, document_MD) in enumerate(
         zip(models.encode(terms, "query", "terms"), documents, strict=True)
@@ -215,28 +215,28 @@ def _rank_terms(
         run = rank_vectors(terms, query_ND, ids, document_MD, depth, device=models.base.device)
         for term, places in relevant.items():
             hits = [int(document) in places for document in list(run[term])[: len(places)]]
-            found["term_accuracy@1"][model].append(float(hits[0]))
-            found["term_r_precision"][model].append(sum(hits) / len(places))
-    return found
+            scores["term_accuracy@1"][model].append(float(hits[0]))
+            scores["term_r_precision"][model].append(sum(hits) / len(places))
+    return scores
 
 
 def _nearest_hold(document_MD: Vectors, holding: Mapping[str, set[int]], models: Models) -> list[float]:
     """Per term: how often the nearest neighbour of a document that holds it holds it too."""
     asking = {term: evenly(sorted(places), MAX_ASKING) for term, places in holding.items()}
     distinct = sorted({place for places in asking.values() for place in places})
-    _, found = top_k(np.asarray(document_MD[distinct]), document_MD, 2, device=models.base.device)
+    _, neighbours = top_k(np.asarray(document_MD[distinct]), document_MD, 2, device=models.base.device)
     nearest = {
         place: next(other for other in row if other != place)
-        for place, row in zip(distinct, found.tolist(), strict=True)
+        for place, row in zip(distinct, neighbours.tolist(), strict=True)
     }
     return [float(np.mean([nearest[place] in holding[term] for place in places])) for term, places in asking.items()]
 
 
-def _compared(found: Mapping[str, Both], config: RunConfig) -> dict[str, Any]:
+def _compared(scores: Mapping[str, Both], config: RunConfig) -> dict[str, Any]:
     settings = config.evaluate
     return {
-        "base": {name: float(np.mean(base)) for name, (base, _) in found.items()},
-        "adapted": {name: float(np.mean(adapted)) for name, (_, adapted) in found.items()},
+        "base": {name: float(np.mean(base)) for name, (base, _) in scores.items()},
+        "adapted": {name: float(np.mean(adapted)) for name, (_, adapted) in scores.items()},
         "delta": {
             name: paired_bootstrap(
                 np.array(base),
@@ -245,7 +245,7 @@ def _compared(found: Mapping[str, Both], config: RunConfig) -> dict[str, Any]:
                 confidence=settings.confidence,
                 seed=config.seed,
             )
-            for name, (base, adapted) in found.items()
+            for name, (base, adapted) in scores.items()
         },
     }
 

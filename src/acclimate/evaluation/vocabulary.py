@@ -78,11 +78,11 @@ def sample(texts: Sequence[str]) -> list[str]:
 def _background(domain: Sequence[str], config: RunConfig) -> tuple[list[str], list[str]]:
     """The background's texts and the names of their sources; guard data of another script tells nothing apart."""
     script = next(iter(languages(domain)), "")
-    found: list[str] = []
+    background: list[str] = []
     names: list[str] = []
     for source in background_sources(config):
         texts = sample(texts_of_source(source))
         if config.domain.background is not None or next(iter(languages(texts)), "") == script:
-            found += texts
+            background += texts
             names.append(Path(source).name or source)
-    return found, names
+    return background, names

@@ -116,14 +116,14 @@ def loss_curve(rows: Sequence[Mapping[str, Any]]) -> Plot | None:
 
 def task_losses(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> Plot | None:
     """Training loss of every task (of as many as there are line styles), as a running mean over its own steps."""
-    found = {name: _column([row for row in rows if row.get("task") == name], "loss") for name in tasks}
-    found = {name: column for name, column in found.items() if len(column[0]) > 1}
-    if not found:
+    columns = {name: _column([row for row in rows if row.get("task") == name], "loss") for name in tasks}
+    columns = {name: column for name, column in columns.items() if len(column[0]) > 1}
+    if not columns:
         return None
     keys, ends = [], []
     with page_style():
         figure, axes = _curve_axes()
-        for (name, (steps, losses)), (role, shape, dashes) in zip(found.items(), _SERIES, strict=False):
+        for (name, (steps, losses)), (role, shape, dashes) in zip(columns.items(), _SERIES, strict=False):
             smooth = _running_mean(losses, max(1, len(losses) // 20))
             axes.plot(steps, smooth, color=COLOURS[role], linestyle=dashes)
             keys.append(Key(role, shape, name))
@@ -295,8 +295,8 @@ def _mark_step(axes: Axes, step: int | None) -> None:
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:
     """Steps and finite values of a training column."""
-    found = [(int(row["step"]), float(row[name])) for row in rows if is_number(row.get(name)) and "step" in row]
-    return [step for step, _ in found], [value for _, value in found]
+    points = [(int(row["step"]), float(row[name])) for row in rows if is_number(row.get(name)) and "step" in row]
+    return [step for step, _ in points], [value for _, value in points]
 
 
 def _dev_column(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:

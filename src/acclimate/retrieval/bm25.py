@@ -77,9 +77,9 @@ class BM25:
         scores_M = self.scores(query)
         least = np.partition(scores_M, -k)[-k] if k < scores_M.size else 0.0
         # Every tie with the k-th score stays until the ids decide.
-        found = np.flatnonzero((scores_M > 0) & (scores_M >= least))
-        ids = [self.ids[index] for index in found]
-        return {ids[place]: float(scores_M[found[place]]) for place in rank_documents(scores_M[found], ids)[:k]}
+        kept = np.flatnonzero((scores_M > 0) & (scores_M >= least))
+        ids = [self.ids[index] for index in kept]
+        return {ids[place]: float(scores_M[kept[place]]) for place in rank_documents(scores_M[kept], ids)[:k]}
 
 
 def _term_weights(

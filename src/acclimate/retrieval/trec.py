@@ -35,26 +35,27 @@ def read_trec(path: Path, queries: Iterable[str], documents: Iterable[str]) -> R
         DataError: missing, empty, or a line of another form or with an unknown id; the line is named.
     """
     known = ({_word(query): query for query in queries}, {_word(document): document for document in documents})
-    found: dict[str, dict[str, float]] = {}
+    by_query: dict[str, dict[str, float]] = {}
     for row, text, error in iter_lines(path):
         columns = text.split()
         if not columns and not error:
             continue
         try:
             query, document = known[0][columns[0]], known[1][columns[2]]
-            found.setdefault(query, {})[document] = float(columns[4])
+            by_query.setdefault(query, {})[document] = float(columns[4])
         except (IndexError, ValueError):
             raise DataError(f"{path}, line {row}: {error or text[:80]!r}", possible=FORM) from None
         except KeyError as unknown:
             raise DataError(f"{path}, line {row}: no query or document has the id {unknown}") from None
     return {
-        query: dict(sorted(scores.items(), key=lambda entry: (-entry[1], entry[0]))) for query, scores in found.items()
+        query: dict(sorted(scores.items(), key=lambda entry: (-entry[1], entry[0])))
+        for query, scores in by_query.items()
     }
 
 
 def _lines(run: Run, tag: str, top_k: int) -> Iterator[str]:
-    for query, found in run.items():
-        for rank, (document, score) in enumerate(list(found.items())[:top_k], start=1):
+    for query, scores in run.items():
+        for rank, (document, score) in enumerate(list(scores.items())[:top_k], start=1):
             yield f"{_word(query)} Q0 {_word(document)} {rank} {score:.9g} {tag}\n"
 
 

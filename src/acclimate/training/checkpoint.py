@@ -92,10 +92,10 @@ def read_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
     Raises:
         StorageError: its files are damaged.
     """
-    found = _complete(folder)
-    if not found:
+    checkpoints = _complete(folder)
+    if not checkpoints:
         return None
-    latest = found[-1]
+    latest = checkpoints[-1]
     try:
         progress = Progress(**read_json(latest / STATE_FILE))
         tensors: dict[str, Any] = {

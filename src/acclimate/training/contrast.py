@@ -84,10 +84,10 @@ class Candidates:
 
     def cosines(self, query_UD: Tensor, document_MD: Tensor) -> tuple[dict[Block, Tensor], Tensor]:
         """Cosines of the blocks in use, and of each row's anchor and positive [N]."""
-        wanted = {"query-document", *self.excluded}
-        found = block_cosines(wanted, query_UD, document_MD, self.anchor_N, self.target_N)
-        positive_N = found["query-document"].gather(1, self.target_N[:, None])[:, 0]
-        return {block: cosine for block, cosine in found.items() if block in self.excluded}, positive_N
+        blocks = {"query-document", *self.excluded}
+        cosine = block_cosines(blocks, query_UD, document_MD, self.anchor_N, self.target_N)
+        positive_N = cosine["query-document"].gather(1, self.target_N[:, None])[:, 0]
+        return {block: cosine[block] for block in cosine if block in self.excluded}, positive_N
 
     def likely_positives(
         self,

@@ -284,22 +284,22 @@ class _Training:
             )
 
     def _resume(self) -> None:
-        found = read_checkpoint(self.folder)
+        checkpoint = read_checkpoint(self.folder)
         processes.barrier()  # until all have read what the first one may delete
-        if found is not None and found.progress.identity != self.state.identity:
+        if checkpoint is not None and checkpoint.progress.identity != self.state.identity:
             say("the settings or the data have changed since the last checkpoint: training starts anew")
             if processes.is_main():
                 discard_checkpoints(self.folder)
-            found = None
-        if found is None:
+            checkpoint = None
+        if checkpoint is None:
             self.log.cut(0)
             return
-        self.state, self.saved_step = found.progress, found.progress.step
-        self.best = {name: part_like(tensor, self.trainable[name]) for name, tensor in found.best.items()}
+        self.state, self.saved_step = checkpoint.progress, checkpoint.progress.step
+        self.best = {name: part_like(tensor, self.trainable[name]) for name, tensor in checkpoint.best.items()}
         with torch.no_grad():
-            for name, tensor in found.trainable.items():
+            for name, tensor in checkpoint.trainable.items():
                 self.trainable[name].copy_(part_like(tensor, self.trainable[name]))
-        for entry, value in found.moments.items():
+        for entry, value in checkpoint.moments.items():
             name, _, key = entry.rpartition(".")
             parameter = self.trainable[name]
             # AdamW keeps its step counter on the CPU, wherever the parameter is; the fused one beside the parameter.

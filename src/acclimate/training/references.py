@@ -89,16 +89,16 @@ class References:
             label: what the progress bar says.
             task: whose prompts are used; the encoder's default ones if not given.
         """
-        wanted: dict[Role, dict[str, None]] = {role: {} for role in ROLES}
+        texts_of: dict[Role, dict[str, None]] = {role: {} for role in ROLES}
         for role, text in texts:
-            wanted[role].setdefault(text)
-        found: dict[Role, Mapping[str, np.ndarray]] = {}
+            texts_of[role].setdefault(text)
+        by_role: dict[Role, Mapping[str, np.ndarray]] = {}
         with adapters_off(encoder.model) if encoder is self.base else nullcontext():
-            for role, unique in wanted.items():
+            for role, unique in texts_of.items():
                 ordered = list(unique)
                 vectors_ND = encode_corpus(encoder, ordered, self.cache, label, role=role, task=task)
-                found[role] = dict(zip(ordered, vectors_ND, strict=True))
-        return FixedVectors(found, encoder.device)
+                by_role[role] = dict(zip(ordered, vectors_ND, strict=True))
+        return FixedVectors(by_role, encoder.device)
 
 
 def load_references(
@@ -163,14 +163,14 @@ def _retained_texts(config: RunConfig, held_out: Collection[str]) -> tuple[str, 
 
 
 def _lexicon(texts: Sequence[str], config: RunConfig) -> Lexicon:
-    found = domain_vocabulary(texts, config)
-    if not len(found.lexicon):
+    vocabulary = domain_vocabulary(texts, config)
+    if not len(vocabulary.lexicon):
         raise UsageError(
-            f"the adaptive temperature has no terms ({found.origin})",
+            f"the adaptive temperature has no terms ({vocabulary.origin})",
             fix="Give a list of terms with --lexicon FILE, or texts of other kinds with --background.",
         )
-    say(f"adaptive temperature by {len(found.lexicon):,} terms, {found.origin}")
-    return found.lexicon
+    say(f"adaptive temperature by {len(vocabulary.lexicon):,} terms, {vocabulary.origin}")
+    return vocabulary.lexicon
 
 
 def reference_hashes(config: RunConfig) -> dict[str, str]:

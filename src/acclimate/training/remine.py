@@ -74,7 +74,7 @@ class Remining:
         """How often it was mined, and the seconds that took, over all starts."""
         reports = [read_json(path) for path in sorted(self.folder.glob(f"step-*/*/{REPORT_FILE}"))]
         steps = {path.parent.parent.name for path in self.folder.glob(f"step-*/*/{REPORT_FILE}")}
-        return {"times": len(steps), "seconds": round(sum(found["timings"]["mine_s"] for found in reports), 3)}
+        return {"times": len(steps), "seconds": round(sum(report["timings"]["mine_s"] for report in reports), 3)}
 
     def _mine(self, one: TrainingTask, source: MiningInput, fixed_MD: Vectors | None, out: Path) -> None:
         config = one.task.config

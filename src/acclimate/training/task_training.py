@@ -184,8 +184,8 @@ def document_vectors(encoder: Encoder, one: TrainingTask) -> Mapping[str, np.nda
     others = dict.fromkeys(text for e in one.examples for text in (e.positive, *e.negatives) if text not in vectors)
     if others:
         with adapters_off(encoder.model):
-            found = encode_corpus(encoder, list(others), cache_folder(one.task.folder))
-        vectors |= dict(zip(others, found, strict=True))
+            other_vectors = encode_corpus(encoder, list(others), cache_folder(one.task.folder))
+        vectors |= dict(zip(others, other_vectors, strict=True))
     return vectors
 
 
@@ -222,7 +222,7 @@ def dev_selection(
     def evaluate_all(step: int) -> dict[str, float]:
         scores = {name: evaluate(step) for name, (evaluate, _) in watched.items()}
         mean = statistics.fmean(scores[name][metric] for name, (_, metric) in watched.items())
-        flat = {f"{name}/{measure}": value for name, found in scores.items() for measure, value in found.items()}
+        flat = {f"{name}/{measure}": value for name, of_task in scores.items() for measure, value in of_task.items()}
         return {MEAN: mean, **flat}
 
     return Selection(evaluate=evaluate_all, metric=MEAN, every=every)

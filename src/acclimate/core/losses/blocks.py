@@ -30,10 +30,10 @@ def block_cosines(
         target_N: each row's positive among the documents (int64).
     """
     rows = {"query": (query_UD, anchor_N), "document": (document_MD, target_N)}
-    found: dict[Block, Tensor] = {}
+    cosine: dict[Block, Tensor] = {}
     for block in BLOCKS:
         if block in blocks:
             row, candidate = block.split("-")
             vectors, index_N = rows[row]
-            found[block] = cosines(vectors[index_N], rows[candidate][0])
-    return found
+            cosine[block] = cosines(vectors[index_N], rows[candidate][0])
+    return cosine

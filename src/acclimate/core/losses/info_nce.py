@@ -119,15 +119,15 @@ def _logits(
     temperature: float | Tensor,
     hardness_strength: float,
 ) -> dict[Block, Tensor]:
-    found: dict[Block, Tensor] = {}
+    logits: dict[Block, Tensor] = {}
     targets: dict[Block, Tensor] = {"query-document": target_N, "document-query": anchor_N}
     for block, cosine_NM in cosine.items():
         logits_NM = cosine_NM / by_row(temperature)
         if block == "query-document" and hardness_strength:
             weight_NM = hardness_strength * cosine_NM.detach()
             logits_NM = logits_NM + weight_NM.scatter(1, target_N[:, None], 0.0)
-        found[block] = _without(logits_NM, excluded.get(block), targets.get(block))
-    return found
+        logits[block] = _without(logits_NM, excluded.get(block), targets.get(block))
+    return logits
 
 
 def _without(logits_NM: Tensor, excluded_NM: Tensor | None, target_N: Tensor | None) -> Tensor:
