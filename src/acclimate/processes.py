@@ -1,7 +1,8 @@
 """The processes that share a run's work: one, unless torchrun or accelerate launch has started several.
 
-All of them run the same functions in the same order. What only one may do (write, print) the first one does; what can
-be divided is divided; where one needs what the others have, all meet. Standard library only while there is one process.
+All of them run the same functions in the same order. The first one alone writes and prints; work that can be divided is
+divided; where one process needs what the others have, all exchange it. Standard library only, while there is one
+process.
 """
 
 from __future__ import annotations
@@ -17,9 +18,9 @@ from acclimate.errors import AcclimateError, UsageError
 T = TypeVar("T")
 
 LONGEST_WAIT = timedelta(days=2)
-"""Others wait while the first one prepares data. A process that dies is noticed at once, by its connection."""
+"""How long the others wait while the first one prepares data. If a process dies, the others notice it at once."""
 BUCKET_BYTES = 256 * 1024 * 1024
-"""Tensors summed in one message: few messages, and not a second copy of all gradients."""
+"""Size of the tensors summed in one message: few messages, without a second copy of all gradients."""
 
 
 def count() -> int:
@@ -28,27 +29,27 @@ def count() -> int:
 
 
 def index() -> int:
-    """Which of them this is, from 0."""
+    """The number of this process, from 0."""
     return int(os.environ["RANK"]) if count() > 1 else 0
 
 
 def local() -> tuple[int, int]:
-    """Which of the processes on this machine this is, and how many those are."""
+    """The number of this process among those on its machine, and their count."""
     if count() == 1:
         return 0, 1
     return int(os.environ.get("LOCAL_RANK", "0")), int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
 
 
 def is_main() -> bool:
-    """Whether this is the one that writes and prints."""
+    """Whether this is the process that writes and prints."""
     return index() == 0
 
 
 def start() -> None:
-    """Meet the others, if there are any. Every function here does so when it first has to.
+    """Connect to the other processes, if there are any. Every function here does so when it first has to.
 
     Raises:
-        UsageError: this torch cannot let processes talk.
+        UsageError: this build of torch cannot connect processes.
         AcclimateError: the others do not answer.
     """
     if count() == 1:
@@ -74,7 +75,7 @@ def start() -> None:
 
 
 def stop() -> None:
-    """Part from the others."""
+    """Disconnect from the other processes."""
     if count() > 1:
         import torch.distributed as dist
 
@@ -83,37 +84,38 @@ def stop() -> None:
 
 
 def on_main(work: Callable[[], T]) -> T:
-    """What `work()` gives in the first process, where alone it is called; the others wait, and get it too."""
+    """Call `work()` in the first process only; the others wait, and get its result too."""
     return from_main(work() if is_main() else None)  # type: ignore[return-value]
 
 
 def from_main(value: T) -> T:
-    """The first process's value: what all have computed decides alike only when it is the same to the last bit."""
+    """Give every process the first one's value, so that all decide alike even if their own values differ in the last
+    bit."""
     if count() == 1:
         return value
     box = [value]
-    with _talk() as dist:
+    with _connected() as dist:
         dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
 def barrier() -> None:
-    """Go on when all processes have come here."""
+    """Wait until all processes have reached this point."""
     gather(None)
 
 
 def gather(value: T) -> list[T]:
-    """Every process's value, in their order, in every process."""
+    """Collect every process's value, in their order, in every process."""
     if count() == 1:
         return [value]
     values: list[Any] = [None] * count()
-    with _talk() as dist:
+    with _connected() as dist:
         dist.all_gather_object(values, value)
     return values
 
 
 def shard(size: int) -> slice:
-    """This process's shard of `size` things in a row."""
+    """This process's share of `size` items in a row."""
     return slice(size * index() // count(), size * (index() + 1) // count())
 
 
@@ -125,7 +127,7 @@ def sum_tensors(tensors: Iterable[Any]) -> None:
 
     for bucket in _buckets(list(tensors)):
         flat = torch.cat([tensor.reshape(-1) for tensor in bucket])
-        with _talk() as dist:
+        with _connected() as dist:
             dist.all_reduce(flat)
         sums = torch.split(flat, [tensor.numel() for tensor in bucket])
         for tensor, summed in zip(bucket, sums, strict=True):
@@ -133,7 +135,7 @@ def sum_tensors(tensors: Iterable[Any]) -> None:
 
 
 def fails_first() -> bool:
-    """Whether no other process has failed before this one, which then is the one to say why."""
+    """Whether this is the first process to fail, and so the one that reports why."""
     if count() == 1:
         return True
     import torch.distributed as dist
@@ -144,11 +146,11 @@ def fails_first() -> bool:
         store: Any = dist.distributed_c10d._get_default_store()
         return int(store.add("acclimate failures", 1)) == 1
     except RuntimeError:
-        return is_main()  # the first one kept the list, and is gone: it has spoken
+        return is_main()  # the first process kept the count, and has ended: it has reported
 
 
 @contextmanager
-def _talk() -> Iterator[Any]:
+def _connected() -> Iterator[Any]:
     start()
     import torch.distributed as dist
 
@@ -162,7 +164,7 @@ def _talk() -> Iterator[Any]:
 
 
 def _first_line(error: Exception) -> str:
-    """Without the stack of C++ calls that torch adds."""
+    """The message without the stack of C++ calls that torch adds."""
     return next(iter(str(error).splitlines()), type(error).__name__)
 
 

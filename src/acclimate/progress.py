@@ -1,7 +1,7 @@
-"""Progress of long work: a bar with a rate and an ETA on a terminal, a line now and then elsewhere.
+"""Progress of long work: a bar with a rate and an ETA on a terminal, a line every half minute elsewhere.
 
-Everything goes to standard error, so that standard output holds results only; of several processes the first one
-speaks.
+Everything goes to standard error, so that standard output holds results only. Of several processes only the first one
+prints.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ class Advance(Protocol):
 
 
 def say(message: str) -> None:
-    """One line for the person who watches."""
+    """Print one line for the user."""
     if processes.is_main():
         print(message, file=sys.stderr, flush=True)
 
@@ -48,7 +48,7 @@ def progress(label: str, total: float, unit: str, done: float = 0.0) -> Iterator
 
 
 def _silent(amount: float = 1.0, note: str = "") -> None:
-    """Progress that nobody asked to see."""
+    """Report nothing."""
 
 
 def _bar(label: str, total: float, unit: str, done: float) -> Iterator[Advance]:

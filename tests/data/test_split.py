@@ -171,7 +171,7 @@ def test_dev_is_cut_as_the_test_was(tmp_path: Path) -> None:
     rows = [(f"q{index}", f"d{index % 10}", 1) for index in range(220)]
     folder = write_beir(tmp_path / "shared", documents, queries, train=rows[:200], test=rows[200:])
     dataset, _ = build_source(folder, dev_fraction=0.05)
-    assert dataset.info["splits"]["dev"].startswith("cut from train by query, for the given test shares")
+    assert dataset.info["splits"]["dev"].startswith("cut from train by query, because the given test shares")
     assert len(dataset.qrels["dev"]) == 10 and len(dataset.qrels["test"]) == 20
     other = {f"d{index}": f"document {index}" for index in range(220)}
     rows = [(f"q{index}", f"d{index}", 1) for index in range(220)]

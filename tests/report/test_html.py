@@ -86,9 +86,9 @@ def test_it_holds_every_part(html: str) -> None:
         "trained parameters 1,327,104",
         "The 20 likeliest false negatives",
         "A term finds a text that holds it, accuracy@1",
-        "Asked: 812 of 1,000 terms",
+        "Used as queries: 812 of 1,000 terms",
         "all pairs of 400 texts of 50 topics",
-        "beyond the bound",
+        "exceeds the bound",
         "--retain-data TEXTS",
         "acclimate adapt data/nl2bash.jsonl --out runs/farm",
         "temperature = 0.05",
@@ -179,7 +179,7 @@ def test_a_run_that_is_not_evaluated_says_so(run: Path) -> None:
     shutil.rmtree(run / "evaluation")
     (run / "report.json").unlink()
     page = page_of(run)
-    assert "This run is not evaluated yet." in page.text and "The test split has not been evaluated." in page.text
+    assert "This run has not been evaluated yet." in page.text and "The test split has not been evaluated." in page.text
 
 
 def test_labelled_pairs(tmp_path: Path) -> None:

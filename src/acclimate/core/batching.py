@@ -88,10 +88,10 @@ def spread(order: NDArray[np.int64], texts_NK: NDArray[np.int64], sizes: Sequenc
     Args:
         order: a permutation of the examples.
         texts_NK: the numbers of each example's texts.
-        sizes: of the batches; in all as many as there are examples, and different by one at most.
+        sizes: size of each batch. They add up to the number of examples, and differ by one at most.
 
     Returns:
-        A batch for every size, its examples in the order of their arrival. A function of the arguments alone.
+        A batch for every size, its examples in the order in which they were put in. A function of the arguments alone.
     """
     deal = _Deal(texts_NK.tolist(), sizes)
     left = [row for row in order.tolist() if not deal.defer(row)]
@@ -102,7 +102,7 @@ def spread(order: NDArray[np.int64], texts_NK: NDArray[np.int64], sizes: Sequenc
 
 
 class _Deal:
-    """Batches that are being filled."""
+    """Batches that are being filled: what `spread` works on."""
 
     def __init__(self, texts: list[list[int]], sizes: Sequence[int]) -> None:
         self.texts, self.sizes = texts, sizes

@@ -25,7 +25,7 @@ PACKED_BYTES = 1 << 30
 """Models whose linear weights are larger keep them as they are: the layouts would triple their memory."""
 FORMATS = (torch.float32, torch.bfloat16)
 ROWS = 2048
-"""oneDNN chooses a layout for about so many rows."""
+"""Number of rows that oneDNN chooses a layout for."""
 
 
 @dataclass(slots=True)
@@ -42,7 +42,8 @@ _layouts: MutableMapping[Tensor, _Layouts] = WeakIdKeyDictionary()
 
 
 class FrozenLinear(nn.Linear):
-    """A Linear that multiplies by the laid-out weight while its weight needs no gradient, and as ever otherwise."""
+    """A Linear that multiplies by the laid-out weight while its weight needs no gradient, and else as `nn.Linear`
+    does."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""
@@ -79,14 +80,14 @@ def freeze_linears(model: nn.Module) -> None:
 
 
 def thaw_linears(model: nn.Module) -> None:
-    """Plain Linears again: for weights that come and go, as sharded ones do."""
+    """Turn every `FrozenLinear` into a plain Linear again: for weights that come and go, as sharded ones do."""
     for module in model.modules():
         if type(module) is FrozenLinear:
             _become(module, nn.Linear)
 
 
 def _become(module: nn.Module, kind: type[nn.Linear]) -> None:
-    """Same weights, same place in the model, other class: whoever holds the module keeps it."""
+    """Change the class in place: references to the module stay valid."""
     module.__class__ = kind
 
 
@@ -118,7 +119,7 @@ def _transposed(weight_OI: Tensor) -> Tensor:
 
 
 def _lay_out(weight: Tensor) -> Tensor:
-    # Whoever comes first may be in inference mode, whose tensors a later backward pass could not use.
+    # The first caller may be in inference mode, whose tensors a later backward pass could not use.
     with torch.inference_mode(False), torch.no_grad():
         packed: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight.detach().clone(), ROWS)
         return packed

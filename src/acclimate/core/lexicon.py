@@ -96,7 +96,7 @@ def count_grams(texts: Iterable[str], *, max_words: int = 3, max_characters: int
 
 
 def log_odds_z(gram: str, domain: GramCounts, background: GramCounts, *, prior: float = 0.1) -> float:
-    """By how many standard errors an n-gram is oftener in the domain than in the background.
+    """By how many standard errors an n-gram is more frequent in the domain than in the background.
 
     The log-odds ratio under an informative Dirichlet prior: Monroe, Colaresi and Quinn 2008, equations 15, 20 and 22.
     The prior is the two sides' pooled counts, weighted as `prior` times as many tokens: it shrinks the difference of
@@ -146,11 +146,11 @@ class TermRules:
     """What makes an n-gram a term: often enough, typical of the domain, one expression, and not common."""
 
     max_words: int = 3
-    """Of an expression in a script with spaces."""
+    """Longest expression in a script with spaces, in words."""
     max_characters: int = 4
-    """Of a CJK term; it has two at least."""
+    """Longest CJK term, in characters; the shortest has two."""
     min_count: int = 5
-    """Occurrences below which nothing is said."""
+    """Fewest occurrences of a term."""
     min_z: float = 1.96
     """`log_odds_z` below which the difference can be chance."""
     min_cohesion: float = 3.0
@@ -175,8 +175,8 @@ def extract_terms(
 
     Args:
         domain: texts; read more than once.
-        background: texts of other kinds in the same language.
-        count: at most so many terms.
+        background: out-of-domain texts in the same language.
+        count: largest number of terms.
         rules: what makes a term.
 
     Returns:
@@ -197,11 +197,11 @@ def topic_terms(topics: Sequence[Sequence[str]], *, count: int, rules: TermRules
     """The terms that tell the topics of one corpus apart, strongest first: without any background.
 
     As `extract_terms`, but an n-gram is ranked by its highest `log_odds_z` for one topic against the others together.
-    Words that serve every topic alike fall away; so do terms that do.
+    Words that all topics use alike drop out, and so do terms that all topics use alike.
 
     Args:
         topics: the texts of each topic.
-        count: at most so many terms.
+        count: largest number of terms.
         rules: what makes a term.
     """
     rules = rules or TermRules()
@@ -222,7 +222,7 @@ def topic_terms(topics: Sequence[Sequence[str]], *, count: int, rules: TermRules
 def _select(
     z: Mapping[str, float], here: GramCounts, texts: Sequence[str], common: Collection[str], rules: TermRules
 ) -> list[str]:
-    """Of n-grams with their z those that obey the rules, highest z first."""
+    """The n-grams that obey the rules, highest z first."""
     candidates = [gram for gram, value in z.items() if value >= rules.min_z and _may_be_term(gram)]
     edges = Lexicon(edge for gram in candidates for edge in _edges(gram))
     holding = Counter(term for text in texts for term in edges.find(text))
@@ -236,7 +236,7 @@ def _select(
 
 
 def _may_be_term(gram: str) -> bool:
-    """Not a single character, and words of more than letters' remains ("s", "2") at both ends."""
+    """Whether it is more than one character, and begins and ends with a real word (not "s" or "2")."""
     if _is_cjk(gram[0]):
         return len(gram) > 1
     return all(len(word) > 1 and not word.isnumeric() for word in _edges(gram))
@@ -268,7 +268,7 @@ def _is_cjk(text: str) -> bool:
 
 
 def _entropy(counted: Counter[str]) -> float:
-    """Of neighbours; each border counts as a neighbour of its own."""
+    """Entropy of the neighbours; each border counts as a neighbour of its own."""
     total = counted.total()
     borders = counted[_BORDER]
     inner = (number / total for neighbour, number in counted.items() if neighbour != _BORDER)

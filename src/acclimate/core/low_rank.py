@@ -1,9 +1,9 @@
-"""Low-rank updates merged, and matrices brought to a wanted rank. Never a full SVD of a [d_out, d_in] matrix.
+"""Merging of low-rank updates, and reduction to a given rank. Never a full SVD of a [d_out, d_in] matrix.
 
 Shapes: K adapters, r rank, d_in (I) and d_out (O) features. An update is B A, alpha / rank folded into B.
 
 A merged update whose method is a weighted sum (`merging.SPANNING`) is [c_1 B_1 ... c_K B_K] [A_1; ...; A_K]: the ranks
-are concatenated, and no product B_i A_j of different adapters comes in, as it does where A and B are averaged apart.
+are concatenated, and there is no product B_i A_j of different adapters, as there is where A and B are averaged apart.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ Modules: TypeAlias = Mapping[str, Factors]
 
 OVERSAMPLING = 8
 POWER_STEPS = 8
-"""Of the subspace iteration (Halko et al. 2011 advise 5 to 10 more columns than the rank, and a few steps)."""
+"""Extra columns and steps of the subspace iteration (Halko et al. 2011 advise 5 to 10 columns, and a few steps)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Discarded:
-    """Squared Frobenius norms: of what a lower rank could not hold, and of the whole."""
+    """Squared Frobenius norms: of what a lower rank loses, and of the whole."""
 
     lost: float
     whole: float
@@ -54,15 +54,15 @@ def merge_low_rank(
     Args:
         adapters: module -> (A, B) of each; ranks may differ.
         method: one of `merging.METHODS`.
-        weights: as for `merging.merge`; so are `density`, `update_scale` and `generator`.
-        rank: of the result at most. None: weighted sums are exact (the ranks add up); of the other methods, whose
-            result is of full rank, as much as the adapters' ranks together hold is kept.
-        density: see there.
-        update_scale: see there.
-        generator: see there.
+        weights: one per adapter, as for `merging.merge`.
+        rank: highest rank of the result. None: weighted sums are exact (the ranks add up); the other methods, whose
+            result has full rank, keep the sum of the adapters' ranks.
+        density: ties and dare-*: the share of elements kept.
+        update_scale: methods on updates: factor of the merged update.
+        generator: dare-*: decides what is dropped; torch's default one if None.
 
     Returns:
-        The merged adapter, and per module what its rank could not hold.
+        The merged adapter, and per module what its rank loses.
     """
     merging.check(method, weights, len(adapters), density)
     if method in merging.ELEMENTWISE:

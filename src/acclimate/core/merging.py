@@ -1,4 +1,4 @@
-"""Several sets of weights become one; an adapter is folded into weights. All in float32.
+"""Merging of several sets of weights into one, and of an adapter into its base. All in float32.
 
 Shapes: K models, P elements of one tensor (flattened), r rank, d_in and d_out features.
 
@@ -29,7 +29,7 @@ Elementwise: TypeAlias = Callable[[Tensor, Tensor, float, "torch.Generator | Non
 """(update_KP, weight_K, density, generator) -> the merged update [P]."""
 
 MAX_STEPS = 100
-"""Of the search for the mean on a sphere; two or three are enough for models of one base."""
+"""Limit of the search for the mean on a sphere; two or three steps are enough for models of one base."""
 
 
 def average(gram_KK: Tensor, weight_K: Tensor) -> Tensor:  # noqa: ARG001 - every rule has the same form
@@ -45,9 +45,9 @@ def total(gram_KK: Tensor, weight_K: Tensor) -> Tensor:  # noqa: ARG001 - see ab
 def slerp(gram_KK: Tensor, weight_K: Tensor) -> Tensor:
     """Two models along the great circle between their directions (Shoemake 1985, section 3.3).
 
-    Shoemake speaks of unit vectors; of others the direction is turned so, and the length is the weighted mean of both
-    (mergekit's slerp puts the same coefficients before vectors of any length). Where there is no great circle, or
-    every one is (a zero tensor, equal or opposite directions), the result is the weighted average.
+    Shoemake's vectors have length 1. For others, the direction is turned in this way, and the length is the weighted
+    mean of both (mergekit's slerp applies the same coefficients to vectors of any length). Where there is no unique
+    great circle (a zero tensor, equal or opposite directions), the result is the weighted average.
     """
     share_K, lengths_K, cosine_KK = _directions(gram_KK, weight_K)
     if cosine_KK is None:
@@ -119,14 +119,15 @@ def dare_ties(update_KP: Tensor, weight_K: Tensor, density: float, generator: to
 
 
 def trim(update_KP: Tensor, density: float) -> Tensor:
-    """Keep the share `density` of each row's elements, the largest in magnitude (at least one); the rest is 0."""
+    """Keep the share `density` of each row's elements, the largest in magnitude (at least one); set the rest to 0."""
     kept = max(1, round(density * update_KP.shape[1]))
     largest_Kk = update_KP.abs().topk(kept, dim=1).indices
     return torch.zeros_like(update_KP).scatter_(1, largest_Kk, update_KP.gather(1, largest_Kk))
 
 
 def drop(update_KP: Tensor, density: float, generator: torch.Generator | None) -> Tensor:
-    """Keep each element with probability `density`, divided by it; the rest is 0. The expected value is the input."""
+    """Keep each element with probability `density`, divided by it; set the rest to 0. The expected value is the
+    input."""
     kept_KP = torch.rand(update_KP.shape, generator=generator) < density
     return update_KP * kept_KP.to(update_KP.device) / density
 
@@ -143,7 +144,7 @@ METHODS = (*SPANNING, *ELEMENTWISE)
 OF_UPDATES = frozenset({"task-arithmetic", "interpolate", *ELEMENTWISE})
 """Methods on the differences to the base; the others merge the weights themselves."""
 TAKES = {"slerp": 2, "interpolate": 1}
-"""How many models, where not any number."""
+"""Number of models that a method takes, where not any number."""
 SIGNED = frozenset({"task-arithmetic", "dare-linear", "interpolate"})
 """Methods whose weights need not be shares of one whole."""
 
@@ -171,7 +172,7 @@ def merge(
         generator: dare-*: decides what is dropped; a CPU generator, torch's default one if None.
 
     Raises:
-        UsageError: method, weights or density cannot be.
+        UsageError: method, weights or density are impossible.
         ModelError: names or shapes differ.
     """
     check(method, weights, len(models), density)
@@ -195,7 +196,7 @@ def merge(
 
 
 def check(method: str, weights: Sequence[float], models: int, density: float) -> None:
-    """Raise a `UsageError` unless the method can merge so many models with these weights."""
+    """Raise a `UsageError` unless the method can merge this number of models with these weights."""
     if method not in METHODS:
         raise UsageError(f"method = {method!r}", possible=", ".join(METHODS))
     if models != TAKES.get(method, models) or models < 1:
@@ -245,7 +246,7 @@ def merge_into(model: nn.Module) -> None:
     Raises:
         ModelError: a base is quantised: its weight is not what the adapter was trained beside to the last digit, and
             rounding W + B A again would lose the adapter.
-        UsageError: several adapters are stacked; which one is meant is not said.
+        UsageError: several adapters are stacked: it is not clear which one is meant.
     """
     merged = {name: _merged(name, layer) for name, layer in lora_layers(model).items()}
     for name, linear in merged.items():

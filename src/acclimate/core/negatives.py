@@ -41,11 +41,11 @@ def identity_mask(
 
 
 def related_mask(row_keys: Sequence[Collection[str]], candidate_keys: Sequence[Collection[str]]) -> Tensor:
-    """Candidates that belong together with a row: the two share a key. For blocks other than query and document.
+    """Candidates that share a key with a row, and so are no negatives. For the blocks other than query-document.
 
     Among queries the keys are a query's text and its positives, among documents a document's text and its anchors: two
     queries belong together if they say the same or have a positive in common, two documents if they say the same or
-    answer the same anchor. Of a document in the row and queries as candidates, the document's only key is its text.
+    answer the same anchor. Between a document in the row and queries, the document's only key is its text.
 
     Args:
         row_keys: [N] keys of what stands in each row.
@@ -74,13 +74,14 @@ def margin_mask(
     """Likely positives: candidates whose raw cosine is above the positive's cosine plus a margin.
 
     The cosines may be the model's own or those of a guide (Solatorio 2024, "GISTEmbed"), of any block: each row's
-    threshold is the cosine of its anchor and its positive. Whoever masks spares the targets.
+    threshold is the cosine of its anchor and its positive. The caller has to spare the targets.
 
     Args:
         cosine_NM: cosines before the temperature; no gradient flows through the threshold.
         positive_N: cosine of each row's anchor and positive.
-        absolute_margin: masked above positive + absolute_margin; negative: close below the positive too. None: not.
-        relative_margin: masked above positive + |positive| * relative_margin. None: not.
+        absolute_margin: masked above positive + absolute_margin; a negative margin also masks what is just below the
+            positive; None: no such mask.
+        relative_margin: masked above positive + |positive| * relative_margin; None: no such mask.
 
     Returns:
         bool [N, M], True where either margin is exceeded.
@@ -97,11 +98,11 @@ def margin_mask(
 
 
 def own_mask(negatives: Sequence[Collection[int]], count: int) -> Tensor:
-    """bool [N, count]: True at each row's own drawn negatives, which the margin spares unless it is asked not to.
+    """Mark each row's own drawn negatives, which the margins spare unless `mask_mined` is set: bool [N, count].
 
     Args:
         negatives: per row the columns of its own negatives.
-        count: M.
+        count: number of candidates.
     """
     mask = np.zeros((len(negatives), count), dtype=bool)
     for row, columns in enumerate(negatives):

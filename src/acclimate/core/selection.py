@@ -17,20 +17,20 @@ Floats = NDArray[np.float32]
 Booleans = NDArray[np.bool_]
 
 LOOSENING = ("min_score", "absolute_margin", "relative_margin", "max_score", "range_min")
-"""The order in which filters are loosened: first the one against easy negatives, then those against likely positives,
-from the one that judges by the query's own positive to the one that judges by nothing but the rank."""
+"""The order in which filters are loosened: first the one against easy negatives, then those against likely positives:
+the margins to the query's own positive, the fixed score, the mere rank."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """What was chosen, and what was not."""
+    """The chosen negatives, and what the filters removed."""
 
     columns: NDArray[np.int64]
     """[N, n] columns of the chosen candidates, best first; -1 fills the places for which there was none."""
     candidates: int
     """Candidates considered: usable and ranked above range_max."""
     removed: dict[str, int]
-    """Filter -> candidates it removed, of those that the filters before it had left."""
+    """Filter -> number of candidates that it removed, of those that the filters before it had left."""
 
 
 def select_negatives(
@@ -44,8 +44,8 @@ def select_negatives(
 
     A candidate's position counts usable candidates only, so that a query's own positives do not use up
     `range_min`. The score filters look at what is left in [range_min, range_max). Margins are taken from one positive
-    score per query; for several positives that is the lowest (as in sentence-transformers): a negative shall be
-    below every one of them. The relative margin subtracts |positive| * margin, so that a negative score (a
+    score per query; for several positives that is the lowest (as in sentence-transformers), so that a negative is
+    below each of them. The relative margin subtracts |positive| * margin, so that a negative score (a
     reranker's logit) lowers the threshold too.
 
     Args:
@@ -74,7 +74,7 @@ def fill(
     examples_N: NDArray[np.int64],
     needed: int,
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
-    """Negatives for some of the queries that have none, by loosening the filters one after the other (`LOOSENING`).
+    """Find negatives for some of the queries that have none, by loosening the filters one by one (`LOOSENING`).
 
     A filter that is loosened stays so for the next. Of what is left the lowest-scoring candidates are taken, and first
     for the queries whose candidates lie furthest below their positive: those are the least likely to be relevant.
@@ -82,15 +82,15 @@ def fill(
 
     Args:
         selection: what the filters left.
-        score_NC: as for `select_negatives`; so are `usable_NC`, `positive_N` and `config`.
-        usable_NC: see there.
-        positive_N: see there.
-        config: see there.
+        score_NC: candidates' scores, best first.
+        usable_NC: False where a candidate must not be a negative.
+        positive_N: score of the query's lowest positive.
+        config: the filters that gave the selection.
         examples_N: training examples of each query that still lack a negative.
-        needed: so many of them shall get one; fewer do where there are no candidates.
+        needed: number of these examples that should get one; fewer do where there are no candidates.
 
     Returns:
-        [N, n] columns as in the selection, and loosened filter -> queries that got theirs by it.
+        [N, n] columns as in the selection, and loosened filter -> number of queries that it gave negatives.
     """
     columns, filled = selection.columns.copy(), dict[str, int]()
     priority_C = np.arange(score_NC.shape[1], 0, -1, dtype=np.float64)
@@ -103,12 +103,12 @@ def fill(
         config = replace(config, **loosened)
         rows = np.flatnonzero((columns[:, 0] < 0) & (examples_N > 0))
         priority_NC = np.broadcast_to(priority_C, (len(rows), len(priority_C)))
-        refill = select_negatives(score_NC[rows], usable_NC[rows], positive_N[rows], config, priority_NC).columns
-        best_N = np.take_along_axis(score_NC[rows], np.maximum(refill[:, :1], 0), axis=1)[:, 0] - positive_N[rows]
-        for row in np.argsort(np.where(refill[:, 0] < 0, np.inf, best_N), kind="stable").tolist():
-            if needed <= 0 or refill[row, 0] < 0:
+        fallback = select_negatives(score_NC[rows], usable_NC[rows], positive_N[rows], config, priority_NC).columns
+        best_N = np.take_along_axis(score_NC[rows], np.maximum(fallback[:, :1], 0), axis=1)[:, 0] - positive_N[rows]
+        for row in np.argsort(np.where(fallback[:, 0] < 0, np.inf, best_N), kind="stable").tolist():
+            if needed <= 0 or fallback[row, 0] < 0:
                 break
-            columns[rows[row]] = refill[row]
+            columns[rows[row]] = fallback[row]
             needed -= int(examples_N[rows[row]])
             filled[name] = filled.get(name, 0) + 1
     return columns, filled

@@ -1,7 +1,7 @@
 """A model spread over the processes by torch's FSDP2 (`fully_shard`): each holds a part of every weight.
 
-Before a block computes, its weights are gathered from all processes, and forgotten after it, so that every forward and
-backward pass is something that all processes do together. Gradients are summed, and each process keeps the part that
+A block's weights are gathered from all processes before it computes, and released afterwards, so all processes have to
+make every forward and backward pass together. Gradients are summed, and each process keeps the part that
 belongs to its weights. Zhao et al. 2023, "PyTorch FSDP"; torch's `torch.distributed.fsdp.fully_shard`.
 """
 
@@ -40,27 +40,27 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
 
 def forget_gathered(model: nn.Module) -> None:
-    """After forward passes without a backward pass: what lies outside of the blocks is still gathered, as it was then.
+    """Release the weights outside of the blocks, which stay gathered after a forward pass without a backward pass.
 
-    Weights that a checkpoint or an optimiser puts into the parts would not be seen otherwise.
+    Without this, new values that a checkpoint or an optimiser writes into the parts would not be used.
     """
     sharded: Any = model
     sharded.reshard()
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """All of a tensor, sharded or not; all processes have to ask for it."""
+    """Gather a whole tensor, sharded or not; all processes have to call this together."""
     sharded: Any = tensor.detach()
     full: Tensor = sharded.full_tensor() if is_sharded(tensor) else sharded
     return full
 
 
 def whole_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """All of many tensors; those that were sharded are gathered one by one and put on the CPU.
+    """Gather whole tensors one by one; those that were sharded are put on the CPU.
 
     Args:
-        tensors: the same names in the same order in all processes, all of which have to ask.
-        keep: whether this process wants them; empty if not.
+        tensors: the same names in the same order in all processes, which have to call this together.
+        keep: whether this process needs them; if not, the result is empty.
     """
     kept = {}
     for name, tensor in tensors.items():
@@ -71,7 +71,8 @@ def whole_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Ten
 
 
 def part_like(value: Tensor, like: Tensor) -> Tensor:
-    """A whole tensor, laid out as another one is: on its device, and only this process's part where that is sharded."""
+    """Lay a whole tensor out like another one: on its device, and only this process's part where that one is
+    sharded."""
     if not is_sharded(like):
         return value.to(like.device)
     from torch.distributed.tensor import distribute_tensor

@@ -1,6 +1,6 @@
 """Which task a training step belongs to, where several share a training. Numpy only.
 
-T tasks. A pass is as many steps as all tasks together have batches.
+T tasks. A pass has as many steps as all tasks together have batches.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from acclimate.core.batching import epoch_order
 def steps_of_tasks(batches: Sequence[int], sizes: Sequence[int], temperature: float) -> list[int]:
     """Steps of each task in a pass, in proportion to size ** (1 / temperature), and at least one.
 
-    Temperature 1 gives every task its own batches, each once; a higher one gives small tasks more steps (they go
-    through their examples several times in a pass) and large ones fewer (their pass of their own goes on in the next).
-    In all they are as many as there are batches; what the whole numbers leave goes to the largest remainders.
+    Temperature 1 gives every task one step per batch; a higher one gives small tasks more steps (they go through their
+    examples several times in a pass) and large ones fewer (they go on in the next pass). The steps add up to the number
+    of batches; what rounding down leaves goes to the largest remainders.
 
     Source: Conneau et al. 2020, "Unsupervised Cross-lingual Representation Learning at Scale", equation in 3.1, with
     alpha = 1 / temperature.
 
     Args:
-        batches: of a pass through each task.
-        sizes: examples of each task.
+        batches: number of batches in a pass through each task.
+        sizes: number of examples of each task.
         temperature: above 0.
     """
     if temperature == 1.0:

@@ -13,14 +13,14 @@ from acclimate.files import iter_lines
 
 
 def texts_of_source(source: str, *, held_out: bool = True) -> list[str]:
-    """The distinct texts of any source.
+    """Read the distinct texts of any source.
 
-    A text file holds one text per line. Of a table of texts the column `text` is read; any other source is read as
-    `prepare` reads it, both sides.
+    A text file holds one text per line; a table of texts has a column `text`; any other source is read as `prepare`
+    reads it, and gives the texts of both sides.
 
     Args:
         source: a file, a folder, or a hub id.
-        held_out: also the queries (of labelled pairs both sentences) of the source's own dev and test splits.
+        held_out: whether to include the queries (or both sentences of labelled pairs) of its dev and test splits.
 
     Raises:
         DataError: it is missing, empty, of no known form, or holds no usable row.
@@ -47,8 +47,8 @@ def _both_sides(source: str, held_out: bool) -> list[str]:
     texts = dict.fromkeys([*raw.corpus.values(), *raw.unnamed, *raw.queries.values(), *pairs])
     if held_out:
         return list(texts)
-    proof = [record for record in raw.records if record.split in HELD_OUT]
-    unseen = {record.anchor for record in proof}
+    held_out_records = [record for record in raw.records if record.split in HELD_OUT]
+    excluded = {record.anchor for record in held_out_records}
     if raw.kind == "pairs":
-        unseen |= {record.positive for record in proof}
-    return [text for text in texts if text not in unseen]
+        excluded |= {record.positive for record in held_out_records}
+    return [text for text in texts if text not in excluded]

@@ -159,7 +159,7 @@ def _qrels_columns(path: Path, values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def read_texts_by_id(path: Path, rejected: list[Rejected], titles: dict[str, str]) -> tuple[dict[str, str], set[str]]:
-    """Id -> text of every usable line, and the ids of lines whose text is not usable; titles go into `titles`."""
+    """Read id -> text of every usable line, and the ids of lines whose text is not usable; titles go into `titles`."""
     texts: dict[str, str] = {}
     unusable: set[str] = set()
     first_bad = len(rejected)
@@ -194,7 +194,7 @@ def _identifier(row: Row) -> str | None:
 
 
 def text_of(row: Row, titles: dict[str, str]) -> str:
-    """Title and text, joined by a space as BEIR and MTEB do; the title is noted in `titles`, by that text."""
+    """Join title and text by a space, as BEIR and MTEB do; `titles` gets the title, by that text."""
     parts = [row.values.get("title"), row.values.get("text")]
     if not isinstance(parts[1], str):
         raise BadRowError(f"no text (columns found: {', '.join(row.values)})")

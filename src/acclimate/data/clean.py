@@ -1,4 +1,4 @@
-"""Duplicates and contradictions. What is unusable by itself is rejected while reading; here rows are compared."""
+"""Duplicates and contradictions between rows. A row that is unusable by itself is rejected while it is read."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from acclimate.types import Kind, Rejected
 
 
 def clean(records: Sequence[Record], kind: Kind) -> tuple[list[Record], list[Rejected]]:
-    """Training records without exact duplicates and contradictions; dev and test records stay as they were given,
-    so that scores remain comparable with published ones.
+    """Remove exact duplicates and contradictions from the training records. Dev and test records stay as they are, so
+    that scores remain comparable with published ones.
 
-    Rows of one pair with different negatives (triplets) become one record. Both rows of a contradiction go: nothing
-    tells which of the two labels is right. A negative that is a positive of the same query elsewhere goes too.
+    Rows of one pair with different negatives (triplets) become one record. Both rows of a contradiction are removed,
+    since nothing says which label is right. So is a negative that is a positive of the same query elsewhere.
 
     Args:
         records: in the order of the input.
-        kind: what a contradiction is: two labels, or relevant and not relevant.
+        kind: decides what a contradiction is: two labels, or relevant and not relevant.
     """
     first: dict[tuple[str, str], Record] = {}
     contradicted: dict[tuple[str, str], Record] = {}
@@ -69,7 +69,7 @@ def _without_positive_negatives(records: list[Record]) -> list[Record]:
 
 
 def without_negatives(record: Record, unwanted: set[str]) -> Record:
-    """The record without those of its negatives whose text is unwanted; their scores go with them."""
+    """The record without the negatives whose text is unwanted, and without their scores."""
     if not record.negatives or unwanted.isdisjoint(record.negatives):
         return record
     kept = [index for index, text in enumerate(record.negatives) if text not in unwanted]

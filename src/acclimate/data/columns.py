@@ -1,4 +1,4 @@
-"""Which column is what: told by the columns' names, never by their order, and never guessed.
+"""What each column holds: decided by its name, never by its order, and never guessed.
 
 A row's set of names is recognised once as a `Form`; a form turns rows into records.
 """
@@ -46,7 +46,7 @@ class Form:
     positive_scores: str | None = None
     negative_scores: str | None = None
     instruction: str | None = None
-    """A column of prompts: read only to report them, for the run's own prompts are the only ones used."""
+    """A column of prompts: read only to report them, because only the run's own prompts are used."""
     group: str | None = None
     ignored: tuple[str, ...] = ()
 
@@ -66,10 +66,10 @@ class Form:
 
 
 def recognise(names: Sequence[str], where: str, config: PrepareConfig) -> Form:
-    """The form of a table with these column names.
+    """Recognise the form of a table by its column names.
 
     Args:
-        names: as found; upper and lower case are the same.
+        names: the column names; upper and lower case are the same.
         where: the file, for the message.
         config: may name the columns.
 
@@ -167,14 +167,14 @@ def _problem(what: str, names: Sequence[str], where: str, fix: str = ALIAS_FIX) 
 
 
 def records_of(row: Row, form: Form, split: Split, min_chars: int, prompts: Counter[str]) -> Iterator[Record]:
-    """The records of one row: one per positive.
+    """Turn one row into records, one per positive.
 
     Args:
         row: names -> values.
         form: the form of this set of names.
         split: the split the row's file belongs to.
         min_chars: shorter texts make the row unusable.
-        prompts: counts the prompts that rows carry themselves.
+        prompts: counts the prompts that the rows themselves contain.
 
     Raises:
         BadRowError: the row cannot be used, and why.
@@ -209,7 +209,7 @@ def check_text(text: str, name: str, min_chars: int) -> None:
 def _usable_negatives(
     given: list[str], scores: tuple[float, ...] | None, taken: set[str]
 ) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
-    """Negatives without empties, repeats, the query itself and its positives; their scores go with them."""
+    """Remove empty and repeated negatives, the query itself and its positives, with their scores."""
     kept: dict[str, int] = {}
     for index, text in enumerate(given):
         if text and text not in taken:
@@ -222,8 +222,8 @@ def _usable_negatives(
 def texts_of(cell: Any, name: str, prompts: Counter[str]) -> list[str]:
     """The normalised texts in a cell: a string, a list of strings, a conversation, or a list of conversations.
 
-    Of a conversation (ms-swift: `[{"role", "content"}, ...]`) the texts of user and assistant are joined; a system
-    message is a prompt, and only counted.
+    In a conversation (ms-swift: `[{"role", "content"}, ...]`) the texts of user and assistant are joined; a system
+    message is a prompt, and is only counted.
 
     Raises:
         BadRowError: the cell holds something else.
@@ -256,10 +256,10 @@ def _conversation(messages: list[dict[str, Any]], name: str, prompts: Counter[st
 
 
 def number(cell: Any, name: str) -> float:
-    """A finite number.
+    """Read a finite number.
 
     Raises:
-        BadRowError: there is none.
+        BadRowError: the cell holds none.
     """
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise BadRowError(f"no number ({name} is empty)")

@@ -16,7 +16,7 @@ from acclimate.files import iter_jsonl, iter_lines, read_json, storage_errors, w
 from acclimate.types import SPLITS, Corpus, Example, Kind, LabelledPair, Qrels, Queries, Rejected, Split
 
 HELD_OUT: tuple[Split, ...] = ("dev", "test")
-"""The splits whose queries no training has."""
+"""The splits whose queries are never trained on."""
 
 DATASET_FILE = "dataset.json"
 EXAMPLES_FILE = "examples.jsonl"
@@ -46,7 +46,7 @@ class Dataset:
 
 
 def held_out_queries(dataset: Dataset) -> set[str]:
-    """The texts of dev and test queries, and both sentences of dev and test pairs, all in one case."""
+    """The texts of dev and test queries, and both sentences of dev and test pairs, case-folded."""
     queries = (dataset.queries[query] for split in HELD_OUT for query in dataset.qrels.get(split, {}))
     pairs = (pair for split in HELD_OUT for pair in dataset.pairs.get(split, ()))
     sentences = (text for pair in pairs for text in (pair.sentence1, pair.sentence2))
@@ -66,7 +66,7 @@ def is_dataset(folder: Path) -> bool:
 
 
 def map_label(label: float, label_range: Iterable[float]) -> float:
-    """A label within its range as a score in [0, 1]."""
+    """Map a label within its range to a score in [0, 1]."""
     low, high = label_range
     return (label - low) / (high - low)
 
@@ -125,7 +125,7 @@ def load_dataset(folder: Path) -> Dataset:
 
 
 def read_examples(path: Path) -> list[Example]:
-    """Training rows as `write_dataset` (or mining) wrote them.
+    """Read the training rows that `write_dataset` (or mining) wrote.
 
     Raises:
         StorageError: the file is missing or damaged.

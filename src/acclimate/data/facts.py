@@ -50,7 +50,7 @@ def counts(dataset: Dataset, rejected: Sequence[Rejected]) -> dict[str, Any]:
 
 
 def sides(dataset: Dataset) -> dict[str, list[str]]:
-    """The texts of both sides; of labelled pairs the first and the second sentences."""
+    """The texts of both sides: queries and documents, or the first and the second sentences of labelled pairs."""
     if dataset.kind == "retrieval":
         return {"queries": list(dataset.queries.values()), "documents": list(dataset.corpus.values())}
     pairs = [pair for rows in dataset.pairs.values() for pair in rows]
@@ -58,13 +58,13 @@ def sides(dataset: Dataset) -> dict[str, list[str]]:
 
 
 def evenly(items: Sequence[Item], count: int = SAMPLE_TEXTS) -> list[Item]:
-    """At most `count` of the items, at even distances."""
+    """Take at most `count` of the items, at even distances."""
     step = max(len(items) / count, 1.0)
     return [items[int(index * step)] for index in range(min(len(items), count))]
 
 
 def percentiles(lengths: Iterable[int]) -> dict[str, int]:
-    """p50, p90, p99 and the maximum; the smallest length that so many percent do not exceed."""
+    """p50, p90, p99 and the maximum: pN is the smallest length that N percent of the texts do not exceed."""
     values = np.fromiter(lengths, dtype=np.int64)
     if not len(values):
         return {}

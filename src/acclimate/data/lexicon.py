@@ -1,4 +1,4 @@
-"""Lexicon files, and what a lexicon is extracted against."""
+"""Lexicon files, and the background that terms are extracted against."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from acclimate.progress import say
 from acclimate.types import Rejected
 
 Entries: TypeAlias = dict[str, tuple[str, ...]]
-"""Term -> its definitions, none where the file has none."""
+"""Term -> its definitions, of which there may be none."""
 
 MAX_TERM_CHARS = 100
-"""A longer line is a text, not a term: most likely the wrong file."""
+"""A longer line is no term: most likely this is the wrong file."""
 TERM, DEFINITION = "term", "definition"
 
 
 def read_lexicon(path: Path) -> Entries:
     """Read a lexicon: a text file with one term per line, or a table with a column `term`, and `definition` if there.
 
-    A term that comes again, in whatever case or width, adds its definition to the first. Rows without a usable term
-    are counted, and their number and the first reason are said.
+    A repeated term, in whatever case or width, adds its definition to the first. Rows without a usable term are
+    counted; their number and the first reason are printed.
 
     Raises:
         DataError: the file is missing or empty, is a table without a column `term`, or holds no usable term.
@@ -58,7 +58,8 @@ def read_lexicon(path: Path) -> Entries:
 
 
 def background_sources(config: RunConfig) -> tuple[str, ...]:
-    """What terms are extracted against: the background given, or else the guard data; nothing for a given lexicon."""
+    """The sources that terms are extracted against: the background, or else the guard data; none for a given
+    lexicon."""
     if config.domain.lexicon is not None:
         return ()
     return (config.domain.background,) if config.domain.background is not None else config.evaluate.guard

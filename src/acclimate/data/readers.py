@@ -48,8 +48,8 @@ def read_source(source: str, config: PrepareConfig) -> RawData:
 
 
 def source_hashes(source: str, corpus: str | None) -> dict[str, str]:
-    """Name -> sha256 of every file that `read_source` and the further corpus are read from (a hub dataset: its
-    fingerprint)."""
+    """Hash every file that `read_source` and the further corpus are read from: name -> sha256, or a hub dataset's
+    fingerprint."""
     hashes: dict[str, str] = {}
     path = Path(source)
     if is_hub_id(source):
@@ -67,7 +67,7 @@ def source_hashes(source: str, corpus: str | None) -> dict[str, str]:
 
 
 def source_hash(source: str) -> str:
-    """One hash for all that a source may hold: a folder's, a file's, or the name of a dataset on the hub."""
+    """Hash a whole source: a folder or a file; for a dataset on the hub its name stands in."""
     path = Path(source)
     if is_hub_id(source):
         return source
@@ -78,14 +78,14 @@ def source_hash(source: str) -> str:
 
 
 def is_hub_id(source: str) -> bool:
-    """Whether a source can only be the name of a dataset on the hub: no such path, and the form of an id."""
+    """Whether a source can only be a dataset on the hub: no such path exists, and it looks like an id."""
     if Path(source).exists() or Path(source).suffix.lower() in EXTENSIONS or source.startswith((".", "/", "~")):
         return False
     return HUB_ID.fullmatch(source) is not None
 
 
 def split_files(folder: Path) -> list[tuple[Split, Path]]:
-    """Files named after splits (`train.jsonl`, `test-00000-of-00002.parquet`), in the folder, `pairs/` or `data/`.
+    """Find files named after splits (`train.jsonl`, `test-00000-of-00002.parquet`), in the folder, `pairs/` or `data/`.
 
     Raises:
         DataError: there are none, or two for one split.
@@ -245,7 +245,7 @@ def _merged_roles(forms: Iterator[Form]) -> dict[str, list[str]]:
 
 
 def _splits_from_column(raw: RawData) -> RawData:
-    """Where the column of `--split-by` holds nothing but names of splits, these are given splits."""
+    """If the column of `--split-by` holds nothing but names of splits, take them as given splits."""
     values = {record.group for record in raw.records if record.group is not None}
     if raw.given or not values or not all(value.strip().lower() in SPLIT_NAMES for value in values):
         return raw

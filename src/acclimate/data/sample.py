@@ -1,4 +1,4 @@
-"""Fewer rows, drawn evenly: a number per label, a number of queries."""
+"""A sample of the rows: some per label, some of the queries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def sample(
 ) -> dict[Split, list[Record]]:
     """Draw training pairs per label, then at most `limit` queries (or labelled pairs) of every split.
 
-    Which are drawn depends on the seed and the texts only, not on the order of the rows.
+    The choice depends on the seed and the texts only, not on the order of the rows.
     """
     if per_label is not None and kind == "pairs":
         records = {**records, "train": _per_label(records["train"], per_label, seed)}

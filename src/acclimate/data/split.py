@@ -1,6 +1,6 @@
 """Leak-free train, dev and test.
 
-Given splits are respected: what is asked in test or dev leaves train. Own splits are cut along the connected
+Given splits are respected: queries of test or dev are removed from train. Own splits are cut along the connected
 components of a graph whose nodes are texts and whose edges are pairs, so that no text is on both sides.
 """
 
@@ -27,7 +27,7 @@ LARGEST_GROUP = 0.5
 
 @dataclass(slots=True)
 class Splits:
-    """The records of every split, what left on the way, and how it was done."""
+    """The records of every split, the rejected ones, and how the splits were made."""
 
     records: dict[Split, list[Record]]
     rejected: list[Rejected] = field(default_factory=list)
@@ -36,12 +36,12 @@ class Splits:
     shared_documents: int = 0
     """Texts judged (sentences, of labelled pairs) both in train and in dev or test."""
     negatives_removed: int = 0
-    """Training negatives that dev or test ask for or judge relevant."""
+    """Training negatives that are queries of dev or test, or judged relevant there."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """Records that must not be parted, how many queries they hold, and their place in the draw."""
+    """Records that must stay together, how many queries they hold, and their place in the draw."""
 
     members: list[int]
     queries: int
@@ -49,7 +49,8 @@ class _Unit:
 
 
 def draw(seed: int, purpose: str, *texts: str) -> int:
-    """A number that is uniform over texts and depends on nothing else: sorting by it is a fair, stable draw."""
+    """A pseudo-random number that depends on the seed, the purpose and the texts alone: sorting by it is a stable
+    draw."""
     digest = hashlib.blake2b("\0".join((str(seed), purpose, *texts)).encode(), digest_size=8)
     return int.from_bytes(digest.digest(), "big")
 
@@ -81,25 +82,26 @@ def split_records(
     return splits
 
 
-def asked(record: Record, kind: Kind) -> frozenset[str]:
-    """What is held out with a record: its query; of a labelled pair the two sentences, in whatever order."""
+def held_out_texts(record: Record, kind: Kind) -> frozenset[str]:
+    """The texts that are held out with a record: its query, or both sentences of a labelled pair, in any order."""
     return frozenset((record.anchor, record.positive)) if kind == "pairs" else frozenset((record.anchor,))
 
 
 def _remove_leaks(splits: Splits, kind: Kind) -> None:
-    """Test queries leave dev and train, dev queries leave train, in whatever role they stand there."""
-    held: set[frozenset[str]] = {asked(record, kind) for record in splits.records["test"]}
+    """Remove test queries from dev and train, and dev queries from train, whether they are queries there or
+    documents."""
+    held: set[frozenset[str]] = {held_out_texts(record, kind) for record in splits.records["test"]}
     below: tuple[tuple[Split, str], ...] = (("dev", "test"), ("train", "dev or test"))
     for split, above in below:
         kept = []
         for record in splits.records[split]:
-            texts = [asked(record, kind)] + ([frozenset((record.positive,))] if kind == "retrieval" else [])
+            texts = [held_out_texts(record, kind)] + ([frozenset((record.positive,))] if kind == "retrieval" else [])
             if held.isdisjoint(texts):
                 kept.append(record)
             else:
                 splits.rejected.append(record.rejected(f"leak (its query or pair is in {above})"))
         splits.records[split] = kept
-        held |= {asked(record, kind) for record in kept}
+        held |= {held_out_texts(record, kind) for record in kept}
 
 
 def _cut_test(splits: Splits, kind: Kind, config: PrepareConfig, seed: int) -> None:
@@ -109,11 +111,11 @@ def _cut_test(splits: Splits, kind: Kind, config: PrepareConfig, seed: int) -> N
     total = sum(unit.queries for unit in units)
     target = min(max(round(config.test_fraction * total), MIN_TEST), total // 2)
     chosen = _choose(units, _largest(mode) * len(train), target, ceiling=total)
-    found = sum(unit.queries for unit in chosen)
-    if found < (MIN_TEST if mode == "component" else 1):
+    queries = sum(unit.queries for unit in chosen)
+    if queries < (MIN_TEST if mode == "component" else 1):
         largest = max((len(unit.members) for unit in units), default=0) / max(len(train), 1)
         raise DataError(
-            f"only {found} of {total} {_noun(kind)} can be set apart for the test without sharing a text with train, "
+            f"only {queries} of {total} {_noun(kind)} can be set apart for the test without sharing a text with train, "
             f"{MIN_TEST} are needed (the largest group of pairs that share texts holds {largest:.0%} of them)"
             if mode == "component"
             else f"no test split can be cut by {mode} from {total} {_noun(kind)} in {len(units)} groups",
@@ -122,30 +124,30 @@ def _cut_test(splits: Splits, kind: Kind, config: PrepareConfig, seed: int) -> N
             fix="Choose one of these, or bring more data.",
         )
     _move(splits, "test", chosen)
-    splits.made["test"] = f"cut by {mode}: {found} of {total} {_noun(kind)}"
+    splits.made["test"] = f"cut by {mode}: {queries} of {total} {_noun(kind)}"
 
 
 def _cut_dev(splits: Splits, kind: Kind, config: PrepareConfig, seed: int) -> None:
-    """Cut dev from train, as the test was or would be cut; by query where the given test shares its documents."""
+    """Cut dev from train in the way of the test split, or by query where the given test shares documents with train."""
     mode, why = config.split_by, ""
     if splits.made.get("test") == "given" and kind == "retrieval" and mode == "component":
         documents = {record.positive for record in splits.records["test"]}
         shared = documents & {record.positive for record in splits.records["train"]}
         if 2 * len(shared) > len(documents):
-            mode, why = "query", ", for the given test shares most of its documents with train"
+            mode, why = "query", ", because the given test shares most of its documents with train"
     train = splits.records["train"]
     units = _units(train, kind, mode, seed, "dev")
     total = sum(unit.queries for unit in units)
     target = min(max(round(config.dev_fraction * total), 1), MAX_DEV)
     chosen = _choose(units, _largest(mode) * len(train), target, ceiling=target)
     if mode == "component" and 2 * sum(unit.queries for unit in chosen) < target:
-        mode, why = "query", ", for nearly all training pairs are connected by shared texts"
+        mode, why = "query", ", because nearly all training pairs are connected by shared texts"
         units = _units(train, kind, mode, seed, "dev")
         chosen = _choose(units, _largest(mode) * len(train), target, ceiling=target)
     if chosen:
         _move(splits, "dev", chosen)
-        found = sum(unit.queries for unit in chosen)
-        splits.made["dev"] = f"cut from train by {mode}{why}: {found} of {total} {_noun(kind)}"
+        queries = sum(unit.queries for unit in chosen)
+        splits.made["dev"] = f"cut from train by {mode}{why}: {queries} of {total} {_noun(kind)}"
 
 
 def _noun(kind: Kind) -> str:
@@ -176,7 +178,7 @@ def _units(records: Sequence[Record], kind: Kind, mode: str, seed: int, purpose:
 
 
 def connected(linked: Sequence[Sequence[str]]) -> list[int]:
-    """For every item the number of its connected component; items are connected through equal texts.
+    """Number the connected component of every item; items are connected through equal texts.
 
     Union-find with path halving and union by size: nearly linear in the number of texts.
     """

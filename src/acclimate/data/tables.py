@@ -35,15 +35,15 @@ Rows: TypeAlias = Iterator[Row | Rejected]
 
 
 def read_table(path: Path, source: str, columns: Sequence[str] = ()) -> Rows:
-    """Rows of one file, its format told by content first and extension second; broken rows come as `Rejected`.
+    """Read the rows of one file, whose content, then extension, gives its format; broken rows come as `Rejected`.
 
     Args:
         path: the file.
-        source: the name that rows carry.
+        source: the name under which rows report where they come from.
         columns: names for a delimited file without a header.
 
     Raises:
-        DataError: the file is missing, empty, or as a whole not readable in its format.
+        DataError: the file is missing, empty, or not readable in its format.
     """
     kind = detect_format(path)
     if kind == "parquet":
@@ -56,7 +56,7 @@ def read_table(path: Path, source: str, columns: Sequence[str] = ()) -> Rows:
 
 
 def detect_format(path: Path) -> str:
-    """parquet, array (of JSON objects), jsonl or delimited."""
+    """Tell a file's format: parquet, array (of JSON objects), jsonl or delimited."""
     with open_input(path) as stream:
         head: bytes = stream.read(4096)
     extension = path.suffix.lower()
@@ -219,7 +219,7 @@ def _parquet(path: Path, source: str) -> Rows:
 
 
 def load_hub(name: str) -> dict[str, Any]:
-    """Split name -> `datasets.Dataset`, from the local cache or the hub.
+    """Load a hub dataset, from the local cache or the hub: split name -> `datasets.Dataset`.
 
     Args:
         name: `owner/name` or `owner/name:configuration`.

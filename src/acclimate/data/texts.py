@@ -1,4 +1,4 @@
-"""A file of plain texts, one each."""
+"""Files of plain texts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ TEXT_FIELDS = ("text", "sentence", "content")
 
 
 def read_texts(source: Path) -> list[str]:
-    """The texts of a JSONL file, or the lines of a text file (an empty line is an empty text; so no row is lost).
+    """Read the texts of a JSONL file, or the lines of a text file (an empty line is an empty text, so rows keep their
+    places).
 
     Raises:
         DataError: missing, empty, not UTF-8, or a row without a text.

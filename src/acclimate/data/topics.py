@@ -18,16 +18,16 @@ TOPIC = "topic"
 
 
 def read_topics(path: Path) -> dict[str, str]:
-    """Text -> its topic, from any table with columns `text` (and `title`) and `topic`; BEIR's `metadata` may hold it.
+    """Read text -> topic from any table with columns `text` (and `title`) and `topic`; BEIR's `metadata` may hold it.
 
-    A text that comes with two topics belongs to neither and is left out, as are rows without text or topic; their
-    number and the first reason are said.
+    A text with two topics is left out, as are rows without text or topic; their number and the first reason are
+    printed.
 
     Raises:
         DataError: the file is missing or empty, has no column `topic`, or holds no usable row.
     """
     topics: dict[str, str] = {}
-    torn: set[str] = set()
+    ambiguous: set[str] = set()
     rejected: list[Rejected] = []
     for row in read_table(path, path.name):
         if isinstance(row, Rejected):
@@ -46,14 +46,14 @@ def read_topics(path: Path) -> dict[str, str]:
             rejected.append(Rejected(path.name, row.row, str(error), str(row.values)[:200]))
             continue
         if topics.setdefault(text, topic) != topic:
-            torn.add(text)
+            ambiguous.add(text)
     if not topics:
         raise no_usable_row(str(path), rejected)
     if rejected:
         say(f"{path}: {len(rejected)} rows are not used; the first is row {rejected[0].row}: {rejected[0].reason}")
-    if torn:
-        say(f"{path}: {len(torn)} texts come with several topics and are not used")
-    return {text: topic for text, topic in topics.items() if text not in torn}
+    if ambiguous:
+        say(f"{path}: {len(ambiguous)} texts come with several topics and are not used")
+    return {text: topic for text, topic in topics.items() if text not in ambiguous}
 
 
 def _topic(values: Mapping[str, Any]) -> str | None:

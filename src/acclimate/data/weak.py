@@ -1,8 +1,8 @@
-"""Weak pairs: what a corpus says about itself, without any query. Pure functions of the texts and a seed.
+"""Weak pairs: training pairs made from a corpus alone, without queries. Pure functions of the texts and a seed.
 
-Three kinds: a title and its body; two neighbouring passages of one document; two random crops of one text. No text
-of a dev or test query, and no document judged for one, is part of a pair: documents that are to be found in the proof
-stay as new to the model as those that will be added to the index later.
+Three kinds: a title and its body; two neighbouring passages of one document; two random crops of one text. No dev or
+test query, and no document judged for one, is part of a pair: the model has seen the documents of the test as little as
+those that will be added to the index later.
 
 Units: words, and single characters of scripts that put no spaces between words.
 """
@@ -28,25 +28,25 @@ UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 UNIT = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
 SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；])")
 PASSAGE_UNITS = 40
-"""A passage is so many units and the rest of the sentence."""
+"""A passage has this many units, and goes on to the end of the sentence."""
 WINDOW_UNITS = 256
 """Longer texts are cropped within a window of this length."""
 CROP_SHARES = (0.05, 0.5)
 """Shortest and longest crop, as a share of the window (Contriever's)."""
 MIN_CROP_UNITS = 8
-"""A crop is at least so long, or half of a shorter text: fewer words say nothing."""
+"""Shortest crop, or half of a shorter text: fewer words carry too little meaning."""
 MIN_UNITS = 6
 """Shorter texts are not cropped."""
 
 
 def weak_pairs(dataset: Dataset, kinds: Sequence[str], limit: int, seed: int) -> dict[str, list[Example]]:
-    """Pairs of every kind from the documents that nothing is proven with.
+    """Make pairs of every kind, from all documents but those judged for dev or test queries.
 
     Args:
         dataset: of kind "retrieval".
         kinds: names in `KINDS`.
-        limit: pairs of each kind at most, drawn evenly.
-        seed: with the document's place it fixes the draws.
+        limit: largest number of pairs of each kind, drawn evenly.
+        seed: fixes the draws, together with the document's place.
 
     Returns:
         Kind -> training rows without negatives, in the order of the corpus; a kind that finds nothing is empty.
@@ -66,21 +66,22 @@ def weak_pairs(dataset: Dataset, kinds: Sequence[str], limit: int, seed: int) ->
 
 
 def title_and_body(text: str, title: str, _draws: np.random.Generator) -> Iterator[Pair]:
-    """The title asks for what comes after it."""
+    """Pair a title with the text that follows it."""
     body = text.removeprefix(title).strip()
     if title and body and body != title:
         yield title, body
 
 
 def neighbours(text: str, _title: str, _draws: np.random.Generator) -> Iterator[Pair]:
-    """Every two consecutive passages of a long document (Contriever calls them positive by locality)."""
+    """Pair every two consecutive passages of a long document (Contriever calls them positive by locality)."""
     yield from (pair for pair in itertools.pairwise(passages(text)) if pair[0] != pair[1])
 
 
 def crops(text: str, _title: str, draws: np.random.Generator) -> Iterator[Pair]:
-    """Two spans drawn independently from one text (Izacard et al. 2021, Contriever, section 3.1: independent cropping).
+    """Pair two spans drawn independently from one text (Izacard et al. 2021, Contriever, section 3.1).
 
-    Spans of 5 to 50 % of a window of 256 units, as there; but at least eight, or half the text, as ours may be short.
+    The spans have 5 to 50 % of a window of 256 units, as in Contriever, but at least eight units, or half the text, as
+    texts may be short here.
     """
     spans = [match.span() for match in UNIT.finditer(text)]
     if len(spans) < MIN_UNITS:
@@ -93,7 +94,7 @@ def crops(text: str, _title: str, draws: np.random.Generator) -> Iterator[Pair]:
 
 
 def passages(text: str) -> list[str]:
-    """A text cut at ends of sentences into passages of `PASSAGE_UNITS` and more; a short rest joins the last one."""
+    """Cut a text at ends of sentences into passages of at least `PASSAGE_UNITS`; a short rest joins the last one."""
     starts = [0]
     for end in SENTENCE_END.finditer(text):
         if _units(text[starts[-1] : end.start()]) >= PASSAGE_UNITS:

@@ -1,6 +1,6 @@
-"""Merged models compared on dev: a soup chosen greedily, a point on the way from the base. Never on the test split.
+"""Comparison of merged models on dev, never on the test split: greedy soup, and interpolation with the base.
 
-A `Score` measures one encoder; what is tried, in which order, and what is kept is decided here, as plain functions.
+A `Score` measures one encoder; the functions here decide what is tried, in which order, and what is kept.
 """
 
 from __future__ import annotations
@@ -21,24 +21,24 @@ from acclimate.retrieval.vector_cache import encode_corpus
 from acclimate.types import Split
 
 MAX_GUARD_PAIRS = 2000
-"""Labelled pairs of a guard that are looked at."""
+"""Largest number of a guard's labelled pairs that are used."""
 
 Score: TypeAlias = Callable[[Encoder], float]
-"""An encoder -> its main measure on some data, higher is better."""
+"""Encoder -> its main measure on some data; higher is better."""
 
 
 def score_on(
     dataset: Dataset, split: Split, reference: Encoder, config: RunConfig, *, cache: Path | None = None
 ) -> Score:
-    """Measures encoders on one split: NDCG@10 of its queries against a pool, or Spearman of its pairs.
+    """Make a score on one split: NDCG@10 of its queries against a pool, or Spearman of its pairs.
 
     The pool is that of training (`evaluation.dev`): the relevant documents, what the reference ranks highest, and a
     sample, `merge.pool_documents` in all; at most 500 queries. It is the same for every encoder.
 
     Args:
         dataset: retrieval data or pairs.
-        split: dev, or what stands for it.
-        reference: the untouched model; also gives the documents' vectors of encoders for the query side.
+        split: dev, or the split that takes its place.
+        reference: the model before merging; also gives the documents' vectors of encoders for the query side.
         config: seed and `merge.pool_documents`.
         cache: keeps the reference's vectors of the corpus.
 
@@ -66,30 +66,32 @@ def score_on(
 def guard_score(
     dataset: Dataset, reference: Encoder, config: RunConfig, *, cache: Path | None = None
 ) -> tuple[str, Score]:
-    """Measures encoders on data outside the domain: on all of it but the test split, because none of it is trained on.
+    """Make a score on guard data: on all of it but the test split, which is possible because none of it is trained on.
 
     Args:
         dataset: retrieval data or pairs.
-        reference: as for `score_on`, and so are `config` and `cache`.
+        reference: the model before merging.
+        config: seed and `merge.pool_documents`.
+        cache: keeps the reference's vectors of the corpus.
 
     Returns:
-        What is measured on ("train and dev"; "test" where there is nothing else), and the score.
+        The name of the splits used ("train and dev"; "test" where there is nothing else), and the score.
     """
     qrels = dataset.qrels.get("train", {}) | dataset.qrels.get("dev", {})
     pairs = [*dataset.pairs.get("train", []), *dataset.pairs.get("dev", [])]
     if not (qrels or pairs):
         return "test", score_on(dataset, "test", reference, config, cache=cache)
-    seen = dataclasses.replace(dataset, qrels={"dev": qrels}, pairs={"dev": evenly(pairs, MAX_GUARD_PAIRS)})
-    return "train and dev", score_on(seen, "dev", reference, config, cache=cache)
+    without_test = dataclasses.replace(dataset, qrels={"dev": qrels}, pairs={"dev": evenly(pairs, MAX_GUARD_PAIRS)})
+    return "train and dev", score_on(without_test, "dev", reference, config, cache=cache)
 
 
 def greedy_soup(count: int, score: Callable[[Sequence[float]], float], alone: Sequence[float]) -> dict[str, Any]:
-    """Add models one after the other, best first; keep each with which the average is not worse on dev.
+    """Add models one by one, best first, and keep each that does not make the average worse on dev.
 
     Wortsman et al. 2022, "Model soups", recipe 1.
 
     Args:
-        count: of models.
+        count: number of models.
         score: weights of all models -> dev score of their average.
         alone: dev score of each.
 
@@ -109,19 +111,22 @@ def greedy_soup(count: int, score: Callable[[Sequence[float]], float], alone: Se
 
 
 def choose_share(points: Sequence[Mapping[str, Any]], bound: float) -> tuple[float, str]:
-    """The point on the way from the base to the model that is best in the domain and forgets little enough.
+    """Choose the share of the model, between the base and all of it, that is best in the domain and forgets little
+    enough.
 
     Args:
         points: per share its "share", its "domain" score, and "guard": name -> relative loss against the base.
-        bound: the relative loss on guard data that is let through.
+        bound: the largest relative loss on guard data that is accepted.
 
     Returns:
-        The share, and the rule in words. Of equally good ones the smallest, which is nearest to the base.
+        The share, and the rule in words. Of equally good shares, the smallest one, which is nearest to the base.
     """
     allowed = [point for point in points if all(loss <= bound for loss in point["loss"].values())]
     best = max(allowed, key=lambda point: (point["domain"], -point["share"]))
     guarded = f" among the shares whose loss on every guard is at most {100 * bound:g} %" if points[0]["loss"] else ""
-    return float(best["share"]), f"the best score on the domain's dev split{guarded}; of equals the nearest to the base"
+    return float(
+        best["share"]
+    ), f"the best score on the domain's dev split{guarded}; of equal scores, the nearest to the base"
 
 
 def _shares(count: int, kept: Sequence[int]) -> list[float]:

@@ -1,4 +1,4 @@
-"""One model measured on the test split of a dataset, and two models against each other.
+"""Scores of one model on the test split of a dataset, and the comparison of two models.
 
 Shape suffixes: N queries or pairs, M documents, D dimensions.
 """
@@ -34,14 +34,14 @@ Floats = npt.NDArray[np.floating]
 Measures = Mapping[str, float | None]
 
 MAIN_MEASURE: dict[Kind, str] = {"retrieval": "ndcg@10", "pairs": "spearman"}
-"""The measure that decides."""
+"""Kind of data -> the measure that the verdict rests on."""
 MIN_DEPTH = 100
-"""Documents ranked per query at least: recall@100 needs them."""
+"""Fewest documents ranked per query: recall@100 needs them."""
 BIN_WIDTH = 0.025
 SHOWN_QUERIES = 10
 SHOWN_DOCUMENTS = 3
 SHOWN_CHARS = 1000
-"""Of a document's text, in the report's examples."""
+"""Length of a document's text in the report's examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +51,9 @@ class ModelScores:
     measures: Measures
     """Means over the split."""
     positives: Floats
-    """Cosines of what belongs together: per query with its relevant documents, or pairs with a score >= 0.5."""
+    """Cosines of queries with their relevant documents, or of pairs with a score >= 0.5."""
     negatives: Floats
-    """Cosines of what does not: per query with its hardest negative, or the other pairs."""
+    """Cosines of queries with their hardest negative, or of the other pairs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +160,7 @@ def score(
 
 
 def deltas(base: ModelScores, adapted: ModelScores, config: EvaluateConfig, seed: int) -> dict[str, Delta]:
-    """Adapted - base with interval and p: of every measure of rankings, of both correlations of pairs."""
+    """Adapted - base with interval and p, for every measure of rankings or both correlations of pairs."""
     match base, adapted:
         case RankingScores(), RankingScores():
             return _ranking_deltas(base, adapted, config, seed)

@@ -1,8 +1,8 @@
 """Scores on the dev split while a model trains: the numbers by which the best checkpoint is chosen.
 
 Dev queries are ranked against a pool that is small, fixed and hard: their relevant documents, what the base ranks
-highest, and a sample of the rest. So its scores are higher than those of the whole corpus; they are for comparing the
-moments of one training, and the test split is for the rest.
+highest, and a sample of the rest. So scores are higher than on the whole corpus: they serve to compare the steps of one
+training, and nothing else.
 
 Legend: N queries or pairs, M documents of the pool, D vector size.
 """
@@ -31,7 +31,7 @@ Evaluate: TypeAlias = Callable[[int], dict[str, float]]
 
 MAX_QUERIES = 500
 HARD_SHARE = 0.5
-"""Share of the pool's places beside the relevant documents that go to the base's top hits."""
+"""Share of the pool, relevant documents apart, that is filled with the base's top hits."""
 TOP = 100
 
 
@@ -56,22 +56,22 @@ def dev_set(
         corpus: all documents.
         corpus_MD: their vectors by the base, in the corpus's order (may be a memory map).
         queries: texts of all queries.
-        qrels: of the dev split.
-        documents: size of the pool; it is larger where more than half of them would be relevant: nothing is hard
-            to find among answers only.
-        seed: of the samples.
+        qrels: judgements of the dev split.
+        documents: size of the pool; larger where more than half of it would be relevant, because nothing is hard to
+            find among answers only.
+        seed: fixes the samples.
     """
     generator = np.random.default_rng([seed, len(qrels)])
     relevant_of = {query: [d for d in qrels[query] if qrels[query][d] > 0 and d in corpus] for query in sorted(qrels)}
-    chosen = sorted(_sample([query for query, found in relevant_of.items() if found], MAX_QUERIES, generator))
+    chosen = sorted(_sample([query for query, relevant in relevant_of.items() if relevant], MAX_QUERIES, generator))
     pool = dict.fromkeys(document for query in chosen for document in relevant_of[query])
     documents = max(documents, 2 * len(pool))
     ids = list(corpus)
     query_ND = encode_corpus(encoder, [queries[query] for query in chosen], None, role="query")
     _, hits = top_k(query_ND, corpus_MD, min(TOP, len(ids)), device=encoder.device)
-    wanted = len(pool) + int(HARD_SHARE * max(0, documents - len(pool)))
+    with_hard = len(pool) + int(HARD_SHARE * max(0, documents - len(pool)))
     for row in hits.T.ravel().tolist():  # every query's best hit first, then every query's second
-        if len(pool) >= wanted:
+        if len(pool) >= with_hard:
             break
         pool.setdefault(ids[row])
     rest = [document for document in ids if document not in pool]
@@ -141,7 +141,7 @@ def _ranking_loss(dev: DevSet, query_ND: Vectors, document_MD: Vectors, temperat
 
 
 def _sample(items: Sequence[str], count: int, generator: np.random.Generator) -> list[str]:
-    """At most `count` of the items, in random order; all of them in their own order where they are fewer."""
+    """Draw `count` of the items, in random order; all of them, in their own order, if there are no more."""
     if len(items) <= count:
         return list(items)
     return [items[index] for index in generator.choice(len(items), size=max(0, count), replace=False)]

@@ -1,4 +1,4 @@
-"""What a model knows of its domain: do terms find their texts, and do texts of one topic lie together?
+"""How well a model knows its domain: do terms find their texts, and are texts of one topic close to each other?
 
 Shape suffixes: N terms or texts, M documents, D dimensions, P pairs of texts.
 """
@@ -34,9 +34,9 @@ Both: TypeAlias = tuple[list[float], list[float]]
 
 MAX_TERMS = 2_000
 MIN_HOLDING, MAX_HOLDING, MAX_HOLDING_SHARE = 2, 100, 0.1
-"""Documents that hold a term: a term of one is a name, a term of many has no documents of its own."""
+"""Documents that hold a term: a term in one document is a name, one in very many says little about any."""
 MAX_ASKING = 10
-"""Documents of a term that are asked for others."""
+"""Documents of a term that are used as queries."""
 MAX_TOPICS = 100
 MAX_RELATED = 400
 """Texts whose pairs are compared: 80,000 pairs."""
@@ -44,7 +44,7 @@ MAX_RELATED = 400
 
 @dataclass(frozen=True, slots=True)
 class DomainData:
-    """What the two metrics are taken on: read before any model is loaded."""
+    """What the two metrics are measured on; read before any model is loaded."""
 
     texts: list[str]
     """The domain's documents."""
@@ -54,7 +54,7 @@ class DomainData:
     topics: dict[str, str]
     """Text -> topic."""
     topics_origin: str
-    """In words; why there are none where there are none."""
+    """Where the topics come from, in words; or why there are none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class Models:
 
 
 def domain_data(dataset: Dataset, config: RunConfig) -> DomainData:
-    """The terms and topics that a run names, or those found in its corpus; no query of the dataset has a part in it.
+    """Read the terms and topics that a run names, or extract them from its corpus. No query of the dataset is used.
 
     Args:
         dataset: its corpus is used; of labelled pairs, the second sentences.
@@ -107,17 +107,17 @@ def _topics(texts: Sequence[str], config: RunConfig) -> tuple[dict[str, str], st
 
 
 def term_accuracy(models: Models, domain: DomainData, config: RunConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Does a term find the texts that hold it, and its definition?
+    """Measure whether a term finds the texts that hold it, and its definition.
 
-    The query is the term alone; the corpus is the domain's documents; relevant are those that hold the term
-    (`Lexicon.find`). Terms held by 2 to 100 documents, and by a tenth of them at most, are asked, evenly over the
-    lexicon if they are more than `MAX_TERMS`. Measures, averaged over the terms:
+    The query is the term alone, the corpus is the domain's documents, and those that hold the term are relevant
+    (`Lexicon.find`). The terms used are held by 2 to 100 documents, and by a tenth of them at most; if they are more
+    than `MAX_TERMS`, an even sample of the lexicon is used. Measures, averaged over the terms:
 
     - "term_accuracy@1": the first document holds the term;
-    - "text_accuracy@1": of a document that holds the term, the nearest other document holds it too; on average over
-      `MAX_ASKING` such documents at most;
-    - "term_r_precision": of as many first documents as hold the term, the share that does (Buckley and Voorhees 2000);
-    - "definition_accuracy@1": ranked first among all definitions of the lexicon is one of the term's own.
+    - "text_accuracy@1": the share of documents holding the term (`MAX_ASKING` at most) whose nearest other document
+      holds it too;
+    - "term_r_precision": if R documents hold the term, the share of the first R that does (Buckley and Voorhees 2000);
+    - "definition_accuracy@1": one of the term's own definitions is ranked first among all definitions.
 
     Differences have an interval by the paired bootstrap over the terms.
 
@@ -137,12 +137,12 @@ def term_accuracy(models: Models, domain: DomainData, config: RunConfig) -> tupl
         for term, base, adapted in zip(asked, *scores.get("term_r_precision", ((), ())), strict=True)
     ]
     counts = {"terms": len(asked), "documents": len(domain.texts)}
-    definitions = list(dict.fromkeys(text for own in vocabulary.definitions.values() for text in own))
+    definitions = list(dict.fromkeys(text for texts in vocabulary.definitions.values() for text in texts))
     if len(definitions) > 1:
         place_of = {text: place for place, text in enumerate(definitions)}
         defined = evenly(list(vocabulary.definitions), MAX_TERMS)
-        own = {term: {place_of[text] for text in vocabulary.definitions[term]} for term in defined}
-        ranked = _rank_terms(models, own, models.encode(definitions, domain.role, "definitions"))
+        relevant = {term: {place_of[text] for text in vocabulary.definitions[term]} for term in defined}
+        ranked = _rank_terms(models, relevant, models.encode(definitions, domain.role, "definitions"))
         scores["definition_accuracy@1"] = ranked["term_accuracy@1"]
         counts["defined_terms"] = len(defined)
     if not scores:
@@ -151,7 +151,7 @@ def term_accuracy(models: Models, domain: DomainData, config: RunConfig) -> tupl
 
 
 def relatedness(models: Models, domain: DomainData, config: RunConfig) -> dict[str, Any]:
-    """Are texts of one topic more alike than texts of different topics?
+    """Measure whether texts of one topic are more alike than texts of different topics.
 
     The ROC-AUC of the cosine over all pairs of at most `MAX_RELATED` texts, drawn evenly from at most `MAX_TOPICS`
     topics: the probability that two texts of one topic are closer than two of different ones. The interval draws
@@ -162,13 +162,13 @@ def relatedness(models: Models, domain: DomainData, config: RunConfig) -> dict[s
     """
     if not domain.topics:
         return {"skipped": domain.topics_origin}
-    drawn = _draw_topics(domain.topics, config.seed)
-    labels = np.array([domain.topics[text] for text in drawn])
+    texts = _draw_topics(domain.topics, config.seed)
+    labels = np.array([domain.topics[text] for text in texts])
     if np.unique(labels).size < 2:
         return {"skipped": "there are no two topics with two texts each"}
-    text_P2 = np.stack(np.triu_indices(len(drawn), 1), axis=1)
+    text_P2 = np.stack(np.triu_indices(len(texts), 1), axis=1)
     same_P = labels[text_P2[:, 0]] == labels[text_P2[:, 1]]
-    vectors = models.encode(drawn, domain.role, "topics")
+    vectors = models.encode(texts, domain.role, "topics")
     base_P, adapted_P = ((unit_ND @ unit_ND.T)[text_P2[:, 0], text_P2[:, 1]] for unit_ND in vectors)
     settings = config.evaluate
     delta = paired_bootstrap_auc(
@@ -183,7 +183,7 @@ def relatedness(models: Models, domain: DomainData, config: RunConfig) -> dict[s
     return {
         "origin": domain.topics_origin,
         "topics": int(np.unique(labels).size),
-        "texts": len(drawn),
+        "texts": len(texts),
         "base": {"topic_auc": roc_auc(base_P, same_P)},
         "adapted": {"topic_auc": roc_auc(adapted_P, same_P)},
         "delta": {"topic_auc": delta},
@@ -191,7 +191,7 @@ def relatedness(models: Models, domain: DomainData, config: RunConfig) -> dict[s
 
 
 def _holding(lexicon: Lexicon, texts: Sequence[str]) -> dict[str, set[int]]:
-    """Term -> the texts that hold it, of the terms that neither too few nor too many hold."""
+    """Term -> the texts that hold it, for the terms that neither too few nor too many texts hold."""
     holding: defaultdict[str, set[int]] = defaultdict(set)
     with progress("look up terms", len(texts), "documents") as advance:
         for place, text in enumerate(texts):
@@ -257,7 +257,7 @@ def _why_no_terms(vocabulary: Vocabulary) -> str:
 
 
 def _draw_topics(topics: Mapping[str, str], seed: int) -> list[str]:
-    """Texts of topics that have two at least: the same number of each, as far as it has them."""
+    """Draw texts of topics that have at least two: the same number from each, if it has that many."""
     generator = np.random.default_rng(seed)
     by_topic: defaultdict[str, list[str]] = defaultdict(list)
     for text, topic in topics.items():

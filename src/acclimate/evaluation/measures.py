@@ -41,8 +41,8 @@ def evaluate_run(run: Run, qrels: Qrels) -> tuple[dict[str, float], dict[str, di
     ranks = {query: {doc: -float(rank) for rank, doc in enumerate(run[query])} for query in judged if run.get(query)}
     per_query = {query: dict.fromkeys(RETRIEVAL_MEASURES, 0.0) for query in judged}
     names = {measure: name for name, measure in RETRIEVAL_MEASURES.items()}
-    for found in ir_measures.iter_calc(list(names), judged, ranks):
-        per_query[found.query_id][names[found.measure]] = float(found.value)
+    for result in ir_measures.iter_calc(list(names), judged, ranks):
+        per_query[result.query_id][names[result.measure]] = float(result.value)
     means = {name: _mean([row[name] for row in per_query.values()]) for name in RETRIEVAL_MEASURES}
     return means, per_query
 
@@ -111,7 +111,7 @@ def margin_measures(
 
 
 def relative_loss(base: Mapping[str, float | None], adapted: Mapping[str, float | None], name: str) -> float:
-    """By which share of the base's value the adapted model is worse on a measure; negative when it is better."""
+    """The loss of the adapted model on a measure, as a share of the base's value; negative when it is better."""
     before, after = base[name] or 0.0, adapted[name] or 0.0
     return (before - after) / abs(before) if before else 0.0
 

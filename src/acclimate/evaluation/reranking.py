@@ -1,4 +1,4 @@
-"""A reranker measured on dev while it trains."""
+"""Scores of a reranker on dev while it trains."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def reranking_scores(
     Returns:
         step -> "ndcg@10", "mrr@10"; at step 0 those of the retrieval alone, which is what a reranker has to beat.
     """
-    depth = max(len(found) for found in retrieved.values())
+    depth = max(map(len, retrieved.values()))
 
     def evaluate(step: int) -> dict[str, float]:
         run = retrieved if step == 0 else rerank(reranker, retrieved, queries, corpus, depth, label="dev")

@@ -1,4 +1,4 @@
-"""Is the difference between two models more than chance? The paired bootstrap, for means, correlations and ROC-AUC.
+"""Whether the difference between two models is more than chance: the paired bootstrap, for means, correlations and AUC.
 
 Shape suffixes: N queries, pairs or texts, P pairs of texts, B resamples of one block, R resamples in all, G groups of
 equal values.
@@ -34,8 +34,8 @@ def paired_bootstrap(base_N: Floats, adapted_N: Floats, *, resamples: int, confi
         base_N: the base model's score per query.
         adapted_N: the adapted model's score on the same queries in the same order.
         resamples: R.
-        confidence: width of the interval, e.g. 0.95.
-        seed: of the resampling.
+        confidence: level of the interval, e.g. 0.95.
+        seed: fixes the resampling.
 
     Returns:
         {"value", "low", "high", "p"} of adapted - base.
@@ -59,8 +59,8 @@ def paired_bootstrap_correlation(
         label_N: the labels.
         by_rank: Spearman's correlation; else Pearson's.
         resamples: R.
-        confidence: width of the interval.
-        seed: of the resampling.
+        confidence: level of the interval.
+        seed: fixes the resampling.
     """
 
     def difference(count_NB: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
@@ -85,9 +85,9 @@ def paired_bootstrap_auc(
 ) -> Delta:
     """Difference of two models' ROC-AUC over pairs of the same texts; as `paired_bootstrap` otherwise.
 
-    The texts are drawn, not the pairs: pairs that share a text hang together. A pair counts as often as the product
-    of its texts' counts, a text drawn twice makes no pair with itself. A resample without a pair of either class says
-    nothing and counts as no difference.
+    The texts are drawn, not the pairs, because pairs that share a text are not independent. A pair counts as often as
+    the product of its texts' counts; a text drawn twice makes no pair with itself. A resample without pairs of both
+    classes counts as no difference.
 
     Args:
         base_P: the base model's cosine per pair.
@@ -95,8 +95,8 @@ def paired_bootstrap_auc(
         same_P: the positive class.
         text_P2: the two texts of every pair, as numbers 0 to N - 1.
         resamples: R.
-        confidence: width of the interval.
-        seed: of the resampling.
+        confidence: level of the interval.
+        seed: fixes the resampling.
     """
     base_auc, adapted_auc = _auc_by_count(base_P, same_P, text_P2), _auc_by_count(adapted_P, same_P, text_P2)
     size = int(text_P2.max()) + 1

@@ -1,4 +1,4 @@
-"""Topics of texts by their words alone: what the models that are judged have no part in."""
+"""Topics of texts by their words alone, so that the models that are measured have no part in them."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def lexical_topics(texts: tuple[str, ...], seed: int) -> list[int]:
 
     The words of `bm25.tokenise` (for Chinese, bigrams of characters), weighted by sublinear TF-IDF, reduced to
     `DIMENSIONS` at most by latent semantic analysis (Deerwester et al. 1990), rows of length 1, k-means with
-    k = sqrt(texts / 2), at most `MAX_TOPICS`. The last result is kept, since two metrics ask for the same.
+    k = sqrt(texts / 2), at most `MAX_TOPICS`. The last result is kept, because two metrics need the same.
 
     Returns:
-        A number per text; nothing where the texts share too few words to be told apart.
+        A number per text; empty where the texts share too few words to be clustered.
     """
     from sklearn.cluster import KMeans
     from sklearn.decomposition import TruncatedSVD
@@ -39,6 +39,6 @@ def lexical_topics(texts: tuple[str, ...], seed: int) -> list[int]:
 
 
 def _shared_words(texts: Sequence[str]) -> list[str]:
-    """The words of two texts at least and of half of them at most: others say nothing about likeness."""
+    """The words that occur in at least two texts and at most half of them: others say nothing about similarity."""
     holding = Counter(word for text in texts for word in set(tokenise(text)))
     return sorted(word for word, number in holding.items() if 2 <= number <= len(texts) / 2)

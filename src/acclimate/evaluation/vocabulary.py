@@ -18,7 +18,7 @@ MAX_TEXTS = 5_000
 MAX_CHARS = 2_000_000
 """Texts of the corpus, and of the background, that terms are extracted from: some ten seconds."""
 FEW_TEXTS = 200
-"""Fewer texts than this say too little about their vocabulary."""
+"""Fewer texts are too few to extract a vocabulary from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Vocabulary:
 
     lexicon: Lexicon
     origin: str
-    """In words, for the report."""
+    """Where the terms come from, in words, for the report."""
     definitions: Entries = field(default_factory=dict)
     """Term -> its definitions, of those that a lexicon file defines."""
 
@@ -35,15 +35,15 @@ class Vocabulary:
 def domain_vocabulary(texts: Sequence[str], config: RunConfig) -> Vocabulary:
     """The lexicon that a run names, or terms extracted from texts of its domain.
 
-    Terms are extracted against the background given, else against the guard data of the texts' script, else by
-    telling the topics of the texts apart.
+    Terms are extracted against the given background, or else against the guard data in the texts' script, or else by
+    comparing the topics of the texts with each other.
 
     Args:
-        texts: of the domain, such as its corpus; an even sample is read.
+        texts: texts of the domain, such as its corpus; an even sample is read.
         config: `domain`, the guard data of `evaluate`, and the seed.
 
     Returns:
-        A vocabulary; without terms where there is nothing to extract them from, which `origin` says.
+        A vocabulary; it has no terms where there is nothing to extract them from, which `origin` says.
 
     Raises:
         DataError: the lexicon or the background cannot be read.
@@ -76,7 +76,8 @@ def sample(texts: Sequence[str]) -> list[str]:
 
 
 def _background(domain: Sequence[str], config: RunConfig) -> tuple[list[str], list[str]]:
-    """The background's texts and the names of their sources; guard data of another script tells nothing apart."""
+    """The background's texts and the names of their sources, without guard data in another script, which says
+    nothing."""
     script = next(iter(languages(domain)), "")
     background: list[str] = []
     names: list[str] = []

@@ -1,1 +1,1 @@
-"""Hard negatives out of a corpus, and an audit of them."""
+"""Hard negatives from a corpus, and an audit of them."""

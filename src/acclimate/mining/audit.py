@@ -1,4 +1,4 @@
-"""What mining found, summed up for a person who has to trust it."""
+"""A summary of what mining found, for people to check."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ LIKELIEST = 20
 NAMED_QUERIES = 50
 SUSPECT_FIELDS = ("negative_score", "query", "negative", "positive", "positive_score")
 Suspect: TypeAlias = tuple[float, str, str, str, float]
-"""A chosen negative beside the query's best positive; sorts by the negative's score, then by text."""
+"""The values of `SUSPECT_FIELDS`: a chosen negative and the query's best positive; sorted by the negative's score."""
 
 
 class Audit:
-    """Sums up mined blocks as they pass by; holds scores and twenty rows, no texts beyond those.
+    """Sums up mined blocks one by one; holds scores, and the texts of twenty rows only.
 
     Args:
-        wanted: negatives that a query should have got.
+        wanted: number of negatives that a query should get.
         query_ids: query text -> its id, for the list of queries with too few.
     """
 
@@ -61,11 +61,12 @@ class Audit:
         self.likeliest = heapq.nlargest(LIKELIEST, [*self.likeliest, *rows])
 
     def summary(self) -> dict[str, Any]:
-        """The whole of `audit.json`.
+        """The content of `audit.json`.
 
         `likeliest_false_negatives` are the chosen negatives that score highest; `removed` counts, per filter, the
-        candidates that the filters before it had left; `filled` counts, per loosened filter, the queries that got their
-        negatives only so. `hard_negative_share` is that of the training examples with a hard negative, mined or given.
+        candidates that it removed of those that the filters before it had left; `filled` counts the queries that got
+        their negatives only by loosening a filter. `hard_negative_share` is the share of the training
+        examples with a hard negative, mined or given.
         """
         positive = np.array(self.positive_scores, np.float32)
         negative = np.array(self.negative_scores, np.float32)

@@ -37,7 +37,7 @@ QUERY_BLOCK = 2048
 
 @dataclass(frozen=True, slots=True)
 class MiningInput:
-    """What is mined: every text once, by its place in `documents`."""
+    """Queries, documents and what is known about them; a text is named by its place in `documents`."""
 
     documents: list[str]
     """The corpus in its own order, then positives that it lacks, then given negatives that it lacks."""
@@ -46,15 +46,17 @@ class MiningInput:
     given: dict[str, list[int]]
     """Training query (text) -> negatives that the data brought."""
     held_out: set[str]
-    """Texts of documents judged for dev or test queries, whatever the grade: as a negative, one would be a leak."""
+    """Texts of documents judged for dev or test queries, whatever the grade: using them as negatives would be a
+    leak."""
     excluded: NDArray[np.bool_]
-    """[M] never mined: held out, equal to an earlier document, or nowhere but among the given negatives."""
+    """[M] True for documents that are never mined: held out, equal to an earlier one, or known as given negatives
+    only."""
     place: dict[str, int]
     """Text -> its first place in `documents`."""
     examples: dict[str, list[Example]]
-    """Training query (text) -> its rows, without given negatives that cannot be negatives."""
+    """Training query (text) -> its rows, without those given negatives that are positives or held out."""
     dropped: int
-    """How many given negatives those were."""
+    """How many given negatives were left out of `examples`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class MinedBlock:
     candidates: int
     removed: dict[str, int]
     filled: dict[str, int]
-    """Loosened filter -> queries that got their negatives only so; see `core.selection.fill`."""
+    """Loosened filter -> number of queries that got their negatives by loosening it (`core.selection.fill`)."""
     examples: int
     """Training examples of the queries."""
     with_negatives: int
@@ -104,7 +106,7 @@ class _Pool:
 
 @dataclass(frozen=True, slots=True)
 class _Block:
-    """Some queries on their way: the ranked candidates, and the positives with their scores."""
+    """Some queries while they are mined: their ranked candidates, and their positives with scores."""
 
     source: MiningInput
     queries: list[str]
@@ -113,13 +115,13 @@ class _Block:
     score: Vectors
     """[N, C]"""
     usable: NDArray[np.bool_]
-    """[N, C] False: known for that query, never to be mined."""
+    """[N, C] False where a document is already known for the query, and so never mined."""
     known_scores: list[list[float]]
-    """Of each query's positives, then of its given negatives."""
+    """Scores of each query's positives, then of its given negatives."""
 
 
 def mining_input(dataset: Dataset) -> MiningInput:
-    """Gather what mining needs from a retrieval dataset.
+    """Take what mining needs from a retrieval dataset.
 
     Queries with the same text are one query, with the positives of all. Positives come from the training rows and
     from the training judgements.
@@ -156,7 +158,7 @@ def mining_input(dataset: Dataset) -> MiningInput:
 def _examples_by_query(
     examples: Iterable[Example], documents: list[str], positives: dict[str, list[int]], held_out: set[str]
 ) -> tuple[dict[str, list[Example]], int]:
-    """Training examples by query text, without given negatives that cannot be negatives, and how many those were."""
+    """Group training examples by query, without given negatives that are positives or held out, and count these."""
     by_query: dict[str, list[Example]] = {}
     dropped = 0
     for example in examples:
@@ -208,7 +210,7 @@ def mine_negatives(
 
 
 def _whole(block: _Block, queries: list[str]) -> _Block:
-    """The processes' parts of a block, put together."""
+    """Put the processes' parts of a block together."""
     parts = processes.gather((block.index, block.score, block.usable, block.known_scores))
     index, score, usable, known_scores = zip(*parts, strict=True)
     return replace(
@@ -229,11 +231,11 @@ def _retrieve(
     width: int,
     device: torch.device,
 ) -> _Block:
-    """The teacher's ranking: enough candidates for `range_max` of them to remain beside the known documents."""
+    """Rank by the teacher: enough candidates for `range_max` of them to remain without the known documents."""
     known = [_never(source, query) for query in queries]
     score_NC, index_NC = top_k(query_ND, doc_MD, width, exclude=source.excluded, device=device)
     count = len(source.documents)
-    known_keys = np.array([row * count + index for row, own in enumerate(known) for index in own], np.int64)
+    known_keys = np.array([row * count + index for row, indices in enumerate(known) for index in indices], np.int64)
     usable_NC = ~np.isin(index_NC + count * np.arange(len(queries))[:, None], known_keys)
     row_P, index_P = _known_pairs(source, queries)
     cosines = np.einsum("pd,pd->p", query_ND[row_P], doc_MD[index_P])
@@ -241,9 +243,9 @@ def _retrieve(
 
 
 def _never(source: MiningInput, query: str) -> set[int]:
-    """Documents that are never mined for a query: its positives, its own text, and negatives it has already."""
-    own = [source.place[query]] if query in source.place else []
-    return {*source.positives[query], *source.given[query], *own}
+    """Documents that are never mined for a query: its positives, its own text, and negatives that it already has."""
+    same_text = [source.place[query]] if query in source.place else []
+    return {*source.positives[query], *source.given[query], *same_text}
 
 
 def _known_pairs(source: MiningInput, queries: list[str]) -> tuple[Indices, Indices]:
@@ -256,7 +258,7 @@ def _known_pairs(source: MiningInput, queries: list[str]) -> tuple[Indices, Indi
 
 
 def _rescore(reranker: Reranker, block: _Block, config: MineConfig) -> _Block:
-    """The usable candidates above `range_max` with the reranker's scores and in its order, the others at the end."""
+    """Give the usable candidates within `range_max` the reranker's scores and order; the others come last."""
     usable_NC = block.usable & (np.cumsum(block.usable, axis=1) <= config.range_max)
     row_P, index_P = _known_pairs(block.source, block.queries)
     row_C, column_C = np.nonzero(usable_NC)
@@ -278,9 +280,9 @@ def _rescore(reranker: Reranker, block: _Block, config: MineConfig) -> _Block:
 
 
 def _choose(block: _Block, config: MineConfig, seed: int, pool: _Pool) -> MinedBlock:
-    """Filter, take the best or draw, fill up to the share that is held, and turn indices into texts.
+    """Filter, take the best or draw, fill up to `hard_negative_share`, and turn indices into texts.
 
-    The share counts all examples up to here, so it holds in the end, and no block is kept in memory for it.
+    The share is that of all examples so far, so it holds in the end, and no block has to be kept in memory for it.
     """
     counts = [len(block.source.positives[query]) for query in block.queries]
     lowest_N = np.array(

@@ -1,4 +1,4 @@
-"""Mined negatives as files: the training rows in three forms, and the audit. What `mine` writes, and re-mining too."""
+"""Mined negatives as files: the training rows in three forms, and the audit. Written by `mine` and by re-mining."""
 
 from __future__ import annotations
 
@@ -34,23 +34,23 @@ def mined_artifact(
     blocks: Iterable[MinedBlock],
     config: MineConfig,
 ) -> Row:
-    """Mine and write a whole artifact; the first of several processes writes, all take every block.
+    """Mine and write a whole artifact. All processes take every block, the first one writes.
 
     Args:
         out: the artifact's folder.
         settings: what it was made with.
         inputs: what it was made from.
-        source: as for `write_negatives`; so are the others.
-        queries: see there.
-        blocks: see there.
-        config: see there.
+        source: what was mined.
+        queries: id -> text, for the list of queries with too few negatives.
+        blocks: from `mine_negatives`.
+        config: how many negatives were wanted, and in which form they are written.
 
     Returns:
-        what its `report.json` holds.
+        The content of its `report.json`.
     """
     started = time.perf_counter()
     if not processes.is_main():
-        deque(blocks, maxlen=0)  # does its part of each; the first process writes
+        deque(blocks, maxlen=0)  # mines its part of each block; the first process writes
         return processes.from_main({})
     with artifact(out, settings, inputs) as folder:
         report = write_negatives(folder, source, queries, blocks, config)

@@ -1,4 +1,4 @@
-"""What a run folder holds, read once; a part whose file is absent is None, and the report says so."""
+"""The parts of a run folder, read once. A part whose file is missing is None, and the report says so."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ ARTIFACTS = ("dataset", "negatives", "adapter", "evaluation")
 
 @dataclass(frozen=True, slots=True)
 class RunFolder:
-    """The parts of a run that the report shows, as their JSON; see "Folder formats" in docs/architecture.md."""
+    """The parts of a run that the report shows, as JSON (docs/architecture.md, "Folder formats")."""
 
     name: str
     summary: dict[str, Any] | None
@@ -39,7 +39,7 @@ class RunFolder:
 
     @property
     def test(self) -> dict[str, Any]:
-        """The scores on the test split: the evaluation's, else the summary's, else nothing."""
+        """The scores on the test split, from the evaluation or else the summary; may be empty."""
         for report in (self.evaluation, self.summary):
             if report and report.get("test"):
                 return dict(report["test"])
@@ -47,7 +47,7 @@ class RunFolder:
 
     @property
     def kind(self) -> str:
-        """`retrieval` or `pairs`, as the dataset or the evaluation states it."""
+        """`retrieval` or `pairs`, by the dataset or the evaluation."""
         for report in (self.dataset, self.evaluation):
             if report and report.get("kind"):
                 return str(report["kind"])
@@ -55,7 +55,7 @@ class RunFolder:
 
 
 def read_run(run: Path) -> RunFolder:
-    """Read the parts of the run at `run` that are there.
+    """Read those parts of a run that exist.
 
     Raises:
         DataError: there is no such folder, or nothing of a run in it.
@@ -81,17 +81,17 @@ def read_run(run: Path) -> RunFolder:
 
 
 def read_task(run: Path, whole: RunFolder, name: str) -> RunFolder:
-    """One task of a run with several, as if it had been the only one: its part of the summary and of the metrics."""
+    """Read one of several tasks as if it were the only one: its part of the summary and of the metrics."""
     summary = whole.summary or {}
     train = {key: value for key, value in summary["train"].items() if key != "tasks"}
     common = {key: value for key, value in summary.items() if key not in ("tasks", "timings", "guard")}
-    own = {**common, **summary["tasks"][name], "train": {**train, **summary["train"]["tasks"][name]}}
+    of_task = {**common, **summary["tasks"][name], "train": {**train, **summary["train"]["tasks"][name]}}
     rows = []
     for row in whole.metrics or []:
         dev = {key.removeprefix(f"{name}/"): value for key, value in row.get("dev", {}).items() if f"{name}/" in key}
         if dev or row.get("task") == name:
             rows.append({**row, "dev": dev} if dev else row)
-    return replace(read_run(run / "tasks" / name), summary=own, metrics=rows, config=whole.config)
+    return replace(read_run(run / "tasks" / name), summary=of_task, metrics=rows, config=whole.config)
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -103,7 +103,7 @@ def _text(path: Path) -> str | None:
 
 
 def _rows(path: Path) -> list[dict[str, Any]] | None:
-    """A torn last line (a killed run) is left out."""
+    """The rows of a JSONL file; an incomplete last line (of a killed run) is left out."""
     if not path.exists() or path.stat().st_size == 0:
         return None
     return [line.value for line in iter_jsonl(path) if line.value is not None]

@@ -1,4 +1,4 @@
-"""`report.html`: one self-contained page from what a run folder holds. It loads nothing, and runs no script."""
+"""`report.html`: one self-contained page about a run folder. It loads nothing, and runs no script."""
 
 from __future__ import annotations
 
@@ -56,14 +56,14 @@ class Record:
 
 
 def render(run: RunFolder) -> str:
-    """The page. Equal input gives equal bytes; every text of the run is escaped; a part that is absent is named."""
+    """Render the page. Equal input gives equal bytes; every text of the run is escaped; missing parts are named."""
     return fill(
         "template.html", run=run, **_result(run), **_training(run), **_data(run), **_mining(run), **_reproduce(run)
     )
 
 
 def fill(template: str, **values: Any) -> str:
-    """A page from one of the templates beside this file; every text among the values is escaped."""
+    """Fill one of the templates beside this file; every text among the values is escaped."""
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent),
         autoescape=True,

@@ -11,10 +11,10 @@ from acclimate.report.words import ABSENT, metric_name, score, signed
 
 
 def render(name: str, report: Mapping[str, Any]) -> str:
-    """The page. Equal input gives equal bytes.
+    """Render the page. Equal input gives equal bytes.
 
     Args:
-        name: of the merged folder.
+        name: name of the merged folder.
         report: what `merge` reports, with a "curve" or a "soup".
     """
     curve, soup = report.get("curve"), report.get("soup")
@@ -25,7 +25,10 @@ def render(name: str, report: Mapping[str, Any]) -> str:
     else:
         claim = f"{len(soup['kept'])} of {len(soup['tried'])} models are in the soup."  # type: ignore[index]
         table, figures = _trials(soup), []  # type: ignore[arg-type]
-        rule = "The rule: best first, each model stays with which the average is not worse on the domain's dev split."
+        rule = (
+            "The rule: models were added best first, and each was kept if the average did not get worse on the domain's"
+            " dev split."
+        )
     facts = [(f"weight of {model['name']}", f"{model['weight']:.4g}") for model in report["models"]]
     facts.append(("base", report["base"]["id"] if report["base"] else ABSENT))
     return html.fill("merge.html", name=name, claim=claim, rule=rule, tried=table, figures=figures, facts=facts)

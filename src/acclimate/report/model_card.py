@@ -11,12 +11,12 @@ _METRICS = ("ndcg@10", "recall@5", "mrr@10", "map", "recall@100", "spearman", "p
 
 
 def render(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
-    """The card in Markdown, with the hub's front matter.
+    """Write the card in Markdown, with the hub's front matter.
 
     Args:
-        facts: base id and sha256 (None where no folder names it), kind, sides, dim; of several models also what `merge`
-            reports: method, models, ...
-        summary: the run's report; empty where there is none.
+        facts: base id and sha256 (None where no folder names it), kind, sides, dim; for several models also what
+            `merge` reports: method, models, ...
+        summary: the run's report; empty if there is none.
     """
     base, asymmetric = facts["base"], facts["sides"] == "query"
     origin = f" from `{base['id']}` (weights sha256 `{base['sha256']}`)" if base else ""
@@ -30,8 +30,8 @@ def render(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
         _evidence(summary),
         _merge(facts) if "method" in facts else "",
         _usage(),
-        "## Licence\n\nThis model is made of the base model's weights: the base model's licence applies to it, and the "
-        "training data may set conditions of its own. Acclimate's licence (Apache-2.0) covers the tool only.\n",
+        "## Licence\n\nThis model is made from the base model's weights, so the base model's licence applies to it, "
+        "and the training data may add conditions of its own. Acclimate's licence (Apache-2.0) covers the tool only.\n",
     ]
     return "\n".join(part for part in parts if part)
 
@@ -62,7 +62,7 @@ def _evidence(summary: Mapping[str, Any]) -> str:
 
 def _merge(facts: Mapping[str, Any]) -> str:
     """What was merged, how, and what was lost or chosen on the way."""
-    # Folders by their own names: a card is for others, who have other paths.
+    # Folders by their names only: the card is for others, who have other paths.
     rows = [f"| {Path(model['name']).name} | {model['weight']:.4g} |" for model in facts["models"]]
     options = [f"{name} {facts[name]:g}" for name in ("density", "update_scale") if facts.get(name, 1) != 1]
     how = f"Method: {', '.join([facts['method'], *options])}.\n"

@@ -47,7 +47,7 @@ class Plot:
 
 
 def metric_bars(test: Mapping[str, Any]) -> Plot | None:
-    """Base against adapted per metric; the whisker is the interval of the difference, put at the adapted value."""
+    """Base and adapted per metric; the whisker is the interval of the difference, drawn at the adapted value."""
     base, adapted = test.get("base", {}), test.get("adapted", {})
     names = [
         name for name in base if name not in BARS_LEFT_OUT and is_number(base[name]) and is_number(adapted.get(name))
@@ -115,7 +115,7 @@ def loss_curve(rows: Sequence[Mapping[str, Any]]) -> Plot | None:
 
 
 def task_losses(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> Plot | None:
-    """Training loss of every task (of as many as there are line styles), as a running mean over its own steps."""
+    """Training loss of the tasks (at most one per line style), as running means over each task's steps."""
     columns = {name: _column([row for row in rows if row.get("task") == name], "loss") for name in tasks}
     columns = {name: column for name, column in columns.items() if len(column[0]) > 1}
     if not columns:
@@ -129,11 +129,11 @@ def task_losses(rows: Sequence[Mapping[str, Any]], tasks: Sequence[str]) -> Plot
             keys.append(Key(role, shape, name))
             ends.append(f"{name} {smooth[0]:.3f} to {smooth[-1]:.3f}")
         svg = to_svg(figure, "task-losses", f"Training loss of each task: {'; '.join(ends)}.")
-    return Plot("Loss", svg, tuple(keys), "Running means; losses of different kinds do not compare.")
+    return Plot("Loss", svg, tuple(keys), "Running means. Losses of different kinds cannot be compared.")
 
 
 def dev_curve(rows: Sequence[Mapping[str, Any]], best_step: int | None) -> Plot | None:
-    """The metrics on dev during training; the step whose weights were kept is marked."""
+    """The metrics on dev during training, with the step whose weights were kept."""
     names = [name for name in ("ndcg@10", "recall@5", "mrr@10", "spearman", "pearson") if _dev_column(rows, name)[0]]
     return _dev_lines(rows, names, "dev-curve", "Metrics on dev", best_step) if names else None
 
@@ -142,8 +142,8 @@ def tasks_curve(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], bes
     """Every task's main measure on dev during training, and their mean, by which a step is kept.
 
     Args:
-        rows: with "dev".
-        names: what a line is called -> the score's name; as many as there are line styles are shown.
+        rows: rows of `metrics.jsonl` with "dev".
+        names: label of a line -> name of the score; at most one per line style is shown.
         best_step: the step that was kept.
     """
     shown = [name for name in names.values() if _dev_column(rows, name)[0]]
@@ -154,7 +154,7 @@ def tasks_curve(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], bes
 
 
 def margin_curve(rows: Sequence[Mapping[str, Any]], best_step: int | None) -> Plot | None:
-    """Mean cosine of positives and of negatives on dev; what lies between them is the margin."""
+    """Mean cosine of positives and of negatives on dev; the area between them is the margin."""
     steps, positive = _dev_column(rows, "positive_cosine")
     negative_steps, negative = _dev_column(rows, "negative_cosine")
     if not steps or steps != negative_steps:
@@ -168,11 +168,12 @@ def margin_curve(rows: Sequence[Mapping[str, Any]], best_step: int | None) -> Pl
         margins = f"{positive[0] - negative[0]:.3f} to {positive[-1] - negative[-1]:.3f}"
         svg = to_svg(figure, "margin-curve", f"Mean cosines on dev during training; the margin went from {margins}.")
     keys = (Key("positive", "solid", "positives"), Key("negative", "dashed", "hardest negatives"))
-    return Plot("Margin on dev", svg, keys, f"Mean cosine; the margin between the two went from {margins}.")
+    return Plot("Margin on dev", svg, keys, f"Mean cosines. The margin between them went from {margins}.")
 
 
 def interpolation_curve(curve: Mapping[str, Any], guard: str) -> Plot:
-    """In the domain against outside of it, a point per share of the adapted model; the chosen one is marked.
+    """Score in the domain against score on guard data, a point per share of the adapted model; the chosen one is
+    marked.
 
     Args:
         curve: as `merge` reports it.
@@ -205,7 +206,7 @@ def interpolation_curve(curve: Mapping[str, Any], guard: str) -> Plot:
 
 
 def similarity_histograms(histograms: Mapping[str, Any], kind: str) -> Plot | None:
-    """Cosines of positives and negatives, before above after, on one scale; each histogram sums to one."""
+    """Cosines of positives and negatives, base above adapted, on one scale; each histogram sums to one."""
     rows = [(name, histograms[name]) for name in ("base", "adapted") if histograms.get(name)]
     words = ("similar pairs", "dissimilar pairs") if kind == "pairs" else ("positives", "hardest negatives")
     return _histograms("similarity", "Cosines before and after", histograms.get("edges"), rows, words, "cosine")
@@ -242,7 +243,7 @@ def _histograms(
 
 
 def _used_range(edges: Sequence[float], rows: list[Mapping[str, Any]]) -> tuple[float, float]:
-    """The edges around the bins that hold anything."""
+    """The edges around the bins that are not empty."""
     filled = np.zeros(len(edges) - 1, dtype=bool)
     for row in rows:
         for side in ("positive", "negative"):

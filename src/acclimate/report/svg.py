@@ -1,4 +1,4 @@
-"""Matplotlib figures as inline SVG that follows the page: its colours (light, dark, print) and its font.
+"""Matplotlib figures as inline SVG in the page's colours (light, dark, print) and font.
 
 A figure is drawn in stand-in colours, one per role; in the SVG each becomes the CSS variable of that role. Labels stay
 text (no glyph outlines), so that Chinese is drawn by the reader's own fonts and can be searched. Equal figures give
@@ -76,12 +76,12 @@ def page_style() -> Iterator[None]:
 
 
 def to_svg(figure: Figure, name: str, description: str) -> str:
-    """One `<svg>` element for an HTML page.
+    """Turn a figure into one `<svg>` element for an HTML page.
 
     Args:
         figure: drawn under `page_style`, in `COLOURS` only.
         name: unique on the page; put before every id.
-        description: what the figure shows, for who cannot see it.
+        description: what the figure shows, for those who cannot see it.
     """
     stream = io.StringIO()
     figure.savefig(stream, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
@@ -105,7 +105,7 @@ def _references(element: ElementTree.Element) -> Iterator[str]:
 
 
 def _page_attributes(element: ElementTree.Element, name: str, referenced: set[str]) -> dict[str, str]:
-    """Ids that are used, made unique; colours as variables; the page's font instead of a named one."""
+    """Attributes for the page: used ids, made unique; colours as variables; the page's font instead of a named one."""
     attributes = {}
     for key, value in element.attrib.items():
         if key == "id":
@@ -123,6 +123,6 @@ def _page_attributes(element: ElementTree.Element, name: str, referenced: set[st
 
 
 def _page_font(style: str) -> str:
-    """Only the size of a font is kept. Before 3.11 matplotlib wrote `font: 10px name`, since then two declarations."""
+    """Keep only the size of a font. Before 3.11 matplotlib wrote `font: 10px name`, since then two declarations."""
     style = re.sub(r"font-family: [^;]+;? ?", "", style)
     return re.sub(r"font: ([\d.]+px) [^;]+", r"font-size: \1", style)

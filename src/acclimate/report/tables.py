@@ -1,4 +1,4 @@
-"""The report's tables, as data: the template only lays them out."""
+"""The report's tables as data; the template only lays them out."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Table:
 
 
 def headline(test: Mapping[str, Any], confidence: float | None) -> Table | None:
-    """base | adapted | difference with interval and p | BM25, one row per metric."""
+    """Base, adapted, difference with interval and p, and BM25: one row per metric."""
     return _comparison(test, [name for name in _ordered(test) if name not in SIMILARITY_METRICS], confidence, "Scores")
 
 
@@ -78,12 +78,12 @@ def domain(report: Mapping[str, Any], confidence: float | None) -> Table | None:
 
 
 def forgot(checks: list[dict[str, Any]]) -> bool:
-    """Whether the loss is beyond the bound on any data outside the domain."""
+    """Whether the loss exceeds the bound on any guard data."""
     return any(check.get("warn") for check in checks)
 
 
 def guard(checks: list[dict[str, Any]]) -> Table | None:
-    """Data outside the domain: base against adapted, and whether the loss is beyond the bound."""
+    """Guard data: base and adapted, and whether the loss exceeds the bound."""
     rows = []
     for check in checks:
         key = primary_metric(check) or next(iter(check.get("base", {})), None)
@@ -94,7 +94,7 @@ def guard(checks: list[dict[str, Any]]) -> Table | None:
         lost = check.get("relative_loss")
         change_in_percent = f"{percent(-lost)} of base".replace("-", "−") if is_number(lost) else ""
         state = (
-            Cell("beyond the bound", change_in_percent, "bad")
+            Cell("exceeds the bound", change_in_percent, "bad")
             if check.get("warn")
             else Cell("within the bound", change_in_percent, "good")
         )
@@ -106,7 +106,7 @@ def guard(checks: list[dict[str, Any]]) -> Table | None:
 
 
 def stages(rows: list[dict[str, Any]]) -> Table | None:
-    """What each stage of a three-stage training did on dev, and whether it is part of the result."""
+    """The scores on dev before and after each of three stages, and whether the stage was kept."""
     shown = []
     for row in rows:
         before, after = row.get("dev_before"), row.get("dev_after")
@@ -120,7 +120,7 @@ def stages(rows: list[dict[str, Any]]) -> Table | None:
 
 
 def reranking(report: Mapping[str, Any] | None) -> Table | None:
-    """The retrieval's order against the reranker's."""
+    """Scores of the retrieved and the reranked order."""
     if not report:
         return None
     rows = [
@@ -139,10 +139,10 @@ def reranking(report: Mapping[str, Any] | None) -> Table | None:
 
 
 def values(caption: str, mapping: Mapping[str, Any]) -> list[Table]:
-    """Any JSON object of counts: its plain values as one list, each object in it as a table of its own.
+    """Lay out any JSON object: its plain values as one list, each object in it as a table of its own.
 
-    An object of objects becomes a table with the inner keys as columns; an inner object with other keys than the
-    first would widen it for nothing, and is a list of its own.
+    An object of objects becomes a table with the inner keys as columns; an inner object that shares no key with the
+    first one gets a list of its own.
     """
     flat = {key: value for key, value in mapping.items() if _is_plain(value)}
     tables = [_list(caption, flat)] if flat else []
@@ -158,7 +158,7 @@ def values(caption: str, mapping: Mapping[str, Any]) -> list[Table]:
 
 
 def reasons(rejected: Mapping[str, int]) -> Table | None:
-    """Why rows of the input are not used, and how many."""
+    """The reasons why input rows were not used, and how many."""
     rows = tuple(Row(reason, (Cell(count(number)),)) for reason, number in rejected.items())
     return Table("Rows not used, by reason", ("Reason", "Rows"), rows) if rows else None
 
@@ -174,7 +174,7 @@ def timings(seconds: Mapping[str, Any]) -> Table | None:
 
 
 def inputs(artifacts: Mapping[str, Mapping[str, str]]) -> Table | None:
-    """What each artifact was made from, with its sha256."""
+    """The inputs of each artifact, with their hashes."""
     rows = tuple(
         Row(artifact, (Cell(name), Cell(value)))
         for artifact, sources in artifacts.items()
@@ -186,7 +186,7 @@ def inputs(artifacts: Mapping[str, Mapping[str, str]]) -> Table | None:
 
 
 def _ordered(test: Mapping[str, Any]) -> list[str]:
-    """The metrics that are there: the known ones in their order, then the rest."""
+    """The metrics of a report: the known ones in their order, then the others."""
     base = test.get("base", {})
     return [*(name for name in METRIC_NAMES if name in base), *(name for name in base if name not in METRIC_NAMES)]
 

@@ -1,4 +1,4 @@
-"""`report.html` of a run with several tasks: all of them side by side. Each has a page of its own beside it."""
+"""`report.html` of a run with several tasks: a summary of all. Each task also has a page of its own."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ VERDICTS = {"better": Cell("better", tone="good"), "worse": Cell("worse", tone="
 
 
 def render(run: RunFolder) -> str:
-    """The page. Equal input gives equal bytes.
+    """Render the page. Equal input gives equal bytes.
 
     Args:
         run: its summary has `tasks`.
@@ -47,10 +47,10 @@ def render(run: RunFolder) -> str:
 
 
 def dev_names(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """What a line of the dev plot shows, and the score in `metrics.jsonl`: the mean, then each task's main measure."""
+    """Label of a line in the dev plot -> score in `metrics.jsonl`: the mean, then each task's main measure."""
     measures = {name: primary_metric(part["test"]) for name, part in tasks.items()}
-    own = {f"{name}: {metric_name(str(key))}": f"{name}/{key}" for name, key in measures.items()}
-    return {"mean of the tasks": "mean", **own}
+    by_task = {f"{name}: {metric_name(str(key))}": f"{name}/{key}" for name, key in measures.items()}
+    return {"mean of the tasks": "mean", **by_task}
 
 
 def _result(tasks: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -1,4 +1,4 @@
-"""How the report says things: numbers, names of metrics, excerpts of texts, the verdict."""
+"""The wording of the report: numbers, names of metrics, excerpts of texts, the verdict."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ METRIC_NAMES = {
     "negative_cosine": "Mean cosine of negatives",
     "margin": "Margin (positive − negative)",
     "term_accuracy@1": "A term finds a text that holds it, accuracy@1",
-    "term_r_precision": "A term finds all such texts, R-precision",
-    "text_accuracy@1": "A text that holds a term is nearest to another one, accuracy@1",
+    "term_r_precision": "A term finds all texts that hold it, R-precision",
+    "text_accuracy@1": "The nearest neighbour of a text shares its term, accuracy@1",
     "definition_accuracy@1": "A term finds its definition, accuracy@1",
-    "topic_auc": "Texts of one topic are closer than others, ROC-AUC",
+    "topic_auc": "Texts of one topic are closer than texts of different topics, ROC-AUC",
 }
 TRAINING_NAMES = {
     "tokens": "tokens trained on",
@@ -46,7 +46,7 @@ _SCRIPTS = (("ja", "\u3040", "\u30ff"), ("ko", "\uac00", "\ud7a3"), ("zh", "\u4e
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The headline: a short claim, and the sentences that back it."""
+    """The headline: a short claim, the evidence for it, and what to do."""
 
     claim: str
     reason: str
@@ -55,12 +55,12 @@ class Verdict:
 
 
 def metric_name(key: str) -> str:
-    """A metric's name as the field writes it."""
+    """A metric's name as it is usually written."""
     return METRIC_NAMES.get(key, key)
 
 
 def primary_metric(test: Mapping[str, Any]) -> str | None:
-    """The metric the verdict rests on: NDCG@10, or Spearman for labelled pairs."""
+    """The metric that the verdict rests on: NDCG@10, or Spearman for labelled pairs."""
     base = test.get("base", {})
     return next((key for key in ("ndcg@10", "spearman") if key in base), None)
 
@@ -71,12 +71,12 @@ def is_number(value: object) -> TypeGuard[float]:
 
 
 def score(value: Any, digits: int = 4) -> str:
-    """A metric's value, four decimals unless told."""
+    """Format a metric's value, by default with four decimals."""
     return f"{value:.{digits}f}".replace("-", "−") if is_number(value) else ABSENT
 
 
 def signed(value: Any, digits: int = 4) -> str:
-    """A difference with its sign, four decimals unless told."""
+    """Format a difference with its sign, by default with four decimals."""
     return f"{value:+.{digits}f}".replace("-", "−") if is_number(value) else ABSENT
 
 
@@ -88,7 +88,7 @@ def interval(delta: Mapping[str, Any]) -> str:
 
 
 def percent(share: float) -> str:
-    """A share as per cent, which a line never breaks."""
+    """Format a share as per cent, without a line break."""
     return f"{100 * share:.3g}{NO_BREAK}%"
 
 
@@ -100,22 +100,22 @@ def p_value(value: Any) -> str:
 
 
 def domain_notes(domain: Mapping[str, Any]) -> list[str]:
-    """What the metrics of the domain are taken on, or why they are not there."""
+    """What the metrics of the domain were measured on, or why they were not."""
     notes = []
     terms, topics = domain.get("term_accuracy", {}), domain.get("relatedness", {})
     if "skipped" in terms:
-        notes.append(f"Terms are not measured: {terms['skipped']}.")
+        notes.append(f"Terms were not measured: {terms['skipped']}.")
     elif terms:
         lexicon = domain.get("lexicon", {})
-        asked = f"{count(terms.get('terms'))} of {count(lexicon.get('terms'))} terms"
+        used = f"{count(terms.get('terms'))} of {count(lexicon.get('terms'))} terms"
         documents = count(terms.get("documents"))
         notes.append(
-            f"Lexicon: {lexicon.get('origin', '')}. Asked: {asked}, those that some of the {documents} documents hold,"
-            " but not too many. What counts is whether a text holds the very words: a model that moves from words to"
-            " meaning may lose here and win above."
+            f"Lexicon: {lexicon.get('origin', '')}. Used as queries: {used}, those that some of the {documents}"
+            " documents hold, but not too many. A text counts as found only if it holds the exact words: a model that"
+            " has moved from words to meaning may lose here and still be better above."
         )
     if "skipped" in topics:
-        notes.append(f"Topics are not measured: {topics['skipped']}.")
+        notes.append(f"Topics were not measured: {topics['skipped']}.")
     elif topics:
         notes.append(
             f"Topics: {topics.get('origin', '')}; all pairs of {count(topics.get('texts'))} texts of"
@@ -125,7 +125,7 @@ def domain_notes(domain: Mapping[str, Any]) -> list[str]:
 
 
 def tone_of(delta: Mapping[str, Any]) -> Tone:
-    """Good or bad where the interval leaves zero out."""
+    """Good or bad where the interval does not contain zero."""
     low, high = delta.get("low"), delta.get("high")
     if isinstance(low, int | float) and low > 0:
         return "good"
@@ -133,7 +133,8 @@ def tone_of(delta: Mapping[str, Any]) -> Tone:
 
 
 def count(value: Any) -> str:
-    """A count with thousands separated, a fraction with up to four significant digits, a list of them, or text."""
+    """Format a count with thousands separated, a fraction with up to four significant digits, a list of these, or
+    text."""
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, int):
@@ -148,7 +149,7 @@ def count(value: Any) -> str:
 
 
 def duration(seconds: Any) -> str:
-    """Seconds as `1 h 02 min`, `4 min 43 s`, `43 s` or `0.8 s`; on one line."""
+    """Format seconds as `1 h 02 min`, `4 min 43 s`, `43 s` or `0.8 s`; on one line."""
     if not is_number(seconds):
         return ABSENT
     if seconds < 9.95:
@@ -165,7 +166,7 @@ def plain(key: str) -> str:
 
 
 def excerpt(text: Any, limit: int = 320) -> str:
-    """The beginning of a text in one paragraph, without control characters; says how long the whole is if it is cut."""
+    """The beginning of a text in one paragraph, without control characters; if it is cut, with the whole length."""
     words = " ".join(_CONTROLS.sub(" ", str(text)).split())
     if len(words) <= limit:
         return words
@@ -173,7 +174,7 @@ def excerpt(text: Any, limit: int = 320) -> str:
 
 
 def script_language(text: str) -> str:
-    """`zh`, `ja` or `ko` by the script of the text, else nothing: so that a browser takes the right glyphs."""
+    """`zh`, `ja` or `ko` by the script of the text, else nothing: so that a browser chooses the right glyphs."""
     return next((tag for tag, first, last in _SCRIPTS if any(first <= letter <= last for letter in text)), "")
 
 

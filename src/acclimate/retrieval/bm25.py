@@ -1,4 +1,4 @@
-"""BM25, the lexical baseline beside which every embedding model is shown."""
+"""BM25, the lexical baseline that every embedding model is compared with."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Retrieve, then rerank: the best documents of a ranking, put in order anew."""
+"""Reranking: a reranker puts the first documents of a ranking in a new order."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from acclimate.types import Run
 def rerank(
     reranker: Reranker, run: Run, queries: Mapping[str, str], corpus: Mapping[str, str], depth: int, *, label: str = ""
 ) -> Run:
-    """The first `depth` documents of every query by the reranker's scores; what comes after them is left out.
+    """Rank the first `depth` documents of every query by the reranker's scores; the rest is left out.
 
-    Several processes share the pairs: all have to call this, and all get the whole.
+    Several processes share the pairs: all have to call this, and all get the whole result.
 
     Args:
         reranker: scores all pairs of all queries in one go.
@@ -29,13 +29,13 @@ def rerank(
     Returns:
         A `Run` of raw logits: score descending, then document id ascending.
     """
-    pairs = [(query, document) for query, found in run.items() for document in list(found)[:depth]]
+    pairs = [(query, document) for query, ranked in run.items() for document in list(ranked)[:depth]]
     mine = pairs[processes.shard(len(pairs))]
     part = reranker.score_pairs(
         [queries[query] for query, _ in mine], [corpus[document] for _, document in mine], label=label
     )
     scores = np.concatenate(processes.gather(part))
-    found: dict[str, list[tuple[float, str]]] = {query: [] for query in run}
+    by_query: dict[str, list[tuple[float, str]]] = {query: [] for query in run}
     for (query, document), score in zip(pairs, scores.tolist(), strict=True):
-        found[query].append((-score, document))
-    return {query: {document: -score for score, document in sorted(rows)} for query, rows in found.items()}
+        by_query[query].append((-score, document))
+    return {query: {document: -score for score, document in sorted(rows)} for query, rows in by_query.items()}

@@ -1,4 +1,4 @@
-"""What each of several processes takes of a sequence, and the shares put together again."""
+"""Sharing a sequence among processes, and putting the shares together again."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ Number = TypeVar("Number", bound=np.generic)
 
 
 def stride(items: Any) -> Any:
-    """What this process takes of a sequence: every n-th of n processes."""
+    """Take this process's share of a sequence: of n processes, each takes every n-th item."""
     return items[processes.index() :: processes.count()]
 
 
 def joined(shares: Sequence[NDArray[Number]]) -> NDArray[Number]:
-    """The processes' shares, in the order of the whole."""
+    """Put the processes' shares together, in the order of the whole."""
     if len(shares) == 1:
         return shares[0]
     whole = np.empty((sum(map(len, shares)), *shares[0].shape[1:]), shares[0].dtype)

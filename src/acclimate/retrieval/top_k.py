@@ -22,7 +22,7 @@ BlockSearch: TypeAlias = Callable[[Vectors, Vectors, int], tuple[Vectors, Indice
 BLOCK_DOCUMENTS = 16384
 """Documents searched at a time: 24 MiB of 384 dimensions."""
 TIED_ROWS = 64
-"""Queries whose every score within a block is looked at together: 4 MiB."""
+"""Queries with ties for which all scores of a block are computed together: 4 MiB."""
 
 
 def top_k(
@@ -45,7 +45,7 @@ def top_k(
         query_ND: float32.
         documents: float32 [M, D], an array or a memory map; copied only block by block, and only where needed.
         k: results per query; fewer where there are fewer documents.
-        exclude: [M], True for documents that are not to be found.
+        exclude: [M], True for documents to leave out.
         tie_order: [M], a permutation of 0..M-1: each document's place among equals; its index if not given.
         block: documents searched at a time.
         device: where to search.
@@ -59,9 +59,9 @@ def top_k(
     for rows in _blocks(len(documents), exclude, block):
         block_places = rows if tie_order is None else tie_order[rows]
         block_MD = _rows(documents, rows)
-        found_scores, found = _search_block(search, query_ND, block_MD, block_places, k)
-        scores = np.concatenate([scores, found_scores], axis=1)
-        places = np.concatenate([places, block_places[found]], axis=1)
+        block_scores, index = _search_block(search, query_ND, block_MD, block_places, k)
+        scores = np.concatenate([scores, block_scores], axis=1)
+        places = np.concatenate([places, block_places[index]], axis=1)
         best = np.lexsort((places, -scores), axis=1)[:, :k]
         scores, places = np.take_along_axis(scores, best, axis=1), np.take_along_axis(places, best, axis=1)
     return scores, places if tie_order is None else np.argsort(tie_order)[places]
@@ -91,28 +91,28 @@ def _rows(documents: Vectors, rows: Indices) -> Vectors:
 def _search_block(
     search: BlockSearch, query_ND: Vectors, block_MD: Vectors, places: Indices, k: int
 ) -> tuple[Vectors, Indices]:
-    """The best k of one block; where the k-th and the next score are equal, `places` decides who is in."""
-    wanted = min(k, len(block_MD))
-    scores, found = search(query_ND, block_MD, min(wanted + 1, len(block_MD)))
-    if scores.shape[1] > wanted:
-        tied = np.flatnonzero(scores[:, wanted - 1] == scores[:, wanted])
-        scores, found = scores[:, :wanted].copy(), found[:, :wanted].copy()
+    """The best k of one block; where the k-th and the next score are equal, `places` decides which is in."""
+    k = min(k, len(block_MD))
+    scores, index = search(query_ND, block_MD, min(k + 1, len(block_MD)))
+    if scores.shape[1] > k:
+        tied = np.flatnonzero(scores[:, k - 1] == scores[:, k])
+        scores, index = scores[:, :k].copy(), index[:, :k].copy()
         if len(tied):
             by_place = np.argsort(places)
             ordered_MD = block_MD[by_place]
             for start in range(0, len(tied), TIED_ROWS):
                 rows = tied[start : start + TIED_ROWS]
                 every = query_ND[rows] @ ordered_MD.T
-                best = np.argsort(-every, axis=1, kind="stable")[:, :wanted]
-                scores[rows], found[rows] = np.take_along_axis(every, best, axis=1), by_place[best]
-    return scores, found
+                best = np.argsort(-every, axis=1, kind="stable")[:, :k]
+                scores[rows], index[rows] = np.take_along_axis(every, best, axis=1), by_place[best]
+    return scores, index
 
 
 def _faiss_search(query_ND: Vectors, block_MD: Vectors, k: int) -> tuple[Vectors, Indices]:
     import faiss  # here, because on macOS loading it beside torch is enough to crash
 
-    scores, found = faiss.knn(query_ND, block_MD, k, metric=faiss.METRIC_INNER_PRODUCT)
-    return scores, found
+    scores, index = faiss.knn(query_ND, block_MD, k, metric=faiss.METRIC_INNER_PRODUCT)
+    return scores, index
 
 
 def _torch_search(device: torch.device, block_queries: int = 1024) -> BlockSearch:

@@ -1,4 +1,4 @@
-"""TREC's run files: what every retrieval tool reads."""
+"""TREC's run files, which every retrieval tool reads."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ def read_trec(path: Path, queries: Iterable[str], documents: Iterable[str]) -> R
 
     Args:
         path: six columns (query Q0 document rank score tag).
-        queries: all known ids; so white space written as in a URL is found again.
+        queries: all known ids, needed to undo the spelling of white space as in a URL.
         documents: all known ids.
 
     Raises:
-        DataError: missing, empty, or a line of another form or with an unknown id; the line is named.
+        DataError: the file is missing or empty, or a line (which is named) has another form or an unknown id.
     """
     known = ({_word(query): query for query in queries}, {_word(document): document for document in documents})
     by_query: dict[str, dict[str, float]] = {}

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 BLOCK_TEXTS = 16384
 """Texts encoded between two writes to the cache."""
 KEPT_MODELS = 6
-"""Models, each role counted, whose vectors a cache keeps: base, teacher and adapted of a run. Older ones are gone."""
+"""Number of models (counted per role) whose vectors a cache keeps: base, teacher and adapted of a run."""
 
 
 def encode_corpus(
@@ -38,15 +38,15 @@ def encode_corpus(
     role: Role = "document",
     task: str | None = None,
 ) -> Vectors:
-    """Unit vectors [M, D] of texts, kept on disk and memory-mapped where a cache is given.
+    """Encode texts to unit vectors [M, D], kept on disk and memory-mapped where a cache is given.
 
-    A cache keeps the vectors of the `KEPT_MODELS` that were used last: those of replaced adapters go. Several processes
-    share the work: all have to call this, and all get all vectors.
+    A cache keeps the vectors of the `KEPT_MODELS` models used last, so those of replaced adapters are deleted. Several
+    processes share the work: all have to call this, and all get all vectors.
 
     Args:
         encoder: gives the vectors; its fingerprint is part of the cache's key.
         texts: in the order of the rows.
-        cache: folder of cached vectors; nothing is kept, and all is held in memory, if not given.
+        cache: folder of cached vectors; if not given, the vectors are in memory only.
         label: what the progress bar says; empty is silent.
         role: whose prompt is used.
         task: the task whose prompt is used.
@@ -71,7 +71,7 @@ def vectors_path(encoder: Encoder, texts: Sequence[str], cache: Path, role: Role
 
 
 def _load_vectors(path: Path, count: int, dim: int) -> Vectors | None:
-    """The kept vectors, or None where there are none or where the file is damaged (then they are made again)."""
+    """Read cached vectors; None where there are none, or where the file is damaged (they are then made again)."""
     try:
         vectors: Vectors = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
@@ -87,7 +87,7 @@ def _load_vectors(path: Path, count: int, dim: int) -> Vectors | None:
 
 
 def _forget_unused(cache: Path, used: Path) -> None:
-    """Note that one model's folder is in use, and remove those that were not for longest."""
+    """Note that one model's folder is in use, and delete the folders unused for longest."""
     now = time.time_ns()
     os.utime(used, ns=(now, now))
     by_use = sorted((path for path in cache.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime_ns)

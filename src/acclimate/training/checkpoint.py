@@ -1,6 +1,6 @@
-"""What a training writes to go on after a kill: one folder of safetensors and JSON, there whole or not at all.
+"""Checkpoints, from which a training resumes after a kill: a folder of safetensors and JSON, there whole or not at all.
 
-Only what the steps so far have changed is in it: trainable tensors, the optimiser's moments, the best tensors yet.
+A checkpoint holds what the steps so far have changed: trainable tensors, the optimiser's moments, the best tensors yet.
 Batch order, drawn negatives and dropout are functions of (seed, step) and need no state; the frozen base is not stored.
 """
 
@@ -29,29 +29,29 @@ PARTIAL = "partial"
 
 @dataclass(slots=True)
 class Progress:
-    """Where a training stands after `step` steps: everything of it that is not a tensor."""
+    """The state of a training after `step` steps, except tensors."""
 
     identity: str
-    """Hash of the settings and the data; a checkpoint of another training is not taken up."""
+    """Hash of the settings and the data; a checkpoint of another training is not used."""
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    """Spent in steps (not in evaluations), over all starts."""
+    """Time spent in steps (not in evaluations), over all starts."""
     best_step: int | None = None
     best_score: float | None = None
     base_score: float | None = None
     """The dev score before the first step."""
     stale: int = 0
-    """Evaluations since the best one."""
+    """Number of evaluations since the best one."""
     stopped: bool = False
     """No further step will be taken."""
     metrics_bytes: int = 0
-    """Length of metrics.jsonl up to here; what a kill left behind it is cut off."""
+    """Length of metrics.jsonl up to here; what was written after it before a kill is cut off."""
 
 
 @dataclass(slots=True)
 class Checkpoint:
-    """One moment of a training."""
+    """The state of a training, tensors included."""
 
     progress: Progress
     trainable: dict[str, Tensor]
@@ -109,7 +109,7 @@ def read_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
 
 
 def discard_checkpoints(folder: Path) -> None:
-    """Forget a training."""
+    """Delete all checkpoints of a training."""
     shutil.rmtree(folder, ignore_errors=True)
 
 

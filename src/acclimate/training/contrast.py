@@ -1,4 +1,4 @@
-"""The texts of a contrastive step: its rows, what they are compared with, and what is no negative by its text.
+"""The texts of an InfoNCE step: its rows, their candidates, and which candidates are no negatives.
 
 Legend: N training rows, U distinct queries of the batch, M distinct documents, D vector size.
 """
@@ -19,7 +19,8 @@ from acclimate.types import Block, Example
 
 
 class Relations:
-    """Which anchors and positives of the whole training set belong together, whatever a batch holds of them."""
+    """Which anchors and positives of the whole training set belong together, also if a batch holds only some of
+    them."""
 
     def __init__(self, examples: Iterable[Example]) -> None:
         self.positives: dict[str, set[str]] = {}
@@ -29,11 +30,11 @@ class Relations:
             self.anchors.setdefault(example.positive, set()).add(example.anchor)
 
     def query_keys(self, text: str) -> set[str]:
-        """What a query is known by (see `related_mask`)."""
+        """The keys of a query for `related_mask`: its text and its positives."""
         return {text} | self.positives.get(text, set())
 
     def document_keys(self, text: str) -> set[str]:
-        """What a document is known by."""
+        """The keys of a document for `related_mask`: its text and its anchors."""
         return {text} | self.anchors.get(text, set())
 
 
@@ -52,11 +53,11 @@ class Candidates:
     own_NM: Tensor
     """True at each row's own negatives."""
     excluded: dict[Block, Tensor]
-    """Block -> True where a candidate is no negative, because of what it says."""
+    """Block -> True where a candidate is no negative, because of its text."""
 
     @classmethod
     def of(cls, batch: Sequence[Example], relations: Relations, blocks: Collection[Block]) -> Candidates:
-        """The candidates of rows whose negatives are drawn already."""
+        """Collect the candidates of rows whose negatives are already drawn."""
         queries = list(dict.fromkeys(example.anchor for example in batch))
         documents = list(
             dict.fromkeys([e.positive for e in batch] + [text for e in batch for text in e.negatives]),
@@ -83,7 +84,7 @@ class Candidates:
         return Candidates(self.queries, self.documents, anchor_N, target_N, own_NM, excluded)
 
     def cosines(self, query_UD: Tensor, document_MD: Tensor) -> tuple[dict[Block, Tensor], Tensor]:
-        """Cosines of the blocks in use, and of each row's anchor and positive [N]."""
+        """Compute the cosines of the blocks in use, and those of each row's anchor and positive [N]."""
         blocks = {"query-document", *self.excluded}
         cosine = block_cosines(blocks, query_UD, document_MD, self.anchor_N, self.target_N)
         positive_N = cosine["query-document"].gather(1, self.target_N[:, None])[:, 0]
@@ -98,7 +99,7 @@ class Candidates:
         *,
         mask_mined: bool,
     ) -> dict[Block, Tensor]:
-        """Block -> candidates too near to count as negatives; a row's own negatives are spared unless `mask_mined`."""
+        """Find candidates too close to count as negatives; a row's own negatives are spared unless `mask_mined`."""
         likely = {
             block: margin_mask(cosine_NM, positive_N, absolute_margin, relative_margin)
             for block, cosine_NM in cosine.items()
@@ -114,12 +115,12 @@ class Candidates:
         guide: tuple[Mapping[Block, Tensor], Tensor] | None,
         config: ObjectiveConfig,
     ) -> dict[Block, Tensor]:
-        """The masks by text, by the model's own cosines, and by a guide's, together.
+        """Combine the masks by text, by the model's own cosines, and by a guide's.
 
         Args:
-            cosine: of the model in training.
+            cosine: the cosines by the model in training.
             positive_N: its cosines of anchors and positives.
-            guide: the same two of the guide, if there is one.
+            guide: the same two by the guide, if there is one.
             config: the margins.
         """
         margins = (config.false_negative_margin, config.false_negative_relative_margin)

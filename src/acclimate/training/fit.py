@@ -35,35 +35,35 @@ from acclimate.training.metrics_log import MetricsLog
 from acclimate.training.schedule import Schedule
 
 MAX_CHECKPOINT_STEPS = 50
-"""At most this much work is lost by a kill, where `checkpoint_steps` does not say."""
+"""Most steps that a kill can cost, where `checkpoint_steps` is not given."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepResult:
-    """What one step did."""
+    """The result of one step."""
 
     loss: float | Tensor
-    """A tensor on a GPU, so that nobody waits for it."""
+    """On a GPU a tensor, so that nothing waits for it."""
     tokens: int
     """Real tokens (no padding), each text once."""
     task: str | None = None
-    """Whose step it was, where a training has several tasks."""
+    """The task that the step belongs to, where a training has several."""
     metrics: dict[str, float | Tensor] = field(default_factory=dict)
-    """What else is to be seen of it: further columns of metrics.jsonl."""
+    """Further columns of metrics.jsonl."""
 
 
 LossFn = Callable[[int], StepResult]
-"""Step (from 0) -> its loss; the gradient is added to the trainable parameters' `.grad`. A function of the step alone:
-called again after a kill it does the same thing. With several processes it adds this process's part of the gradient."""
+"""Step (from 0) -> its result; adds the gradient to the trainable parameters' `.grad`. A function of the step alone, so
+that it does the same when it is called again after a kill. With several processes it adds this process's part."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Selection:
-    """How a training is watched, and which of its moments is kept."""
+    """How a training is evaluated, and by which score its best step is chosen."""
 
     evaluate: Evaluate
     metric: str
-    """The score by which the best moment is chosen (higher is better)."""
+    """The score by which the best step is chosen (higher is better)."""
     every: int
     """Steps between evaluations."""
 
@@ -80,18 +80,18 @@ def fit(
     identity: str,
     before_step: Callable[[int], None] | None = None,
 ) -> Progress:
-    """Train, and leave the best tensors in the parameters. A second start goes on from the last checkpoint.
+    """Train, and leave the best values in the parameters. A second start resumes from the last checkpoint.
 
     Args:
         trainable: name -> parameter; everything that changes.
         loss_fn: one step.
         schedule: how many steps, and their learning rates.
         config: the optimiser's settings, patience, steps between checkpoints.
-        selection: evaluations on dev; without any the last step is kept.
-        folder: for checkpoints.
+        selection: evaluations on dev; if None, the last step is kept.
+        folder: gets the checkpoints.
         metrics: the JSONL file that gets a row per step and per evaluation.
         identity: hash of everything that the training depends on; a checkpoint of another identity is discarded.
-        before_step: called with every step (from 0) before it is taken; its time is not counted as the step's.
+        before_step: called before every step (from 0); its time is not counted as the step's.
 
     Raises:
         AcclimateError: the loss or the gradient is not finite.
@@ -122,13 +122,13 @@ def fit(
 def training_numbers(
     state: Progress, schedule: Schedule, trainable: Mapping[str, nn.Parameter], parameters: int
 ) -> dict[str, Any]:
-    """What a report says of every training.
+    """The numbers that a report gives for every training.
 
     Args:
         state: what `fit` returned.
-        schedule: what it was given.
-        trainable: what it was given.
-        parameters: of the whole model, what trains included.
+        schedule: what `fit` was given.
+        trainable: what `fit` was given.
+        parameters: number of parameters of the whole model, trainable ones included.
     """
     return {
         "tokens": state.tokens,
@@ -147,7 +147,7 @@ def training_numbers(
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
-    """A step's numbers, maybe still on their way from a GPU."""
+    """A step's numbers, which a GPU may still be computing."""
 
     started: float
     step: int
@@ -155,12 +155,12 @@ class _Taken:
     result: StepResult
     norm: Tensor
     tokens: int
-    """Of all steps up to this one."""
+    """Tokens of all steps up to this one."""
 
 
 @dataclass(slots=True)
 class _Training:
-    """One call of `fit`: its arguments, and where it stands."""
+    """One call of `fit`: its arguments and its state."""
 
     trainable: dict[str, nn.Parameter]
     loss_fn: LossFn
@@ -175,7 +175,7 @@ class _Training:
     best: dict[str, Tensor] = field(default_factory=dict)
     saved_step: int = 0
     taken: _Taken | None = None
-    """The step that was last taken, while its numbers have not been looked at."""
+    """The last step, while its numbers have not been read."""
     logged: float = 0.0
     advance: Advance = field(default=lambda *_: None)
 
@@ -220,7 +220,8 @@ class _Training:
             self._log_rest()
 
     def _log(self, taken: _Taken) -> None:
-        """Look at a step's numbers, which waits for a GPU to have taken it: there, one step behind."""
+        """Read and log a step's numbers. This waits for a GPU to finish the step, so there it happens one step
+        later."""
         loss, norm = float(taken.result.loss), float(taken.norm)
         self._check_finite("loss", loss, taken.step)
         self._check_finite("gradient", norm, taken.step)
@@ -243,7 +244,7 @@ class _Training:
         self.advance(1, f"{taken.tokens / self.state.seconds:,.0f} tokens/s, loss {loss:.4f}")
 
     def _log_rest(self) -> None:
-        """Nothing is saved or evaluated that has not been looked at."""
+        """Log the last step: nothing is saved or evaluated before its numbers have been checked."""
         if self.taken is not None:
             self._log(self.taken)
         self.taken = None
@@ -268,7 +269,7 @@ class _Training:
     def _share_gradients(self) -> None:
         """Sum the processes' parts of the gradient: each has computed some of the step's chunks.
 
-        Those of sharded weights are sums already: the backward pass has left each process its part of them.
+        Gradients of sharded weights are summed already, by the backward pass, which leaves each process its part.
         """
         for parameter in self.trainable.values():
             if parameter.grad is None:
@@ -312,7 +313,8 @@ class _Training:
         say(f"goes on from step {self.state.step} of {self.schedule.steps}")
 
     def _save(self) -> None:
-        """Whole tensors, whatever the processes hold of them: any number of processes can go on from them."""
+        """Save whole tensors, whatever parts the processes hold, so that any number of processes can resume from
+        them."""
         self._log_rest()
         moments: dict[str, Any] = {
             f"{name}.{key}": value

@@ -1,4 +1,4 @@
-"""metrics.jsonl while it grows: appended row by row, cut back on resume; TensorBoard beside it where installed."""
+"""Writing metrics.jsonl: row by row, cut back on resume; the same to TensorBoard where it is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from acclimate.files import storage_errors
 
 
 class MetricsLog:
-    """Open it with `with`; `cut` comes before.
+    """The log of a training. Call `cut`, then open it with `with`.
 
     Args:
         path: the JSONL file; `tensorboard/` beside it gets the same numbers if TensorBoard is installed.
@@ -27,7 +27,8 @@ class MetricsLog:
         self._first_step = 0
 
     def cut(self, size: int) -> None:
-        """Keep the first `size` bytes: what a killed start wrote after its last checkpoint will be written again."""
+        """Keep the first `size` bytes: what was written after the last checkpoint before a kill will be written
+        again."""
         if not self.enabled:
             return
         with storage_errors(self.path):

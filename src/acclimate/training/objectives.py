@@ -1,13 +1,13 @@
 """The losses as `loss_fn`s for `fit`: which texts a step needs, and what is computed from their vectors.
 
-`LOSSES` says which recipe a loss has. A recipe is called once per training (or task of one) and gives the function of
+`LOSSES` names the recipe of each loss. A recipe is called once per training (or task of one) and gives the function of
 a step; all of them take the same arguments:
 
-    encoder     is being trained
+    encoder     the encoder in training
     examples    all training rows, as `rows_for` leaves them for the loss
     schedule    which rows a step has
     config      the objective, group size, memory
-    **options   task, weight, the models that the objective names: see `step_texts.Options`
+    **options   task, weight, the models that the objective names (`step_texts.Options`)
 
 Legend: N training rows of the step, M documents, G documents of one row, D vector size.
 """
@@ -38,7 +38,7 @@ from acclimate.types import PAIR_ROLE, Example, Role
 
 
 class Recipe(Protocol):
-    """Makes a training's `loss_fn`; the arguments are in the module's docstring."""
+    """Makes a training's `loss_fn` from the arguments in the module's docstring."""
 
     def __call__(
         self,
@@ -142,12 +142,13 @@ def group_loss(
     config: RunConfig,
     **options: Unpack[Options],
 ) -> LossFn:
-    """A loss on each row's own documents: its positive and its drawn negatives, with a teacher's scores of them."""
+    """A loss on each row's own documents: its positive and its drawn negatives, with a teacher's scores where
+    needed."""
     fixed = options.get("references", References()).document_vectors
     negatives = config.train.group_size - 1 if fixed is None else None
     step_texts = StepTexts(encoder, _texts(examples), config, schedule.seed, **options)
     loss = GROUP_LOSSES[config.objective.loss]
-    if lacking := len(examples) - len(rows_for(examples, config)[0]):  # after mining again: the count is fixed by then
+    if lacking := len(examples) - len(rows_for(examples, config)[0]):  # can happen after mining again
         raise UsageError(
             f"{lacking} of {len(examples)} examples lack negatives or scores for {config.objective.loss}",
             fix="Train without mining again (remine_steps), or loosen the filters of mining.",
@@ -181,7 +182,8 @@ def embedding_distillation(
     config: RunConfig,
     **options: Unpack[Options],
 ) -> LossFn:
-    """Embedding distillation: the vectors of a batch's texts towards a teacher's; labels and scores do not matter."""
+    """Embedding distillation: pull the vectors of a batch's texts towards a teacher's; labels and scores are
+    ignored."""
     references = options.get("references", References())
     if references.teacher is None:
         raise UsageError("embedding-distillation has no teacher", fix="Give one with --embedding-teacher MODEL.")
@@ -241,7 +243,7 @@ GROUP_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, ObjectiveConfig], Tens
         cosine, score, present, config.temperature, config.teacher_temperature
     ),
 }
-"""(cosines, scores, what is present: all [N, G], the objective) -> scalar."""
+"""(cosines [N, G], scores [N, G], True where a document is present [N, G], the objective) -> scalar."""
 
 
 def batch_with_negatives(
@@ -253,7 +255,7 @@ def batch_with_negatives(
 
 
 def draw_negatives(example: Example, count: int | None, seed: int, epoch: int, number: int) -> Example:
-    """The example with `count` of its negatives (all of them if None) and their scores.
+    """Draw `count` of the example's negatives (all of them if None), with their scores.
 
     A function of (seed, pass, number of the example).
     """

@@ -1,6 +1,6 @@
-"""What a loss knows beside the texts and the model in training: other models' vectors of the texts, and terms.
+"""What a loss uses besides the model in training: other models' vectors of the texts, and terms.
 
-A guide's, a teacher's and the base's vectors do not change while a model trains. They are computed once, by `Encoder`
+The vectors of a guide, a teacher and the base do not change while a model trains. They are computed once, by `Encoder`
 and through the cache, and looked up in every step.
 
 Legend: N texts, D vector size.
@@ -39,7 +39,7 @@ MAX_RETAINED = 4000
 
 
 class FixedVectors:
-    """Texts whose vectors do not change: looked up, never computed.
+    """Vectors that do not change: looked up by text, never computed.
 
     Args:
         vectors: role -> text -> [D].
@@ -50,11 +50,11 @@ class FixedVectors:
         self._vectors, self._device = vectors, device
 
     def __call__(self, role: Role, texts: Sequence[str]) -> Tensor:
-        """Unit rows [N, D] of texts of one role."""
+        """Look up unit rows [N, D] of texts in one role."""
         return self.rows([(role, text) for text in texts])
 
     def rows(self, texts: Sequence[tuple[Role, str]]) -> Tensor:
-        """Unit rows [N, D] of at least one text."""
+        """Look up unit rows [N, D] of at least one text."""
         return to_device(torch.from_numpy(np.stack([self._vectors[role][text] for role, text in texts])), self._device)
 
 
@@ -63,25 +63,25 @@ class References:
     """The models and the terms that the objective names; None where it names none."""
 
     guide: Encoder | None = None
-    """Judges which candidates are likely positives."""
+    """Decides which candidates are likely positives."""
     teacher: Encoder | None = None
     """Its vectors are imitated."""
     base: Encoder | None = None
-    """The model as it was: this encoder with its adapters off."""
+    """The model before training: this encoder with its adapters off, or the base loaded again."""
     retained: tuple[str, ...] = ()
     """Out-of-domain texts whose vectors should stay the base's; if empty, the training's own texts are meant."""
     lexicon: Lexicon | None = None
-    """Terms that sharpen the adaptive temperature."""
+    """Terms that lower the adaptive temperature."""
     document_vectors: Mapping[str, np.ndarray] | None = None
     """The documents' vectors where they do not change (`sides="query"`). They cost nothing then, so all negatives of an
     example are candidates instead of a few."""
     cache: Path | None = None
-    """Where vectors are kept."""
+    """Folder in which vectors are kept."""
 
     def vectors(
         self, encoder: Encoder, texts: Iterable[tuple[Role, str]], label: str, task: str | None = None
     ) -> FixedVectors:
-        """What one of these models makes of a training's texts.
+        """Encode a training's texts with one of these models.
 
         Args:
             encoder: the guide, the teacher or the base.
@@ -115,11 +115,12 @@ def load_references(
 
     Args:
         config: the whole run.
-        encoder: is being trained: by an adapter that can be switched off, or whole (then the base is loaded again).
-        cache: where vectors are kept; nothing is kept if not given.
-        document_vectors: see `References`.
-        texts: of the domain: what a lexicon is extracted from where none is given.
-        held_out: texts, in one case, that no training may have: they are not retained.
+        encoder: the encoder in training: it has an adapter, which can be switched off, or is trained whole (then the
+            base is loaded again).
+        cache: folder in which vectors are kept; nothing is kept if not given.
+        document_vectors: the documents' vectors, where they do not change.
+        texts: texts of the domain, from which a lexicon is extracted where none is given.
+        held_out: case-folded texts that must not be trained on: they are not retained.
         loaded: models by name, shared between several tasks.
 
     Raises:
@@ -156,7 +157,7 @@ def _retained_texts(config: RunConfig, held_out: Collection[str]) -> tuple[str, 
         return ()
     texts = [text for text in texts_of_source(source, held_out=False) if text.casefold() not in held_out]
     if not texts:
-        raise DataError(f"{source} holds no text but those of dev and test queries, which no training may have")
+        raise DataError(f"{source} holds no text but those of dev and test queries, which must not be trained on")
     chosen = evenly(texts, MAX_RETAINED)
     say(f"retaining {len(chosen):,} texts of {source}, of {len(texts):,}")
     return tuple(chosen)

@@ -1,7 +1,7 @@
-"""Negatives that keep up: mined again during a training, with the model as it is then.
+"""Negatives mined again during a training, with the current model.
 
 What is mined at a step is written to the work folder before the step is taken, so that a training that was killed
-goes on with it: bit by bit the same where the computation is (on a CPU).
+resumes with the same negatives: on a CPU, bit by bit.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from acclimate.types import Example
 
 
 class Remining:
-    """Called before every step; every `remine_steps` steps it renews the negatives of the tasks that have a corpus.
+    """Renews the negatives of the tasks that have a corpus, every `remine_steps` steps; called before every step.
 
     Args:
-        losses: what is trained; its tasks get the negatives.
-        encoder: being trained; still the base.
-        config: how often; how is said by each task's settings of `mine`.
+        losses: their tasks get the negatives.
+        encoder: the encoder in training; here it is still the base.
+        config: says how often; each task's settings of `mine` say how.
         folder: gets `step-N/TASK` with what was mined before step N.
-        identity: hash of everything that the training depends on; what another training left there is not taken.
+        identity: hash of everything that the training depends on; negatives of another training are not used.
 
     Raises:
         UsageError: no task has negatives to mine.
@@ -47,7 +47,7 @@ class Remining:
         self.losses, self.encoder, self.config = losses, encoder, config
         self.every, self.folder, self.settings = config.train.remine_steps or 0, folder, {"training": identity}
         self.current = 0
-        """The step from which on the present negatives hold; 0 is what the training began with."""
+        """The step at which the present negatives were mined; 0: those that the training began with."""
         self._reranker: Reranker | None = None
         self._tasks = {
             number: (one, source, self._fixed_documents(one, source))
@@ -59,19 +59,19 @@ class Remining:
 
     def __call__(self, step: int) -> None:
         """Make sure that a step (from 0) has its negatives."""
-        wanted = step - step % self.every
-        if wanted == self.current:
+        mined_at = step - step % self.every
+        if mined_at == self.current:
             return
-        self.current = wanted
+        self.current = mined_at
         for number, (one, source, fixed_MD) in self._tasks.items():
-            out = self.folder / f"step-{wanted:08d}" / (one.task.name or "negatives")
+            out = self.folder / f"step-{mined_at:08d}" / (one.task.name or "negatives")
             if not processes.on_main(lambda out=out: is_current(out, self.settings, {})):  # type: ignore[misc]
-                say(f"step {wanted}: mining {one.task.label}negatives with the model as it is")
+                say(f"step {mined_at}: mining {one.task.label}negatives with the current model")
                 self._mine(one, source, fixed_MD, out)
             self.losses.renew(number, _with_negatives(one.examples, out))
 
     def report(self) -> dict[str, Any]:
-        """How often it was mined, and the seconds that took, over all starts."""
+        """How many times negatives were mined, and the seconds that it took, over all starts."""
         reports = [read_json(path) for path in sorted(self.folder.glob(f"step-*/*/{REPORT_FILE}"))]
         steps = {path.parent.parent.name for path in self.folder.glob(f"step-*/*/{REPORT_FILE}")}
         return {"times": len(steps), "seconds": round(sum(report["timings"]["mine_s"] for report in reports), 3)}
@@ -92,7 +92,7 @@ class Remining:
         mined_artifact(out, self.settings, {}, source, one.data.queries, blocks, config.mine)
 
     def _fixed_documents(self, one: TrainingTask, source: MiningInput) -> Vectors | None:
-        """The base's vectors of the documents, where they stay; those of the corpus are in the cache."""
+        """The base's vectors of the documents, if these are not adapted; those of the corpus are in the cache."""
         if self.config.train.sides == "both":
             return None
         with adapters_off(self.encoder.model):
@@ -105,7 +105,7 @@ def _is_minable(one: TrainingTask) -> bool:
 
 
 def _with_negatives(examples: list[Example], folder: Path) -> list[Example]:
-    """The same examples in the same order, with what was mined for them."""
+    """The same examples in the same order, with their newly mined negatives."""
     mined = {(row.anchor, row.positive): row for row in read_examples(folder / EXAMPLES_FILE)}
     renewed = []
     for example in examples:

@@ -1,7 +1,7 @@
-"""Training a reranker as a `loss_fn` for `fit`: each example's documents are scored together with its query.
+"""Training of a reranker as a `loss_fn` for `fit`: each example's documents are scored together with its query.
 
-The scores are to a reranker what vectors are to an encoder: a step of many pairs is computed chunk by chunk, and its
-gradient carried back as `gradcache` does it.
+A step of many pairs is computed chunk by chunk, and its gradient carried back by `gradcache`, with scores in place of
+vectors.
 
 Legend: N training rows of the step, G documents per row, P pairs.
 """
@@ -49,14 +49,14 @@ def reranking(
     *,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> LossFn:
-    """One positive and some negatives of each example, and the loss that the config names.
+    """Make the `loss_fn`: one positive and some negatives of each example, and the loss that the config names.
 
     Args:
-        reranker: being trained.
+        reranker: the reranker in training.
         examples: all training rows, each with negatives.
         schedule: which rows a step has.
         config: the loss, the group size, memory.
-        autocast: entered around every forward pass.
+        autocast: context entered around every forward pass.
     """
     model: Any = reranker.model
     budget = chunk_budget(model, reranker.device, config.train)
@@ -104,7 +104,7 @@ def _loss(scores_NG: Tensor, present_NG: Tensor, drawn: Sequence[Example], confi
 
 
 def _drawn(example: Example, config: RunConfig, schedule: TaskSchedule, step: int, row: int) -> Example:
-    """With some of its negatives, and their scores: another draw in every pass."""
+    """Draw some of its negatives, with their scores: anew in every pass."""
     return draw_negatives(example, config.rerank.rerank_group_size - 1, schedule.seed, schedule.epoch(step), row)
 
 

@@ -1,4 +1,4 @@
-"""What a training step is, as pure functions of the step number: its task, its examples, its learning rate."""
+"""What a training step does, as pure functions of the step number: its task, its examples, its learning rate."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from acclimate.types import Example
 HIGHEST_LORA_RATE = 4e-3
 """Peak learning rate of LoRA for the smallest models; measured on MiniLM (docs/results.md)."""
 HIGHEST_RERANKER_RATE = 2e-3
-"""The same of rerankers: a cross-encoder has a head to learn, and was measured at no more."""
+"""The same for rerankers: a cross-encoder has a head to learn; higher rates were not measured."""
 RATE_TIMES_PARAMETERS = 1.2e5
-"""Larger models learn at a rate inverse to their size: 2e-4 at 600M."""
+"""The rate of larger models is inverse to their size: 2e-4 at 600M."""
 LOWEST_LORA_RATE = 1e-4
 FULL_SHARE = 1 / 10
-"""All weights move at once when everything is trained, so each has to move less: 4e-4 for a small model
-(`docs/results.md`; larger models are not measured)."""
+"""Factor of the rate when all weights are trained: all move at once, so each has to move less. 4e-4 for a small model
+(docs/results.md; larger models are not measured)."""
 
 
 def auto_learning_rate(parameters: int, full: bool, highest: float = HIGHEST_LORA_RATE) -> float:
-    """Peak learning rate by size of the base model.
+    """Choose the peak learning rate by the size of the base model.
 
     Args:
-        parameters: of the base model.
-        full: all weights are trained, not an adapter.
-        highest: of an adapter, whatever the size.
+        parameters: number of parameters of the base model.
+        full: whether all weights are trained, instead of an adapter.
+        highest: rate of an adapter for the smallest models.
     """
     rate = max(min(highest, RATE_TIMES_PARAMETERS / parameters), LOWEST_LORA_RATE)
     return rate * (FULL_SHARE if full else 1.0)
@@ -41,7 +41,7 @@ def auto_learning_rate(parameters: int, full: bool, highest: float = HIGHEST_LOR
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Schedule(ABC):
-    """How long a training is, and how fast it learns. Everything in it is decided before the first step."""
+    """How long a training is, and its learning rate. Everything is fixed before the first step."""
 
     epochs: float
     seed: int
@@ -58,7 +58,7 @@ class Schedule(ABC):
         return max(1, math.ceil(self.epochs * self.steps_per_epoch))
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step (from 0): a line up to the peak, then half a cosine down to (not quite) zero."""
+        """Learning rate of a step (from 0): rises linearly to the peak, then falls as half a cosine to almost zero."""
         warmup = math.ceil(self.warmup_fraction * self.steps)
         if step < warmup:
             return self.learning_rate * (step + 1) / (warmup + 1)
@@ -105,7 +105,7 @@ class MixedSchedule(Schedule):
     tasks: tuple[TaskSchedule, ...]
     sampling: TaskSampling
     temperature: float
-    """Of the sampling."""
+    """Temperature of the sampling (`core.task_sampling`)."""
     _passes: dict[int, NDArray[np.int64]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
@@ -131,10 +131,10 @@ class MixedSchedule(Schedule):
 
 
 def numbered_texts(examples: Sequence[Example]) -> NDArray[np.int64]:
-    """Numbers of each example's anchor and positive; equal texts have equal numbers, whatever their role.
+    """Number each example's anchor and positive, [N, 2]; equal texts have equal numbers, whatever their role.
 
-    Negatives are left out: a document that is one example's negative and another's positive is computed once, and is
-    only what the losses make of it; it hides nothing, as a repeated anchor or positive does.
+    Negatives are not numbered: a document may be one example's negative and another's positive in one batch. It is
+    computed once, and takes no candidate away from other rows, as a repeated anchor or positive would.
     """
     number: dict[str, int] = {}
     pairs = [

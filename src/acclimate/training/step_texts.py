@@ -1,6 +1,6 @@
-"""The texts of a training as tokens, and the way of a step's gradient into the model.
+"""A training's texts as tokens, and the backward pass of a step.
 
-No text is computed twice in a step: a batch's queries and documents are looked at as one set of texts.
+No text is computed twice in a step: a batch's queries and documents form one set of texts.
 
 Legend: Q queries and M documents of a step, U unique texts of all, A retained ones, D vector size.
 """
@@ -36,24 +36,24 @@ RETAINED_SEED = 1
 
 
 class Options(TypedDict, total=False):
-    """What every recipe takes beside the encoder, the examples, the schedule and the config."""
+    """What every recipe takes besides the encoder, the examples, the schedule and the config."""
 
     task: str | None
-    """Whose prompts are put before the texts; the model's default ones if not given."""
+    """Task whose prompts are put before the texts; the model's default prompts if not given."""
     weight: float
-    """The gradient is that of so many times the loss (1 if not given); the loss is reported without it."""
+    """Factor of the loss whose gradient is taken (1 if not given); the loss is reported without it."""
     references: References
     """The models and terms that the objective names (`load_references`)."""
     learned: MutableMapping[str, nn.Parameter]
-    """The loss's own parameters are added here under their names, for `fit` to train with the model's."""
+    """Gets the loss's own parameters by name, for `fit` to train them with the model's."""
     roles: tuple[Role, Role]
-    """Of the two texts of a labelled pair; both are queries if not given: the side that every adapter adapts."""
+    """Roles of the two texts of a labelled pair. If not given, both are queries, the side that every adapter adapts."""
     autocast: Callable[[], AbstractContextManager[object]]
-    """Entered around every forward pass (bf16 over float32 weights)."""
+    """Context entered around every forward pass (bf16 over float32 weights)."""
 
 
 class StepTexts:
-    """The texts of a training, tokenised once, and the way of a step's gradient into the model.
+    """A training's texts, tokenised once, and the backward pass of a step.
 
     It also adds to a step's loss what goes with every loss: its value over leading dimensions, and the distance to the
     base.
@@ -62,8 +62,8 @@ class StepTexts:
         encoder: its trainable parameters get the gradient.
         texts: (role, text); repeated ones are kept once, also across roles where their prompts are the same.
         config: memory, gradient checkpointing, dimensions, weight of the distance to the base.
-        seed: of the dropout.
-        options: see `Options`.
+        seed: fixes the dropout.
+        options: the fields of `Options`.
 
     Raises:
         UsageError: a dimension that the model does not have.
@@ -84,7 +84,7 @@ class StepTexts:
         fixed = references.document_vectors
         self._fixed = None if fixed is None else FixedVectors({"document": fixed}, encoder.device)
         named: dict[tuple[str, str], tuple[Role, str]] = {}
-        retained = _in_turn(references.retained, config)
+        retained = _with_roles(references.retained, config)
         for role, text in (*texts, *retained):
             if role == "query" or fixed is None:
                 named.setdefault(self._key(role, text), (role, text))
@@ -93,7 +93,7 @@ class StepTexts:
             by_role[role].append(text)
         self._named = [(role, text) for role in by_role for text in by_role[role]]
         self._number = {self._key(role, text): number for number, (role, text) in enumerate(self._named)}
-        parts = [encoder.tokenise(found, role, self.task) for role, found in by_role.items() if found]
+        parts = [encoder.tokenise(role_texts, role, self.task) for role, role_texts in by_role.items() if role_texts]
         self.tokens = _concatenate(parts)
         self.lengths_N = self.tokens.lengths
         self._dtype = torch.promote_types(next(encoder.model.parameters()).dtype, torch.float32)
@@ -121,15 +121,15 @@ class StepTexts:
         parameters: Sequence[nn.Parameter] = (),
         metrics: Callable[[], dict[str, float | Tensor]] = dict,
     ) -> StepResult:
-        """Gradient of `loss_of(query vectors [Q, D], document vectors [M, D])` into the trainable parameters.
+        """Add the gradient of `loss_of(query vectors [Q, D], document vectors [M, D])` to the trainable parameters.
 
         Args:
             step: seeds the dropout.
             queries: texts of the step in the role of a query; repeated ones are computed once.
-            documents: texts in the role of a document; looked up where their vectors are fixed.
+            documents: texts in the role of a document; their vectors are looked up where they are fixed.
             loss_of: called once for each size of vectors.
-            parameters: the loss's own.
-            metrics: further numbers of the step.
+            parameters: the loss's own parameters.
+            metrics: gives further numbers to log.
         """
         computed: Sequence[str] = documents if self._fixed is None else ()
         parts = [self._numbers("query", queries), self._numbers("document", computed), self._retained_in_step(step)]
@@ -164,25 +164,26 @@ class StepTexts:
         places: Sequence[np.ndarray],
         documents: Sequence[str],
     ) -> Callable[[Tensor], Tensor]:
-        """Vectors [U, D] of the step's texts -> the loss over all dimensions, with the distance to the base, weighted.
+        """Make the function from vectors [U, D] of the step's texts to the loss over all dimensions, with the distance
+        to the base, weighted.
 
         Args:
-            loss_of: see `backward`.
+            loss_of: (query vectors [Q, D], document vectors [M, D]) -> loss.
             numbers_U: the texts' rows in `tokens`.
-            places: of the queries, the computed documents, and the retained texts, in U.
-            documents: all of them.
+            places: positions in U of the queries, of the computed documents, and of the retained texts.
+            documents: all documents of the step.
         """
         query, document, retained = (to_device(torch.from_numpy(place), self.encoder.device) for place in places)
         fixed_MD = None if self._fixed is None or not documents else self._fixed("document", documents)
         held = numbers_U[places[2]] if self._retained_count else numbers_U
         base_AD = None if self._base is None else self._base.rows([self._named[number] for number in held])
 
-        def of_size(vectors_UD: Tensor) -> Tensor:
+        def loss_of_vectors(vectors_UD: Tensor) -> Tensor:
             document_MD = vectors_UD[document] if fixed_MD is None else narrowed(fixed_MD, vectors_UD.shape[1])
             return loss_of(vectors_UD[query], document_MD)
 
         def whole(vectors_UD: Tensor) -> Tensor:
-            loss = over_dims(of_size, self._dims)(vectors_UD) if self._dims else of_size(vectors_UD)
+            loss = over_dims(loss_of_vectors, self._dims)(vectors_UD) if self._dims else loss_of_vectors(vectors_UD)
             if base_AD is not None:
                 distance = mean_distance(vectors_UD[retained] if self._retained_count else vectors_UD, base_AD)
                 self._distance = distance.detach()
@@ -204,14 +205,14 @@ class StepTexts:
         return self.encoder.use.prompts.prompt(role, self.task), text
 
 
-def _in_turn(texts: Sequence[str], config: RunConfig) -> list[tuple[Role, str]]:
-    """Every text in the role of a query or a document, by turns; where only queries adapt, as a query."""
+def _with_roles(texts: Sequence[str], config: RunConfig) -> list[tuple[Role, str]]:
+    """Give the texts the roles of query and document by turns; where only queries are adapted, all are queries."""
     roles = ROLES[:1] if config.train.sides == "query" else ROLES
     return [(roles[index % len(roles)], text) for index, text in enumerate(texts)]
 
 
 def _dims(config: RunConfig, encoder: Encoder) -> dict[int, float]:
-    """Dimensions -> weight of the loss over so many; empty where there is only the full size."""
+    """Number of dimensions -> weight of the loss over them; empty where there is only the full size."""
     dims, weights = config.objective.matryoshka_dims, config.objective.matryoshka_weights
     if not dims:
         return {}

@@ -1,4 +1,4 @@
-"""What a training needs of its tasks: their examples, the loss of every step, their scores on dev."""
+"""The tasks of a training: their examples, the loss of every step, their scores on dev."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ from acclimate.training.usable_rows import LABELS, rows_for
 from acclimate.types import PAIR_ROLE, Example
 
 EVALUATIONS = 4
-"""Evaluations on dev over a training, where `eval_steps` does not say."""
+"""Evaluations on dev during a training, where `eval_steps` is not given."""
 DEV_DOCUMENTS = (200, 2000)
-"""Fewest and most documents in the pool that dev queries are ranked against, where `dev_documents` does not say."""
+"""Fewest and most documents in the pool that dev queries are ranked against, where `dev_documents` is not given."""
 DEV_DOCUMENTS_PER_EXAMPLE = 0.2
 """An example trains on two documents and more, at thrice the cost of encoding; the pool is encoded four times."""
 MEAN = "mean"
-"""The dev score by which a training on several tasks is judged: the mean of the tasks' main measures."""
+"""The dev score by which the best step of a training on several tasks is chosen: the mean of their main measures."""
 
 
 @dataclass(slots=True)
 class TrainingTask:
-    """A task while it is trained."""
+    """A task in training."""
 
     task: Task
     data: Dataset
     examples: list[Example]
     loss: str
-    """Its name, never auto."""
+    """Name of the loss, never auto."""
 
     def encoder(self, trained: Encoder) -> Encoder:
         """The encoder that is trained, with this task's prompts."""
@@ -60,12 +60,12 @@ class TrainingTask:
 
     @property
     def texts(self) -> list[str]:
-        """The corpus; of labelled pairs their texts."""
+        """The texts of the corpus, or of labelled pairs."""
         return list(self.data.corpus.values()) or [text for e in self.examples for text in (e.anchor, e.positive)]
 
 
 def read_task(task: Task) -> TrainingTask:
-    """The training rows of a task, and which loss they get.
+    """Read the training rows of a task, and choose their loss.
 
     Raises:
         DataError: there are no rows for it.
@@ -85,7 +85,8 @@ def read_task(task: Task) -> TrainingTask:
 
 
 def mixed_schedule(tasks: Sequence[TrainingTask], config: RunConfig, learning_rate: float) -> MixedSchedule:
-    """The schedule of the training. Where other examples are negatives, no text is twice in a batch."""
+    """Make the schedule of a training. With InfoNCE, where other examples are negatives, no text is twice in a
+    batch."""
     settings = config.train
     shared: dict[str, Any] = {name: getattr(settings, name) for name in ("epochs", "warmup_fraction")}
     shared["learning_rate"] = learning_rate
@@ -109,14 +110,14 @@ def mixed_schedule(tasks: Sequence[TrainingTask], config: RunConfig, learning_ra
 
 
 class TaskLosses:
-    """The loss of every step: that of the task whose turn it is.
+    """The loss of every step: that of the task which the step belongs to.
 
     Args:
-        tasks: in the order of the schedule's.
-        encoder: being trained; still the base, for what is kept of it.
-        schedule: whose turn it is.
-        autocast: entered around every forward pass.
-        trainable: gets what the losses themselves train.
+        tasks: in the order of the schedule's tasks.
+        encoder: the encoder in training; here it is still the base, whose vectors may be needed.
+        schedule: decides which task a step belongs to.
+        autocast: context entered around every forward pass.
+        trainable: gets the losses' own parameters.
     """
 
     def __init__(
@@ -146,7 +147,7 @@ class TaskLosses:
         self._losses = [self._recipe(number) for number in range(len(tasks))]
 
     def __call__(self, step: int) -> StepResult:
-        """One step (from 0)."""
+        """Take one step (from 0)."""
         number, step_of_task = self.schedule.turn(step)
         return replace(self._losses[number](step_of_task), task=self.tasks[number].task.name)
 
@@ -172,9 +173,9 @@ class TaskLosses:
 
 
 def document_vectors(encoder: Encoder, one: TrainingTask) -> Mapping[str, np.ndarray] | None:
-    """Text -> the base's vector, for every document of the training, where documents stay as they are; else None.
+    """Text -> the base's vector, for every document of the training, if documents are not adapted; else None.
 
-    Those of the corpus are in the cache. Documents that are mined later are among them.
+    The corpus's vectors are in the cache. Documents that are mined later are among these.
     """
     pairs_of_queries = one.data.kind == "pairs" and one.loss in LABELS
     if one.task.config.train.sides == "both" or pairs_of_queries:
@@ -198,13 +199,13 @@ def _corpus_vectors(encoder: Encoder, one: TrainingTask) -> Vectors:
 def dev_selection(
     tasks: Sequence[TrainingTask], encoder: Encoder, schedule: MixedSchedule, config: RunConfig
 ) -> Selection | None:
-    """How the training is watched: on the dev splits of all tasks that have one, judged by the mean of their measures.
+    """Set up the evaluation on dev: on all tasks that have a dev split, with the mean of their main measures.
 
     Args:
-        tasks: in the order of the schedule's.
-        encoder: still the base.
-        schedule: its length says how often.
-        config: the run's.
+        tasks: in the order of the schedule's tasks.
+        encoder: the encoder in training; here it is still the base.
+        schedule: its length decides how often to evaluate.
+        config: the run's settings.
     """
     every = config.train.eval_steps or math.ceil(schedule.steps / EVALUATIONS)
     watched: dict[str, tuple[Evaluate, str]] = {}
@@ -243,13 +244,13 @@ def _dev_scores(one: TrainingTask, encoder: Encoder, schedule: TaskSchedule) -> 
 
 
 def _dev_documents(schedule: TaskSchedule) -> int:
-    """A pool whose repeated encoding costs about a tenth of the training, within bounds."""
+    """Size of a pool whose repeated encoding costs about a tenth of the training, within bounds."""
     fewest, most = DEV_DOCUMENTS
     return max(fewest, min(most, round(DEV_DOCUMENTS_PER_EXAMPLE * schedule.examples * schedule.epochs)))
 
 
 def hard_negative_share(parts: Sequence[TrainingTask]) -> dict[str, float]:
-    """The share of the examples with a hard negative, of those that could have one; empty where none could."""
+    """The share of examples with a hard negative, among those that could have one; empty where none could."""
     examples = [example for part in parts for example in part.examples if example.label is None]
     if not examples:
         return {}
@@ -257,12 +258,12 @@ def hard_negative_share(parts: Sequence[TrainingTask]) -> dict[str, float]:
 
 
 def task_report(parts: Sequence[TrainingTask], metrics: Path, state: Progress) -> dict[str, dict[str, Any]]:
-    """Per task: what it was trained on, its mean loss over the first and the last tenth of its steps, its dev scores.
+    """Report per task: its data, its mean loss over the first and the last tenth of its steps, its dev scores.
 
     Args:
-        parts: several tasks.
+        parts: the tasks.
         metrics: `metrics.jsonl`, with the rows of the whole training.
-        state: which step was kept.
+        state: names the step that was kept.
     """
     rows = [line.value for line in iter_jsonl(metrics) if line.value is not None]
     dev = {row["step"]: row["dev"] for row in rows if "dev" in row}

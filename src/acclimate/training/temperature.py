@@ -19,7 +19,7 @@ LEARNED = "log_temperature"
 
 
 class Temperature:
-    """What the cosines of a batch's anchors are divided by.
+    """The temperature of a training: it divides the cosines of a batch's anchors.
 
     Args:
         config: which kind, and its numbers.
@@ -67,7 +67,7 @@ class Temperature:
             self.parameters = [learned.setdefault(name, nn.Parameter(start))]
 
     def __call__(self, anchors: Sequence[str]) -> float | Tensor:
-        """A number for all, or [N] in the order of the anchors."""
+        """One number for all, or [N] in the order of the anchors."""
         if self._by_anchor is not None:
             return to_device(torch.tensor([self._by_anchor[anchor] for anchor in anchors]), self._device)
         if self.parameters:
@@ -75,7 +75,7 @@ class Temperature:
         return self._fixed
 
     def metrics(self) -> dict[str, float | Tensor]:
-        """What a step reports of it: the current value, where it is learned."""
+        """The numbers to log: the current value, where it is learned."""
         if not self.parameters:
             return {}
         return {"temperature": learned_temperature(self.parameters[0].detach())}

@@ -1,4 +1,4 @@
-"""Which rows of a dataset a loss can learn from."""
+"""The rows of a dataset that a loss can learn from."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ SCORES = ("margin-mse", "kl")
 
 
 def rows_for(examples: Sequence[Example], config: RunConfig) -> tuple[list[Example], str]:
-    """The training rows that the objective's loss can use, and that loss, `auto` resolved.
+    """Select the training rows that the objective's loss can use, and resolve the loss `auto`.
 
-    Rows that lack what the loss needs are left out, and their number is said.
+    Rows that lack what the loss needs are left out, and their number is printed.
 
     Raises:
         UsageError: the loss does not fit the data.
@@ -49,7 +49,7 @@ def rows_for(examples: Sequence[Example], config: RunConfig) -> tuple[list[Examp
 def _with(
     what: str, has: Callable[[Example], bool], examples: Sequence[Example], loss: str, labelled: bool
 ) -> list[Example]:
-    """The rows that have it."""
+    """The rows that have what the loss needs."""
     rows = [example for example in examples if has(example)]
     if not rows:
         fits = ("info-nce", *LABELS) if labelled else ("info-nce", *NEGATIVES)

@@ -1,4 +1,4 @@
-"""Which texts of a batch a row is compared with.
+"""Cosines of each row with the texts of the batch that it is compared with.
 
 A row is an anchor and its positive. Legend: N rows, U distinct queries of the batch, M distinct documents, D vector
 size.
@@ -23,7 +23,7 @@ def block_cosines(
     """Cosines of every row with its candidates, block by block: [N, M] with documents, [N, U] with queries.
 
     Args:
-        blocks: the blocks wanted.
+        blocks: which blocks.
         query_UD: unit rows, every query of the batch once.
         document_MD: unit rows, every document of the batch once.
         anchor_N: each row's anchor among the queries (int64).

@@ -1,4 +1,4 @@
-"""Learning from what a teacher says: its scores of a row's documents, or its vectors.
+"""Learning from a teacher: from its scores of a row's documents, or from its vectors.
 
 Legend: N rows, G documents per row (the positive first; rows of fewer are padded), U texts, D and T vector sizes.
 """
@@ -60,7 +60,7 @@ def kl_divergence(
 def vector_distillation(vector_UD: Tensor, teacher_UT: Tensor) -> Tensor:
     """How far the student's vectors are from a teacher's.
 
-    Of equal size: the mean of 1 - cosine, text by text. Of different sizes: the mean squared difference of the two
+    If they have the same size: the mean of 1 - cosine, text by text. If not: the mean squared difference of the two
     models' cosines between the batch's texts, which needs no projection that would be thrown away after training
     (Tung & Mori 2019, "Similarity-Preserving Knowledge Distillation", eq. 4, on cosines).
 

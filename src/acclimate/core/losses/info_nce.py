@@ -82,7 +82,7 @@ def info_nce_blocks(
         target_N: each row's positive among the documents.
         positive_N: cosine of each anchor and its positive.
         temperature: one for all rows, or [N].
-        partition: see above.
+        partition: whether document-query has a softmax of its own, or shares one with the others.
         hardness_strength: 0 switches the weighting off.
 
     Returns:
@@ -105,7 +105,7 @@ def info_nce_blocks(
 
 
 def by_row(temperature: float | Tensor, ndim: int = 2) -> float | Tensor:
-    """A temperature that divides [N, M] (or [N]) row by row."""
+    """Shape a temperature so that it divides [N, M] (or [N]) row by row."""
     if isinstance(temperature, Tensor) and temperature.ndim == 1 and ndim == 2:
         return temperature[:, None]
     return temperature
@@ -131,7 +131,7 @@ def _logits(
 
 
 def _without(logits_NM: Tensor, excluded_NM: Tensor | None, target_N: Tensor | None) -> Tensor:
-    """Minus infinity where excluded, except at the target."""
+    """The logits, minus infinity where excluded, except at the target."""
     if excluded_NM is None:
         return logits_NM
     if target_N is not None:

@@ -1,4 +1,4 @@
-"""What a cosine is divided by: the three kinds of temperature beside a fixed number are functions of something."""
+"""Temperatures that are not a fixed number: learned, or by the terms in the anchor."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def learned_temperature(log_excess: Tensor) -> Tensor:
 
 
 def log_excess(temperature: float) -> float:
-    """The parameter whose `learned_temperature` this is; it has to be above the bound."""
+    """The parameter that gives this `learned_temperature`, which has to be above the bound."""
     return math.log(temperature - LOWEST_LEARNED_TEMPERATURE)
 
 
 def adaptive_temperature(terms: int, *, base: float, step: float, floor: float) -> float:
-    """max(floor, base - step * terms): an anchor that holds many of the domain's terms is told apart more sharply.
+    """max(floor, base - step * terms): an anchor that holds many of the domain's terms is separated more sharply.
 
     Args:
         terms: distinct lexicon terms in the anchor.
