@@ -29,7 +29,7 @@ Split: TypeAlias = Literal["train", "dev", "test"]
 Kind: TypeAlias = Literal["retrieval", "pairs"]
 
 Block: TypeAlias = Literal["query-document", "query-query", "document-document", "document-query"]
-"""Of a contrastive loss: what stands in the row (an anchor, or its positive document), and what its candidates are."""
+"""Part of a contrastive loss: what stands in the row (an anchor, or its positive document), and its candidates."""
 
 SPLITS: tuple[Split, ...] = ("train", "dev", "test")
 

@@ -27,7 +27,7 @@ class ChunkBudget:
     """Processes that the chunks are cut for."""
 
     def chunks(self, lengths_N: np.ndarray) -> list[np.ndarray]:
-        """Cut texts of so many tokens each into chunks: positions 0..N-1, each in exactly one chunk."""
+        """Cut texts, given by their numbers of tokens, into chunks: positions 0..N-1, each in exactly one chunk."""
         return even_chunks(lengths_N, self.chunk_tokens, self.shares)
 
 
