@@ -28,16 +28,16 @@ def with_current_names(
     Raises:
         UsageError: a setting is given by both of its names.
     """
-    current, place = dict(values), f"{where}: " if where else ""
+    current, prefix = dict(values), f"{where}: " if where else ""
     for old, new in RENAMED.items():
         if old not in current:
             continue
         if new in current:
             raise UsageError(
-                f"{place}{spelled(old)} and {spelled(new)} are given, and are one setting",
+                f"{prefix}{spelled(old)} and {spelled(new)} are given, and are one setting",
                 fix=f"Give {spelled(new)} only.",
             )
-        say(f"{place}{spelled(old)} is called {spelled(new)} now")
+        say(f"{prefix}{spelled(old)} is called {spelled(new)} now")
         current[new] = current.pop(old)
     return current
 

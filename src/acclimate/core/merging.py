@@ -215,9 +215,9 @@ def check(method: str, weights: Sequence[float], models: int, density: float) ->
 def check_same_tensors(models: Sequence[Tensors]) -> None:
     """Raise a `ModelError` unless all models have tensors of the same names and shapes."""
     first = models[0]
-    for place, other in enumerate(models[1:], 2):
+    for number, other in enumerate(models[1:], 2):
         if alone := sorted(first.keys() ^ other.keys()):
-            whose = "the first" if alone[0] in first else f"number {place}"
+            whose = "the first" if alone[0] in first else f"number {number}"
             raise ModelError(
                 f"the models have different tensors: only {whose} has {alone[0]} ({len(alone)} such names in all)",
                 fix="Merge models of one architecture.",
@@ -226,7 +226,7 @@ def check_same_tensors(models: Sequence[Tensors]) -> None:
             if tensor.shape != other[name].shape:
                 raise ModelError(
                     f"{name} has the shape {tuple(tensor.shape)} in the first model, "
-                    f"{tuple(other[name].shape)} in number {place}",
+                    f"{tuple(other[name].shape)} in number {number}",
                     fix="Merge models of one architecture and vocabulary.",
                 )
             if not tensor.is_floating_point() and not torch.equal(tensor, other[name]):

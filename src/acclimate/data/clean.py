@@ -28,7 +28,7 @@ def clean(records: Sequence[Record], kind: Kind) -> tuple[list[Record], list[Rej
             if _judgement(known, kind) != _judgement(record, kind):
                 contradicted.setdefault((record.anchor, record.positive), record)
     kept: list[Record] = []
-    place: dict[tuple[str, str], int] = {}
+    index_of: dict[tuple[str, str], int] = {}
     rejected: list[Rejected] = []
     for record in records:
         key = (record.anchor, record.positive)
@@ -37,11 +37,11 @@ def clean(records: Sequence[Record], kind: Kind) -> tuple[list[Record], list[Rej
         elif key in contradicted:
             other = first[key] if record is not first[key] else contradicted[key]
             rejected.append(record.rejected(f"contradiction (of {other.source} row {other.row})"))
-        elif key not in place:
-            place[key] = len(kept)
+        elif key not in index_of:
+            index_of[key] = len(kept)
             kept.append(record)
-        elif new := [text for text in record.negatives if text not in kept[place[key]].negatives]:
-            kept[place[key]] = _with_negatives(kept[place[key]], record, new)
+        elif new := [text for text in record.negatives if text not in kept[index_of[key]].negatives]:
+            kept[index_of[key]] = _with_negatives(kept[index_of[key]], record, new)
         else:
             rejected.append(record.rejected(f"duplicate (of {first[key].source} row {first[key].row})"))
     return _without_positive_negatives(kept), rejected

@@ -90,8 +90,8 @@ def split_files(folder: Path) -> list[tuple[Split, Path]]:
     Raises:
         DataError: there are none, or two for one split.
     """
-    for place in (folder, folder / "pairs", folder / "data"):
-        listed = sorted(place.iterdir()) if place.is_dir() else []
+    for directory in (folder, folder / "pairs", folder / "data"):
+        listed = sorted(directory.iterdir()) if directory.is_dir() else []
         tables = [file for file in listed if file.suffix.lower() in EXTENSIONS and file.is_file()]
         named = [(file, match) for file in tables if (match := SPLIT_STEM.fullmatch(file.stem))]
         by_split: dict[Split, list[tuple[Path, bool]]] = {}
@@ -100,7 +100,7 @@ def split_files(folder: Path) -> list[tuple[Split, Path]]:
         for split, files in by_split.items():
             if len(files) > 1 and not all(shard for _, shard in files):
                 names = ", ".join(file.name for file, _ in files)
-                raise DataError(f"{place}: more than one file for {split}: {names}", fix="Keep one of them.")
+                raise DataError(f"{directory}: more than one file for {split}: {names}", fix="Keep one of them.")
         if by_split:
             return [(split, file) for split, files in by_split.items() for file, _ in files]
     names = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) or "nothing"

@@ -40,5 +40,5 @@ def _at_most(records: list[Record], kind: Kind, limit: int, seed: int) -> list[R
         kept = set(order[:limit])
         return [record for index, record in enumerate(records) if index in kept]
     queries = {(record.anchor, record.anchor_id or "") for record in records}
-    drawn = set(sorted(queries, key=lambda query: (draw(seed, "limit", *query), query))[:limit])
-    return [record for record in records if (record.anchor, record.anchor_id or "") in drawn]
+    kept_queries = set(sorted(queries, key=lambda query: (draw(seed, "limit", *query), query))[:limit])
+    return [record for record in records if (record.anchor, record.anchor_id or "") in kept_queries]

@@ -46,7 +46,7 @@ def weak_pairs(dataset: Dataset, kinds: Sequence[str], limit: int, seed: int) ->
         dataset: of kind "retrieval".
         kinds: names in `KINDS`.
         limit: largest number of pairs of each kind, drawn evenly.
-        seed: fixes the draws, together with the document's place.
+        seed: fixes the draws, together with the document's position.
 
     Returns:
         Kind -> training rows without negatives, in the order of the corpus; a kind that finds nothing is empty.
@@ -56,10 +56,10 @@ def weak_pairs(dataset: Dataset, kinds: Sequence[str], limit: int, seed: int) ->
     pairs: dict[str, list[Example]] = {}
     for number, kind in enumerate(kinds):
         distinct: dict[Pair, None] = {}
-        for place, (document, text) in enumerate(dataset.corpus.items()):
+        for index, (document, text) in enumerate(dataset.corpus.items()):
             if text in held_out:
                 continue
-            made = KINDS[kind](text, dataset.titles.get(document, ""), np.random.default_rng([seed, number, place]))
+            made = KINDS[kind](text, dataset.titles.get(document, ""), np.random.default_rng([seed, number, index]))
             distinct |= dict.fromkeys(pair for pair in made if queries.isdisjoint(map(str.casefold, pair)))
         pairs[kind] = [Example(anchor, positive) for anchor, positive in _drawn(list(distinct), limit, seed)]
     return pairs

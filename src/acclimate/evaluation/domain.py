@@ -139,9 +139,9 @@ def term_accuracy(models: Models, domain: DomainData, config: RunConfig) -> tupl
     counts = {"terms": len(asked), "documents": len(domain.texts)}
     definitions = list(dict.fromkeys(text for texts in vocabulary.definitions.values() for text in texts))
     if len(definitions) > 1:
-        place_of = {text: place for place, text in enumerate(definitions)}
+        index_of = {text: index for index, text in enumerate(definitions)}
         defined = evenly(list(vocabulary.definitions), MAX_TERMS)
-        relevant = {term: {place_of[text] for text in vocabulary.definitions[term]} for term in defined}
+        relevant = {term: {index_of[text] for text in vocabulary.definitions[term]} for term in defined}
         ranked = _rank_terms(models, relevant, models.encode(definitions, domain.role, "definitions"))
         scores["definition_accuracy@1"] = ranked["term_accuracy@1"]
         counts["defined_terms"] = len(defined)
@@ -194,12 +194,12 @@ def _holding(lexicon: Lexicon, texts: Sequence[str]) -> dict[str, set[int]]:
     """Term -> the texts that hold it, for the terms that neither too few nor too many texts hold."""
     holding: defaultdict[str, set[int]] = defaultdict(set)
     with progress("look up terms", len(texts), "documents") as advance:
-        for place, text in enumerate(texts):
+        for index, text in enumerate(texts):
             for term in lexicon.find(text):
-                holding[term].add(place)
+                holding[term].add(index)
             advance()
     most = min(MAX_HOLDING, MAX_HOLDING_SHARE * len(texts))
-    return {term: places for term, places in holding.items() if MIN_HOLDING <= len(places) <= most}
+    return {term: indices for term, indices in holding.items() if MIN_HOLDING <= len(indices) <= most}
 
 
 def _rank_terms(
@@ -208,28 +208,28 @@ def _rank_terms(
     """Per measure both models' scores, term by term."""
     terms, depth = list(relevant), max(map(len, relevant.values()))
     scores: dict[str, Both] = {"term_accuracy@1": ([], []), "term_r_precision": ([], [])}
-    ids = [str(place) for place in range(len(documents[0]))]
+    ids = [str(index) for index in range(len(documents[0]))]
     for model, (query_ND, document_MD) in enumerate(
         zip(models.encode(terms, "query", "terms"), documents, strict=True)
     ):
         run = rank_vectors(terms, query_ND, ids, document_MD, depth, device=models.base.device)
-        for term, places in relevant.items():
-            hits = [int(document) in places for document in list(run[term])[: len(places)]]
+        for term, indices in relevant.items():
+            hits = [int(document) in indices for document in list(run[term])[: len(indices)]]
             scores["term_accuracy@1"][model].append(float(hits[0]))
-            scores["term_r_precision"][model].append(sum(hits) / len(places))
+            scores["term_r_precision"][model].append(sum(hits) / len(indices))
     return scores
 
 
 def _nearest_hold(document_MD: Vectors, holding: Mapping[str, set[int]], models: Models) -> list[float]:
     """Per term: how often the nearest neighbour of a document that holds it holds it too."""
-    asking = {term: evenly(sorted(places), MAX_ASKING) for term, places in holding.items()}
-    distinct = sorted({place for places in asking.values() for place in places})
+    asking = {term: evenly(sorted(indices), MAX_ASKING) for term, indices in holding.items()}
+    distinct = sorted({index for indices in asking.values() for index in indices})
     _, neighbours = top_k(np.asarray(document_MD[distinct]), document_MD, 2, device=models.base.device)
     nearest = {
-        place: next(other for other in row if other != place)
-        for place, row in zip(distinct, neighbours.tolist(), strict=True)
+        index: next(other for other in row if other != index)
+        for index, row in zip(distinct, neighbours.tolist(), strict=True)
     }
-    return [float(np.mean([nearest[place] in holding[term] for place in places])) for term, places in asking.items()]
+    return [float(np.mean([nearest[index] in holding[term] for index in indices])) for term, indices in asking.items()]
 
 
 def _compared(scores: Mapping[str, Both], config: RunConfig) -> dict[str, Any]:
@@ -263,10 +263,10 @@ def _draw_topics(topics: Mapping[str, str], seed: int) -> list[str]:
     for text, topic in topics.items():
         by_topic[topic].append(text)
     names = sorted(topic for topic, members in by_topic.items() if len(members) > 1)
-    kept = [names[place] for place in sorted(generator.permutation(len(names))[:MAX_TOPICS])]
+    kept = [names[index] for index in sorted(generator.permutation(len(names))[:MAX_TOPICS])]
     share = MAX_RELATED // max(len(kept), 1)
     return [
-        by_topic[topic][place]
+        by_topic[topic][index]
         for topic in kept
-        for place in sorted(generator.permutation(len(by_topic[topic]))[:share])
+        for index in sorted(generator.permutation(len(by_topic[topic]))[:share])
     ]

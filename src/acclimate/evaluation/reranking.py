@@ -36,5 +36,5 @@ def sample_queries(qrels: Qrels, count: int, seed: int) -> Qrels:
     judged = sorted(query for query, grades in qrels.items() if any(grade > 0 for grade in grades.values()))
     if len(judged) > count:
         chosen = np.random.default_rng([seed, len(judged)]).choice(len(judged), size=count, replace=False)
-        judged = [judged[place] for place in sorted(chosen)]
+        judged = [judged[index] for index in sorted(chosen)]
     return {query: qrels[query] for query in judged}

@@ -51,7 +51,7 @@ class MiningInput:
     excluded: NDArray[np.bool_]
     """[M] True for documents that are never mined: held out, equal to an earlier one, or known as given negatives
     only."""
-    place: dict[str, int]
+    index_of: dict[str, int]
     """Text -> its first place in `documents`."""
     examples: dict[str, list[Example]]
     """Training query (text) -> its rows, without those given negatives that are positives or held out."""
@@ -127,32 +127,34 @@ def mining_input(dataset: Dataset) -> MiningInput:
     from the training judgements.
     """
     documents = list(dataset.corpus.values())
-    place: dict[str, int] = {}
+    index_of: dict[str, int] = {}
     for index, text in enumerate(documents):
-        place.setdefault(text, index)
+        index_of.setdefault(text, index)
     positives: dict[str, dict[int, None]] = {}
     given: dict[str, list[int]] = {}
     for example in dataset.examples:
-        if example.positive not in place:
-            place[example.positive] = len(documents)
+        if example.positive not in index_of:
+            index_of[example.positive] = len(documents)
             documents.append(example.positive)
-        positives.setdefault(example.anchor, {})[place[example.positive]] = None
+        positives.setdefault(example.anchor, {})[index_of[example.positive]] = None
     for query_id, grades in dataset.qrels.get("train", {}).items():
         if (known := positives.get(dataset.queries[query_id])) is not None:
-            known.update((place[dataset.corpus[document]], None) for document, grade in grades.items() if grade > 0)
+            known.update((index_of[dataset.corpus[document]], None) for document, grade in grades.items() if grade > 0)
     minable = len(documents)
-    for text in dict.fromkeys(text for example in dataset.examples for text in example.negatives if text not in place):
-        place[text] = len(documents)
+    for text in dict.fromkeys(
+        text for example in dataset.examples for text in example.negatives if text not in index_of
+    ):
+        index_of[text] = len(documents)
         documents.append(text)
     for example in dataset.examples:
-        given.setdefault(example.anchor, []).extend(place[text] for text in dict.fromkeys(example.negatives))
+        given.setdefault(example.anchor, []).extend(index_of[text] for text in dict.fromkeys(example.negatives))
     held_out = held_out_documents(dataset)
     excluded = np.array(
-        [i >= minable or place[text] != i or text in held_out for i, text in enumerate(documents)], np.bool_
+        [i >= minable or index_of[text] != i or text in held_out for i, text in enumerate(documents)], np.bool_
     )
     known_lists = {query: list(known) for query, known in positives.items()}
     examples, dropped = _examples_by_query(dataset.examples, documents, known_lists, held_out)
-    return MiningInput(documents, known_lists, given, held_out, excluded, place, examples, dropped)
+    return MiningInput(documents, known_lists, given, held_out, excluded, index_of, examples, dropped)
 
 
 def _examples_by_query(
@@ -244,7 +246,7 @@ def _retrieve(
 
 def _never(source: MiningInput, query: str) -> set[int]:
     """Documents that are never mined for a query: its positives, its own text, and negatives that it already has."""
-    same_text = [source.place[query]] if query in source.place else []
+    same_text = [source.index_of[query]] if query in source.index_of else []
     return {*source.positives[query], *source.given[query], *same_text}
 
 

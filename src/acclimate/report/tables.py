@@ -107,16 +107,18 @@ def guard(checks: list[dict[str, Any]]) -> Table | None:
 
 def stages(rows: list[dict[str, Any]]) -> Table | None:
     """The scores on dev before and after each of three stages, and whether the stage was kept."""
-    shown = []
+    table_rows = []
     for row in rows:
         before, after = row.get("dev_before"), row.get("dev_after")
         change = after - before if is_number(after) and is_number(before) else None
         weights = ", ".join(f"{name} {percent(share)}" for name, share in row.get("weights", {}).items())
         detail = weights or f"{count(row.get('examples'))} examples"
         state = Cell("kept", tone="good") if row.get("kept") else Cell("dropped")
-        shown.append(Row(row["stage"], (Cell(score(before)), Cell(score(after)), Cell(signed(change)), state), detail))
+        table_rows.append(
+            Row(row["stage"], (Cell(score(before)), Cell(score(after)), Cell(signed(change)), state), detail)
+        )
     columns = ("Stage", "Dev before", "Dev after", "Difference", "Outcome")
-    return Table("Stages, by NDCG@10 on dev", columns, tuple(shown)) if shown else None
+    return Table("Stages, by NDCG@10 on dev", columns, tuple(table_rows)) if table_rows else None
 
 
 def reranking(report: Mapping[str, Any] | None) -> Table | None:

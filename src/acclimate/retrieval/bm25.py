@@ -79,7 +79,7 @@ class BM25:
         # Every tie with the k-th score stays until the ids decide.
         kept = np.flatnonzero((scores_M > 0) & (scores_M >= least))
         ids = [self.ids[index] for index in kept]
-        return {ids[place]: float(scores_M[kept[place]]) for place in rank_documents(scores_M[kept], ids)[:k]}
+        return {ids[row]: float(scores_M[kept[row]]) for row in rank_documents(scores_M[kept], ids)[:k]}
 
 
 def _term_weights(

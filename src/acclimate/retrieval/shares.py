@@ -23,6 +23,6 @@ def joined(shares: Sequence[NDArray[Number]]) -> NDArray[Number]:
     if len(shares) == 1:
         return shares[0]
     whole = np.empty((sum(map(len, shares)), *shares[0].shape[1:]), shares[0].dtype)
-    for place, share in enumerate(shares):
-        whole[place :: len(shares)] = share
+    for start, share in enumerate(shares):
+        whole[start :: len(shares)] = share
     return whole

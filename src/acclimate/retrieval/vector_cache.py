@@ -110,8 +110,8 @@ def _write_vectors(
         with partial.path.open("r+b") as stream:
             for number in range(processes.index(), rounds * count, count):
                 block = texts[number * size : (number + 1) * size]  # none in the last round, maybe
-                shown = f"{label} {number // count + 1}/{rounds}" if label and rounds > 1 else label
-                vectors_ND = encoder.encode(block, role, task, label=shown)
+                block_label = f"{label} {number // count + 1}/{rounds}" if label and rounds > 1 else label
+                vectors_ND = encoder.encode(block, role, task, label=block_label)
                 stream.seek(partial.header + number * size * vectors_ND.strides[0])
                 stream.write(np.ascontiguousarray(vectors_ND, np.float32).data)
             stream.flush()

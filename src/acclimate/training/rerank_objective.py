@@ -24,7 +24,7 @@ from acclimate.models.reranker import Reranker
 from acclimate.training.chunk_budget import chunk_budget
 from acclimate.training.fit import LossFn, StepResult
 from acclimate.training.gradcache import chunked_backward
-from acclimate.training.objectives import draw_negatives
+from acclimate.training.objectives import batch_with_negatives
 from acclimate.training.schedule import TaskSchedule
 from acclimate.types import Example
 
@@ -62,11 +62,10 @@ def reranking(
     budget = chunk_budget(model, reranker.device, config.train)
 
     def loss_fn(step: int) -> StepResult:
-        rows = [int(row) for row in schedule.batch(step)]
-        drawn = [_drawn(examples[row], config, schedule, step, row) for row in rows]
-        groups = [(example.positive, *example.negatives) for example in drawn]
+        batch = batch_with_negatives(examples, schedule, step, config.rerank.rerank_group_size - 1)
+        groups = [(example.positive, *example.negatives) for example in batch]
         present_NG = _present(groups).to(reranker.device)
-        queries = [example.anchor for example, group in zip(drawn, groups, strict=True) for _ in group]
+        queries = [example.anchor for example, group in zip(batch, groups, strict=True) for _ in group]
         pairs = reranker.tokenise(queries, [text for group in groups for text in group])
         lengths_P = pairs.tokens.lengths
         chunks = budget.chunks(lengths_P)
@@ -78,7 +77,7 @@ def reranking(
 
         def loss_of_scores(scores_P1: Tensor) -> Tensor:
             scores_NG = scores_P1.new_zeros(present_NG.shape).masked_scatter(present_NG, scores_P1[:, 0])
-            return _loss(scores_NG, present_NG, drawn, config)
+            return _loss(scores_NG, present_NG, batch, config)
 
         loss = chunked_backward(
             score,
@@ -94,18 +93,13 @@ def reranking(
     return loss_fn
 
 
-def _loss(scores_NG: Tensor, present_NG: Tensor, drawn: Sequence[Example], config: RunConfig) -> Tensor:
+def _loss(scores_NG: Tensor, present_NG: Tensor, batch: Sequence[Example], config: RunConfig) -> Tensor:
     name = config.rerank.rerank_loss
     if name in LOSSES:
         return LOSSES[name](scores_NG, present_NG)
-    teacher_P = scores_NG.new_tensor([score for example in drawn for score in example.scores or ()])
+    teacher_P = scores_NG.new_tensor([score for example in batch for score in example.scores or ()])
     teacher_NG = torch.zeros_like(scores_NG).masked_scatter(present_NG, teacher_P)
     return DISTILLATION[name](scores_NG, teacher_NG, present_NG, config.objective.teacher_temperature)
-
-
-def _drawn(example: Example, config: RunConfig, schedule: TaskSchedule, step: int, row: int) -> Example:
-    """Draw some of its negatives, with their scores: anew in every pass."""
-    return draw_negatives(example, config.rerank.rerank_group_size - 1, schedule.seed, schedule.epoch(step), row)
 
 
 def _present(groups: Sequence[Sequence[str]]) -> Tensor:

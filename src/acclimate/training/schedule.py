@@ -116,7 +116,7 @@ class MixedSchedule(Schedule):
         """The task of a step, and that task's own step (both from 0): a function of (seed, step)."""
         if self.sampling == "round-robin":
             return step % len(self.tasks), step // len(self.tasks)
-        epoch, place = divmod(step, self.steps_per_epoch)
+        epoch, offset = divmod(step, self.steps_per_epoch)
         counts = steps_of_tasks(
             [task.steps_per_epoch for task in self.tasks],
             [task.examples for task in self.tasks],
@@ -126,8 +126,8 @@ class MixedSchedule(Schedule):
             self._passes.clear()
             self._passes[epoch] = turns(counts, self.seed, epoch)
         order = self._passes[epoch]
-        task = int(order[place])
-        return task, epoch * counts[task] + int((order[:place] == task).sum())
+        task = int(order[offset])
+        return task, epoch * counts[task] + int((order[:offset] == task).sum())
 
 
 def numbered_texts(examples: Sequence[Example]) -> NDArray[np.int64]:

@@ -133,8 +133,8 @@ class StepTexts:
         """
         computed: Sequence[str] = documents if self._fixed is None else ()
         parts = [self._numbers("query", queries), self._numbers("document", computed), self._retained_in_step(step)]
-        numbers_U, place = np.unique(np.concatenate(parts), return_inverse=True)
-        places = np.split(place, np.cumsum([len(part) for part in parts])[:-1])
+        numbers_U, inverse = np.unique(np.concatenate(parts), return_inverse=True)
+        places = np.split(inverse, np.cumsum([len(part) for part in parts])[:-1])
         lengths_U = self.lengths_N[numbers_U]
         chunks = self.budget.chunks(lengths_U)
         self.encoder.model.train()
