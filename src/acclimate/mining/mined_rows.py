@@ -47,33 +47,25 @@ def mined_artifact(
 
     Returns:
         The content of its `report.json`.
+
+    Raises:
+        StorageError: the folder cannot be written.
     """
     started = time.perf_counter()
     if not processes.is_main():
         deque(blocks, maxlen=0)  # mines its part of each block; the first process writes
         return processes.from_main({})
     with artifact(out, settings, inputs) as folder:
-        report = write_negatives(folder, source, queries, blocks, config)
+        report = _write_negatives(folder, source, queries, blocks, config)
         report["timings"] = {"mine_s": round(time.perf_counter() - started, 3)}
         write_json(folder / REPORT_FILE, report)
     return processes.from_main(report)
 
 
-def write_negatives(
+def _write_negatives(
     folder: Path, source: MiningInput, queries: Queries, blocks: Iterable[MinedBlock], config: MineConfig
 ) -> Row:
-    """Write everything into an existing folder, block by block, and return the counts.
-
-    Args:
-        folder: an artifact in the making.
-        source: what was mined.
-        queries: id -> text, for the list of queries with too few negatives.
-        blocks: from `mine_negatives`.
-        config: how many negatives were wanted, and in which form they are written.
-
-    Raises:
-        StorageError: the folder cannot be written.
-    """
+    """Write everything into an artifact in the making, block by block, and return the counts."""
     audit = Audit(config.num_negatives, {text: query_id for query_id, text in queries.items()})
     files = {
         EXAMPLES_FILE: OUTPUTS[config.output],
