@@ -42,8 +42,7 @@ _layouts: MutableMapping[Tensor, _Layouts] = WeakIdKeyDictionary()
 
 
 class FrozenLinear(nn.Linear):
-    """A Linear that multiplies by the laid-out weight while its weight needs no gradient, and else as `nn.Linear`
-    does."""
+    """A Linear that multiplies by the laid-out weight while its weight is frozen, and else is an `nn.Linear`."""
 
     def forward(self, input: Tensor) -> Tensor:
         """[..., I] -> [..., O]."""

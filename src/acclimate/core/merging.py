@@ -126,7 +126,7 @@ def trim(update_KP: Tensor, density: float) -> Tensor:
 
 
 def drop(update_KP: Tensor, density: float, generator: torch.Generator | None) -> Tensor:
-    """Keep each element with probability `density`, divided by it; set the rest to 0. The expected value is the
+    """Keep each element with probability `density`, divided by it; the rest becomes 0. The expected value is the
     input."""
     kept_KP = torch.rand(update_KP.shape, generator=generator) < density
     return update_KP * kept_KP.to(update_KP.device) / density

@@ -71,8 +71,7 @@ def whole_tensors(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Ten
 
 
 def part_like(value: Tensor, like: Tensor) -> Tensor:
-    """Lay a whole tensor out like another one: on its device, and only this process's part where that one is
-    sharded."""
+    """Lay a whole tensor out like another: on its device, and only this process's part where that is sharded."""
     if not is_sharded(like):
         return value.to(like.device)
     from torch.distributed.tensor import distribute_tensor

@@ -76,8 +76,7 @@ def sample(texts: Sequence[str]) -> list[str]:
 
 
 def _background(domain: Sequence[str], config: RunConfig) -> tuple[list[str], list[str]]:
-    """The background's texts and the names of their sources, without guard data in another script, which says
-    nothing."""
+    """The background's texts and the names of their sources; guard data in another script is left out."""
     script = next(iter(languages(domain)), "")
     background: list[str] = []
     names: list[str] = []

@@ -19,8 +19,7 @@ from acclimate.types import Block, Example
 
 
 class Relations:
-    """Which anchors and positives of the whole training set belong together, also if a batch holds only some of
-    them."""
+    """Which anchors and positives belong together, over the whole training set and not only a batch."""
 
     def __init__(self, examples: Iterable[Example]) -> None:
         self.positives: dict[str, set[str]] = {}

@@ -220,8 +220,7 @@ class _Training:
             self._log_rest()
 
     def _log(self, taken: _Taken) -> None:
-        """Read and log a step's numbers. This waits for a GPU to finish the step, so there it happens one step
-        later."""
+        """Read and log a step's numbers. This waits for a GPU, so there it happens one step later."""
         loss, norm = float(taken.result.loss), float(taken.norm)
         self._check_finite("loss", loss, taken.step)
         self._check_finite("gradient", norm, taken.step)
@@ -313,8 +312,7 @@ class _Training:
         say(f"goes on from step {self.state.step} of {self.schedule.steps}")
 
     def _save(self) -> None:
-        """Save whole tensors, whatever parts the processes hold, so that any number of processes can resume from
-        them."""
+        """Save whole tensors, not the processes' parts, so that any number of processes can resume from them."""
         self._log_rest()
         moments: dict[str, Any] = {
             f"{name}.{key}": value

@@ -27,8 +27,7 @@ class MetricsLog:
         self._first_step = 0
 
     def cut(self, size: int) -> None:
-        """Keep the first `size` bytes: what was written after the last checkpoint before a kill will be written
-        again."""
+        """Keep the first `size` bytes: what was written after the last checkpoint will be written again."""
         if not self.enabled:
             return
         with storage_errors(self.path):

@@ -142,8 +142,7 @@ def group_loss(
     config: RunConfig,
     **options: Unpack[Options],
 ) -> LossFn:
-    """A loss on each row's own documents: its positive and its drawn negatives, with a teacher's scores where
-    needed."""
+    """A loss on each row's own documents, its positive and its drawn negatives, with a teacher's scores if needed."""
     fixed = options.get("references", References()).document_vectors
     negatives = config.train.group_size - 1 if fixed is None else None
     step_texts = StepTexts(encoder, _texts(examples), config, schedule.seed, **options)
@@ -182,8 +181,7 @@ def embedding_distillation(
     config: RunConfig,
     **options: Unpack[Options],
 ) -> LossFn:
-    """Embedding distillation: pull the vectors of a batch's texts towards a teacher's; labels and scores are
-    ignored."""
+    """Embedding distillation: pull a batch's vectors towards a teacher's; labels and scores are ignored."""
     references = options.get("references", References())
     if references.teacher is None:
         raise UsageError("embedding-distillation has no teacher", fix="Give one with --embedding-teacher MODEL.")

@@ -85,7 +85,7 @@ def read_task(task: Task) -> TrainingTask:
 
 
 def mixed_schedule(tasks: Sequence[TrainingTask], config: RunConfig, learning_rate: float) -> MixedSchedule:
-    """Make the schedule of a training. With InfoNCE, where other examples are negatives, no text is twice in a
+    """Make the schedule of a training. With InfoNCE, whose negatives are other examples, no text is twice in a
     batch."""
     settings = config.train
     shared: dict[str, Any] = {name: getattr(settings, name) for name in ("epochs", "warmup_fraction")}
