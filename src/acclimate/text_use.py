@@ -142,7 +142,7 @@ class SpaceId:
     """
 
     base_sha256: str
-    """Of the base's weights."""
+    """Hash of the base's weights."""
     document_adapter: str | None
     """`Adapter.sha256` of what changes documents; None where the base alone encodes them."""
     document_prompt: str
