@@ -9,10 +9,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from acclimate import processes
 from acclimate.errors import AcclimateError, DataError, StorageError
@@ -21,6 +21,8 @@ CONFIG_FILE = "settings.json"
 """Not config.json: in a folder with a model that is transformers' name for the architecture."""
 REPORT_FILE = "report.json"
 INPUTS_FILE = "inputs.json"
+WORK = ".work"
+"""Folder of work in progress, beside what the work is for."""
 MAX_LINE_BYTES = 8 * 1024 * 1024
 """A line longer than this is a broken file (a missing newline), not a document."""
 
@@ -141,12 +143,19 @@ def write_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file whole or not at all: to a neighbour, fsync, rename."""
+    """Write a text file whole or not at all."""
+    with open_output(path) as stream:
+        stream.write(text.encode())
+
+
+@contextlib.contextmanager
+def open_output(path: Path) -> Iterator[BinaryIO]:
+    """Yield a stream of bytes that becomes the file at `path` whole or not at all: a neighbour, fsync, rename."""
     partial = path.with_name(path.name + ".partial")
     with storage_errors(path):
         try:
-            with partial.open("w", encoding="utf-8") as stream:
-                stream.write(text)
+            with partial.open("wb") as stream:
+                yield stream
                 stream.flush()
                 os.fsync(stream.fileno())
             partial.replace(path)
@@ -201,11 +210,17 @@ def hash_config(config: Mapping[str, Any]) -> str:
 
 def work_folder(out: Path) -> Path:
     """Where the stage that writes `out` keeps its work in progress: `RUN/.work/<name>`."""
-    return out.parent / ".work" / out.name
+    return out.parent / WORK / out.name
 
 
 @contextlib.contextmanager
-def artifact(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> Iterator[Path]:
+def artifact(
+    out: Path,
+    config: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    *,
+    publish: Callable[[Path, Path], None] | None = None,
+) -> Iterator[Path]:
     """Yield a fresh folder to write into; on success it becomes `out`, fsynced and renamed, else nothing changes.
 
     Writes `settings.json` and `inputs.json` beside what the caller writes. An older artifact at `out` stays untouched
@@ -215,26 +230,33 @@ def artifact(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) ->
         out: the folder that shall be there in the end.
         config: every effective value of the stage.
         inputs: name -> hash of what the stage read.
+        publish: puts the finished folder (first argument) where it can be found at `out`; `replace_folder` if None.
 
     Raises:
         StorageError: another process is writing it, or it cannot be written.
     """
     fresh = work_folder(out) / "new"
-    with _held(work_folder(out) / "lock", out), storage_errors(out):
+    with held(work_folder(out) / "lock", out), storage_errors(out):
         recover(out)
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         yield fresh
         write_json(fresh / CONFIG_FILE, config)
         write_json(fresh / INPUTS_FILE, inputs)
-        _fsync_tree(fresh)
-        old = work_folder(out) / "old"
-        shutil.rmtree(old, ignore_errors=True)
-        if out.exists():
-            out.rename(old)
-        fresh.rename(out)
-        fsync(out.parent)
+        fsync_tree(fresh)
+        (publish or replace_folder)(fresh, out)
         shutil.rmtree(work_folder(out), ignore_errors=True)
+
+
+def replace_folder(fresh: Path, out: Path) -> None:
+    """Let `fresh` be `out`; a kill between the two renames is undone by `recover(out)`."""
+    old = work_folder(out) / "old"
+    shutil.rmtree(old, ignore_errors=True)
+    if out.exists():
+        old.parent.mkdir(parents=True, exist_ok=True)
+        out.rename(old)
+    fresh.rename(out)
+    fsync(out.parent)
 
 
 @contextlib.contextmanager
@@ -248,14 +270,18 @@ def locked(run: Path) -> Iterator[None]:
         processes.barrier()
         yield
         return
-    with _held(run / ".work" / "lock", run):
+    with held(run / WORK / "lock", run):
         processes.barrier()
         yield
 
 
 @contextlib.contextmanager
-def _held(lock: Path, place: Path) -> Iterator[None]:
-    """Hold a lock file, which says that this process alone is at work in `place`."""
+def held(lock: Path, place: Path) -> Iterator[None]:
+    """Hold a lock file, which says that this process alone is at work in `place`.
+
+    Raises:
+        StorageError: another process holds it, or it cannot be written.
+    """
     with storage_errors(place):
         lock.parent.mkdir(parents=True, exist_ok=True)
         stream = lock.open("w")
@@ -278,16 +304,51 @@ def recover(out: Path) -> None:
 
 def is_current(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> bool:
     """Whether the artifact at `out` was made from this config and these inputs."""
+    return not differences(out, config, inputs)
+
+
+def differences(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str]) -> list[str]:
+    """Why the artifact at `out` is not what this config and these inputs make, in words; empty where it is."""
     recover(out)
+    if not out.exists():
+        return [f"{out} is not there yet"]
     try:
-        return read_json(out / CONFIG_FILE) == json.loads(json.dumps(config)) and read_json(out / INPUTS_FILE) == dict(
-            inputs
-        )
-    except StorageError:
-        return False
+        old_config, old_inputs = _flat(read_json(out / CONFIG_FILE)), read_json(out / INPUTS_FILE)
+    except StorageError as error:
+        return [error.found]
+    new_config = _flat(json.loads(json.dumps(config)))
+    found = [f"{name} changed ({_shown(old)} -> {_shown(new)})" for name, old, new in _changed(old_config, new_config)]
+    return [*found, *(f"{name} changed" for name, _, _ in _changed(old_inputs, inputs))]
 
 
-def _fsync_tree(folder: Path) -> None:
+_NOTHING = object()
+
+
+def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    for name in dict.fromkeys([*new, *old]):
+        before, after = old.get(name, _NOTHING), new.get(name, _NOTHING)
+        if before != after:
+            yield name, before, after
+
+
+def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"train": {"rank": 8}} -> {"train.rank": 8}."""
+    flat: dict[str, Any] = {}
+    for name, value in config.items():
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
+    return flat
+
+
+def _shown(value: Any) -> str:
+    """A setting's value in a message: short, and without quotes where it is a text."""
+    if value is _NOTHING or value is None:
+        return "none"
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:39] + "…"
+
+
+def fsync_tree(folder: Path) -> None:
+    """Make a folder, and all that is in it, survive a power cut."""
     for path in [*folder.rglob("*"), folder]:
         fsync(path)
 

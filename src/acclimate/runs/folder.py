@@ -1,0 +1,121 @@
+"""RunFolder: every path of a run. Nothing else in the package spells one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from acclimate.files import REPORT_FILE, WORK
+
+DATASET, NEGATIVES, ADAPTER, EVALUATION = "dataset", "negatives", "adapter", "evaluation"
+STAGES, TASKS = "stages", "tasks"
+
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run on disk, by the paths of its parts; whether they are there is another question.
+
+    A task of several (`RUN/tasks/NAME`) and a stage of a training that has several (`RUN/stages/NAME`) are folders of
+    the same form.
+    """
+
+    path: Path
+
+    @property
+    def dataset(self) -> Path:
+        """What `prepare` writes."""
+        return self.path / DATASET
+
+    @property
+    def negatives(self) -> Path:
+        """What `mine` writes."""
+        return self.path / NEGATIVES
+
+    @property
+    def adapter(self) -> Path:
+        """The adapter (or fully trained model) in use: a link to one of `adapters`, or a copy of it."""
+        return self.path / ADAPTER
+
+    @property
+    def adapters(self) -> Path:
+        """Every version of the adapter, each in a folder named by its hash."""
+        return self.path / "adapters"
+
+    @property
+    def adapter_history(self) -> Path:
+        """Which versions `adapter` has led to, and by whose decision."""
+        return self.adapters / "history.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """What `evaluate` writes."""
+        return self.path / EVALUATION
+
+    @property
+    def reranker(self) -> Path:
+        """What the training of a reranker writes."""
+        return self.path / "reranker"
+
+    @property
+    def reranking(self) -> Path:
+        """What the evaluation of a reranker writes."""
+        return self.path / "reranking"
+
+    @property
+    def weak_pairs(self) -> Path:
+        """What `weak` writes, in the folder of the stage that trains on it."""
+        return self.path / "pairs"
+
+    @property
+    def config(self) -> Path:
+        """The settings of the whole run."""
+        return self.path / "config.toml"
+
+    @property
+    def report(self) -> Path:
+        """The summary of the whole run."""
+        return self.path / REPORT_FILE
+
+    @property
+    def page(self) -> Path:
+        """The report for people."""
+        return self.path / "report.html"
+
+    @property
+    def metrics(self) -> Path:
+        """The progress of the adapter's training: one row per step or evaluation on dev."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def reranker_metrics(self) -> Path:
+        """The same of the reranker's."""
+        return self.path / "reranker_metrics.jsonl"
+
+    @property
+    def work(self) -> Path:
+        """Work in progress, checkpoints, caches."""
+        return self.path / WORK
+
+    @property
+    def cache(self) -> Path:
+        """Vectors of the corpus; the stages of a run share those of the run."""
+        return (self.path.parent.parent if self.path.parent.name == STAGES else self.path) / WORK / "cache"
+
+    @property
+    def tasks(self) -> Path:
+        """The tasks of a run that has several."""
+        return self.path / TASKS
+
+    def task(self, name: str) -> RunFolder:
+        """One task of several: its own dataset, negatives and evaluation; the adapter is the run's."""
+        return RunFolder(self.tasks / name)
+
+    def stage(self, name: str) -> RunFolder:
+        """One stage of a training that has several."""
+        return RunFolder(self.path / STAGES / name)
+
+    @classmethod
+    def around(cls, artifact: Path) -> RunFolder:
+        """The run that a part of one lies in: its dataset, its adapter, a version of its adapter."""
+        parent = artifact.parent
+        return cls(parent.parent if parent.name == cls(parent.parent).adapters.name else parent)

@@ -1,0 +1,330 @@
+"""The versions of a run's adapter: folders named by their hash, one of which `RUN/adapter` leads to.
+
+`RUN/adapter` is a relative symbolic link, swapped in one step: whoever opens it finds a whole adapter at any moment.
+Where links are not to be had it is a copy, swapped by two renames. `history.json` says who made it lead where it does:
+a training moves it on only from where a training had put it, so that a promotion is never undone unasked.
+The link is the truth: an entry of the history that it does not follow is of a step that was not finished.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias, get_args
+
+from acclimate.errors import StorageError, UsageError
+from acclimate.files import (
+    fsync,
+    fsync_tree,
+    hash_folder,
+    held,
+    read_json,
+    recover,
+    storage_errors,
+    work_folder,
+    write_json,
+)
+from acclimate.progress import say
+from acclimate.runs.folder import RunFolder
+
+SetBy: TypeAlias = Literal["training", "promotion", "hand"]
+"""Who made `RUN/adapter` lead to a version; "hand": a link that none of these functions made."""
+NAME_CHARS = 16
+"""Of the hash, in a version's name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of a run's adapter."""
+
+    name: str
+    folder: Path
+    set_by: SetBy | None
+    """Who made `RUN/adapter` lead to it; None: it leads elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """One step of the history."""
+
+    version: str
+    by: SetBy
+
+
+def versions(run: RunFolder) -> list[Version]:
+    """All versions of a run's adapter, the oldest first."""
+    with _switching(run):
+        found = _current(run)
+        folders = sorted(_folders(run), key=lambda folder: (folder.stat().st_mtime_ns, folder.name))
+        return [Version(it.name, it, found.by if found and found.version == it.name else None) for it in folders]
+
+
+def promote(run: RunFolder, name: str) -> Version:
+    """Let `RUN/adapter` lead to a version; trainings leave it there from now on.
+
+    Args:
+        run: the run.
+        name: of the version, or the beginning of it.
+
+    Raises:
+        UsageError: no version, or several, are called so.
+    """
+    with _switching(run):
+        names = [folder.name for folder in _folders(run)]
+        found = [other for other in names if name and other.startswith(name)]
+        if len(found) != 1:
+            what = "no version" if not found else "several versions"
+            raise UsageError(f"{run.path} has {what} {name!r} of its adapter", possible=", ".join(names) or "none")
+        return _set(run, found[0], "promotion")
+
+
+def rollback(run: RunFolder) -> Version:
+    """Let `RUN/adapter` lead to the version before the present one, as it did then.
+
+    Raises:
+        UsageError: there is none.
+    """
+    with _switching(run):
+        history = _followed(run)
+        earlier = [entry for entry in history[:-1] if (run.adapters / entry.version).is_dir()]
+        if not earlier:
+            raise UsageError(f"{run.adapter} has led to no other version", fix="Promote one by its name.")
+        _lead_to(run, earlier[-1].version)  # first the link: until the history follows, it is of an unfinished step
+        _write_history(run, earlier)
+        return Version(earlier[-1].version, run.adapters / earlier[-1].version, earlier[-1].by)
+
+
+def add(run: RunFolder, fresh: Path) -> str:
+    """Move a finished folder among the versions and return its name; `RUN/adapter` leads where it did."""
+    with _switching(run, begins=True):
+        return _add(run, fresh)
+
+
+def publish(fresh: Path, out: Path) -> None:
+    """Make a finished folder a version, and let `out` (`RUN/adapter`) lead to it, unless another one was promoted.
+
+    It is what `artifact` takes as `publish`.
+    """
+    run = RunFolder(out.parent)
+    with _switching(run, begins=True):
+        before = _current(run)
+        name = _add(run, fresh)
+        if before is None or before.by == "training" or before.version == name:
+            _set(run, name, before.by if before is not None and before.version == name else "training")
+        else:
+            _say_kept(run, before, name)
+
+
+def trained_before(run: RunFolder) -> list[Path]:
+    """Where a training's result may be that `RUN/adapter` does not lead to: all versions, once one was promoted."""
+    with _switching(run):
+        found = _current(run)
+        if found is None or found.by == "training":
+            return []
+        return [folder for folder in _folders(run) if folder.name != found.version]
+
+
+def restore(run: RunFolder) -> None:
+    """Finish what a kill has left half done; move the adapter of an older run, a plain folder, among the versions."""
+    with _switching(run):
+        pass
+
+
+def _say_kept(run: RunFolder, current: _Entry, name: str) -> None:
+    how = "was promoted" if current.by == "promotion" else "was put there by hand"
+    say(
+        f"{run.adapter} stays what it is: {current.version} {how}. The newly trained one is {run.adapters / name}; "
+        f"to use it: acclimate promote {run.path} {name}"
+    )
+
+
+@contextmanager
+def _switching(run: RunFolder, *, begins: bool = False) -> Iterator[None]:
+    """One process at a time; inside, a whole version is in use, or none.
+
+    Args:
+        run: where nothing of an adapter is, it stays as it is, and nothing is locked: it is only looked at.
+        begins: the first version is about to come.
+    """
+    if not begins and not (os.path.lexists(run.adapter) or run.adapters.is_dir() or _legacy_copy(run).is_dir()):
+        yield
+        return
+    work = work_folder(run.adapters)
+    with held(work / "lock", run.path), storage_errors(run.adapter):
+        _finish(run)
+        _adopt(run)
+        try:
+            yield
+        finally:
+            if run.adapter.is_dir():
+                shutil.rmtree(work, ignore_errors=True)
+
+
+def _legacy_copy(run: RunFolder) -> Path:
+    """Where an artifact without versions keeps the older one while the newer takes its place."""
+    return work_folder(run.adapter) / "old"
+
+
+def _finish(run: RunFolder) -> None:
+    """Let `RUN/adapter` be there, if a kill has taken it away."""
+    recover(run.adapter)
+    put_away = work_folder(run.adapters) / "old"
+    if put_away.exists() and not os.path.lexists(run.adapter):
+        put_away.rename(run.adapter)
+    if not run.adapter.is_dir():  # also a link that leads nowhere
+        for entry in reversed(_history(run)):
+            if (run.adapters / entry.version).is_dir():
+                _lead_to(run, entry.version)
+                return
+
+
+def _adopt(run: RunFolder) -> None:
+    """Make a plain folder at `RUN/adapter` a version, and a link of it; where no link can be, it stays as a copy."""
+    if run.adapter.is_symlink() or not run.adapter.is_dir():
+        return
+    name = _name_of(run.adapter)
+    is_copy = _is_whole(run.adapters / name)
+    history = _history(run)
+    if name not in [entry.version for entry in history]:
+        _write_history(run, [*history, _Entry(name, "hand" if history else "training")])
+    link = _spare_link(run, name)
+    if link is None:
+        if not is_copy:
+            _copy(run.adapter, run.adapters / name, run)
+        return
+    if is_copy:
+        _put_away(run)
+    else:
+        shutil.rmtree(run.adapters / name, ignore_errors=True)
+        run.adapter.rename(run.adapters / name)
+    link.replace(run.adapter)
+    fsync(run.path)
+
+
+def _add(run: RunFolder, fresh: Path) -> str:
+    name = _name_of(fresh)
+    folder = run.adapters / name
+    if _is_whole(folder):  # the same content
+        shutil.rmtree(fresh)
+    else:
+        shutil.rmtree(folder, ignore_errors=True)
+        run.adapters.mkdir(parents=True, exist_ok=True)
+        fresh.rename(folder)
+        fsync(run.adapters)
+    return name
+
+
+def _set(run: RunFolder, name: str, by: SetBy) -> Version:
+    """First the history, then the link: until the link follows, the entry is of a step that is not finished."""
+    history = _followed(run)
+    if not history or history[-1] != _Entry(name, by):
+        _write_history(run, [*history, _Entry(name, by)])
+    _lead_to(run, name)
+    return Version(name, run.adapters / name, by)
+
+
+def _current(run: RunFolder) -> _Entry | None:
+    history = _followed(run)
+    return history[-1] if history else None
+
+
+def _followed(run: RunFolder) -> list[_Entry]:
+    """The history up to where `RUN/adapter` leads now; a version that it does not name was set by hand."""
+    if not run.adapter.is_dir():
+        return []
+    name = _version_at(run)
+    history = _history(run)
+    for length in range(len(history), 0, -1):
+        if history[length - 1].version == name:
+            return history[:length]
+    return [*history, _Entry(name, "hand")]
+
+
+def _version_at(run: RunFolder) -> str:
+    """The name of the version that `RUN/adapter` leads to; of a link to elsewhere, that place."""
+    if not run.adapter.is_symlink():
+        return _name_of(run.adapter)
+    place = run.adapter.resolve()
+    return place.name if place.parent == run.adapters.resolve() else str(place)
+
+
+def _history(run: RunFolder) -> list[_Entry]:
+    if not run.adapter_history.exists():
+        return []
+    rows = read_json(run.adapter_history).get("history")
+    try:
+        found = [_Entry(str(row["version"]), row["by"]) for row in rows or []]
+    except (TypeError, KeyError):
+        found = [_Entry("", "hand")]
+    if any(entry.by not in get_args(SetBy) or not entry.version for entry in found):
+        raise StorageError(f"{run.adapter_history} is damaged", fix="Delete it; the versions stay.")
+    return found
+
+
+def _write_history(run: RunFolder, history: list[_Entry]) -> None:
+    run.adapters.mkdir(parents=True, exist_ok=True)
+    write_json(run.adapter_history, {"history": [{"version": entry.version, "by": entry.by} for entry in history]})
+
+
+def _lead_to(run: RunFolder, name: str) -> None:
+    """Swap `RUN/adapter`: a link in one step; a copy by two renames, the first of which `_finish` undoes."""
+    link = _spare_link(run, name)
+    if link is None:
+        fresh = work_folder(run.adapters) / "new"
+        _copy(run.adapters / name, fresh, run)
+        _put_away(run)
+        fresh.rename(run.adapter)
+    else:
+        if run.adapter.is_dir() and not run.adapter.is_symlink():
+            _put_away(run)
+        link.replace(run.adapter)
+    fsync(run.path)
+
+
+def _spare_link(run: RunFolder, name: str) -> Path | None:
+    """A link that leads to a version once it stands at `RUN/adapter`; None where there can be none."""
+    link = work_folder(run.adapters) / "link"
+    link.parent.mkdir(parents=True, exist_ok=True)
+    link.unlink(missing_ok=True)
+    try:
+        link.symlink_to(Path(run.adapters.name) / name, target_is_directory=True)
+    except (OSError, NotImplementedError):
+        return None
+    return link
+
+
+def _put_away(run: RunFolder) -> None:
+    """Make room at `RUN/adapter`; what stood there is deleted when the switch is done."""
+    old = work_folder(run.adapters) / "old"
+    shutil.rmtree(old, ignore_errors=True)
+    if run.adapter.is_symlink():
+        run.adapter.unlink()
+    elif run.adapter.exists():
+        run.adapter.rename(old)
+
+
+def _copy(source: Path, target: Path, run: RunFolder) -> None:
+    """Copy a folder, whole or not at all."""
+    partial = work_folder(run.adapters) / "partial"
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.rmtree(target, ignore_errors=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(source, partial)
+    fsync_tree(partial)
+    partial.rename(target)
+
+
+def _folders(run: RunFolder) -> list[Path]:
+    return sorted(folder for folder in run.adapters.glob("*") if folder.is_dir())
+
+
+def _is_whole(folder: Path) -> bool:
+    return folder.is_dir() and _name_of(folder) == folder.name
+
+
+def _name_of(folder: Path) -> str:
+    return hash_folder(folder)[:NAME_CHARS]
