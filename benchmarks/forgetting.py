@@ -85,12 +85,13 @@ def judges(arguments: argparse.Namespace) -> dict[str, Any]:
 
     config = RunConfig()
     base, cache = Encoder.load(config.base_model, **config.loading), arguments.out / "shared" / ".work" / "cache"
+    pool = {"documents": config.merge.pool_documents, "seed": config.seed, "cache": cache}
     domain = load_dataset(arguments.out / "shared" / "dataset")
-    found = {arguments.data.name: score_on(domain, "dev", base, config, cache=cache)}
+    found = {arguments.data.name: score_on(domain, "dev", base, **pool)}
     for guard in arguments.guard:
         folder = arguments.out / "shared" / "guards" / guard.name
         prepare(str(guard), folder, config)
-        _, found[guard.name] = guard_score(load_dataset(folder), base, config, cache=cache)
+        _, found[guard.name] = guard_score(load_dataset(folder), base, **pool)
     return found
 
 

@@ -40,6 +40,7 @@ from acclimate.models.loading import compile_layers
 from acclimate.training.fit import fit
 from acclimate.training.objectives import info_nce
 from acclimate.training.schedule import TaskSchedule
+from acclimate.training.step_texts import Options
 from acclimate.types import Example
 from common import machine, table
 
@@ -186,7 +187,7 @@ def ours(job: Job) -> float:
         warmup_fraction=0.1,
     )
     autocast = partial(torch.autocast, job.device.type, torch.bfloat16, enabled=job.half and full)
-    loss_fn = info_nce(encoder, job.examples, schedule, config, autocast=autocast)
+    loss_fn = info_nce(encoder, job.examples, schedule, config, Options(autocast=autocast))
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "metrics.jsonl"
         fit(

@@ -23,12 +23,11 @@ from typing import Any
 from acclimate.configs import RunConfig, with_overrides
 from acclimate.data.dataset import load_dataset
 from acclimate.evaluation.measures import evaluate_run
+from acclimate.flows.reranker import evaluate_reranker, train_reranker
 from acclimate.retrieval.rank import rank
 from acclimate.runs.resolve import load
-from acclimate.stages.evaluate_reranker import evaluate_reranker
 from acclimate.stages.mine import mine
 from acclimate.stages.train import train
-from acclimate.stages.train_reranker import train_reranker
 from common import gain, machine, once, prepared, table
 from recipe import cut
 

@@ -6,7 +6,6 @@ import json
 import subprocess
 import sys
 from collections import Counter
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -48,7 +47,8 @@ def test_the_agriculture_pairs_are_many_balanced_and_different() -> None:
 
 
 def test_the_agriculture_settings_leave_a_hundred_test_queries() -> None:
-    dataset, rejected = build_dataset(str(PAIRS), load_config(EXAMPLES / "agriculture" / "run.toml"))
+    config = load_config(EXAMPLES / "agriculture" / "run.toml")
+    dataset, rejected = build_dataset(str(PAIRS), config.prepare, seed=config.seed, limit=config.limit)
     assert rejected == []
     assert len(dataset.qrels["test"]) >= 100
     assert len(dataset.qrels["dev"]) >= 15
@@ -76,7 +76,7 @@ def test_docstrings_become_pairs_without_names(tmp_path: Path) -> None:
     assert len(rows) == 240
     assert all(4 <= len(row["query"].split()) <= 30 and 8 <= len(row["response"].split()) <= 40 for row in rows)
     config = load_config(EXAMPLES / "docstrings.toml")
-    dataset, _ = build_dataset(str(outs[0]), replace(config, seed=1))
+    dataset, _ = build_dataset(str(outs[0]), config.prepare, seed=1, limit=config.limit)
     assert len(dataset.qrels["test"]) >= 100
     assert config != RunConfig()
 

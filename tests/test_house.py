@@ -175,6 +175,19 @@ def test_a_stage_imports_no_stage() -> None:
     assert wrong == []
 
 
+def test_values_not_the_whole_config_are_what_lower_rooms_read() -> None:
+    """The whole `RunConfig` is for stages, and for what finds the models and tasks of a run."""
+    lower = {"core", "data", "formats", "models", "retrieval", "mining", "evaluation"}
+    wrong = [
+        f"{module}, line {line}"
+        for module, tree in trees().items()
+        if room(module) in lower
+        for name, line in imported_names(module, tree)
+        if name.endswith(".RunConfig")
+    ]
+    assert wrong == []
+
+
 def test_the_service_is_started_by_the_command_line_only() -> None:
     assert {room(item.source) for item in own_imports() if room(item.target) == "serve"} <= {"cli", "serve"}
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from acclimate.configs import PrepareConfig, RunConfig
+from acclimate.configs import PrepareConfig
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset
 from acclimate.types import Rejected
@@ -31,9 +31,9 @@ def build(tmp_path: Path) -> Build:
 
 def build_source(source: Path | str, **settings: Any) -> tuple[Dataset, list[Rejected]]:
     """Build with no splits of our own unless the settings ask for them."""
-    shared = {name: settings.pop(name) for name in ("seed", "limit") if name in settings}
+    shared = {"seed": 42} | {name: settings.pop(name) for name in ("seed", "limit") if name in settings}
     prepare = PrepareConfig(**{"test_fraction": 0.0, "dev_fraction": 0.0, **settings})
-    return build_dataset(str(source), RunConfig(prepare=prepare, **shared))
+    return build_dataset(str(source), prepare, **shared)
 
 
 def jsonl(*rows: Mapping[str, Any]) -> str:

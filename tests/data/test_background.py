@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from acclimate.configs import DomainConfig, EvaluateConfig, RunConfig
+from acclimate.configs import DomainConfig
 from acclimate.data.background import texts_of_source
 from acclimate.data.lexicon import domain_hashes
 from acclimate.errors import DataError
@@ -26,8 +26,8 @@ def test_background_in_every_form(tmp_path: Path, name: str, content: str) -> No
     path = tmp_path / name
     path.write_text(content, encoding="utf-8")
     assert texts_of_source(str(path)) == ["a book", "the car"]
-    config = RunConfig(domain=DomainConfig(background=str(path)), evaluate=EvaluateConfig(guard=(str(tmp_path),)))
-    assert domain_hashes(config) == {f"background {path}": hash_file(path)}
+    found = domain_hashes(DomainConfig(background=str(path)), (str(tmp_path),))
+    assert found == {f"background {path}": hash_file(path)}
 
 
 def test_background_without_a_text(tmp_path: Path) -> None:

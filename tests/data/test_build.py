@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from acclimate.configs import RunConfig
+from acclimate.configs import PrepareConfig
 from acclimate.data.build import build_dataset
 from acclimate.data.clean import clean
 from acclimate.data.dataset import Dataset, is_dataset, load_dataset, write_dataset
@@ -179,10 +179,10 @@ def test_damaged_dataset(tmp_path: Path, build: Build) -> None:
     [("agrieval_zh", {"train": 1402, "dev": 74, "test": 641}), ("pawsx_zh", {"train": 1869, "dev": 98, "test": 2000})],
 )
 def test_shared_data_and_reading_it_again(tmp_path: Path, name: str, sizes: dict[str, int]) -> None:
-    dataset, rejected = build_dataset(str(shared_data("data", name)), RunConfig())
+    dataset, rejected = build_dataset(str(shared_data("data", name)), PrepareConfig(), seed=42)
     assert {split: len(dataset.qrels.get(split, ())) or len(dataset.pairs[split]) for split in sizes} == sizes
     assert next(iter(dataset.info["languages"])) == "Han"
     write_dataset(tmp_path, dataset, rejected)
-    again, _ = build_dataset(str(tmp_path), RunConfig(seed=3))
+    again, _ = build_dataset(str(tmp_path), PrepareConfig(), seed=3)
     assert (again.qrels, again.examples, again.pairs) == (dataset.qrels, dataset.examples, dataset.pairs)
     assert (again.corpus, again.queries) == (dataset.corpus, dataset.queries)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from acclimate.configs import DomainConfig, RunConfig
+from acclimate.configs import DomainConfig
 from acclimate.data.lexicon import domain_hashes, read_lexicon
 from acclimate.errors import DataError
 
@@ -67,4 +67,4 @@ def test_missing_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_lexicon(tmp_path / "absent.txt")
     with pytest.raises(DataError, match="no such file"):
-        domain_hashes(RunConfig(domain=DomainConfig(lexicon=str(tmp_path / "absent.txt"))))
+        domain_hashes(DomainConfig(lexicon=str(tmp_path / "absent.txt")), ())

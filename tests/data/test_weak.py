@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acclimate.configs import RunConfig
+from acclimate.configs import PrepareConfig
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset, load_dataset, write_dataset
 from acclimate.data.weak import UNIT, crops, passages, title_and_body, weak_pairs
@@ -97,12 +97,12 @@ def test_titles_survive_prepare_and_the_folder(tmp_path: Path) -> None:
     (source / "corpus.jsonl").write_text("\n".join(documents) + "\n", encoding="utf-8")
     (source / "queries.jsonl").write_text('{"_id": "q1", "text": "what harms rice"}\n', encoding="utf-8")
     (source / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\n", encoding="utf-8")
-    dataset, _ = build_dataset(str(source), RunConfig())
+    dataset, _ = build_dataset(str(source), PrepareConfig(), seed=42)
     assert dataset.corpus == {"d1": "Rice blast A fungus.", "d2": "No title.", "d3": "Only a title"}
     assert dataset.titles == {"d1": "Rice blast"}
     (tmp_path / "dataset").mkdir()
     write_dataset(tmp_path / "dataset", dataset, [])
     again = load_dataset(tmp_path / "dataset")
     assert again.corpus == dataset.corpus and again.titles == dataset.titles
-    reread, _ = build_dataset(str(tmp_path / "dataset"), RunConfig())
+    reread, _ = build_dataset(str(tmp_path / "dataset"), PrepareConfig(), seed=42)
     assert reread.corpus == dataset.corpus and reread.titles == dataset.titles

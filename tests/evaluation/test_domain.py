@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from acclimate.configs import DomainConfig, EvaluateConfig, RunConfig
+from acclimate.configs import DomainConfig, EvaluateConfig
 from acclimate.core.lexicon import Lexicon
 from acclimate.data.dataset import Dataset
 from acclimate.errors import DataError
@@ -33,15 +33,15 @@ def data_of(texts: Sequence[str], vocabulary: Vocabulary, topics: dict[str, str]
     return DomainData(list(texts), "document", vocabulary, topics or {}, "given: here")
 
 
-def config(**evaluate: object) -> RunConfig:
-    return RunConfig(evaluate=EvaluateConfig(bootstrap=100, **evaluate))  # type: ignore[arg-type]
+EVALUATE = EvaluateConfig(bootstrap=100)
+SEED = 42
 
 
 def test_term_accuracy_is_counted(encoder: Encoder) -> None:
     """Beside the slow count: cosines of every term with every document, sorted."""
     texts = [f"{ill} on {crop}" for ill in ILLS for crop in CROPS] + ["wheat", *(f"bed {n}" for n in range(10))]
     vocabulary = Vocabulary(Lexicon([*ILLS[:4], *CROPS, "absent", "on"]), "here")
-    report, rows = term_accuracy(Models(encoder, encoder, None), data_of(texts, vocabulary), config())
+    report, rows = term_accuracy(Models(encoder, encoder, None), data_of(texts, vocabulary), EVALUATE, SEED)
     # Each crop stands in 5 or 6 documents of 61; each ill stands in 10, more than a tenth of them; "on" in 50.
     assert [row["term"] for row in rows] == list(CROPS)
     assert {row["term"]: row["documents"] for row in rows} == {crop: 5 + (crop == "wheat") for crop in CROPS}
@@ -61,14 +61,14 @@ def test_term_accuracy_is_counted(encoder: Encoder) -> None:
 def test_the_nearest_document_is_another_one(encoder: Encoder) -> None:
     texts = [f"{crop} field" for crop in CROPS for _ in range(2)] + ["rain"] * 3
     vocabulary = Vocabulary(Lexicon(CROPS), "here")
-    report, _ = term_accuracy(Models(encoder, encoder, None), data_of(texts, vocabulary), config())
+    report, _ = term_accuracy(Models(encoder, encoder, None), data_of(texts, vocabulary), EVALUATE, SEED)
     assert report["base"]["text_accuracy@1"] == 1.0  # every document has a twin
 
 
 def test_definitions(encoder: Encoder) -> None:
     defined: dict[str, tuple[str, ...]] = {"rust": ("rust",), "wheat": ("wheat", "barley"), "smut": ("barley",)}
     vocabulary = Vocabulary(Lexicon(defined), "here", defined)
-    report, rows = term_accuracy(Models(encoder, encoder, None), data_of([], vocabulary), config())
+    report, rows = term_accuracy(Models(encoder, encoder, None), data_of([], vocabulary), EVALUATE, SEED)
     # "rust" and "wheat" have their own text as definition; "smut" is nearest to one of three texts, barley or not.
     cosines = encoder.encode(["smut"], "query") @ encoder.encode(["rust", "wheat", "barley"], "document").T
     assert report["base"] == {"definition_accuracy@1": pytest.approx((2 + (cosines.argmax() == 2)) / 3)}
@@ -78,7 +78,7 @@ def test_definitions(encoder: Encoder) -> None:
 def test_relatedness_is_the_auc_over_pairs(encoder: Encoder) -> None:
     topics = {f"{ill} on {crop}": ill for ill in ILLS for crop in CROPS} | {"a lonely text": "alone"}
     models = Models(encoder, encoder, None)
-    report = relatedness(models, data_of([], Vocabulary(Lexicon(()), ""), topics), config())
+    report = relatedness(models, data_of([], Vocabulary(Lexicon(()), ""), topics), EVALUATE, SEED)
     texts = [text for text in topics if topics[text] != "alone"]
     vectors = encoder.encode(texts, "document")
     pairs = [(a, b) for a in range(50) for b in range(a)]
@@ -106,17 +106,18 @@ def test_auc_of_a_resample_is_that_of_its_pairs() -> None:
 
 
 def test_what_is_skipped_says_why(encoder: Encoder) -> None:
-    models, few = Models(encoder, encoder, None), domain_data(Dataset("retrieval", {"d": "a text"}), config())
-    assert term_accuracy(models, few, config())[0] == {
+    models, dataset = Models(encoder, encoder, None), Dataset("retrieval", {"d": "a text"})
+    few = domain_data(dataset, DomainConfig(), EVALUATE, SEED)
+    assert term_accuracy(models, few, EVALUATE, SEED)[0] == {
         "skipped": "no term is known (none: 1 texts are too few to extract terms from); --lexicon FILE gives some"
     }
-    assert relatedness(models, few, config()) == {
+    assert relatedness(models, few, EVALUATE, SEED) == {
         "skipped": "1 documents are too few to find topics in; --topics FILE gives some"
     }
     alone = data_of([], Vocabulary(Lexicon(()), ""), {"one": "a", "two": "b"})
-    assert relatedness(models, alone, config()) == {"skipped": "there are no two topics with two texts each"}
+    assert relatedness(models, alone, EVALUATE, SEED) == {"skipped": "there are no two topics with two texts each"}
     rare = data_of(["rust"], Vocabulary(Lexicon(["rust"]), "here"))
-    assert "no term of the lexicon stands in" in term_accuracy(models, rare, config())[0]["skipped"]
+    assert "no term of the lexicon stands in" in term_accuracy(models, rare, EVALUATE, SEED)[0]["skipped"]
 
 
 def words_of_two_trades() -> list[str]:
@@ -144,12 +145,12 @@ def test_vocabulary_from_what_is_at_hand(tmp_path: Path) -> None:
         "".join(f"问题{n}\t小麦锈病怎么防治\n" for n in range(9)).join(["query\tanswer\n", ""]), encoding="utf-8"
     )
 
-    given = domain_vocabulary(texts, RunConfig(domain=DomainConfig(lexicon=str(lexicon))))
+    given = domain_vocabulary(texts, DomainConfig(lexicon=str(lexicon)), seed=SEED)
     assert (list(given.lexicon.terms), given.definitions) == (["rust", "smut"], {"rust": ("a fungus",)})
-    against = domain_vocabulary(texts, RunConfig(domain=DomainConfig(background=str(background))))
+    against = domain_vocabulary(texts, DomainConfig(background=str(background)), seed=SEED)
     assert "rust" not in against.lexicon.terms  # in a fifth of the texts: too common to be a term
     assert against.origin == "extracted from the corpus against b.txt" and "plot" not in against.lexicon.terms
     for guard, words in (((str(background),), "against b.txt"), ((str(foreign),), "topics of it against one another")):
-        assert words in domain_vocabulary(texts, config(guard=guard)).origin
+        assert words in domain_vocabulary(texts, DomainConfig(), guard, seed=SEED).origin
     with pytest.raises(DataError, match="no such file"):
-        domain_vocabulary(texts, RunConfig(domain=DomainConfig(lexicon=str(tmp_path / "absent"))))
+        domain_vocabulary(texts, DomainConfig(lexicon=str(tmp_path / "absent")), seed=SEED)

@@ -112,7 +112,7 @@ def test_a_second_start_keeps_everything(
     again = adapt(source, run, config)
     assert again["stages"] == summary["stages"] and again["test"] == summary["test"]
     assert {path: path.stat().st_mtime_ns for path in run.rglob("*.safetensors")} == stamps
-    assert capsys.readouterr().err.count("up to date") == 5  # pairs, both trainings, mining, merge
+    assert capsys.readouterr().err.count("up to date") == 7  # dataset, pairs, both trainings, mining, merge, evaluation
 
 
 def test_going_on_starts_where_the_adapter_is(finished: tuple[Path, str, dict[str, Any]], plain: RunConfig) -> None:

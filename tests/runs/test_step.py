@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from acclimate import processes
 from acclimate.files import read_json, write_text
-from acclimate.runs.folder import RunFolder
+from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.runs.versions import promote, rollback, versions
 
@@ -38,7 +39,7 @@ def test_the_report_has_the_seconds_and_is_kept(tmp_path: Path, capsys: pytest.C
     assert read_json(out / "report.json") == report
     assert f"train: runs, because {out} is not there yet" in capsys.readouterr().err
     assert make(out, text="never made") == report
-    assert f"train: {out} is up to date" in capsys.readouterr().err
+    assert f"train: {out} is kept: it is up to date" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -112,3 +113,21 @@ def test_what_was_trained_beside_a_promotion_is_not_trained_again(
     rollback(run)
     assert make(run.adapter, other, text="never made", versioned=True)["text"] == "two"
     assert make(run.adapter, text="made again", versioned=True)["text"] == "made again"
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_another_process_helps_and_does_not_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alone: bool) -> None:
+    """The second of two processes: what the first one finds and reports comes to it; `make` is for both, or not."""
+    answers: list[Any] = [None, {"text": "of the first", "timings": {}}]
+    monkeypatch.setattr(processes, "is_main", lambda: False)
+    monkeypatch.setattr(processes, "on_main", lambda _: answers.pop(0))
+    done: list[str] = []
+
+    def made() -> Work[dict[str, Any]]:
+        done.append("make")
+        return Work(lambda _: {"text": "never"}, meanwhile=lambda: done.append("meanwhile"))
+
+    report = step("prepare", tmp_path / "dataset", {}, {}, made, seconds="prepare_s", alone=alone)
+    assert report["text"] == "of the first"
+    assert done == ([] if alone else ["make", "meanwhile"])
+    assert list(tmp_path.iterdir()) == []

@@ -69,6 +69,10 @@ def world(tmp_path: Path) -> tuple[list[Path], RunConfig]:
     return folders, config
 
 
+def pool(config: RunConfig) -> dict[str, int]:
+    return {"documents": config.merge.pool_documents, "seed": config.seed}
+
+
 def test_a_greedy_soup_keeps_what_does_not_hurt_on_dev(tmp_path: Path, world: tuple[list[Path], RunConfig]) -> None:
     folders, config = world
     config = dataclasses.replace(config, merge=MergeConfig(method="greedy-soup"))
@@ -79,7 +83,10 @@ def test_a_greedy_soup_keeps_what_does_not_hurt_on_dev(tmp_path: Path, world: tu
     assert [row["alone"] for row in soup["tried"]] == sorted((row["alone"] for row in soup["tried"]), reverse=True)
     # The folder gives the score that is reported: measured again, from disk.
     judge = score_on(
-        load_dataset(tmp_path / "run" / "dataset"), "dev", Encoder.load(config.base_model, **config.loading), config
+        load_dataset(tmp_path / "run" / "dataset"),
+        "dev",
+        Encoder.load(config.base_model, **config.loading),
+        **pool(config),
     )
     found = load_encoder(tmp_path / "soup", base=config.model, device="cpu", dtype="float32")
     assert judge(found) == pytest.approx(soup["score"], abs=1e-6)
@@ -96,12 +103,12 @@ def test_a_guard_is_measured_on_all_but_its_test_split(tmp_path: Path, world: tu
         split: {query: data.qrels["test"][query] for query in queries[part::3]} for part, split in enumerate(SPLITS)
     }
     whole = dataclasses.replace(data, qrels=thirds)
-    split, score = guard_score(whole, base, config)
+    split, score = guard_score(whole, base, **pool(config))
     both = dataclasses.replace(data, qrels={"test": thirds["train"] | thirds["dev"]})
     assert split == "train and dev"
-    assert score(encoder) == score_on(both, "test", base, config)(encoder)
-    assert score(encoder) != score_on(whole, "test", base, config)(encoder)
-    assert guard_score(data, base, config)[0] == "test"
+    assert score(encoder) == score_on(both, "test", base, **pool(config))(encoder)
+    assert score(encoder) != score_on(whole, "test", base, **pool(config))(encoder)
+    assert guard_score(data, base, **pool(config))[0] == "test"
 
 
 def test_the_curve_from_the_base_to_the_adapter(tmp_path: Path, world: tuple[list[Path], RunConfig]) -> None:
@@ -116,7 +123,7 @@ def test_the_curve_from_the_base_to_the_adapter(tmp_path: Path, world: tuple[lis
     curve = report["curve"]
     assert [point["share"] for point in curve["points"]] == [0.0, 0.5, 1.0]  # the base is always there
     base = Encoder.load(config.base_model, **config.loading)
-    judge = score_on(load_dataset(tmp_path / "run" / "dataset"), "dev", base, config)
+    judge = score_on(load_dataset(tmp_path / "run" / "dataset"), "dev", base, **pool(config))
     assert judge(base) == pytest.approx(curve["points"][0]["domain"], abs=1e-6)
     live = load_encoder(folders[2], base=config.model, device="cpu", dtype="float32")
     assert judge(live) == pytest.approx(curve["points"][2]["domain"], abs=1e-6)

@@ -15,11 +15,10 @@ from acclimate.configs import EvaluateConfig, MineConfig, RerankConfig, RunConfi
 from acclimate.data.dataset import EXAMPLES_FILE, load_dataset, read_examples
 from acclimate.errors import DataError, StorageError, UsageError
 from acclimate.files import hash_folder, read_json
+from acclimate.flows.reranker import evaluate_reranker, train_reranker
 from acclimate.runs.resolve import load_reranker
-from acclimate.stages.evaluate_reranker import evaluate_reranker
 from acclimate.stages.mine import mine
 from acclimate.stages.rerank import rerank_run, rerank_texts
-from acclimate.stages.train_reranker import train_reranker
 from tests.conftest import shared_data
 from tests.models import tiny
 from tests.tiny_run import write_tiny_bert, write_tiny_pairs, write_tiny_retrieval

@@ -24,6 +24,7 @@ from acclimate.training.gradcache import activation_bytes_per_token
 from acclimate.training.objectives import GROUP_LOSSES, LOSSES, PAIR_LOSSES
 from acclimate.training.references import load_references
 from acclimate.training.schedule import TaskSchedule
+from acclimate.training.step_texts import Options
 from acclimate.types import Example
 from tests.models.tiny import as_sentence_transformer
 from tests.tiny_run import write_tiny_bert
@@ -127,7 +128,7 @@ def step(world: World, settings: dict[str, Any]) -> tuple[float, dict[str, Tenso
     trainable = trainable_parameters(encoder.model)
     examples = PAIRS if config.objective.loss in PAIR_LOSSES else TRIPLES
     recipe = LOSSES[config.objective.loss]
-    loss_fn = recipe(encoder, examples, SCHEDULE, config, references=references, learned=trainable)
+    loss_fn = recipe(encoder, examples, SCHEDULE, config, Options(references=references, learned=trainable))
     result = loss_fn(0)
     found = {name: parameter.grad for name, parameter in trainable.items() if parameter.grad is not None}
     assert len(found) == len(trainable)

@@ -23,7 +23,7 @@ from acclimate.training.gradcache import activation_bytes_per_token
 from acclimate.training.objectives import draw_negatives, info_nce, pair_loss
 from acclimate.training.references import References, load_references
 from acclimate.training.schedule import TaskSchedule
-from acclimate.training.step_texts import StepTexts
+from acclimate.training.step_texts import Options, StepTexts
 from acclimate.types import Example, Role
 from tests.tiny_run import write_tiny_bert
 
@@ -132,7 +132,7 @@ def test_a_task_has_its_own_prompts_and_its_weight_scales_the_gradient(encoder: 
     trainable = with_lora(encoder)
     found = []
     for weight in (1.0, 2.5):
-        loss_fn = info_nce(encoder, EXAMPLES, SCHEDULE, changed(group_size=1), task="one", weight=weight)
+        loss_fn = info_nce(encoder, EXAMPLES, SCHEDULE, changed(group_size=1), Options(task="one", weight=weight))
         found.append((loss_fn(0), gradients(trainable)))
     (result, gradient), (weighted, scaled) = found
     anchors, positives = {e.anchor for e in EXAMPLES}, {e.positive for e in EXAMPLES}
@@ -173,7 +173,7 @@ def test_fixed_documents_get_no_gradient_and_are_looked_up(encoder: Encoder) -> 
     with torch.no_grad():
         fixed = {text: vector(encoder, text, "document").float().numpy() for text in texts}
     trainable = with_lora(encoder)
-    result = info_nce(encoder, EXAMPLES, SCHEDULE, CONFIG, references=References(document_vectors=fixed))(0)
+    result = info_nce(encoder, EXAMPLES, SCHEDULE, CONFIG, Options(references=References(document_vectors=fixed)))(0)
     assert result.tokens == sum(len(text.split()) for text in {example.anchor for example in EXAMPLES})
 
     # By hand: all negatives of all rows are candidates, because they cost nothing.
@@ -238,7 +238,7 @@ def test_given_texts_are_retained_and_nothing_else(encoder: Encoder, tmp_path: P
     base = {text: vector(encoder, text, "query").detach() for text in ("w30 w31", "w32")}
     with_lora(encoder)
     references = load_references(config, encoder)
-    result = info_nce(encoder, EXAMPLES, SCHEDULE, config, references=references)(0)
+    result = info_nce(encoder, EXAMPLES, SCHEDULE, config, Options(references=references))(0)
     plain = info_nce(encoder, EXAMPLES, SCHEDULE, CONFIG)(0)
     distances = [1 - base[text] @ vector(encoder, text, "query") for text in base]
     assert result.loss == pytest.approx(plain.loss + 20 * float(torch.stack(distances).mean().detach()), rel=1e-6)
@@ -249,7 +249,7 @@ def test_given_texts_are_retained_and_nothing_else(encoder: Encoder, tmp_path: P
 def test_retained_texts_are_drawn_anew_in_every_step(encoder: Encoder, tmp_path: Path) -> None:
     with_lora(encoder)
     config = retaining(tmp_path, *(f"w{number}" for number in range(20, 60)))
-    bank = StepTexts(encoder, [], config, 3, references=load_references(config, encoder))
+    bank = StepTexts(encoder, [], config, 3, Options(references=load_references(config, encoder)))
     drawn = [tuple(bank._retained_in_step(step)) for step in (0, 1, 0)]
     assert drawn[0] == drawn[2] != drawn[1]
     assert all(len(set(numbers)) == 2 for numbers in drawn)

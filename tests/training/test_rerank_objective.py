@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from acclimate.configs import RerankConfig, RunConfig, TrainConfig
+from acclimate.configs import ObjectiveConfig, RerankConfig, RunConfig, TrainConfig
 from acclimate.core import ranking
 from acclimate.evaluation.reranking import reranking_scores, sample_queries
 from acclimate.models.reranker import Reranker
@@ -30,6 +30,10 @@ EXAMPLES = [
     Example("sort lines", "by name", ("remove directory", "copy files")),
 ]
 SCHEDULE = TaskSchedule(examples=3, batch_size=3, epochs=1, seed=7, learning_rate=1e-3, warmup_fraction=0.1)
+
+
+def sections(config: RunConfig) -> tuple[RerankConfig, ObjectiveConfig, TrainConfig]:
+    return config.rerank, config.objective, config.train
 
 
 @pytest.fixture(scope="module", params=["bert", "qwen3"])
@@ -85,7 +89,7 @@ def test_a_step_equals_the_plain_loss(
     chunked, plain = load(folder), load(folder)
     for reranker in (chunked, plain):
         reranker.model.requires_grad_(True)
-    result = reranking(chunked, EXAMPLES, SCHEDULE, config)(0)
+    result = reranking(chunked, EXAMPLES, SCHEDULE, *sections(config))(0)
 
     batch = [EXAMPLES[row] for row in SCHEDULE.batch(0)]
     scores = torch.full((3, 4), 50.0)  # of the padding: must not matter
@@ -116,7 +120,7 @@ def test_negatives_are_drawn_anew_in_every_pass(folder: Path) -> None:
     schedule = replace(SCHEDULE, epochs=4)
     reranker = load(folder)
     reranker.model.requires_grad_(True)
-    step = reranking(reranker, EXAMPLES, schedule, config)
+    step = reranking(reranker, EXAMPLES, schedule, *sections(config))
     losses = [step(number).loss for number in range(4)]
     assert len(set(losses)) > 1 and step(0).loss == losses[0]
 
@@ -135,5 +139,5 @@ def test_distillation_imitates_the_teacher(folder: Path, loss: Any) -> None:
         replace(example, scores=tuple(-score for score in scores))
         for example, scores in zip(EXAMPLES, own, strict=True)
     ]
-    learnt, not_yet = (float(reranking(reranker, rows, SCHEDULE, config)(0).loss) for rows in (same, other))
+    learnt, not_yet = (float(reranking(reranker, rows, SCHEDULE, *sections(config))(0).loss) for rows in (same, other))
     assert abs(learnt) < 1e-6 < not_yet

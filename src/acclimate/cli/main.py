@@ -26,6 +26,7 @@ from acclimate.cli.options import configured, flags
 from acclimate.cli.rerank import rerank
 from acclimate.errors import AcclimateError, Interrupted, StorageError, UsageError
 from acclimate.files import locked, storage_error
+from acclimate.runs.run_folder import RunFolder
 
 app = App(
     name="acclimate",
@@ -136,18 +137,18 @@ def train(
             Qwen3-Reranker, or an embedding model of the BERT family, which gets a new head.
     """
     from acclimate.cli import tables
+    from acclimate.flows.reranker import train_reranker
     from acclimate.runs.tasks import all_tasks
     from acclimate.stages.train import train_tasks as stage
-    from acclimate.stages.train_reranker import train_reranker
 
     settings = configured(options, config, run)
     with _at_work_in(run):
         if reranker is not None:
-            tables.show_training(train_reranker(run, reranker, settings), run / "reranker")
+            tables.show_training(train_reranker(run, reranker, settings), RunFolder(run).reranker)
             return
         tasks = [replace(task, mined=task.negatives.is_dir()) for task in all_tasks(run, settings)]
-        report = stage(tasks, run / "adapter", settings)
-    tables.show_training(report, run / "adapter")
+        report = stage(tasks, RunFolder(run).adapter, settings)
+    tables.show_training(report, RunFolder(run).adapter)
 
 
 @app.command
@@ -176,7 +177,7 @@ def evaluate(
 
     run = Path(data)
     if reranker is not None:
-        from acclimate.stages.evaluate_reranker import evaluate_reranker
+        from acclimate.flows.reranker import evaluate_reranker
 
         with _at_work_in(run):
             reranking = evaluate_reranker(run, reranker, configured(options, config, run))
@@ -186,14 +187,15 @@ def evaluate(
             tables.show_reranking(reranking)
         return
     settings = configured(options, config, run if is_run(run) else None)
-    compares = adapter is None and (run / "adapter").is_dir() and stage.is_base(run / "adapter", settings)
+    found = RunFolder(run).adapter
+    compares = adapter is None and found.is_dir() and stage.is_base(found, settings)
     if not compares:
         metrics = stage.evaluate_model(data, adapter, settings)
         show = partial(tables.show_metrics, metrics)
     else:
         with _at_work_in(run):
             reports = {
-                task.name: stage.evaluate(task.dataset, run / "adapter", task.evaluation, task.config)
+                task.name: stage.evaluate(task.dataset, found, task.evaluation, task.config)
                 for task in tasks_of(run, settings)
             }
         metrics = {str(name): report["test"]["adapted"] for name, report in reports.items()}

@@ -16,6 +16,7 @@ from typing import Annotated, Any, get_args, get_origin, get_type_hints
 from cyclopts import Group, Parameter, Token
 
 from acclimate.configs import NONE, RENAMED, RunConfig, flag, load_config, with_current_names, with_overrides
+from acclimate.runs.run_folder import RunFolder
 
 
 class _NotGiven:
@@ -51,8 +52,8 @@ def configured(options: Any, config_file: Path | None, run: Path | None = None) 
     base = RunConfig()
     if config_file is not None:
         base = load_config(config_file)
-    elif run is not None and (run / "config.toml").exists():
-        base = load_config(run / "config.toml")
+    elif run is not None and RunFolder(run).config.exists():
+        base = load_config(RunFolder(run).config)
     return with_overrides(base, given(options))
 
 

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from acclimate.runs.run_folder import RunFolder
+
 PERCENT = 100.0
 SNIPPET_CHARS = 160
 
@@ -31,7 +33,7 @@ def show_run(summary: Mapping[str, Any], run: Path) -> None:
     )
     if "tasks" in train:
         console.print(_task_table(train["tasks"]))
-    console.print(f"report: {run / 'report.html'}", soft_wrap=True)
+    console.print(f"report: {RunFolder(run).page}", soft_wrap=True)
 
 
 def _task_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -7,7 +7,7 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-from acclimate.configs import PrepareConfig, RunConfig
+from acclimate.configs import PrepareConfig
 from acclimate.data import facts
 from acclimate.data.beir import add_documents
 from acclimate.data.clean import clean
@@ -20,12 +20,16 @@ from acclimate.errors import DataError
 from acclimate.types import Corpus, Example, LabelledPair, Qrels, Rejected, Split
 
 
-def build_dataset(source: str, config: RunConfig) -> tuple[Dataset, list[Rejected]]:
+def build_dataset(
+    source: str, settings: PrepareConfig, *, seed: int, limit: int | None = None
+) -> tuple[Dataset, list[Rejected]]:
     """Turn a source into a leak-free dataset.
 
     Args:
         source: a file, a folder, or a dataset on the hub; see `readers.read_source`.
-        config: its `prepare` section, `seed` and `limit` are used.
+        settings: how it is read, cleaned and split.
+        seed: of the splits and of what is left out.
+        limit: use at most this many queries (or labelled pairs), drawn evenly.
 
     Returns:
         The dataset, and every row of the source that is not in it, with the reason.
@@ -33,14 +37,13 @@ def build_dataset(source: str, config: RunConfig) -> tuple[Dataset, list[Rejecte
     Raises:
         DataError: what is missing, broken or ambiguous, by file and row.
     """
-    settings = config.prepare
     raw = read_source(source, settings)
     if settings.corpus is not None:
         add_documents(raw, Path(settings.corpus))
     label_range = _label_range(raw, settings, source) if raw.kind == "pairs" else None
     cleaned, unclean = clean(raw.records, raw.kind)
-    splits = split_records(cleaned, raw.kind, raw.given, settings, config.seed)
-    chosen = sample(splits.records, raw.kind, settings.per_label, config.limit, config.seed)
+    splits = split_records(cleaned, raw.kind, raw.given, settings, seed)
+    chosen = sample(splits.records, raw.kind, settings.per_label, limit, seed)
     rejected = [*raw.rejected, *unclean, *splits.rejected]
     dataset = _retrieval(raw, cleaned, chosen) if label_range is None else _labelled_pairs(chosen, label_range)
     dataset.info = _describe(dataset, raw, splits, rejected, settings)

@@ -20,6 +20,7 @@ HELD_OUT: tuple[Split, ...] = ("dev", "test")
 
 DATASET_FILE = "dataset.json"
 EXAMPLES_FILE = "examples.jsonl"
+REJECTED_FILE = "rejected.jsonl"
 FILES = (DATASET_FILE, "corpus.jsonl", "queries.jsonl", EXAMPLES_FILE, "qrels/*.tsv", "pairs/*.tsv")
 """Patterns of the files a dataset is made of (the rejected rows are no part of it)."""
 DAMAGED = "Run prepare again."
@@ -87,7 +88,7 @@ def write_dataset(folder: Path, dataset: Dataset, rejected: list[Rejected]) -> N
         rows = ((pair.sentence1, pair.sentence2, _plain(pair.label)) for pair in pairs)
         _write_tsv(folder / "pairs" / f"{split}.tsv", ("sentence1", "sentence2", "label"), rows)
     write_examples(folder / EXAMPLES_FILE, dataset.examples)
-    write_jsonl(folder / "rejected.jsonl", map(asdict, rejected))
+    write_jsonl(folder / REJECTED_FILE, map(asdict, rejected))
     write_json(folder / DATASET_FILE, {"kind": dataset.kind, **dataset.info})
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from acclimate.configs import RunConfig
+from acclimate.configs import DomainConfig
 from acclimate.core.lexicon import fold
 from acclimate.data.readers import no_usable_row, source_hash
 from acclimate.data.records import BadRowError, normalise
@@ -57,23 +57,23 @@ def read_lexicon(path: Path) -> Entries:
     return entries
 
 
-def background_sources(config: RunConfig) -> tuple[str, ...]:
+def background_sources(domain: DomainConfig, guard: Sequence[str]) -> tuple[str, ...]:
     """The sources that terms are extracted against: the background, or else the guard data; none for a given
     lexicon."""
-    if config.domain.lexicon is not None:
+    if domain.lexicon is not None:
         return ()
-    return (config.domain.background,) if config.domain.background is not None else config.evaluate.guard
+    return (domain.background,) if domain.background is not None else tuple(guard)
 
 
-def domain_hashes(config: RunConfig) -> dict[str, str]:
+def domain_hashes(domain: DomainConfig, guard: Sequence[str]) -> dict[str, str]:
     """Name -> sha256 of what the domain's vocabulary is made from; for an artifact's `inputs.json`.
 
     Raises:
         DataError: a file is missing or empty.
     """
-    hashes = {f"background {source}": source_hash(source) for source in background_sources(config)}
-    if config.domain.lexicon is not None:
-        hashes["lexicon"] = source_hash(config.domain.lexicon)
+    hashes = {f"background {source}": source_hash(source) for source in background_sources(domain, guard)}
+    if domain.lexicon is not None:
+        hashes["lexicon"] = source_hash(domain.lexicon)
     return hashes
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from acclimate.configs import RunConfig
 from acclimate.data.dataset import Dataset
 from acclimate.data.facts import evenly
 from acclimate.errors import DataError
@@ -28,18 +27,19 @@ Score: TypeAlias = Callable[[Encoder], float]
 
 
 def score_on(
-    dataset: Dataset, split: Split, reference: Encoder, config: RunConfig, *, cache: Path | None = None
+    dataset: Dataset, split: Split, reference: Encoder, *, documents: int, seed: int, cache: Path | None = None
 ) -> Score:
     """Make a score on one split: NDCG@10 of its queries against a pool, or Spearman of its pairs.
 
     The pool is that of training (`evaluation.dev`): the relevant documents, what the reference ranks highest, and a
-    sample, `merge.pool_documents` in all; at most 500 queries. It is the same for every encoder.
+    sample, `documents` in all; at most 500 queries. It is the same for every encoder.
 
     Args:
         dataset: retrieval data or pairs.
         split: dev, or the split that takes its place.
         reference: the model before merging; also gives the documents' vectors of encoders for the query side.
-        config: seed and `merge.pool_documents`.
+        documents: in the pool.
+        seed: of the samples.
         cache: keeps the reference's vectors of the corpus.
 
     Raises:
@@ -52,26 +52,25 @@ def score_on(
     qrels = dataset.qrels.get(split, {})
     _require(any(grade > 0 for grades in qrels.values() for grade in grades.values()), split, "query with an answer")
     corpus_MD = encode_corpus(reference, list(dataset.corpus.values()), cache, "base documents")
-    documents = config.merge.pool_documents
-    dev = dev_set(reference, dataset.corpus, corpus_MD, dataset.queries, qrels, documents, config.seed)
+    dev = dev_set(reference, dataset.corpus, corpus_MD, dataset.queries, qrels, documents, seed)
 
     def score(encoder: Encoder) -> float:
         sides = encoder.adapter.sides if encoder.adapter else "both"
-        sided = dataclasses.replace(config, train=dataclasses.replace(config.train, full=False, sides=sides))
-        return retrieval_scores(encoder, dev, sided)(1)[MAIN_MEASURE["retrieval"]]
+        return retrieval_scores(encoder, dev, sides=sides)(1)[MAIN_MEASURE["retrieval"]]
 
     return score
 
 
 def guard_score(
-    dataset: Dataset, reference: Encoder, config: RunConfig, *, cache: Path | None = None
+    dataset: Dataset, reference: Encoder, *, documents: int, seed: int, cache: Path | None = None
 ) -> tuple[str, Score]:
     """Make a score on guard data: on all of it but the test split, which is possible because none of it is trained on.
 
     Args:
         dataset: retrieval data or pairs.
         reference: the model before merging.
-        config: seed and `merge.pool_documents`.
+        documents: in the pool.
+        seed: of the samples.
         cache: keeps the reference's vectors of the corpus.
 
     Returns:
@@ -80,9 +79,9 @@ def guard_score(
     qrels = dataset.qrels.get("train", {}) | dataset.qrels.get("dev", {})
     pairs = [*dataset.pairs.get("train", []), *dataset.pairs.get("dev", [])]
     if not (qrels or pairs):
-        return "test", score_on(dataset, "test", reference, config, cache=cache)
+        return "test", score_on(dataset, "test", reference, documents=documents, seed=seed, cache=cache)
     without_test = dataclasses.replace(dataset, qrels={"dev": qrels}, pairs={"dev": evenly(pairs, MAX_GUARD_PAIRS)})
-    return "train and dev", score_on(without_test, "dev", reference, config, cache=cache)
+    return "train and dev", score_on(without_test, "dev", reference, documents=documents, seed=seed, cache=cache)
 
 
 def greedy_soup(count: int, score: Callable[[Sequence[float]], float], alone: Sequence[float]) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from acclimate.evaluation.measures import (
 )
 from acclimate.evaluation.significance import Delta, paired_bootstrap, paired_bootstrap_correlation
 from acclimate.models.encoder import Encoder
-from acclimate.retrieval.rank import rank_vectors
+from acclimate.retrieval.rank import rank_with_vectors
 from acclimate.retrieval.vector_cache import encode_corpus
 from acclimate.types import PAIR_ROLE, Kind, Qrels, Queries, Run
 
@@ -99,12 +99,10 @@ def score_ranking(
         label: whose vectors, for the progress bar.
     """
     queries, qrels = judged_queries(dataset)
-    documents = list(dataset.corpus)
-    document_MD = encode_corpus(encoder, list(dataset.corpus.values()), cache, f"{label} documents")
-    query_ND = encode_corpus(encoder, list(queries.values()), None, f"{label} queries", role="query")
-    run = rank_vectors(list(queries), query_ND, documents, document_MD, max(top_k, MIN_DEPTH), device=encoder.device)
+    depth = max(top_k, MIN_DEPTH)
+    run, query_ND, document_MD = rank_with_vectors(encoder, queries, dataset.corpus, depth, cache=cache, label=label)
     means, per_query = evaluate_run(run, qrels)
-    positive_N, negative_N = extreme_cosines(run, qrels, list(queries), query_ND, documents, document_MD)
+    positive_N, negative_N = extreme_cosines(run, qrels, list(queries), query_ND, list(dataset.corpus), document_MD)
     margins = margin_statistics(positive_N, negative_N) if positive_N.size else {}
     return RankingScores(means | margins, positive_N, negative_N, run, per_query)
 

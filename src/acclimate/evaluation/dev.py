@@ -16,7 +16,6 @@ from typing import TypeAlias
 import numpy as np
 import torch
 
-from acclimate.configs import RunConfig
 from acclimate.core.losses import cosine_mse, info_nce
 from acclimate.core.negatives import identity_mask
 from acclimate.evaluation.measures import evaluate_run, margin_measures, pair_measures
@@ -24,7 +23,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.retrieval.rank import rank_vectors
 from acclimate.retrieval.top_k import Vectors, top_k
 from acclimate.retrieval.vector_cache import encode_corpus
-from acclimate.types import PAIR_ROLE, Corpus, LabelledPair, Qrels, Queries
+from acclimate.types import PAIR_ROLE, Corpus, LabelledPair, Qrels, Queries, Sides
 
 Evaluate: TypeAlias = Callable[[int], dict[str, float]]
 """Steps taken (0: the base) -> the current model's scores on dev."""
@@ -85,8 +84,17 @@ def dev_set(
     )
 
 
-def retrieval_scores(encoder: Encoder, dev: DevSet, config: RunConfig) -> Evaluate:
+def retrieval_scores(
+    encoder: Encoder, dev: DevSet, *, sides: Sides = "both", temperature: float = 1.0, untrained: bool = True
+) -> Evaluate:
     """Ranking measures, margin and loss of the current model.
+
+    Args:
+        encoder: as it is at the time of the evaluation.
+        dev: queries and their pool.
+        sides: query where the documents' vectors stay the base's.
+        temperature: of the loss.
+        untrained: whether step 0 is the base.
 
     Returns:
         step -> "ndcg@10", "recall@5", "mrr@10", "margin", "positive_cosine", "negative_cosine", "loss".
@@ -96,15 +104,14 @@ def retrieval_scores(encoder: Encoder, dev: DevSet, config: RunConfig) -> Evalua
 
     def evaluate(step: int) -> dict[str, float]:
         encoder.model.eval()
-        untrained = step == 0 and config.train.start_adapter is None
-        base_documents = untrained or config.train.sides == "query"
+        base_documents = (untrained and step == 0) or sides == "query"
         query_ND = encode_corpus(encoder, query_texts, None, role="query")
         document_MD = dev.base_vectors if base_documents else encode_corpus(encoder, document_texts, None, "dev")
         run = rank_vectors(query_ids, query_ND, document_ids, document_MD, TOP, device=encoder.device)
         means, _ = evaluate_run(run, dev.qrels)
         scores = {name: means[name] for name in ("ndcg@10", "recall@5", "mrr@10")}
         scores |= margin_measures(run, dev.qrels, query_ids, query_ND, document_ids, document_MD)
-        return scores | {"loss": _ranking_loss(dev, query_ND, document_MD, config.objective.temperature)}
+        return scores | {"loss": _ranking_loss(dev, query_ND, document_MD, temperature)}
 
     return evaluate
 

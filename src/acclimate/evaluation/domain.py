@@ -13,7 +13,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from acclimate.configs import RunConfig
+from acclimate.configs import DomainConfig, EvaluateConfig
 from acclimate.core.lexicon import Lexicon
 from acclimate.core.metrics import roc_auc
 from acclimate.data.dataset import Dataset
@@ -77,12 +77,14 @@ class Models:
         return base, encode_corpus(self.adapted, texts, None, f"adapted {label}", role=role)
 
 
-def domain_data(dataset: Dataset, config: RunConfig) -> DomainData:
+def domain_data(dataset: Dataset, domain: DomainConfig, settings: EvaluateConfig, seed: int) -> DomainData:
     """Read the terms and topics that a run names, or extract them from its corpus. No query of the dataset is used.
 
     Args:
         dataset: its corpus is used; of labelled pairs, the second sentences.
-        config: `domain`, `evaluate` and the seed.
+        domain: the lexicon or the background.
+        settings: the topics and the guard data.
+        seed: of clusters and samples.
 
     Raises:
         DataError: the lexicon, the background or the topics cannot be read.
@@ -90,23 +92,25 @@ def domain_data(dataset: Dataset, config: RunConfig) -> DomainData:
     texts = sides(dataset)["documents"]  # in the order and number in which their vectors are cached
     if dataset.kind == "pairs":
         texts = list(dict.fromkeys(texts))
-    topics, origin = _topics(texts, config)
+    topics, origin = _topics(texts, settings.topics, seed)
     role = PAIR_ROLE if dataset.kind == "pairs" else "document"
-    return DomainData(texts, role, domain_vocabulary(texts, config), topics, origin)
+    return DomainData(texts, role, domain_vocabulary(texts, domain, settings.guard, seed=seed), topics, origin)
 
 
-def _topics(texts: Sequence[str], config: RunConfig) -> tuple[dict[str, str], str]:
-    if config.evaluate.topics is not None:
-        return read_topics(Path(config.evaluate.topics)), f"given: {config.evaluate.topics}"
+def _topics(texts: Sequence[str], given: str | None, seed: int) -> tuple[dict[str, str], str]:
+    if given is not None:
+        return read_topics(Path(given)), f"given: {given}"
     few = sample(texts)
     if len(few) < FEW_TEXTS:
         return {}, f"{len(few)} documents are too few to find topics in; --topics FILE gives some"
-    numbers = lexical_topics(tuple(few), config.seed)
+    numbers = lexical_topics(tuple(few), seed)
     topics = {text: str(topic) for text, topic in zip(few, numbers, strict=False)}
     return topics, "clusters of the corpus by its words (TF-IDF)" if topics else "the documents share too few words"
 
 
-def term_accuracy(models: Models, domain: DomainData, config: RunConfig) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def term_accuracy(
+    models: Models, domain: DomainData, settings: EvaluateConfig, seed: int
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """Measure whether a term finds the texts that hold it, and its definition.
 
     The query is the term alone, the corpus is the domain's documents, and those that hold the term are relevant
@@ -147,10 +151,10 @@ def term_accuracy(models: Models, domain: DomainData, config: RunConfig) -> tupl
         counts["defined_terms"] = len(defined)
     if not scores:
         return {"skipped": _why_no_terms(vocabulary)}, []
-    return counts | _compared(scores, config), rows
+    return counts | _compared(scores, settings, seed), rows
 
 
-def relatedness(models: Models, domain: DomainData, config: RunConfig) -> dict[str, Any]:
+def relatedness(models: Models, domain: DomainData, settings: EvaluateConfig, seed: int) -> dict[str, Any]:
     """Measure whether texts of one topic are more alike than texts of different topics.
 
     The ROC-AUC of the cosine over all pairs of at most `MAX_RELATED` texts, drawn evenly from at most `MAX_TOPICS`
@@ -162,7 +166,7 @@ def relatedness(models: Models, domain: DomainData, config: RunConfig) -> dict[s
     """
     if not domain.topics:
         return {"skipped": domain.topics_origin}
-    texts = _draw_topics(domain.topics, config.seed)
+    texts = _draw_topics(domain.topics, seed)
     labels = np.array([domain.topics[text] for text in texts])
     if np.unique(labels).size < 2:
         return {"skipped": "there are no two topics with two texts each"}
@@ -170,7 +174,6 @@ def relatedness(models: Models, domain: DomainData, config: RunConfig) -> dict[s
     same_P = labels[text_P2[:, 0]] == labels[text_P2[:, 1]]
     vectors = models.encode(texts, domain.role, "topics")
     base_P, adapted_P = ((unit_ND @ unit_ND.T)[text_P2[:, 0], text_P2[:, 1]] for unit_ND in vectors)
-    settings = config.evaluate
     delta = paired_bootstrap_auc(
         base_P,
         adapted_P,
@@ -178,7 +181,7 @@ def relatedness(models: Models, domain: DomainData, config: RunConfig) -> dict[s
         text_P2,
         resamples=settings.bootstrap,
         confidence=settings.confidence,
-        seed=config.seed,
+        seed=seed,
     )
     return {
         "origin": domain.topics_origin,
@@ -232,8 +235,7 @@ def _nearest_hold(document_MD: Vectors, holding: Mapping[str, set[int]], models:
     return [float(np.mean([nearest[index] in holding[term] for index in indices])) for term, indices in asking.items()]
 
 
-def _compared(scores: Mapping[str, Both], config: RunConfig) -> dict[str, Any]:
-    settings = config.evaluate
+def _compared(scores: Mapping[str, Both], settings: EvaluateConfig, seed: int) -> dict[str, Any]:
     return {
         "base": {name: float(np.mean(base)) for name, (base, _) in scores.items()},
         "adapted": {name: float(np.mean(adapted)) for name, (_, adapted) in scores.items()},
@@ -243,7 +245,7 @@ def _compared(scores: Mapping[str, Both], config: RunConfig) -> dict[str, Any]:
                 np.array(adapted),
                 resamples=settings.bootstrap,
                 confidence=settings.confidence,
-                seed=config.seed,
+                seed=seed,
             )
             for name, (base, adapted) in scores.items()
         },

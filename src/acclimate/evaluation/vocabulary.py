@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from acclimate.configs import RunConfig
+from acclimate.configs import DomainConfig
 from acclimate.core.lexicon import Lexicon, extract_terms, topic_terms
 from acclimate.data.background import texts_of_source
 from acclimate.data.facts import evenly, languages
@@ -32,7 +32,9 @@ class Vocabulary:
     """Term -> its definitions, of those that a lexicon file defines."""
 
 
-def domain_vocabulary(texts: Sequence[str], config: RunConfig) -> Vocabulary:
+def domain_vocabulary(
+    texts: Sequence[str], domain: DomainConfig, guard: Sequence[str] = (), *, seed: int
+) -> Vocabulary:
     """The lexicon that a run names, or terms extracted from texts of its domain.
 
     Terms are extracted against the given background, or else against the guard data in the texts' script, or else by
@@ -40,7 +42,9 @@ def domain_vocabulary(texts: Sequence[str], config: RunConfig) -> Vocabulary:
 
     Args:
         texts: texts of the domain, such as its corpus; an even sample is read.
-        config: `domain`, the guard data of `evaluate`, and the seed.
+        domain: names a lexicon or a background, where there is one.
+        guard: the guard data of `evaluate`.
+        seed: of the topics.
 
     Returns:
         A vocabulary; it has no terms where there is nothing to extract them from, which `origin` says.
@@ -48,20 +52,20 @@ def domain_vocabulary(texts: Sequence[str], config: RunConfig) -> Vocabulary:
     Raises:
         DataError: the lexicon or the background cannot be read.
     """
-    size = config.domain.lexicon_size
-    if config.domain.lexicon is not None:
-        entries = read_lexicon(Path(config.domain.lexicon))
+    size = domain.lexicon_size
+    if domain.lexicon is not None:
+        entries = read_lexicon(Path(domain.lexicon))
         defined = {term: definitions for term, definitions in entries.items() if definitions}
-        return Vocabulary(Lexicon(entries), f"given: {config.domain.lexicon}", defined)
-    domain = sample(texts)
-    if len(domain) < FEW_TEXTS:
-        return Vocabulary(Lexicon(()), f"none: {len(domain)} texts are too few to extract terms from")
-    background, sources = _background(domain, config)
+        return Vocabulary(Lexicon(entries), f"given: {domain.lexicon}", defined)
+    few = sample(texts)
+    if len(few) < FEW_TEXTS:
+        return Vocabulary(Lexicon(()), f"none: {len(few)} texts are too few to extract terms from")
+    background, sources = _background(few, domain, guard)
     if background:
-        terms = extract_terms(domain, background, count=size)
+        terms = extract_terms(few, background, count=size)
         return Vocabulary(Lexicon(terms), f"extracted from the corpus against {', '.join(sources)}")
     topics: defaultdict[int, list[str]] = defaultdict(list)
-    for text, topic in zip(domain, lexical_topics(tuple(domain), config.seed), strict=False):
+    for text, topic in zip(few, lexical_topics(tuple(few), seed), strict=False):
         topics[topic].append(text)
     terms = topic_terms(list(topics.values()), count=size)
     return Vocabulary(Lexicon(terms), f"extracted from the corpus, {len(topics)} topics of it against one another")
@@ -75,14 +79,14 @@ def sample(texts: Sequence[str]) -> list[str]:
     return few if chars <= MAX_CHARS else evenly(few, max(1, len(few) * MAX_CHARS // chars))
 
 
-def _background(domain: Sequence[str], config: RunConfig) -> tuple[list[str], list[str]]:
+def _background(texts: Sequence[str], domain: DomainConfig, guard: Sequence[str]) -> tuple[list[str], list[str]]:
     """The background's texts and the names of their sources; guard data in another script is left out."""
-    script = next(iter(languages(domain)), "")
+    script = next(iter(languages(texts)), "")
     background: list[str] = []
     names: list[str] = []
-    for source in background_sources(config):
-        texts = sample(texts_of_source(source))
-        if config.domain.background is not None or next(iter(languages(texts)), "") == script:
-            background += texts
+    for source in background_sources(domain, guard):
+        others = sample(texts_of_source(source))
+        if domain.background is not None or next(iter(languages(others)), "") == script:
+            background += others
             names.append(Path(source).name or source)
     return background, names

@@ -50,7 +50,7 @@ def plan(source: str | None, config: RunConfig) -> dict[str, Any]:
 
 
 def _plan_of_task(source: str, config: RunConfig) -> dict[str, Any]:
-    dataset, rejected = build_dataset(source, config)
+    dataset, rejected = build_dataset(source, config.prepare, seed=config.seed, limit=config.limit)
     encoder = Encoder.load(config.base_model, **config.loading)
     rate = _tokens_per_second(encoder, dataset)
     corpus_tokens, training_tokens = _corpus_tokens(encoder, dataset), _training_tokens(encoder, dataset, config)

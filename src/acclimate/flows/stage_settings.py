@@ -6,14 +6,15 @@ Qwen3-Embedding (Zhang et al. 2025, section 3) were trained, here over one adapt
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from acclimate.configs import RunConfig
 from acclimate.data.dataset import Dataset
+from acclimate.data.reports import WeakReport
 from acclimate.errors import DataError, UsageError
+from acclimate.report.summary import BlendReport, StageRow
+from acclimate.training.reports import TrainReport
 
 PRETRAIN, FINETUNE, MERGE = "1-pretrain", "2-finetune", "3-merge"
 DEV_DOCUMENTS = 1000
@@ -55,15 +56,13 @@ def watched(config: RunConfig) -> RunConfig:
     return replace(config, train=train, stages=replace(config.stages, recipe="one-stage"))
 
 
-def helped(report: Mapping[str, Any]) -> bool:
+def helped(report: TrainReport) -> bool:
     """Whether a training's best moment is better on dev than where it began."""
-    numbers = report["train"]
-    return bool(numbers["best_score"] > numbers["base_score"])
+    best, base = report["train"]["best_score"], report["train"]["base_score"]
+    return best is not None and base is not None and best > base
 
 
-def stage_rows(
-    pairs: Mapping[str, Any], pretrained: Mapping[str, Any], trained: Mapping[str, Any], merged: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def stage_rows(pairs: WeakReport, pretrained: TrainReport, trained: TrainReport, merged: BlendReport) -> list[StageRow]:
     """What `report.json` says of the stages: dev scores before and after each, and whether it is part of the result.
 
     Args:
@@ -74,12 +73,26 @@ def stage_rows(
     """
     chosen = merged["merge"]["chosen"]
     alone = next(row for row in merged["merge"]["candidates"] if row[FINETUNE] == 1.0)
-    rows = []
+    rows: list[StageRow] = []
     for name, report in ((PRETRAIN, pretrained), (FINETUNE, trained)):
         numbers = report["train"]
-        scores = {"dev_before": numbers["base_score"], "dev_after": numbers["best_score"]}
-        spent = {"examples": numbers["examples"], "tokens": numbers["tokens"], "seconds": numbers["step_s"]}
-        rows.append({"stage": name, **spent, **scores, "kept": chosen.get(name, 0.0) > 0})
+        rows.append(
+            {
+                "stage": name,
+                "examples": numbers["examples"],
+                "tokens": numbers["tokens"],
+                "seconds": numbers["step_s"],
+                "dev_before": numbers["base_score"],
+                "dev_after": numbers["best_score"],
+                "kept": chosen.get(name, 0.0) > 0,
+            }
+        )
     rows[0]["weak_pairs"] = dict(pairs["pairs"])
-    merge = {"stage": MERGE, "weights": {name: value for name, value in chosen.items() if name != "dev"}}
-    return [*rows, {**merge, "dev_before": alone["dev"], "dev_after": chosen["dev"], "kept": chosen[FINETUNE] != 1.0}]
+    merge: StageRow = {
+        "stage": MERGE,
+        "weights": {name: value for name, value in chosen.items() if name != "dev"},
+        "dev_before": alone["dev"],
+        "dev_after": chosen["dev"],
+        "kept": chosen[FINETUNE] != 1.0,
+    }
+    return [*rows, merge]

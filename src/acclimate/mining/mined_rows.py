@@ -3,68 +3,47 @@
 from __future__ import annotations
 
 import json
-import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
-from acclimate import processes
 from acclimate.configs import MineConfig
 from acclimate.data.dataset import EXAMPLES_FILE
-from acclimate.files import REPORT_FILE, artifact, storage_errors, write_json
+from acclimate.files import storage_errors, write_json
 from acclimate.mining.audit import Audit
 from acclimate.mining.mine import MinedBlock, MinedQuery, MiningInput
+from acclimate.mining.reports import MineReport
+from acclimate.runs.run_folder import AUDIT_FILE
+from acclimate.runs.step import Work
 from acclimate.types import Example, Queries
-
-AUDIT_FILE = "audit.json"
 
 Row: TypeAlias = dict[str, Any]
 ToRows: TypeAlias = Callable[[MinedQuery, list[Example]], Iterable[Row]]
 """(a mined query, its training examples with the negatives that the data brought) -> rows of one file."""
 
 
-def mined_artifact(
-    out: Path,
-    settings: Mapping[str, Any],
-    inputs: Mapping[str, str],
-    source: MiningInput,
-    queries: Queries,
-    blocks: Iterable[MinedBlock],
-    config: MineConfig,
-) -> Row:
-    """Mine and write a whole artifact. All processes take every block, the first one writes.
+def mined_work(
+    source: MiningInput, queries: Queries, blocks: Iterable[MinedBlock], config: MineConfig
+) -> Work[MineReport]:
+    """Make the work of a step out of mining: the first process writes, all take every block.
 
     Args:
-        out: the artifact's folder.
-        settings: what it was made with.
-        inputs: what it was made from.
         source: what was mined.
         queries: id -> text, for the list of queries with too few negatives.
         blocks: from `mine_negatives`.
         config: how many negatives were wanted, and in which form they are written.
-
-    Returns:
-        The content of its `report.json`.
-
-    Raises:
-        StorageError: the folder cannot be written.
     """
-    started = time.perf_counter()
-    if not processes.is_main():
-        deque(blocks, maxlen=0)  # mines its part of each block; the first process writes
-        return processes.from_main({})
-    with artifact(out, settings, inputs) as folder:
-        report = _write_negatives(folder, source, queries, blocks, config)
-        report["timings"] = {"mine_s": round(time.perf_counter() - started, 3)}
-        write_json(folder / REPORT_FILE, report)
-    return processes.from_main(report)
+    return Work(
+        lambda folder: _write_negatives(folder, source, queries, blocks, config),
+        meanwhile=lambda: deque(blocks, maxlen=0).clear(),
+    )
 
 
 def _write_negatives(
     folder: Path, source: MiningInput, queries: Queries, blocks: Iterable[MinedBlock], config: MineConfig
-) -> Row:
+) -> MineReport:
     """Write everything into an artifact in the making, block by block, and return the counts."""
     audit = Audit(config.num_negatives, {text: query_id for query_id, text in queries.items()})
     files = {
@@ -79,7 +58,7 @@ def _write_negatives(
     write_json(folder / AUDIT_FILE, summary)
     counts = {name: value for name, value in summary.items() if isinstance(value, int | float | None)}
     nested = {"removed": dict(audit.removed), "filled": dict(audit.filled)}
-    return {**counts, **nested, "given_negatives_dropped": source.dropped, "rows": rows}
+    return cast(MineReport, {**counts, **nested, "given_negatives_dropped": source.dropped, "rows": rows})
 
 
 def _watched(blocks: Iterable[MinedBlock], audit: Audit) -> Iterator[MinedQuery]:

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from acclimate.configs import MergeConfig, RunConfig
+from acclimate.configs import MergeConfig
 from acclimate.core import merging
 from acclimate.core.low_rank import Discarded, merge_dense, merge_low_rank
 from acclimate.errors import ModelError, UsageError
@@ -27,7 +27,7 @@ from acclimate.models.adapter import Adapter
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.models.loading import load_base
-from acclimate.text_use import TextUse
+from acclimate.text_use import LoadSettings, TextUse
 from acclimate.types import Sides
 
 
@@ -51,9 +51,15 @@ class MergeableAdapters:
     """
 
     def __init__(
-        self, names: Sequence[str], adapters: Sequence[Adapter], source: ModelSource, config: RunConfig
+        self,
+        names: Sequence[str],
+        adapters: Sequence[Adapter],
+        source: ModelSource,
+        settings: MergeConfig,
+        machine: LoadSettings,
     ) -> None:
-        self.names, self.adapters, self.source, self.config = tuple(names), tuple(adapters), source, config
+        self.names, self.adapters, self.source = tuple(names), tuple(adapters), source
+        self.settings, self.machine = settings, machine
         first = self.adapters[0]
         for name, adapter in zip(names, adapters, strict=True):
             adapter.check_base(source)
@@ -96,7 +102,7 @@ class MergeableAdapters:
     @cached_property
     def base_encoder(self) -> Encoder:
         """The base, used as the adapters use it. Loaded once: merged adapters are attached beside its weights."""
-        return Encoder.open(self.source, self.use, **self.config.machine)
+        return Encoder.open(self.source, self.use, **self.machine)
 
     def encoder(self, merged: Merged) -> Encoder:
         """Gives the vectors of a merged adapter."""
@@ -108,7 +114,7 @@ class MergeableAdapters:
             save_folded(folder, self.source, self.use, self.sides, updates=merged.tensors)
             return {"kind": "merged"}
         ranks = {"rank": merged.adapter.rank, "alpha": merged.adapter.alpha, "discarded": _discarded(merged.discarded)}
-        if self.config.merge.folded:
+        if self.settings.folded:
             save_folded(folder, self.source, self.use, self.sides, modules=merged.adapter.modules)
             return {"kind": "merged", **ranks}
         save_adapter(folder, merged.adapter, self.source)
@@ -132,14 +138,15 @@ class MergeableModels:
         names: Sequence[str],
         sources: Sequence[ModelSource],
         find_base: Callable[[], ModelSource],
-        config: RunConfig,
+        settings: MergeConfig,
+        machine: LoadSettings,
     ) -> None:
-        if config.merge.folded or config.merge.merged_rank is not None:
+        if settings.folded or settings.merged_rank is not None:
             raise UsageError(
                 f"{names[0]} is a whole model, which has no rank and nothing to fold",
                 fix="Leave --merged-rank and --folded to adapters.",
             )
-        self.names, self.sources, self.config = tuple(names), tuple(sources), config
+        self.names, self.sources, self.machine = tuple(names), tuple(sources), machine
         for name, source in zip(names, sources, strict=True):
             if source.files.query_transformer:
                 raise ModelError(
@@ -179,7 +186,7 @@ class MergeableModels:
     @cached_property
     def base_encoder(self) -> Encoder:
         """The first model, used as all of them are; the base where folders name it."""
-        encoder = Encoder.open(self.sources[0], self.use, **self.config.machine)
+        encoder = Encoder.open(self.sources[0], self.use, **self.machine)
         return encoder if self.base is None else _with_weights(encoder, self._base_weights)
 
     def encoder(self, merged: Merged) -> Encoder:

@@ -5,20 +5,22 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from acclimate.data.dataset import DATASET_FILE, REJECTED_FILE
 from acclimate.errors import DataError
+from acclimate.evaluation.reports import EvaluationReport, RerankingReport, SplitScores
 from acclimate.files import INPUTS_FILE, REPORT_FILE, iter_jsonl, read_json
-
-ARTIFACTS = ("dataset", "negatives", "adapter", "evaluation")
+from acclimate.report.summary import RunSummary
+from acclimate.runs.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
-class RunFolder:
+class RunParts:
     """The parts of a run that the report shows, as JSON (docs/architecture.md, "Folder formats")."""
 
     name: str
-    summary: dict[str, Any] | None
+    summary: RunSummary | None
     """`report.json`."""
     dataset: dict[str, Any] | None
     """`dataset/dataset.json`."""
@@ -26,9 +28,9 @@ class RunFolder:
     """Reason -> rows of `dataset/rejected.jsonl`, most frequent first."""
     audit: dict[str, Any] | None
     """`negatives/audit.json`."""
-    evaluation: dict[str, Any] | None
+    evaluation: EvaluationReport | None
     """`evaluation/report.json`."""
-    reranking: dict[str, Any] | None
+    reranking: RerankingReport | None
     """`reranking/report.json`."""
     metrics: list[dict[str, Any]] | None
     """The rows of `metrics.jsonl`."""
@@ -38,11 +40,11 @@ class RunFolder:
     """Artifact -> what it was made from -> sha256."""
 
     @property
-    def test(self) -> dict[str, Any]:
+    def test(self) -> SplitScores:
         """The scores on the test split, from the evaluation or else the summary; may be empty."""
         for report in (self.evaluation, self.summary):
             if report and report.get("test"):
-                return dict(report["test"])
+                return report["test"]
         return {}
 
     @property
@@ -54,7 +56,7 @@ class RunFolder:
         return "pairs" if "spearman" in self.test.get("base", {}) else "retrieval"
 
 
-def read_run(run: Path) -> RunFolder:
+def read_run(run: Path) -> RunParts:
     """Read those parts of a run that exist.
 
     Raises:
@@ -63,35 +65,37 @@ def read_run(run: Path) -> RunFolder:
     """
     if not run.is_dir():
         raise DataError(f"{run}: no such run folder", fix="Make one with: acclimate adapt DATA --out RUN")
-    folder = RunFolder(
+    folder = RunFolder(run)
+    artifacts = (folder.dataset, folder.negatives, folder.adapter, folder.evaluation)
+    parts = RunParts(
         name=run.resolve().name,
-        summary=_json(run / REPORT_FILE),
-        dataset=_json(run / "dataset" / "dataset.json"),
-        rejected=_reasons(run / "dataset" / "rejected.jsonl"),
-        audit=_json(run / "negatives" / "audit.json"),
-        evaluation=_json(run / "evaluation" / REPORT_FILE),
-        reranking=_json(run / "reranking" / REPORT_FILE),
-        metrics=_rows(run / "metrics.jsonl"),
-        config=_text(run / "config.toml"),
-        inputs={name: inputs for name in ARTIFACTS if (inputs := _json(run / name / INPUTS_FILE))},
+        summary=cast(RunSummary | None, _json(folder.report)),
+        dataset=_json(folder.dataset / DATASET_FILE),
+        rejected=_reasons(folder.dataset / REJECTED_FILE),
+        audit=_json(folder.audit),
+        evaluation=cast(EvaluationReport | None, _json(folder.evaluation / REPORT_FILE)),
+        reranking=cast(RerankingReport | None, _json(folder.reranking / REPORT_FILE)),
+        metrics=_rows(folder.metrics),
+        config=_text(folder.config),
+        inputs={artifact.name: inputs for artifact in artifacts if (inputs := _json(artifact / INPUTS_FILE))},
     )
-    if all(part is None for part in (folder.summary, folder.dataset, folder.audit, folder.evaluation, folder.metrics)):
+    if all(part is None for part in (parts.summary, parts.dataset, parts.audit, parts.evaluation, parts.metrics)):
         raise DataError(f"{run} holds nothing of a run", fix="Make one with: acclimate adapt DATA --out RUN")
-    return folder
+    return parts
 
 
-def read_task(run: Path, whole: RunFolder, name: str) -> RunFolder:
+def read_task(run: Path, whole: RunParts, name: str) -> RunParts:
     """Read one of several tasks as if it were the only one: its part of the summary and of the metrics."""
     summary = whole.summary or {}
     train = {key: value for key, value in summary["train"].items() if key != "tasks"}
     common = {key: value for key, value in summary.items() if key not in ("tasks", "timings", "guard")}
-    of_task = {**common, **summary["tasks"][name], "train": {**train, **summary["train"]["tasks"][name]}}
+    of_task: Any = {**common, **summary["tasks"][name], "train": {**train, **summary["train"]["tasks"][name]}}
     rows = []
     for row in whole.metrics or []:
         dev = {key.removeprefix(f"{name}/"): value for key, value in row.get("dev", {}).items() if f"{name}/" in key}
         if dev or row.get("task") == name:
             rows.append({**row, "dev": dev} if dev else row)
-    return replace(read_run(run / "tasks" / name), summary=of_task, metrics=rows, config=whole.config)
+    return replace(read_run(RunFolder(run).task(name).path), summary=of_task, metrics=rows, config=whole.config)
 
 
 def _json(path: Path) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from acclimate.report import plots, tables
-from acclimate.report.folder import RunFolder
+from acclimate.report.folder import RunParts
 from acclimate.report.words import (
     TRAINING_NAMES,
     Tone,
@@ -55,7 +55,7 @@ class Record:
     numbers: tuple[tuple[str, str], ...]
 
 
-def render(run: RunFolder) -> str:
+def render(run: RunParts) -> str:
     """Render the page. Equal input gives equal bytes; every text of the run is escaped; missing parts are named."""
     return fill(
         "template.html", run=run, **_result(run), **_training(run), **_data(run), **_mining(run), **_reproduce(run)
@@ -77,11 +77,12 @@ def fill(template: str, **values: Any) -> str:
     return environment.get_template(template).render(**values).encode("utf-8", "replace").decode("utf-8")
 
 
-def _result(run: RunFolder) -> dict[str, Any]:
+def _result(run: RunParts) -> dict[str, Any]:
     report = run.evaluation or run.summary or {}
     config = (run.summary or {}).get("config", {})
     confidence = report.get("confidence", config.get("evaluate", {}).get("confidence"))
     test, evaluated = run.test, bool(run.test.get("base"))
+    evaluation: Mapping[str, Any] = run.evaluation or {}
     return {
         "verdict": verdict(str(report.get("verdict", "no evidence")), test, confidence) if evaluated else None,
         "recommend": report.get("recommend"),
@@ -91,11 +92,11 @@ def _result(run: RunFolder) -> dict[str, Any]:
         "doubted": any("low" in delta for delta in test.get("delta", {}).values()),
         "bars": plots.metric_bars(test),
         "cosines": tables.similarity(test),
-        "histograms": plots.similarity_histograms(report.get("histograms", {}), run.kind),
+        "histograms": plots.similarity_histograms(evaluation.get("histograms", {}), run.kind),
         "changes": [
             (title, changes)
             for title, key in (("Most won", "won"), ("Most lost", "lost"))
-            if (changes := [_change(item) for item in report.get(key, [])])
+            if (changes := [_change(item) for item in evaluation.get(key, [])])
         ],
         "domain": tables.domain(report.get("domain", {}), confidence),
         "domain_notes": domain_notes(report.get("domain", {})),
@@ -106,7 +107,7 @@ def _result(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _facts(run: RunFolder) -> list[tuple[str, str]]:
+def _facts(run: RunParts) -> list[tuple[str, str]]:
     """What was adapted, on what, how long it took: the line under the headline."""
     summary, test = run.summary or {}, run.test
     train, model = summary.get("train", {}), summary.get("model", {})
@@ -136,7 +137,7 @@ def _change(item: Mapping[str, Any]) -> Change:
     return Change(query, signed(delta, 2), tone, score(item.get("base"), 2), score(item.get("adapted"), 2), rankings)
 
 
-def _training(run: RunFolder) -> dict[str, Any]:
+def _training(run: RunParts) -> dict[str, Any]:
     rows, summary = run.metrics or [], run.summary or {}
     train = summary.get("train", {})
     named = {TRAINING_NAMES.get(key, key): value for key, value in train.items()}
@@ -150,7 +151,7 @@ def _training(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _data(run: RunFolder) -> dict[str, Any]:
+def _data(run: RunParts) -> dict[str, Any]:
     dataset = run.dataset or {}
     shown = {key: value for key, value in dataset.items() if key not in ("warnings", "kind") and value is not None}
     return {
@@ -160,7 +161,7 @@ def _data(run: RunFolder) -> dict[str, Any]:
     }
 
 
-def _mining(run: RunFolder) -> dict[str, Any]:
+def _mining(run: RunParts) -> dict[str, Any]:
     audit = run.audit or {}
     counts = {key: value for key, value in audit.items() if not isinstance(value, list) and key != "histograms"}
     return {
@@ -177,7 +178,7 @@ def _record(item: Mapping[str, Any]) -> Record:
     return Record(texts, numbers)
 
 
-def _reproduce(run: RunFolder) -> dict[str, Any]:
+def _reproduce(run: RunParts) -> dict[str, Any]:
     summary = run.summary or {}
     tables_of_data = "\n[[datasets]]" in (run.config or "")
     source = "" if tables_of_data else shlex.quote(str(summary.get("source", "DATA"))) + " "

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from acclimate.report import html, plots
+from acclimate.report.summary import Curve, MergeReport, Soup
 from acclimate.report.tables import Cell, Row, Table
 from acclimate.report.words import ABSENT, metric_name, score, signed
 
 
-def render(name: str, report: Mapping[str, Any]) -> str:
+def render(name: str, report: MergeReport) -> str:
     """Render the page. Equal input gives equal bytes.
 
     Args:
@@ -34,7 +32,7 @@ def render(name: str, report: Mapping[str, Any]) -> str:
     return html.fill("merge.html", name=name, claim=claim, rule=rule, tried=table, figures=figures, facts=facts)
 
 
-def _points(curve: Mapping[str, Any]) -> Table:
+def _points(curve: Curve) -> Table:
     guards = curve["guards"]
     heads = [f"{name} ({guard['split']}), {metric_name(guard['measure'])}" for name, guard in guards.items()]
     first = curve["points"][0]
@@ -52,7 +50,7 @@ def _points(curve: Mapping[str, Any]) -> Table:
     return Table("From the base to the adapted model", ("share", domain, *heads), tuple(rows))
 
 
-def _trials(soup: Mapping[str, Any]) -> Table:
+def _trials(soup: Soup) -> Table:
     measure = metric_name(soup["measure"])
     rows = [Row("the base", (Cell(score(soup["base"])), Cell(""), Cell("")))] if soup["base"] is not None else []
     for trial in soup["tried"]:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from acclimate.report.summary import MergeReport, RunSummary
+
 _HOW = {"full": "all of its weights were trained", "merged": "a LoRA adapter was merged into its weights"}
 _METRICS = ("ndcg@10", "recall@5", "mrr@10", "map", "recall@100", "spearman", "pearson", "roc_auc")
 
 
-def render(facts: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+def render(facts: MergeReport, summary: RunSummary) -> str:
     """Write the card in Markdown, with the hub's front matter.
 
     Args:
@@ -43,7 +45,7 @@ def _front_matter(base_id: str) -> str:
     return "\n".join([*lines, "tags:", "- sentence-transformers", "- feature-extraction", "- acclimate", "---\n"])
 
 
-def _evidence(summary: Mapping[str, Any]) -> str:
+def _evidence(summary: RunSummary) -> str:
     test = summary.get("test")
     if not test:
         return ""
@@ -60,7 +62,7 @@ def _evidence(summary: Mapping[str, Any]) -> str:
     return "\n".join(part for part in ("## Evidence, on held-out test data\n", table, verdict, data) if part)
 
 
-def _merge(facts: Mapping[str, Any]) -> str:
+def _merge(facts: MergeReport) -> str:
     """What was merged, how, and what was lost or chosen on the way."""
     # Folders by their names only: the card is for others, who have other paths.
     rows = [f"| {Path(model['name']).name} | {model['weight']:.4g} |" for model in facts["models"]]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from acclimate.evaluation.reports import GuardRow, RerankingReport
+from acclimate.report.summary import StageRow
 from acclimate.report.words import (
     ABSENT,
     METRIC_NAMES,
@@ -77,12 +79,12 @@ def domain(report: Mapping[str, Any], confidence: float | None) -> Table | None:
     return _comparison(scores, _ordered(scores), confidence, "Terms and topics")
 
 
-def forgot(checks: list[dict[str, Any]]) -> bool:
+def forgot(checks: Sequence[GuardRow]) -> bool:
     """Whether the loss exceeds the bound on any guard data."""
     return any(check.get("warn") for check in checks)
 
 
-def guard(checks: list[dict[str, Any]]) -> Table | None:
+def guard(checks: Sequence[GuardRow]) -> Table | None:
     """Guard data: base and adapted, and whether the loss exceeds the bound."""
     rows = []
     for check in checks:
@@ -105,7 +107,7 @@ def guard(checks: list[dict[str, Any]]) -> Table | None:
     return Table("Guard data", columns, tuple(rows)) if rows else None
 
 
-def stages(rows: list[dict[str, Any]]) -> Table | None:
+def stages(rows: Sequence[StageRow]) -> Table | None:
     """The scores on dev before and after each of three stages, and whether the stage was kept."""
     table_rows = []
     for row in rows:
@@ -121,7 +123,7 @@ def stages(rows: list[dict[str, Any]]) -> Table | None:
     return Table("Stages, by NDCG@10 on dev", columns, tuple(table_rows)) if table_rows else None
 
 
-def reranking(report: Mapping[str, Any] | None) -> Table | None:
+def reranking(report: RerankingReport | None) -> Table | None:
     """Scores of the retrieved and the reranked order."""
     if not report:
         return None

@@ -6,28 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from acclimate.report import html, plots, tables
-from acclimate.report.folder import RunFolder
+from acclimate.report.folder import RunParts
 from acclimate.report.tables import Cell, Row, Table
 from acclimate.report.words import count, interval, metric_name, p_value, primary_metric, score, signed, tone_of
 
 VERDICTS = {"better": Cell("better", tone="good"), "worse": Cell("worse", tone="bad")}
 
 
-def render(run: RunFolder) -> str:
+def render(run: RunParts) -> str:
     """Render the page. Equal input gives equal bytes.
 
     Args:
         run: its summary has `tasks`.
     """
     summary = run.summary or {}
-    train, tasks = dict(summary["train"]), summary["tasks"]
+    train, tasks = summary["train"], summary["tasks"]
     better = sum(part["verdict"] == "better" for part in tasks.values())
     rows = [row for row in run.metrics or [] if "dev" in row]
     curves = [
         plots.task_losses(run.metrics or [], list(tasks)),
         plots.tasks_curve(rows, dev_names(tasks), train.get("best_step")),
     ]
-    of_tasks = train.pop("tasks")
+    values = {name: value for name, value in train.items() if name != "tasks"}
     return html.fill(
         "tasks.html",
         run=run,
@@ -35,8 +35,8 @@ def render(run: RunFolder) -> str:
         claim=f"The adapted model is better on {better} of {len(tasks)} tasks.",
         result=_result(tasks),
         curves=[curve for curve in curves if curve],
-        trained=_trained(of_tasks),
-        values=tables.values("Training", train),
+        trained=_trained(train["tasks"]),
+        values=tables.values("Training", values),
         timings=tables.timings(summary.get("timings", {})),
         guard=tables.guard(summary.get("guard", [])),
         guard_bound=summary.get("config", {}).get("evaluate", {}).get("guard_bound"),

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import torch
@@ -46,6 +46,14 @@ def rank_vectors(
     }
 
 
+class Ranking(NamedTuple):
+    """A ranked corpus, and the vectors by which it was ranked."""
+
+    run: Run
+    query_ND: Vectors
+    doc_MD: Vectors
+
+
 def rank(
     encoder: Encoder,
     queries: Queries,
@@ -56,7 +64,21 @@ def rank(
     cache: Path | None = None,
     label: str = "",
 ) -> Run:
-    """Rank the whole corpus for every query with one encoder.
+    """Rank the whole corpus for every query with one encoder; the arguments are those of `rank_with_vectors`."""
+    return rank_with_vectors(encoder, queries, corpus, k, task=task, cache=cache, label=label).run
+
+
+def rank_with_vectors(
+    encoder: Encoder,
+    queries: Queries,
+    corpus: Corpus,
+    k: int,
+    *,
+    task: str | None = None,
+    cache: Path | None = None,
+    label: str = "",
+) -> Ranking:
+    """Rank the whole corpus for every query with one encoder, and keep the vectors.
 
     Args:
         encoder: gives the vectors of both sides, with its own prompts.
@@ -71,4 +93,5 @@ def rank(
         encoder, list(queries.values()), None, label and f"{label} queries", role="query", task=task
     )
     doc_MD = encode_corpus(encoder, list(corpus.values()), cache, label and f"{label} documents", task=task)
-    return rank_vectors(list(queries), query_ND, list(corpus), doc_MD, k, device=encoder.device)
+    run = rank_vectors(list(queries), query_ND, list(corpus), doc_MD, k, device=encoder.device)
+    return Ranking(run, query_ND, doc_MD)

@@ -37,7 +37,7 @@ def read_models(names: Sequence[str], config: RunConfig) -> MergeableAdapters | 
                 )
         folder = next(folder for folder in folders if folder)
         source = find_base(folder, first.base_id, first.base_sha256, config.model, first.use.pooling)
-        return MergeableAdapters(names, adapters, source, config)
+        return MergeableAdapters(names, adapters, source, config.merge, config.machine)
     if adapters:
         adapter_name = next(name for name, folder in zip(names, folders, strict=True) if folder)
         model = next(name for name, folder in zip(names, folders, strict=True) if not folder)
@@ -62,4 +62,4 @@ def _whole_models(names: Sequence[str], config: RunConfig) -> MergeableModels:
         recorded = read_facts(trained)["base"]
         return find_base(trained, recorded["id"], recorded["sha256"], None, sources[0].use.pooling)
 
-    return MergeableModels(names, sources, base, config)
+    return MergeableModels(names, sources, base, config.merge, config.machine)

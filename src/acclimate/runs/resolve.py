@@ -22,12 +22,11 @@ from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.adapter import Adapter, load_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
+from acclimate.runs.run_folder import RunFolder
 from acclimate.text_use import LoadSettings, TextUse, text_settings
 from acclimate.types import Pooling
 
 NameKind: TypeAlias = Literal["model", "adapter", "full"]
-RUN_ADAPTER = "adapter"
-RUN_RERANKER = "reranker"
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +115,7 @@ def base_of(name: str | Path, model: str | None) -> str | None:
 
 def adapter_folder(name: str | Path) -> Path | None:
     """Return the folder that holds the adapter: a run's, or the named folder itself; None where there is none."""
-    for folder in (Path(name) / RUN_ADAPTER, Path(name)):
+    for folder in (RunFolder(Path(name)).adapter, Path(name)):
         if (folder / peft.CONFIG_FILE).is_file():
             return folder
     return None
@@ -124,7 +123,7 @@ def adapter_folder(name: str | Path) -> Path | None:
 
 def full_folder(name: str | Path) -> Path | None:
     """Return the folder of a fully trained or merged model: a run's, or the named one; None where there is none."""
-    for folder in (Path(name) / RUN_ADAPTER, Path(name)):
+    for folder in (RunFolder(Path(name)).adapter, Path(name)):
         if (folder / ADAPTER_FILE).is_file() and not (folder / peft.CONFIG_FILE).is_file():
             return folder
     return None
@@ -149,11 +148,13 @@ def reranker_source(name: str) -> RerankerSource:
         StorageError: a run without a reranker.
         ModelError: not found, damaged, or an embedding model's adapter.
     """
-    run = Path(name).expanduser()
-    if (run / RUN_RERANKER).is_dir():
-        return resolve_reranker(str(run / RUN_RERANKER))
-    if (run / "dataset").is_dir() or (run / "config.toml").is_file():
-        raise StorageError(f"{run} holds no reranker", fix=f"Make one with: acclimate train {run} --reranker MODEL")
+    run = RunFolder(Path(name).expanduser())
+    if run.reranker.is_dir():
+        return resolve_reranker(str(run.reranker))
+    if run.dataset.is_dir() or run.config.is_file():
+        raise StorageError(
+            f"{run.path} holds no reranker", fix=f"Make one with: acclimate train {run.path} --reranker MODEL"
+        )
     return resolve_reranker(name)
 
 

@@ -1,127 +1,134 @@
-"""What stages read from a run's folder, or our error that names the command that makes it."""
+"""RunFolder: every path of a run. Nobody else spells one."""
 
 from __future__ import annotations
 
-import dataclasses
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
-from acclimate.configs import PrepareConfig, RunConfig
-from acclimate.data.build import build_dataset
-from acclimate.data.dataset import Dataset, is_dataset, load_dataset
-from acclimate.data.readers import source_hash
-from acclimate.errors import StorageError, UsageError
-from acclimate.formats.sources import resolve_model
-from acclimate.models.encoder import Encoder
-from acclimate.runs.resolve import load, load_pair, resolve
-from acclimate.runs.tasks import TASKS
+from acclimate.data.dataset import is_dataset
+from acclimate.files import REPORT_FILE, WORK
 
-ADAPTER_FILES = ("adapter_config.json", "modules.json")
-"""An adapter folder holds the first, a fully trained model only the second."""
+DATASET, NEGATIVES, ADAPTER, EVALUATION = "dataset", "negatives", "adapter", "evaluation"
+STAGES, TASKS = "stages", "tasks"
+AUDIT_FILE = "audit.json"
+PAGE_FILE = "report.html"
 
-METRICS_FILE = "metrics.jsonl"
-STAGES = "stages"
-"""Folder of the stages of a training that has several."""
+
+@dataclass(frozen=True, slots=True)
+class RunFolder:
+    """A run on disk, by the paths of its parts; whether they are there is another question.
+
+    A task of several (`RUN/tasks/NAME`) and a stage of a training that has several (`RUN/stages/NAME`) are folders of
+    the same form.
+    """
+
+    path: Path
+
+    @property
+    def dataset(self) -> Path:
+        """What `prepare` writes."""
+        return self.path / DATASET
+
+    @property
+    def negatives(self) -> Path:
+        """What `mine` writes."""
+        return self.path / NEGATIVES
+
+    @property
+    def audit(self) -> Path:
+        """What mining found, for people; a part of `negatives`."""
+        return self.negatives / AUDIT_FILE
+
+    @property
+    def adapter(self) -> Path:
+        """The adapter (or fully trained model) in use: a link to one of `adapters`, or a copy of it."""
+        return self.path / ADAPTER
+
+    @property
+    def adapters(self) -> Path:
+        """Every version of the adapter, each in a folder named by its hash."""
+        return self.path / "adapters"
+
+    @property
+    def adapter_history(self) -> Path:
+        """Which versions `adapter` has led to, and by whose decision."""
+        return self.adapters / "history.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """What `evaluate` writes."""
+        return self.path / EVALUATION
+
+    @property
+    def reranker(self) -> Path:
+        """What the training of a reranker writes."""
+        return self.path / "reranker"
+
+    @property
+    def reranking(self) -> Path:
+        """What the evaluation of a reranker writes."""
+        return self.path / "reranking"
+
+    @property
+    def weak_pairs(self) -> Path:
+        """What `weak` writes, in the folder of the stage that trains on it."""
+        return self.path / "pairs"
+
+    @property
+    def config(self) -> Path:
+        """The settings of the whole run."""
+        return self.path / "config.toml"
+
+    @property
+    def report(self) -> Path:
+        """The summary of the whole run."""
+        return self.path / REPORT_FILE
+
+    @property
+    def page(self) -> Path:
+        """The report for people."""
+        return self.path / PAGE_FILE
+
+    @property
+    def metrics(self) -> Path:
+        """The progress of the adapter's training: one row per step or evaluation on dev."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def reranker_metrics(self) -> Path:
+        """The same of the reranker's."""
+        return self.path / "reranker_metrics.jsonl"
+
+    @property
+    def work(self) -> Path:
+        """Work in progress, checkpoints, caches."""
+        return self.path / WORK
+
+    @property
+    def cache(self) -> Path:
+        """Vectors of the corpus; the stages of a run share those of the run."""
+        return (self.path.parent.parent if self.path.parent.name == STAGES else self.path) / WORK / "cache"
+
+    @property
+    def tasks(self) -> Path:
+        """The tasks of a run that has several."""
+        return self.path / TASKS
+
+    def task(self, name: str) -> RunFolder:
+        """One task of several: its own dataset, negatives and evaluation; the adapter is the run's."""
+        return RunFolder(self.tasks / name)
+
+    def stage(self, name: str) -> RunFolder:
+        """One stage of a training that has several."""
+        return RunFolder(self.path / STAGES / name)
+
+    @classmethod
+    def around(cls, artifact: Path) -> RunFolder:
+        """The run that a part of one lies in: its dataset, its adapter, a version of its adapter."""
+        parent = artifact.parent
+        return cls(parent.parent if parent.name == cls(parent.parent).adapters.name else parent)
 
 
 def is_run(folder: Path) -> bool:
     """Whether something of a run is there: the dataset of its only task, or a folder of tasks."""
-    return is_dataset(folder / "dataset") or (folder / TASKS).is_dir()
-
-
-def open_dataset(folder: Path) -> Dataset:
-    """The dataset at `RUN/dataset`.
-
-    Raises:
-        StorageError: there is none.
-    """
-    if not is_dataset(folder):
-        raise StorageError(
-            f"{folder} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {folder.parent}"
-        )
-    return load_dataset(folder)
-
-
-def open_retrieval_dataset(folder: Path) -> Dataset:
-    """The dataset at `RUN/dataset`, which must have documents to rank.
-
-    Raises:
-        StorageError: there is none.
-        UsageError: it holds labelled pairs.
-    """
-    data = open_dataset(folder)
-    if data.kind == "pairs":
-        raise UsageError(f"{folder} holds labelled pairs, no documents to rank", possible="a run on retrieval data")
-    return data
-
-
-def load_retriever(adapter: Path, config: RunConfig) -> tuple[Encoder, Literal["base", "adapted"]]:
-    """Load the embedding model that retrieves what a reranker reads, and say which of the two it is.
-
-    Args:
-        adapter: `RUN/adapter`; may be missing, unless the config asks for it.
-        config: the base, and `retriever`.
-
-    Raises:
-        StorageError: the adapted model is asked for and is not there.
-    """
-    if not _retrieves_adapted(adapter, config):
-        return load_base(adapter, config), "base"
-    require_adapter(adapter)
-    return load(adapter, base=config.model, **config.loading), "adapted"
-
-
-def load_base(adapter: Path, config: RunConfig) -> Encoder:
-    """Load the base of the run's adapter, used as the adapter uses it; where there is none yet, the run's model."""
-    if not adapter.is_dir():
-        return Encoder.load(config.base_model, **config.loading)
-    return load_pair(adapter, base=config.model, **config.loading)[0]
-
-
-def retriever_hash(adapter: Path, config: RunConfig) -> str:
-    """Return what changes with what `load_retriever` gives."""
-    if not adapter.is_dir():
-        return resolve_model(config.base_model, pooling=config.pooling).fingerprint
-    return f"{_retrieves_adapted(adapter, config)} {resolve(adapter, base=config.model).sha256}"
-
-
-def _retrieves_adapted(adapter: Path, config: RunConfig) -> bool:
-    wanted = config.rerank.retriever
-    return wanted == "adapted" or (wanted == "auto" and adapter.is_dir())
-
-
-def require_adapter(folder: Path) -> None:
-    """Make sure that an adapter, or a fully trained model, is at `RUN/adapter`.
-
-    Raises:
-        StorageError: there is none.
-    """
-    if not any((folder / name).exists() for name in ADAPTER_FILES):
-        raise StorageError(f"{folder} holds no adapter", fix=f"Make it with: acclimate train {folder.parent}")
-
-
-def cache_folder(run: Path) -> Path:
-    """Where the vectors of a run's corpus are kept; the stages of a run, `RUN/stages/*`, share the run's."""
-    return (run.parent.parent if run.parent.name == STAGES else run) / ".work" / "cache"
-
-
-def guard_data(config: RunConfig) -> list[Dataset]:
-    """What `evaluate.guard` names; how the run's own data is read (its columns, its corpus) says nothing about it.
-
-    Raises:
-        DataError: it cannot be read.
-    """
-    plain = dataclasses.replace(config, prepare=PrepareConfig())
-    return [build_dataset(source, plain)[0] for source in config.evaluate.guard]
-
-
-def guard_hashes(config: RunConfig) -> dict[str, str]:
-    """The guard data among the inputs of an artifact."""
-    return {f"guard {source}": source_hash(source) for source in config.evaluate.guard}
-
-
-def guard_names(config: RunConfig) -> list[str]:
-    """A short name of each guard, no two alike: its folder's or file's, the run's for `RUN/dataset`."""
-    paths = [Path(source) for source in config.evaluate.guard]
-    names = [path.parent.name if path.name == "dataset" else path.name for path in paths]
-    return names if all(names) and len(set(names)) == len(names) else list(config.evaluate.guard)
+    return is_dataset(RunFolder(folder).dataset) or RunFolder(folder).tasks.is_dir()

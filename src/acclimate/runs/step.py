@@ -11,7 +11,7 @@ from typing import Any, Generic, TypeVar
 from acclimate import processes
 from acclimate.files import REPORT_FILE, artifact, differences, is_current, read_json, write_json
 from acclimate.progress import say
-from acclimate.runs.folder import RunFolder
+from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.versions import publish, restore, trained_before
 
 R = TypeVar("R", bound=Mapping[str, Any])
@@ -20,6 +20,10 @@ R = TypeVar("R", bound=Mapping[str, Any])
 
 def _nothing() -> None:
     return None
+
+
+def _never(folder: Path) -> Any:
+    raise AssertionError(f"only the first process writes {folder}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +44,7 @@ def step(
     make: Callable[[], Work[R]],
     *,
     seconds: str,
+    alone: bool = False,
     versioned: bool = False,
 ) -> R:
     """Make an artifact, or keep it where it was made from these settings and inputs; says which, and why.
@@ -53,6 +58,7 @@ def step(
         inputs: name -> hash of what the step reads.
         make: computes the results in every process, and returns how they are written.
         seconds: the key of the step's duration in `timings`.
+        alone: the first process alone calls `make`: there is nothing to share.
         versioned: `out` is `RUN/adapter`, of which every version is kept.
 
     Returns:
@@ -66,7 +72,7 @@ def step(
     kept = processes.on_main(lambda: _kept(name, out, settings, inputs, versioned))
     if kept is not None:
         return read_json(kept / REPORT_FILE)  # type: ignore[return-value]
-    work = make()
+    work = Work(_never) if alone and not processes.is_main() else make()
 
     def write() -> R:
         with artifact(out, settings, inputs, publish=publish if versioned else None) as folder:
@@ -87,7 +93,7 @@ def _kept(name: str, out: Path, settings: Mapping[str, Any], inputs: Mapping[str
         restore(run)
     found = differences(out, settings, inputs)
     if not found:
-        say(f"{name}: {out} is up to date")
+        say(f"{name}: {out} is kept: it is up to date")
         return out
     for folder in trained_before(run) if versioned else ():
         if is_current(folder, settings, inputs):

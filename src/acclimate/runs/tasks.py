@@ -10,8 +10,7 @@ from acclimate.configs import DatasetConfig, RunConfig, for_dataset
 from acclimate.data.dataset import DATASET_FILE
 from acclimate.errors import UsageError
 from acclimate.files import read_json
-
-TASKS = "tasks"
+from acclimate.runs.run_folder import RunFolder
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +21,7 @@ class Task:
     """None: the only one of a run; its folders are those of the run, its prompts the run's own."""
     config: RunConfig
     """The run's settings, those of this dataset among them."""
-    folder: Path
+    folder: RunFolder
     """`RUN`, or `RUN/tasks/NAME`: what is made of it, and cached vectors."""
     dataset: Path
     """What `prepare` writes."""
@@ -38,7 +37,7 @@ class Task:
     @property
     def evaluation(self) -> Path:
         """What `evaluate` writes."""
-        return self.folder / "evaluation"
+        return self.folder.evaluation
 
     @property
     def kind(self) -> str:
@@ -68,9 +67,9 @@ def tasks_of(run: Path, config: RunConfig, source: str = "") -> list[Task]:
             fix="Leave it out, or make it another table.",
         )
     if not config.datasets:
-        return [_task(None, config, run, source)]
+        return [_task(None, config, RunFolder(run), source)]
     if len(config.datasets) == 1:
-        return [_task(None, for_dataset(config, config.datasets[0]), run, config.datasets[0].source)]
+        return [_task(None, for_dataset(config, config.datasets[0]), RunFolder(run), config.datasets[0].source)]
     tasks = [_among_several(run, config, number, dataset) for number, dataset in enumerate(config.datasets)]
     chosen = [task for task in tasks if config.task in (None, task.name)]
     if not chosen:
@@ -116,8 +115,8 @@ def _among_several(run: Path, config: RunConfig, number: int, dataset: DatasetCo
     own = for_dataset(config, dataset)
     if number:  # what guards against forgetting is measured once
         own = dataclasses.replace(own, evaluate=dataclasses.replace(own.evaluate, guard=()))
-    return _task(dataset.task, own, run / TASKS / dataset.task, dataset.source, dataset.weight)
+    return _task(dataset.task, own, RunFolder(run).task(dataset.task), dataset.source, dataset.weight)
 
 
-def _task(name: str | None, config: RunConfig, folder: Path, source: str, weight: float = 1.0) -> Task:
-    return Task(name, config, folder, folder / "dataset", folder / "negatives", source, weight)
+def _task(name: str | None, config: RunConfig, folder: RunFolder, source: str, weight: float = 1.0) -> Task:
+    return Task(name, config, folder, folder.dataset, folder.negatives, source, weight)

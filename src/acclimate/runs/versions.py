@@ -29,7 +29,7 @@ from acclimate.files import (
     write_json,
 )
 from acclimate.progress import say
-from acclimate.runs.folder import RunFolder
+from acclimate.runs.run_folder import RunFolder
 
 SetBy: TypeAlias = Literal["training", "promotion", "hand"]
 """Who made `RUN/adapter` lead to a version; "hand": a link that none of these functions made."""

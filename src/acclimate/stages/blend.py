@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.core.low_rank import merge_low_rank
 from acclimate.data.dataset import Dataset
 from acclimate.evaluation.candidates import Score, score_on
-from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json
+from acclimate.files import hash_folder
 from acclimate.models.adapter import Adapter, load_adapter
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
-from acclimate.runs.run_folder import cache_folder, open_dataset
+from acclimate.report.summary import BlendReport, Mixture
+from acclimate.runs.opening import open_dataset
+from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.step import Work, step
 
 Weights: TypeAlias = tuple[float, ...]
 """One per adapter; what is missing to a sum of 1 is the base's."""
@@ -30,7 +33,7 @@ SCALES = (0.8, 0.6, 0.4)
 """Then shares of the best mix, the rest being the base (WiSE-FT, Wortsman et al. 2022)."""
 
 
-def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunConfig) -> dict[str, Any]:
+def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunConfig) -> BlendReport:
     """Try mixtures of the adapters, then of the best one with the base; keep the best on dev, the last adapter on ties.
 
     The mixtures are exact: the update is sum_k w_k B_k A_k, of as many ranks as the adapters of weights above 0 have
@@ -39,20 +42,22 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
     Args:
         dataset: a folder that `prepare` wrote, with a dev split.
         adapters: stage -> adapter folder, the later stage last; one or two.
-        out: the adapter folder to write.
+        out: the adapter folder to write; `RUN/adapter` keeps its versions.
         config: the model, `train.dev_documents` and the seed: those of the trainings, so that the scores compare.
 
     Returns:
         what `out/report.json` holds: `merge` (the base's dev score, every mixture's, the chosen one) and `timings`.
     """
-    started = time.monotonic()
     settings = effective(config, "train", "objective")
     inputs = {"dataset": hash_folder(dataset), **{name: hash_folder(folder) for name, folder in adapters.items()}}
-    if processes.on_main(lambda: is_current(out, settings, inputs)):
-        say(f"merge: {out} is up to date")
-        return read_json(out / REPORT_FILE)
+    run = RunFolder(out.parent)
+    make = partial(_blend, dataset, adapters, run, config)
+    return step("merge", out, settings, inputs, make, seconds="merge_s", versioned=run.adapter == out)
+
+
+def _blend(dataset: Path, adapters: Mapping[str, Path], run: RunFolder, config: RunConfig) -> Work[BlendReport]:
     base = Encoder.load(config.base_model, **config.loading)
-    measure = _measure(open_dataset(dataset), base, out.parent, config)
+    measure = _measure(open_dataset(dataset), base, run, config)
     stages = [load_adapter(folder) for folder in adapters.values()]
     scores: dict[Weights, float] = {}
 
@@ -63,7 +68,7 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
         return scores[weights]
 
     chosen = _choose(len(stages), score)
-    merge = {
+    merge: Mixture = {
         "measure": MEASURE,
         "base": measure(base),
         "candidates": [{**_named(adapters, weights), "dev": value} for weights, value in scores.items()],
@@ -71,14 +76,11 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
     }
     adapter = dataclasses.replace(_mixed(stages, chosen), metrics={**stages[-1].metrics, "merge": merge["chosen"]})
 
-    def write() -> dict[str, Any]:
-        with artifact(out, settings, inputs) as folder:
-            save_adapter(folder, adapter, base.source)
-            report = {"merge": merge, "timings": {"merge_s": round(time.monotonic() - started, 3)}}
-            write_json(folder / REPORT_FILE, report)
-        return report
+    def write(folder: Path) -> BlendReport:
+        save_adapter(folder, adapter, base.source)
+        return {"merge": merge}
 
-    return processes.on_main(write)
+    return Work(write)
 
 
 def _choose(stages: int, score: Callable[[Weights], float]) -> Weights:
@@ -95,11 +97,10 @@ def _mixed(stages: Sequence[Adapter], weights: Weights) -> Adapter:
     return dataclasses.replace(stages[-1], modules=modules, rank=rank, alpha=float(rank))
 
 
-def _measure(data: Dataset, base: Encoder, run: Path, config: RunConfig) -> Score:
+def _measure(data: Dataset, base: Encoder, run: RunFolder, config: RunConfig) -> Score:
     """By the queries and the pool that the trainings were watched by."""
     pool = config.train.dev_documents or len(data.corpus)
-    merge = dataclasses.replace(config.merge, pool_documents=pool)
-    return score_on(data, "dev", base, dataclasses.replace(config, merge=merge), cache=cache_folder(run))
+    return score_on(data, "dev", base, documents=pool, seed=config.seed, cache=run.cache)
 
 
 def _named(adapters: Mapping[str, Path], weights: Weights) -> dict[str, float]:

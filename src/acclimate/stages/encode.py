@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from safetensors.numpy import save as safetensors_bytes
 from acclimate.configs import RunConfig
 from acclimate.data.texts import read_texts
 from acclimate.errors import UsageError
-from acclimate.files import storage_errors
+from acclimate.files import open_output
 from acclimate.models.encoder import Encoder
 from acclimate.runs.resolve import load, trained_folder
 from acclimate.types import Role
@@ -63,17 +62,9 @@ def encode(
 
 
 def _write(out: Path, vectors: NDArray[np.float32]) -> None:
-    """Whole or not at all: to a neighbour, fsync, rename."""
-    partial = out.with_name(f".{out.name}.partial")
-    with storage_errors(out):
-        try:
-            with partial.open("wb") as stream:
-                if out.suffix == ".npy":
-                    np.save(stream, vectors)
-                else:
-                    stream.write(safetensors_bytes({"vectors": vectors}))
-                stream.flush()
-                os.fsync(stream.fileno())
-            partial.replace(out)
-        finally:
-            partial.unlink(missing_ok=True)
+    """Whole or not at all."""
+    with open_output(out) as stream:
+        if out.suffix == ".npy":
+            np.save(stream, vectors)
+        else:
+            stream.write(safetensors_bytes({"vectors": vectors}))

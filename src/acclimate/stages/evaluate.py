@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset
@@ -26,37 +25,25 @@ from acclimate.evaluation.compare import (
 )
 from acclimate.evaluation.domain import DomainData, Models, domain_data, relatedness, term_accuracy
 from acclimate.evaluation.measures import evaluate_run, relative_loss
+from acclimate.evaluation.reports import Counts, EvaluationReport, GuardRow, SplitScores
 from acclimate.evaluation.significance import verdict
-from acclimate.files import (
-    REPORT_FILE,
-    artifact,
-    hash_folder,
-    is_current,
-    read_json,
-    write_json,
-    write_jsonl,
-    write_text,
-)
+from acclimate.files import hash_folder, write_jsonl, write_text
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.retrieval.bm25 import BM25
 from acclimate.retrieval.trec import write_trec
+from acclimate.runs.guards import guard_data, guard_hashes
+from acclimate.runs.opening import open_dataset, require_adapter
 from acclimate.runs.resolve import base_of, load, load_pair, resolve, trained_folder
-from acclimate.runs.run_folder import (
-    cache_folder,
-    guard_data,
-    guard_hashes,
-    is_run,
-    open_dataset,
-    require_adapter,
-)
+from acclimate.runs.run_folder import RunFolder, is_run
+from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import one_task
 
 Scores = RankingScores | PairScores
 
 
-def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> dict[str, Any]:
+def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> EvaluationReport:
     """Measure the base and the adapted model on the same test split, through the same path.
 
     Args:
@@ -73,54 +60,57 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> dict
         StorageError: dataset or adapter are not there.
         DataError: nothing to test on; or guard data, a lexicon, a background or topics that cannot be read.
     """
-    started = time.monotonic()
     data = open_dataset(dataset)
     require_adapter(adapter)
     settings, inputs = effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config)
-    if processes.on_main(lambda: is_current(out, settings, inputs)):
-        return read_json(out / REPORT_FILE)
-    guards = guard_data(config)
-    material = domain_data(data, config)
-    models = _load_both(adapter, cache_folder(out.parent), config)
+    cache = RunFolder(out.parent).cache
+    make = partial(_measure, data, adapter, cache, config)
+    return step("evaluate", out, settings, inputs, make, seconds="evaluate_s")
+
+
+def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Work[EvaluationReport]:
+    guards = guard_data(config.evaluate.guard, seed=config.seed, limit=config.limit)
+    material = domain_data(data, config.domain, config.evaluate, config.seed)
+    models = _load_both(adapter, cache, config)
     base = _scores(models.base, "base", [data, *guards], models.cache, config)
     adapted = _scores(models.adapted, "adapted", [data, *guards], models.cache, config)
     domain, by_term = _domain(models, material, config)
 
-    def write() -> dict[str, Any]:
-        with artifact(out, settings, inputs) as fresh:
-            report = _report([data, *guards], base, adapted, config)
-            report["sides"] = models.adapted.adapter.sides if models.adapted.adapter else "both"
-            report["domain"] = domain
-            terms = material.vocabulary.lexicon.terms.values()  # can be corrected, and given
-            write_text(fresh / "lexicon.txt", "".join(f"{term}\n" for term in terms))
-            write_jsonl(fresh / "per_term.jsonl", by_term)
-            match base[0], adapted[0]:
-                case RankingScores() as before, RankingScores() as after:
-                    report["test"]["bm25"] = _write_rankings(fresh, data, before, after, config)
-                    report["won"], report["lost"] = won_and_lost(before, after, data)
-                case PairScores() as before, PairScores() as after:
-                    _write_pairs(fresh, data, before, after)
-            report["timings"] = {"evaluate_s": round(time.monotonic() - started, 3)}
-            write_json(fresh / REPORT_FILE, report)
+    def write(folder: Path) -> EvaluationReport:
+        report = _report([data, *guards], base, adapted, config)
+        report["sides"] = models.adapted.adapter.sides if models.adapted.adapter else "both"
+        report["domain"] = domain
+        terms = material.vocabulary.lexicon.terms.values()  # can be corrected, and given
+        write_text(folder / "lexicon.txt", "".join(f"{term}\n" for term in terms))
+        write_jsonl(folder / "per_term.jsonl", by_term)
+        match base[0], adapted[0]:
+            case RankingScores() as before, RankingScores() as after:
+                report["test"]["bm25"] = _write_rankings(folder, data, before, after, config)
+                report["won"], report["lost"] = won_and_lost(before, after, data)
+            case PairScores() as before, PairScores() as after:
+                _write_pairs(folder, data, before, after)
         return report
 
-    return processes.on_main(write)
+    return Work(write)
 
 
 def _report(
     datasets: Sequence[Dataset], base: Sequence[Scores], adapted: Sequence[Scores], config: RunConfig
-) -> dict[str, Any]:
+) -> EvaluationReport:
     """What report.json says of both models' scores on the test split and on the guards."""
     delta = deltas(base[0], adapted[0], config.evaluate, config.seed)
     found = verdict(delta[MAIN_MEASURE[datasets[0].kind]])
+    test: SplitScores = {"base": base[0].measures, "adapted": adapted[0].measures, "delta": delta}
     return {
         "kind": datasets[0].kind,
-        "test": {**_counts(datasets[0]), "base": base[0].measures, "adapted": adapted[0].measures, "delta": delta},
+        "test": cast(SplitScores, {**_counts(datasets[0]), **test}),
         "verdict": found,
         "recommend": "adapted" if found == "better" else "base",
         "confidence": config.evaluate.confidence,
         "histograms": histograms(base[0], adapted[0]),
         "guard": _guard_rows(datasets[1:], base[1:], adapted[1:], config),
+        "sides": "both",
+        "domain": {},
     }
 
 
@@ -152,25 +142,28 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
     Returns:
         the measures, flat, and "queries" and "documents", or "pairs": how many they are taken over.
     """
-    run = Path(source)
-    if in_run := is_run(run):
-        task = one_task(run, config)
+    run = RunFolder(Path(source))
+    if in_run := is_run(run.path):
+        task = one_task(run.path, config)
         run, config = task.folder, task.config
-    data = open_dataset(run / "dataset") if in_run else build_dataset(source, config)[0]
+    if in_run:
+        data = open_dataset(run.dataset)
+    else:
+        data, _ = build_dataset(source, config.prepare, seed=config.seed, limit=config.limit)
     if adapter is None:
         encoder = Encoder.load(config.base_model, **config.loading)
     else:
         encoder = load(trained_folder(adapter), base=config.model, **config.loading)
-    scores = score(encoder, data, config.evaluate, cache=cache_folder(run) if in_run else None, label="encode")
+    scores = score(encoder, data, config.evaluate, cache=run.cache if in_run else None, label="encode")
     return {**scores.measures, **_counts(data)}
 
 
 def _inputs(dataset: Path, adapter: Path, config: RunConfig) -> dict[str, str]:
     inputs = {"dataset": hash_folder(dataset), "adapter": resolve(adapter, base=config.model).sha256}
-    inputs |= domain_hashes(config)
+    inputs |= domain_hashes(config.domain, config.evaluate.guard)
     if config.evaluate.topics is not None:
         inputs["topics"] = source_hash(config.evaluate.topics)
-    return inputs | guard_hashes(config)
+    return inputs | guard_hashes(config.evaluate.guard)
 
 
 def _load_both(adapter: Path, cache: Path, config: RunConfig) -> Models:
@@ -191,19 +184,19 @@ def _domain(
     models: Models, material: DomainData, config: RunConfig
 ) -> tuple[dict[str, Any], Sequence[Mapping[str, Any]]]:
     """The domain's metrics, and every term's scores."""
-    accuracy, by_term = term_accuracy(models, material, config)
+    accuracy, by_term = term_accuracy(models, material, config.evaluate, config.seed)
     metrics = {
         "lexicon": {"origin": material.vocabulary.origin, "terms": len(material.vocabulary.lexicon)},
         "term_accuracy": accuracy,
-        "relatedness": relatedness(models, material, config),
+        "relatedness": relatedness(models, material, config.evaluate, config.seed),
     }
     return metrics, by_term
 
 
 def _guard_rows(
     guards: Sequence[Dataset], base: Sequence[Scores], adapted: Sequence[Scores], config: RunConfig
-) -> list[dict[str, Any]]:
-    rows = []
+) -> list[GuardRow]:
+    rows: list[GuardRow] = []
     for source, data, before, after in zip(config.evaluate.guard, guards, base, adapted, strict=True):
         name, main = Path(source).name or source, MAIN_MEASURE[data.kind]
         loss = relative_loss(before.measures, after.measures, main)
@@ -226,7 +219,7 @@ def _guard_rows(
     return rows
 
 
-def _counts(data: Dataset) -> dict[str, int]:
+def _counts(data: Dataset) -> Counts:
     if data.kind == "pairs":
         return {"pairs": len(data.pairs["test"])}
     judged, given = len(judged_queries(data)[0]), len(data.qrels["test"])

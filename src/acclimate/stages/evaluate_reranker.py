@@ -1,46 +1,47 @@
-"""`evaluate --reranker`: the run's retrieval alone, and with its first documents put in order by a reranker."""
+"""`evaluate_reranker`: the run's retrieval alone, and with its first documents put in order by a reranker."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from acclimate import processes
 from acclimate.configs import RunConfig, effective
+from acclimate.data.dataset import Dataset
 from acclimate.evaluation.compare import judged_queries
 from acclimate.evaluation.measures import evaluate_run
+from acclimate.evaluation.reports import RerankingReport
 from acclimate.evaluation.significance import Delta, paired_bootstrap, verdict
-from acclimate.files import REPORT_FILE, artifact, hash_folder, is_current, read_json, write_json, write_jsonl
+from acclimate.files import hash_folder, write_jsonl
 from acclimate.retrieval.rank import rank
 from acclimate.retrieval.rerank import rerank
 from acclimate.retrieval.trec import write_trec
+from acclimate.runs.opening import load_retriever, open_retrieval_dataset, retriever_hash
 from acclimate.runs.resolve import load_reranker, reranker_source
-from acclimate.runs.run_folder import cache_folder, load_retriever, open_retrieval_dataset, retriever_hash
-from acclimate.runs.tasks import one_task
+from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.step import Work, step
 from acclimate.types import Run
 
-RUN_RERANKING = "reranking"
 MEASURES = ("ndcg@10", "mrr@10", "recall@5")
 """Reranking moves documents within its depth, which is 10 at least; deeper measures would say little about it."""
 
 PerQuery = dict[str, dict[str, float]]
 
 
-def evaluate_reranker(run: Path, name: str, config: RunConfig) -> dict[str, Any]:
+def evaluate_reranker(dataset: Path, adapter: Path, name: str, out: Path, config: RunConfig) -> RerankingReport:
     """Retrieve the test queries' first documents, rerank them, and measure both orders.
 
     Args:
-        run: holds a dataset, and maybe an adapter; `RUN/reranking` is written: report.json, per_query.jsonl,
-            runs/{retrieved,reranked}.trec. Where `RUN/report.json` is, it gets the part `reranking`.
+        dataset: a folder that `prepare` wrote.
+        adapter: `RUN/adapter`; if it is there, it retrieves.
         name: a reranker: a run with one, a folder, or a hub id.
+        out: `RUN/reranking`; gets report.json, per_query.jsonl, runs/{retrieved,reranked}.trec.
         config: shared fields, `rerank` and `evaluate`.
 
     Returns:
-        what `RUN/reranking/report.json` holds.
+        what `out/report.json` holds.
 
     Raises:
         StorageError: no dataset, or no reranker there.
@@ -48,48 +49,45 @@ def evaluate_reranker(run: Path, name: str, config: RunConfig) -> dict[str, Any]
         DataError: nothing to test on.
         ModelError: the reranker cannot be used.
     """
-    started = time.monotonic()
-    task = one_task(run, config)
-    config, dataset = task.config, task.dataset
-    out, adapter = task.folder / RUN_RERANKING, run / "adapter"
-    data, depth = open_retrieval_dataset(dataset), config.rerank.rerank_depth
+    data = open_retrieval_dataset(dataset)
     settings = {"reranker": name, **effective(config, "rerank", "evaluate")}
     inputs = {"dataset": hash_folder(dataset), "retriever": retriever_hash(adapter, config)}
     inputs["reranker"] = reranker_source(name).fingerprint
-    if processes.on_main(lambda: is_current(out, settings, inputs)):
-        return read_json(out / REPORT_FILE)
+    cache = RunFolder(out.parent).cache
+    make = partial(_evaluate, data, adapter, name, cache, config)
+    return step("evaluate reranker", out, settings, inputs, make, seconds="rerank_s")
+
+
+def _evaluate(data: Dataset, adapter: Path, name: str, cache: Path, config: RunConfig) -> Work[RerankingReport]:
+    depth = config.rerank.rerank_depth
     queries, qrels = judged_queries(data)
     retriever, which = load_retriever(adapter, config)
-    retrieved = rank(retriever, queries, data.corpus, depth, cache=cache_folder(task.folder))
+    retrieved = rank(retriever, queries, data.corpus, depth, cache=cache)
     reranker = load_reranker(name, config)
     reranked = rerank(reranker, retrieved, queries, data.corpus, depth, label="rerank")
     runs = {"retrieved": retrieved, "reranked": reranked}
     scored = {order: evaluate_run(found, qrels) for order, found in runs.items()}
+    means = {order: {measure: found[measure] for measure in MEASURES} for order, (found, _) in scored.items()}
     per_query = {order: found for order, (_, found) in scored.items()}
     delta = _deltas(per_query["retrieved"], per_query["reranked"], config)
-    report: dict[str, Any] = {
-        "reranker": reranker.source.id,
-        "retriever": which,
-        "retriever_model": retriever.source.id,
-        "depth": depth,
-        "queries": len(queries),
-        "documents": len(data.corpus),
-        **{order: {measure: means[measure] for measure in MEASURES} for order, (means, _) in scored.items()},
-        "delta": delta,
-        "verdict": verdict(delta["ndcg@10"]),
-        "confidence": config.evaluate.confidence,
-        "timings": {"rerank_s": round(time.monotonic() - started, 3)},
-    }
 
-    def write() -> dict[str, Any]:
-        with artifact(out, settings, inputs) as fresh:
-            _write(fresh, runs, per_query, depth)
-            write_json(fresh / REPORT_FILE, report)
-        if (run / REPORT_FILE).is_file():
-            write_json(run / REPORT_FILE, read_json(run / REPORT_FILE) | {"reranking": report})
-        return report
+    def write(folder: Path) -> RerankingReport:
+        _write(folder, runs, per_query, depth)
+        return {
+            "reranker": reranker.source.id,
+            "retriever": which,
+            "retriever_model": retriever.source.id,
+            "depth": depth,
+            "queries": len(queries),
+            "documents": len(data.corpus),
+            "retrieved": means["retrieved"],
+            "reranked": means["reranked"],
+            "delta": delta,
+            "verdict": verdict(delta["ndcg@10"]),
+            "confidence": config.evaluate.confidence,
+        }
 
-    return processes.on_main(write)
+    return Work(write)
 
 
 def _write(folder: Path, runs: Mapping[str, Run], per_query: Mapping[str, PerQuery], depth: int) -> None:

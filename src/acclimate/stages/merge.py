@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import shutil
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from acclimate.configs import RunConfig, effective
 from acclimate.core import merging
@@ -16,28 +15,24 @@ from acclimate.errors import UsageError
 from acclimate.evaluation.candidates import choose_share, greedy_soup, guard_score, score_on
 from acclimate.evaluation.compare import MAIN_MEASURE
 from acclimate.evaluation.measures import relative_loss
-from acclimate.files import (
-    REPORT_FILE,
-    artifact,
-    hash_folder,
-    is_current,
-    read_json,
-    write_json,
-    write_text,
-)
+from acclimate.files import CONFIG_FILE, INPUTS_FILE, REPORT_FILE, hash_folder, read_json, write_text
 from acclimate.formats.facts import read_facts
 from acclimate.formats.full_model import save_folded
 from acclimate.models.adapter import load_adapter
 from acclimate.models.mergeable import MergeableAdapters, MergeableModels
 from acclimate.progress import say
 from acclimate.report import merge_page, model_card
+from acclimate.report.summary import MergeReport, RunSummary
+from acclimate.runs.guards import guard_data, guard_hashes, guard_names
 from acclimate.runs.mergeable_models import read_models
+from acclimate.runs.opening import open_dataset
 from acclimate.runs.resolve import adapter_folder, find_base, full_folder
-from acclimate.runs.run_folder import cache_folder, guard_data, guard_hashes, guard_names, open_dataset
+from acclimate.runs.run_folder import PAGE_FILE, RunFolder
+from acclimate.runs.step import Work, step
 
 GREEDY_SOUP = "greedy-soup"
 INTERPOLATE = "interpolate"
-_NOT_THE_MODEL = shutil.ignore_patterns("settings.json", "inputs.json", REPORT_FILE)
+_NOT_THE_MODEL = shutil.ignore_patterns(CONFIG_FILE, INPUTS_FILE, REPORT_FILE)
 """Files of the stage that wrote a folder; the artifact made from it gets its own."""
 
 
@@ -51,7 +46,7 @@ class _Choice:
     """For the report: "soup" or "curve"."""
 
 
-def merge(models: Sequence[str | Path], out: Path, config: RunConfig, *, data: Path | None = None) -> dict[str, Any]:
+def merge(models: Sequence[str | Path], out: Path, config: RunConfig, *, data: Path | None = None) -> MergeReport:
     """Write one model made of several, with a model card that says how; of one run, its adapter folded into its base.
 
     Args:
@@ -78,52 +73,59 @@ def merge(models: Sequence[str | Path], out: Path, config: RunConfig, *, data: P
     settings = {**effective(config, "merge", *(["evaluate"] if dataset else [])), "models": names}
     parts = read_models(names, config)
     inputs = {f"model {number}": fingerprint for number, fingerprint in enumerate(parts.fingerprints, 1)}
-    inputs |= {"dataset": hash_folder(dataset), **guard_hashes(config)} if dataset else {}
-    if is_current(out, settings, inputs):
-        say(f"merge: {out} is up to date")
-        return read_json(out / REPORT_FILE)
-    started = time.monotonic()
-    with artifact(out, settings, inputs) as fresh:
+    inputs |= {"dataset": hash_folder(dataset), **guard_hashes(config.evaluate.guard)} if dataset else {}
+
+    def make() -> Work[MergeReport]:
         choice = _choose(parts, dataset, config)
         merged = parts.merge(choice.method, choice.weights, asked, config.seed)
-        report: dict[str, Any] = {
-            "base": parts.base,
-            "sides": parts.sides,
-            "dim": parts.use.dim,
-            **parts.save(fresh, merged),
-            "method": asked.method or "linear",
-            "models": [{"name": name, "weight": w} for name, w in zip(names, choice.weights, strict=True)],
-            **({"density": asked.density} if choice.method in merging.ELEMENTWISE else {}),
-            **({"update_scale": asked.update_scale} if choice.method in merging.OF_UPDATES else {}),
-            **choice.found,
-            "timings": {"merge_s": round(time.monotonic() - started, 2)},
-        }
-        write_text(fresh / "README.md", model_card.render(report, {}))
-        if choice.found:
-            write_text(fresh / "report.html", merge_page.render(out.name, report))
-        write_json(fresh / REPORT_FILE, report)
+        return Work(lambda folder: _write(folder, parts, merged, choice, config, out.name))
+
+    return step("merge", out, settings, inputs, make, seconds="merge_s")
+
+
+def _write(
+    folder: Path,
+    parts: MergeableAdapters | MergeableModels,
+    merged: Any,
+    choice: _Choice,
+    config: RunConfig,
+    name: str,
+) -> MergeReport:
+    """Write the merged model, its card, and, where something was chosen, the page of what was tried."""
+    asked, models = config.merge, zip(parts.names, choice.weights, strict=True)
+    found: dict[str, Any] = {
+        "base": parts.base,
+        "sides": parts.sides,
+        "dim": parts.use.dim,
+        **parts.save(folder, merged),
+        "method": asked.method or "linear",
+        "models": [{"name": model, "weight": weight} for model, weight in models],
+        **({"density": asked.density} if choice.method in merging.ELEMENTWISE else {}),
+        **({"update_scale": asked.update_scale} if choice.method in merging.OF_UPDATES else {}),
+        **choice.found,
+    }
+    report = cast(MergeReport, found)
+    write_text(folder / "README.md", model_card.render(report, {}))
+    if choice.found:
+        write_text(folder / PAGE_FILE, merge_page.render(name, report))
     return report
 
 
-def _fold(run_or_adapter: Path, out: Path, config: RunConfig) -> dict[str, Any]:
+def _fold(run_or_adapter: Path, out: Path, config: RunConfig) -> MergeReport:
     """One adapter into its base; a run trained with `--full` holds such a folder already, which is copied."""
-    folder = _trained(run_or_adapter)
-    _refuse_inside(out, folder)
-    settings, inputs = effective(config), {"adapter": hash_folder(folder)}
-    if is_current(out, settings, inputs):
-        say(f"merge: {out} is up to date")
-        return read_json(out / REPORT_FILE)
-    started = time.monotonic()
-    with artifact(out, settings, inputs) as fresh:
-        facts = _write_folded(folder, fresh, config)
-        summary = _summary(run_or_adapter)
-        write_text(fresh / "README.md", model_card.render(facts, summary))
-        report = {**facts, "timings": {"merge_s": round(time.monotonic() - started, 2)}}
-        write_json(fresh / REPORT_FILE, report)
-    return report
+    trained = _trained(run_or_adapter)
+    _refuse_inside(out, trained)
+
+    def write(folder: Path) -> MergeReport:
+        report = _write_folded(trained, folder, config)
+        write_text(folder / "README.md", model_card.render(report, _summary(run_or_adapter)))
+        return report
+
+    inputs = {"adapter": hash_folder(trained)}
+    return step("merge", out, effective(config), inputs, lambda: Work(write), seconds="merge_s")
 
 
-def _write_folded(folder: Path, fresh: Path, config: RunConfig) -> dict[str, Any]:
+def _write_folded(folder: Path, fresh: Path, config: RunConfig) -> MergeReport:
     """Fill the new folder; returns what the report and the card say about the model."""
     if adapter_folder(folder) is None:
         shutil.copytree(folder, fresh, ignore=_NOT_THE_MODEL, dirs_exist_ok=True)
@@ -133,7 +135,7 @@ def _write_folded(folder: Path, fresh: Path, config: RunConfig) -> dict[str, Any
     source = find_base(folder, adapter.base_id, adapter.base_sha256, config.model, adapter.use.pooling)
     save_folded(fresh, source, adapter.use, adapter.sides, modules=adapter.modules)
     return {
-        "base": source.identity,
+        "base": {"id": source.id, "sha256": source.sha256},
         "kind": "merged",
         "sides": adapter.sides,
         "dim": adapter.use.dim,
@@ -177,7 +179,7 @@ def _choose(parts: MergeableAdapters | MergeableModels, dataset: Path | None, co
 def _soup(parts: MergeableAdapters | MergeableModels, dataset: Path, config: RunConfig) -> _Choice:
     """Wortsman et al. 2022: models are added while dev does not fall."""
     data, count = open_dataset(dataset), len(parts.names)
-    judge = score_on(data, "dev", parts.base_encoder, config, cache=cache_folder(dataset.parent))
+    judge = score_on(data, "dev", parts.base_encoder, **_pool(dataset, config))
 
     def score(weights: Sequence[float]) -> float:
         return judge(parts.encoder(parts.merge("linear", weights, config.merge, config.seed)))
@@ -191,14 +193,21 @@ def _soup(parts: MergeableAdapters | MergeableModels, dataset: Path, config: Run
     return _Choice("linear", found["weights"], {"soup": soup})
 
 
+def _pool(dataset: Path, config: RunConfig) -> dict[str, Any]:
+    """What dev queries are ranked against, and where its vectors are kept."""
+    cache = RunFolder(dataset.parent).cache
+    return {"documents": config.merge.pool_documents, "seed": config.seed, "cache": cache}
+
+
 def _curve(parts: MergeableAdapters | MergeableModels, dataset: Path, config: RunConfig) -> _Choice:
     """WiSE-FT: points between the base and the model, in the domain and on guard data; one is chosen."""
     data = open_dataset(dataset)
-    cache = cache_folder(dataset.parent)
-    judge = score_on(data, "dev", parts.base_encoder, config, cache=cache)
+    judge = score_on(data, "dev", parts.base_encoder, **_pool(dataset, config))
     guards = {}
-    for name, outside in zip(guard_names(config), guard_data(config), strict=True):
-        split, score = guard_score(outside, parts.base_encoder, config, cache=cache)
+    asked = config.evaluate.guard
+    outsides = guard_data(asked, seed=config.seed, limit=config.limit)
+    for name, outside in zip(guard_names(asked), outsides, strict=True):
+        split, score = guard_score(outside, parts.base_encoder, **_pool(dataset, config))
         guards[name] = ({"measure": MAIN_MEASURE[outside.kind], "split": split}, score)
     points: list[dict[str, Any]] = []
     for share in sorted({0.0, *config.merge.curve}):
@@ -228,7 +237,7 @@ def _dataset_of(first: str, data: Path | None) -> Path:
     """Whose dev split decides: the given one, or that of the first model's run."""
     places = [data] if data else [Path(first), Path(first).parent]
     for place in places:
-        for folder in (place / "dataset", place):
+        for folder in (RunFolder(place).dataset, place):
             if is_dataset(folder):
                 return folder
     raise UsageError(
@@ -252,10 +261,10 @@ def _trained(run_or_adapter: Path) -> Path:
     return folder
 
 
-def _summary(run_or_adapter: Path) -> Mapping[str, Any]:
+def _summary(run_or_adapter: Path) -> RunSummary:
     """The run's report, where there is one: the adapter's folder lies in its run."""
     for folder in (run_or_adapter, run_or_adapter.parent):
         path = folder / REPORT_FILE
         if path.is_file() and "test" in (report := read_json(path)):
-            return report
+            return cast(RunSummary, report)
     return {}

@@ -2,26 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.data.dataset import Dataset
 from acclimate.errors import DataError, UsageError
-from acclimate.files import REPORT_FILE, hash_folder, hash_text, is_current, read_json
+from acclimate.files import hash_folder, hash_text
 from acclimate.formats.sources import resolve_model
 from acclimate.mining.mine import mine_negatives, mining_input
-from acclimate.mining.mined_rows import mined_artifact
+from acclimate.mining.mined_rows import mined_work
+from acclimate.mining.reports import MineReport
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
 from acclimate.progress import say
+from acclimate.runs.opening import open_dataset
 from acclimate.runs.resolve import base_of, load, load_reranker, reranker_source, resolve
-from acclimate.runs.run_folder import cache_folder, open_dataset
+from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.step import Work, step
 
 
-def mine(dataset: Path, out: Path, config: RunConfig) -> dict[str, Any]:
+def mine(dataset: Path, out: Path, config: RunConfig) -> MineReport:
     """Mine hard negatives for every training query, and write them in three forms beside an audit.
 
     Negatives that the data brought stay in front of the mined ones, except those that are a positive of the same
@@ -41,28 +41,28 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> dict[str, Any]:
         StorageError: there is no dataset, or `out` cannot be written.
     """
     inputs = {"dataset": hash_folder(dataset), **_model_hashes(config)}
-    effective_config = effective(config, "mine")
-    if processes.on_main(lambda: is_current(out, effective_config, inputs)):
-        say(f"mine: {out} is up to date")
-        return read_json(out / REPORT_FILE)
-    loaded = open_dataset(dataset)
-    _check_minable(loaded, dataset)
-    gathered = mining_input(loaded)
-    teacher, reranker = _teacher(config), _reranker(config)
-    cache = cache_folder(out.parent)
-    blocks = mine_negatives(gathered, teacher, config.mine, config.seed, reranker=reranker, cache=cache)
-    report = mined_artifact(out, effective_config, inputs, gathered, loaded.queries, blocks, config.mine)
-    _announce(report, config)
-    return report
+
+    def make() -> Work[MineReport]:
+        loaded = open_dataset(dataset)
+        _check_minable(loaded, dataset)
+        gathered = mining_input(loaded)
+        teacher, reranker = _teacher(config), _reranker(config)
+        cache = RunFolder(out.parent).cache
+        blocks = mine_negatives(gathered, teacher, config.mine, config.seed, reranker=reranker, cache=cache)
+        work = mined_work(gathered, loaded.queries, blocks, config.mine)
+        return Work(lambda folder: _announced(work.write(folder), config), work.meanwhile)
+
+    return step("mine", out, effective(config, "mine"), inputs, make, seconds="mine_s")
 
 
-def _announce(report: Mapping[str, Any], config: RunConfig) -> None:
+def _announced(report: MineReport, config: RunConfig) -> MineReport:
     share, wanted = report["hard_negative_share"], config.mine.hard_negative_share
     say(f"mine: {share:.0%} of the training examples have a hard negative")
     for name, count in report["filled"].items():
         say(f"  {count:,} queries had none, and got theirs with {name} loosened (hard_negative_share = {wanted:g})")
     if share < wanted:
         say(f"  warning: below hard_negative_share = {wanted:g}, and there are no more candidates to fill it with")
+    return report
 
 
 def _model_hashes(config: RunConfig) -> dict[str, str]:

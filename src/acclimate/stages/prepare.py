@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 from acclimate import processes
 from acclimate.configs import RunConfig
@@ -14,8 +12,9 @@ from acclimate.data import facts
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset, write_dataset
 from acclimate.data.readers import source_hashes
-from acclimate.files import REPORT_FILE, artifact, is_current, read_json, write_json
+from acclimate.data.reports import PreparedReport
 from acclimate.progress import say
+from acclimate.runs.step import Work, step
 from acclimate.types import Rejected
 
 UNLIMITED_TOKENS = 1_000_000
@@ -23,7 +22,7 @@ LONG_SHARE = 0.1
 """More texts than this beyond the model's limit are worth a warning."""
 
 
-def prepare(source: str, out: Path, config: RunConfig) -> dict[str, Any]:
+def prepare(source: str, out: Path, config: RunConfig) -> PreparedReport:
     """Read, clean, split and describe `source`, and write it to `out`.
 
     Args:
@@ -39,11 +38,6 @@ def prepare(source: str, out: Path, config: RunConfig) -> dict[str, Any]:
         ModelError: the model's tokenizer cannot be loaded.
         StorageError: `out` cannot be written.
     """
-    return processes.on_main(lambda: _prepare(source, out, config))
-
-
-def _prepare(source: str, out: Path, config: RunConfig) -> dict[str, Any]:
-    started = time.monotonic()
     settings = {
         **asdict(config.prepare),
         "seed": config.seed,
@@ -51,20 +45,28 @@ def _prepare(source: str, out: Path, config: RunConfig) -> dict[str, Any]:
         "model": config.base_model,
         "max_tokens": config.max_tokens,
     }
-    inputs = source_hashes(source, config.prepare.corpus)
-    if is_current(out, settings, inputs):
-        say(f"prepare: {out} is kept, source and settings are unchanged")
-        return read_json(out / REPORT_FILE)
-    say(f"prepare: reading {source}")
-    dataset, rejected = build_dataset(source, config)
-    _count_tokens(dataset, config)
-    with artifact(out, settings, inputs) as folder:
-        write_dataset(folder, dataset, rejected)
-        shown = {key: dataset.info[key] for key in ("kind", "counts", "splits", "warnings")}
-        report = {"source": source, **shown, "timings": {"prepare_s": round(time.monotonic() - started, 3)}}
-        write_json(folder / REPORT_FILE, report)
-    _announce(report, rejected)
-    return report
+    inputs = processes.on_main(lambda: source_hashes(source, config.prepare.corpus))
+
+    def make() -> Work[PreparedReport]:
+        say(f"prepare: reading {source}")
+        dataset, rejected = build_dataset(source, config.prepare, seed=config.seed, limit=config.limit)
+        _count_tokens(dataset, config)
+        report: PreparedReport = {
+            "source": source,
+            "kind": dataset.kind,
+            "counts": dataset.info["counts"],
+            "splits": dataset.info["splits"],
+            "warnings": dataset.info["warnings"],
+        }
+        _announce(report, rejected)
+
+        def write(folder: Path) -> PreparedReport:
+            write_dataset(folder, dataset, rejected)
+            return report
+
+        return Work(write)
+
+    return step("prepare", out, settings, inputs, make, seconds="prepare_s", alone=True)
 
 
 def _count_tokens(dataset: Dataset, config: RunConfig) -> None:
@@ -89,7 +91,7 @@ def _count_tokens(dataset: Dataset, config: RunConfig) -> None:
             )
 
 
-def _announce(report: dict[str, Any], rejected: Sequence[Rejected]) -> None:
+def _announce(report: PreparedReport, rejected: Sequence[Rejected]) -> None:
     for split, how in report["splits"].items():
         sizes = ", ".join(f"{count:,} {noun}" for noun, count in report["counts"].get(split, {}).items())
         say(f"  {split}: {sizes or 'nothing'} ({how})")

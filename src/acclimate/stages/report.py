@@ -7,9 +7,7 @@ from pathlib import Path
 from acclimate.files import write_text
 from acclimate.report import html, tasks_page
 from acclimate.report.folder import read_run, read_task
-from acclimate.runs.tasks import TASKS
-
-HTML_FILE = "report.html"
+from acclimate.runs.run_folder import RunFolder
 
 
 def report(run: Path) -> Path:
@@ -24,9 +22,9 @@ def report(run: Path) -> Path:
         DataError: there is no such run.
         StorageError: a part of it is damaged, or the page cannot be written.
     """
-    page, whole = run / HTML_FILE, read_run(run)
+    folder, whole = RunFolder(run), read_run(run)
     tasks = (whole.summary or {}).get("tasks", {})
     for name in tasks:
-        write_text(run / TASKS / name / HTML_FILE, html.render(read_task(run, whole, name)))
-    write_text(page, tasks_page.render(whole) if tasks else html.render(whole))
-    return page
+        write_text(folder.task(name).page, html.render(read_task(run, whole, name)))
+    write_text(folder.page, tasks_page.render(whole) if tasks else html.render(whole))
+    return folder.page

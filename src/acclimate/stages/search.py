@@ -10,12 +10,9 @@ from acclimate.data.dataset import Dataset
 from acclimate.errors import UsageError
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.rank import rank
+from acclimate.runs.opening import open_dataset, require_adapter
 from acclimate.runs.resolve import load_pair
-from acclimate.runs.run_folder import (
-    cache_folder,
-    open_dataset,
-    require_adapter,
-)
+from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import one_task
 
 
@@ -43,13 +40,13 @@ def search(run: Path, query: str, config: RunConfig, top: int = 5) -> dict[str, 
         raise UsageError(f"top = {top}", possible="1 or more")
     task = one_task(run, config)
     data = open_dataset(task.dataset)
-    require_adapter(run / "adapter")
+    require_adapter(RunFolder(run).adapter)
     if data.kind == "pairs":
         raise UsageError(
             f"{run} holds labelled pairs, no documents to search", fix=f"Compare two texts: acclimate similarity {run}"
         )
-    cache = cache_folder(task.folder)
-    base, adapted = load_pair(run / "adapter", base=config.model, **task.config.loading)
+    cache = task.folder.cache
+    base, adapted = load_pair(RunFolder(run).adapter, base=config.model, **task.config.loading)
     return {
         "query": query,
         "base": _hits(base, data, query, cache, top, "base"),

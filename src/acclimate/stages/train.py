@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-import torch
 from torch import Tensor, nn
 
 from acclimate import processes
 from acclimate.configs import RunConfig, effective
-from acclimate.core.lora import attach, lora_layers, trainable_parameters
+from acclimate.core.lora import lora_layers, trainable_parameters
 from acclimate.core.sharding import whole_tensors
-from acclimate.errors import ModelError, UsageError
-from acclimate.files import (
-    REPORT_FILE,
-    artifact,
-    hash_config,
-    hash_folder,
-    is_current,
-    read_json,
-    work_folder,
-    write_json,
-)
+from acclimate.errors import ModelError
+from acclimate.files import hash_config, hash_folder, work_folder
 from acclimate.formats.full_model import save_weights
 from acclimate.formats.sources import resolve_model
 from acclimate.models.adapter import Adapter, continue_from, load_adapter
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.devices import DTYPES, choose_device, choose_dtype
 from acclimate.models.encoder import Encoder
-from acclimate.models.loading import checkpoint_activations, compile_layers
 from acclimate.progress import say
 from acclimate.runs.resolve import adapter_folder
-from acclimate.runs.run_folder import METRICS_FILE
+from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import Task
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import Selection, fit, training_numbers
 from acclimate.training.references import reference_hashes
 from acclimate.training.remine import Remining
+from acclimate.training.reports import EncoderTraining, TrainReport
 from acclimate.training.schedule import MixedSchedule, auto_learning_rate
+from acclimate.training.setup import NO_DEV, attach_lora, checkpoints, lora_alpha, mixed_precision, start_training
 from acclimate.training.task_training import (
     TaskLosses,
     TrainingTask,
@@ -56,13 +45,14 @@ from acclimate.training.task_training import (
 from acclimate.training.temperature import learned_temperatures
 
 
-def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -> dict[str, Any]:
+def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -> TrainReport:
     """Train an adapter, choosing its best moment on dev. Started again after a kill, it goes on where it was.
 
     Args:
         dataset: a folder that `prepare` wrote.
         negatives: a folder that `mine` wrote, if there is one.
-        out: `RUN/adapter`; the progress is in `RUN/metrics.jsonl`, checkpoints are in `RUN/.work/adapter`.
+        out: `RUN/adapter`, which keeps its versions in `RUN/adapters` (another name is a plain folder); the progress
+            is in `RUN/metrics.jsonl`, checkpoints are in `RUN/.work/adapter`.
         config: the whole run; its `train` section and the model count.
 
     Returns:
@@ -75,11 +65,11 @@ def train(dataset: Path, negatives: Path | None, out: Path, config: RunConfig) -
         Interrupted: ctrl-C; a second start goes on from the last checkpoint.
         StorageError: no space left; earlier artifacts are untouched.
     """
-    task = Task(None, config, out.parent, dataset, negatives or dataset, mined=negatives is not None)
+    task = Task(None, config, RunFolder(out.parent), dataset, negatives or dataset, mined=negatives is not None)
     return train_tasks([task], out, config)
 
 
-def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str, Any]:
+def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> TrainReport:
     """Train one adapter on several tasks, each with its own data, prompts, loss and weight; otherwise as `train`.
 
     Args:
@@ -87,31 +77,41 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
         out: as for `train`.
         config: the whole run, with all its datasets.
     """
-    started = time.monotonic()
     config = config if len(tasks) > 1 else tasks[0].config
     inputs = _inputs(tasks, config)
     adaptive = any(task.config.objective.temperature_kind == "adaptive" for task in tasks)
     more = ("mine",) * bool(config.train.remine_steps) + ("domain",) * adaptive
     settings = effective(config, "train", "objective", *more)
     identity = hash_config({"config": settings, "inputs": inputs})
-    if processes.on_main(lambda: is_current(out, settings, inputs)):
-        say(f"train: {out} is up to date")
-        return read_json(out / REPORT_FILE)
+    versioned = RunFolder(out.parent).adapter == out
+    return step(
+        "train",
+        out,
+        settings,
+        inputs,
+        lambda: _train(tasks, out, config, identity),
+        seconds="train_s",
+        versioned=versioned,
+    )
+
+
+def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -> Work[TrainReport]:
     parts = [read_task(task) for task in tasks]
     encoder, trainable = _trainable(config)
-    course = mixed_schedule(parts, config, _learning_rate(config, encoder))
-    selection = dev_selection(parts, encoder, course, config)
-    metrics = out.parent / METRICS_FILE
-    losses = TaskLosses(parts, encoder, course, _autocast(config, encoder), trainable)
-    work = work_folder(out)
-    remining = Remining(losses, encoder, config, work / "negatives", identity) if config.train.remine_steps else None
+    course = mixed_schedule(parts, config.train, config.seed, _learning_rate(config, encoder))
+    selection = dev_selection(parts, encoder, course, config.train)
+    metrics = RunFolder(out.parent).metrics
+    autocast = mixed_precision(encoder.device, choose_dtype(config.dtype, encoder.device), encoder.dtype)
+    losses = TaskLosses(parts, encoder, course, autocast, trainable)
+    mined = work_folder(out) / "mined"
+    remining = Remining(losses, encoder, config.train, mined, identity) if config.train.remine_steps else None
     state = fit(
         trainable,
         losses,
         course,
         config.train,
         selection=selection,
-        folder=work / "checkpoints",
+        folder=checkpoints(out),
         metrics=metrics,
         identity=identity,
         before_step=remining,
@@ -119,17 +119,14 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> dict[str
     _say_best(state, selection)
     weights = whole_tensors(encoder.model.state_dict(), keep=processes.is_main()) if config.train.full else {}
 
-    def write() -> dict[str, Any]:
-        report = {"train": _report(state, encoder, trainable, course, parts, metrics)}
-        report["timings"] = {"train_s": round(time.monotonic() - started, 3)}
+    def write(folder: Path) -> TrainReport:
+        training = _report(state, encoder, trainable, course, parts, metrics)
         if remining is not None:
-            report["train"]["remined"] = remining.report()
-        with artifact(out, settings, inputs) as folder:
-            _save(folder, encoder, weights, report, config)
-            write_json(folder / REPORT_FILE, report)
-        return report
+            training["remined"] = remining.report()
+        _save(folder, encoder, weights, training, config)
+        return {"train": training}
 
-    return processes.on_main(write)
+    return Work(write)
 
 
 def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
@@ -147,31 +144,17 @@ def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
 def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
     """The encoder with what trains in it, and says how much that is."""
     settings = config.train
-    # Adam's small steps vanish in bf16 weights: trained weights are float32, and computed with in bf16 (`_autocast`).
+    # Trained weights are float32, and computed with in bf16: see `mixed_precision`.
     encoder = _base(replace(config, dtype="float32") if settings.full else config)
     encoder.require_one_transformer()
     if settings.full:
         trainable = dict(encoder.model.named_parameters())
     else:
-        attach(
-            encoder.model,
-            settings.targets,
-            rank=settings.rank,
-            alpha=settings.alpha,
-            dropout=settings.lora_dropout,
-            generator=torch.Generator().manual_seed(config.seed),
-        )
+        attach_lora(encoder.model, settings, config.seed)
         if settings.start_adapter is not None:
             continue_from(encoder.model, _start_adapter(settings.start_adapter, encoder))
         trainable = trainable_parameters(encoder.model)
-    if settings.gradient_checkpointing:
-        checkpoint_activations(encoder.model)
-    if settings.compile_layers:
-        if encoder.device.type != "cuda":
-            raise UsageError(f"--compile-layers on the device {encoder.device.type}: it is for CUDA only")
-        compile_layers(encoder.model)
-    count, total = sum(parameter.numel() for parameter in trainable.values()), encoder.parameters
-    say(f"trainable parameters: {count:,} of {total:,} ({100 * count / total:.2f} %)")
+    start_training(encoder.model, trainable, settings, parameters=encoder.parameters, packed=encoder.packed)
     return encoder, trainable
 
 
@@ -209,14 +192,9 @@ def _learning_rate(config: RunConfig, encoder: Encoder) -> float:
     return config.train.learning_rate or auto_learning_rate(encoder.parameters, config.train.full)
 
 
-def _autocast(config: RunConfig, encoder: Encoder) -> Callable[[], AbstractContextManager[object]]:
-    bf16 = config.train.full and choose_dtype(config.dtype, encoder.device) == torch.bfloat16
-    return partial(torch.autocast, encoder.device.type, torch.bfloat16, enabled=bf16)
-
-
 def _say_best(state: Progress, selection: Selection | None) -> None:
     if selection is None:
-        say("the dataset has no dev split: the last step is kept, unseen")
+        say(NO_DEV)
     elif state.best_score is not None and state.base_score is not None and state.best_score <= state.base_score:
         say(
             f"no step of the training is better on dev than the base ({selection.metric} {state.base_score:.4f}, the "
@@ -231,8 +209,8 @@ def _report(
     course: MixedSchedule,
     parts: Sequence[TrainingTask],
     metrics: Path,
-) -> dict[str, Any]:
-    return {
+) -> EncoderTraining:
+    report: dict[str, Any] = {
         "loss": ", ".join(dict.fromkeys(part.loss for part in parts)),
         "examples": sum(len(part.examples) for part in parts),
         "batch_size": course.tasks[0].batch_size,
@@ -240,14 +218,16 @@ def _report(
         **training_numbers(state, course, trainable, encoder.parameters),
         "base_score": state.base_score,
         **learned_temperatures(trainable),
-        **({"tasks": task_report(parts, metrics, state)} if len(parts) > 1 else {}),
     }
+    if len(parts) > 1:
+        report["tasks"] = task_report(parts, metrics, state)
+    return cast(EncoderTraining, report)
 
 
 def _save(
-    folder: Path, encoder: Encoder, weights: Mapping[str, Tensor], report: Mapping[str, Any], config: RunConfig
+    folder: Path, encoder: Encoder, weights: Mapping[str, Tensor], training: EncoderTraining, config: RunConfig
 ) -> None:
-    metrics = {name: report["train"][name] for name in ("steps", "best_step", "base_score", "best_score")}
+    metrics = {name: training[name] for name in ("steps", "best_step", "base_score", "best_score")}
     if config.train.full:
         save_weights(folder, weights, encoder.source, encoder.use, encoder.source.identity, metrics)
         return
@@ -259,7 +239,7 @@ def _save(
         base_id=encoder.source.id,
         base_sha256=encoder.source.sha256,
         rank=config.train.rank,
-        alpha=float(config.train.rank if config.train.alpha is None else config.train.alpha),
+        alpha=lora_alpha(config.train),
         modules=modules,
         use=encoder.use,
         normalise=encoder.source.files.normalise,

@@ -32,6 +32,7 @@ from acclimate.training.checkpoint import (
     write_checkpoint,
 )
 from acclimate.training.metrics_log import MetricsLog
+from acclimate.training.reports import TrainingNumbers
 from acclimate.training.schedule import Schedule
 
 MAX_CHECKPOINT_STEPS = 50
@@ -121,7 +122,7 @@ def fit(
 
 def training_numbers(
     state: Progress, schedule: Schedule, trainable: Mapping[str, nn.Parameter], parameters: int
-) -> dict[str, Any]:
+) -> TrainingNumbers:
     """The numbers that a report gives for every training.
 
     Args:

@@ -7,7 +7,7 @@ a step; all of them take the same arguments:
     examples    all training rows, as `rows_for` leaves them for the loss
     schedule    which rows a step has
     config      the objective, group size, memory
-    **options   task, weight, the models that the objective names (`step_texts.Options`)
+    options     task, weight, the models that the objective names (`step_texts.Options`)
 
 Legend: N training rows of the step, M documents, G documents of one row, D vector size.
 """
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import Protocol, Unpack
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,12 +29,12 @@ from acclimate.models.devices import to_device
 from acclimate.models.encoder import Encoder
 from acclimate.training.contrast import Candidates, Relations
 from acclimate.training.fit import LossFn, StepResult
-from acclimate.training.references import ROLES, References
+from acclimate.training.references import ROLES
 from acclimate.training.schedule import TaskSchedule
-from acclimate.training.step_texts import Options, StepTexts
+from acclimate.training.step_texts import DEFAULTS, Options, StepTexts
 from acclimate.training.temperature import Temperature
 from acclimate.training.usable_rows import rows_for
-from acclimate.types import PAIR_ROLE, Example, Role
+from acclimate.types import Example, Role
 
 
 class Recipe(Protocol):
@@ -46,7 +46,7 @@ class Recipe(Protocol):
         examples: Sequence[Example],
         schedule: TaskSchedule,
         config: RunConfig,
-        **options: Unpack[Options],
+        options: Options = DEFAULTS,
     ) -> LossFn: ...
 
 
@@ -55,18 +55,18 @@ def info_nce(
     examples: Sequence[Example],
     schedule: TaskSchedule,
     config: RunConfig,
-    **options: Unpack[Options],
+    options: Options = DEFAULTS,
 ) -> LossFn:
     """InfoNCE over in-batch and drawn negatives, in the objective's blocks, with its masks and temperature."""
-    objective, references = config.objective, options.get("references", References())
-    step_texts = StepTexts(encoder, _texts(examples), config, schedule.seed, **options)
+    objective, references = config.objective, options.references
+    step_texts = StepTexts(encoder, _texts(examples), config, schedule.seed, options)
     guide = None if references.guide is None else references.vectors(references.guide, _texts(examples), "guide")
     temperature = Temperature(
         objective,
         (example.anchor for example in examples),
         lexicon=references.lexicon,
-        learned=options.get("learned"),
-        task=options.get("task"),
+        learned=options.learned,
+        task=options.task,
         device=encoder.device,
     )
     relations = Relations(examples)
@@ -112,12 +112,12 @@ def pair_loss(
     examples: Sequence[Example],
     schedule: TaskSchedule,
     config: RunConfig,
-    **options: Unpack[Options],
+    options: Options = DEFAULTS,
 ) -> LossFn:
     """A loss on labelled pairs: the cosine of two texts against their label."""
-    first, second = options.get("roles", (PAIR_ROLE, PAIR_ROLE))
+    first, second = options.roles
     texts = [(role, text) for e in examples for role, text in ((first, e.anchor), (second, e.positive))]
-    step_texts = StepTexts(encoder, texts, config, schedule.seed, **options)
+    step_texts = StepTexts(encoder, texts, config, schedule.seed, options)
     loss = PAIR_LOSSES[config.objective.loss]
 
     def loss_fn(step: int) -> StepResult:
@@ -140,12 +140,12 @@ def group_loss(
     examples: Sequence[Example],
     schedule: TaskSchedule,
     config: RunConfig,
-    **options: Unpack[Options],
+    options: Options = DEFAULTS,
 ) -> LossFn:
     """A loss on each row's own documents, its positive and its drawn negatives, with a teacher's scores if needed."""
-    fixed = options.get("references", References()).document_vectors
+    fixed = options.references.document_vectors
     negatives = config.train.group_size - 1 if fixed is None else None
-    step_texts = StepTexts(encoder, _texts(examples), config, schedule.seed, **options)
+    step_texts = StepTexts(encoder, _texts(examples), config, schedule.seed, options)
     loss = GROUP_LOSSES[config.objective.loss]
     if lacking := len(examples) - len(rows_for(examples, config)[0]):  # can happen after mining again
         raise UsageError(
@@ -179,17 +179,17 @@ def embedding_distillation(
     examples: Sequence[Example],
     schedule: TaskSchedule,
     config: RunConfig,
-    **options: Unpack[Options],
+    options: Options = DEFAULTS,
 ) -> LossFn:
     """Embedding distillation: pull a batch's vectors towards a teacher's; labels and scores are ignored."""
-    references = options.get("references", References())
+    references = options.references
     if references.teacher is None:
         raise UsageError("embedding-distillation has no teacher", fix="Give one with --embedding-teacher MODEL.")
     second: Role = "document"
     if any(example.label is not None for example in examples):
-        second = options.get("roles", (PAIR_ROLE, PAIR_ROLE))[1]
+        second = options.roles[1]
     texts = list(_texts(examples, second))
-    step_texts = StepTexts(encoder, texts, config, schedule.seed, **options)
+    step_texts = StepTexts(encoder, texts, config, schedule.seed, options)
     teacher = references.vectors(references.teacher, texts, "teacher")
     fixed: Role | None = None if references.document_vectors is None else "document"
 

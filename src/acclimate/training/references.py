@@ -164,7 +164,7 @@ def _retained_texts(config: RunConfig, held_out: Collection[str]) -> tuple[str, 
 
 
 def _lexicon(texts: Sequence[str], config: RunConfig) -> Lexicon:
-    vocabulary = domain_vocabulary(texts, config)
+    vocabulary = domain_vocabulary(texts, config.domain, config.evaluate.guard, seed=config.seed)
     if not len(vocabulary.lexicon):
         raise UsageError(
             f"the adaptive temperature has no terms ({vocabulary.origin})",
@@ -182,4 +182,6 @@ def reference_hashes(config: RunConfig) -> dict[str, str]:
     }
     if config.objective.retain_data is not None:
         hashes["retain_data"] = source_hash(config.objective.retain_data)
-    return hashes | (domain_hashes(config) if config.objective.temperature_kind == "adaptive" else {})
+    if config.objective.temperature_kind == "adaptive":
+        hashes |= domain_hashes(config.domain, config.evaluate.guard)
+    return hashes

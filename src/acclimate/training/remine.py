@@ -7,24 +7,24 @@ resumes with the same negatives: on a CPU, bit by bit.
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from acclimate import processes
-from acclimate.configs import RunConfig
+from acclimate.configs import TrainConfig
 from acclimate.core.lora import adapters_off
 from acclimate.data.dataset import EXAMPLES_FILE, read_examples
 from acclimate.errors import UsageError
-from acclimate.files import REPORT_FILE, is_current, read_json
+from acclimate.files import REPORT_FILE, read_json
 from acclimate.mining.mine import MiningInput, mine_negatives, mining_input
-from acclimate.mining.mined_rows import mined_artifact
+from acclimate.mining.mined_rows import mined_work
+from acclimate.mining.reports import MineReport
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
-from acclimate.progress import say
 from acclimate.retrieval.top_k import Vectors
 from acclimate.retrieval.vector_cache import encode_corpus
 from acclimate.runs.resolve import load_reranker
-from acclimate.runs.run_folder import cache_folder
+from acclimate.runs.step import Work, step
+from acclimate.training.reports import Remined
 from acclimate.training.task_training import TaskLosses, TrainingTask
 from acclimate.types import Example
 
@@ -35,7 +35,7 @@ class Remining:
     Args:
         losses: their tasks get the negatives.
         encoder: the encoder in training; here it is still the base.
-        config: says how often; each task's settings of `mine` say how.
+        settings: say how often; each task's settings of `mine` say how.
         folder: gets `step-N/TASK` with what was mined before step N.
         identity: hash of everything that the training depends on; negatives of another training are not used.
 
@@ -43,9 +43,11 @@ class Remining:
         UsageError: no task has negatives to mine.
     """
 
-    def __init__(self, losses: TaskLosses, encoder: Encoder, config: RunConfig, folder: Path, identity: str) -> None:
-        self.losses, self.encoder, self.config = losses, encoder, config
-        self.every, self.folder, self.settings = config.train.remine_steps or 0, folder, {"training": identity}
+    def __init__(
+        self, losses: TaskLosses, encoder: Encoder, settings: TrainConfig, folder: Path, identity: str
+    ) -> None:
+        self.losses, self.encoder, self.sides = losses, encoder, settings.sides
+        self.every, self.folder, self.settings = settings.remine_steps or 0, folder, {"training": identity}
         self.current = 0
         """The step at which the present negatives were mined; 0: those that the training began with."""
         self._reranker: Reranker | None = None
@@ -57,26 +59,25 @@ class Remining:
         if not self._tasks:
             raise UsageError("remine_steps is given, and no task has negatives to mine", fix="Leave it out.")
 
-    def __call__(self, step: int) -> None:
-        """Make sure that a step (from 0) has its negatives."""
-        mined_at = step - step % self.every
+    def __call__(self, number: int) -> None:
+        """Make sure that a step (its number, from 0) has its negatives."""
+        mined_at = number - number % self.every
         if mined_at == self.current:
             return
         self.current = mined_at
-        for number, (one, source, fixed_MD) in self._tasks.items():
+        for task, (one, source, fixed_MD) in self._tasks.items():
             out = self.folder / f"step-{mined_at:08d}" / (one.task.name or "negatives")
-            if not processes.on_main(lambda out=out: is_current(out, self.settings, {})):  # type: ignore[misc]
-                say(f"step {mined_at}: mining {one.task.label}negatives with the current model")
-                self._mine(one, source, fixed_MD, out)
-            self.losses.renew(number, _with_negatives(one.examples, out))
+            name = f"step {mined_at}, mining {one.task.label}with the current model"
+            step(name, out, self.settings, {}, partial(self._mine, one, source, fixed_MD), seconds="mine_s")
+            self.losses.renew(task, _with_negatives(one.examples, out))
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Remined:
         """How many times negatives were mined, and the seconds that it took, over all starts."""
         reports = [read_json(path) for path in sorted(self.folder.glob(f"step-*/*/{REPORT_FILE}"))]
         steps = {path.parent.parent.name for path in self.folder.glob(f"step-*/*/{REPORT_FILE}")}
         return {"times": len(steps), "seconds": round(sum(report["timings"]["mine_s"] for report in reports), 3)}
 
-    def _mine(self, one: TrainingTask, source: MiningInput, fixed_MD: Vectors | None, out: Path) -> None:
+    def _mine(self, one: TrainingTask, source: MiningInput, fixed_MD: Vectors | None) -> Work[MineReport]:
         config = one.task.config
         if config.mine.reranker is not None and self._reranker is None:
             self._reranker = load_reranker(config.mine.reranker, config)
@@ -89,14 +90,14 @@ class Remining:
             reranker=self._reranker if config.mine.reranker else None,
             document_vectors=fixed_MD,
         )
-        mined_artifact(out, self.settings, {}, source, one.data.queries, blocks, config.mine)
+        return mined_work(source, one.data.queries, blocks, config.mine)
 
     def _fixed_documents(self, one: TrainingTask, source: MiningInput) -> Vectors | None:
         """The base's vectors of the documents, if these are not adapted; those of the corpus are in the cache."""
-        if self.config.train.sides == "both":
+        if self.sides == "both":
             return None
         with adapters_off(self.encoder.model):
-            cache = cache_folder(one.task.folder)
+            cache = one.task.folder.cache
             return encode_corpus(one.encoder(self.encoder), source.documents, cache, "encode documents (base)")
 
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acclimate.configs import RunConfig
+from acclimate.configs import ObjectiveConfig, RerankConfig, TrainConfig
 from acclimate.core import ranking
 from acclimate.core.batching import step_seed
 from acclimate.core.losses import kl_divergence, margin_mse
@@ -45,7 +45,9 @@ def reranking(
     reranker: Reranker,
     examples: Sequence[Example],
     schedule: TaskSchedule,
-    config: RunConfig,
+    settings: RerankConfig,
+    objective: ObjectiveConfig,
+    train: TrainConfig,
     *,
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
 ) -> LossFn:
@@ -55,14 +57,16 @@ def reranking(
         reranker: the reranker in training.
         examples: all training rows, each with negatives.
         schedule: which rows a step has.
-        config: the loss, the group size, memory.
+        settings: the loss, the group size.
+        objective: the temperature of the teacher.
+        train: memory, dropout.
         autocast: context entered around every forward pass.
     """
     model: Any = reranker.model
-    budget = chunk_budget(model, reranker.device, config.train)
+    budget = chunk_budget(model, reranker.device, train)
 
     def loss_fn(step: int) -> StepResult:
-        batch = batch_with_negatives(examples, schedule, step, config.rerank.rerank_group_size - 1)
+        batch = batch_with_negatives(examples, schedule, step, settings.rerank_group_size - 1)
         groups = [(example.positive, *example.negatives) for example in batch]
         present_NG = _present(groups).to(reranker.device)
         queries = [example.anchor for example, group in zip(batch, groups, strict=True) for _ in group]
@@ -77,7 +81,7 @@ def reranking(
 
         def loss_of_scores(scores_P1: Tensor) -> Tensor:
             scores_NG = scores_P1.new_zeros(present_NG.shape).masked_scatter(present_NG, scores_P1[:, 0])
-            return _loss(scores_NG, present_NG, batch, config)
+            return _loss(scores_NG, present_NG, batch, settings.rerank_loss, objective.teacher_temperature)
 
         loss = chunked_backward(
             score,
@@ -93,13 +97,12 @@ def reranking(
     return loss_fn
 
 
-def _loss(scores_NG: Tensor, present_NG: Tensor, batch: Sequence[Example], config: RunConfig) -> Tensor:
-    name = config.rerank.rerank_loss
+def _loss(scores_NG: Tensor, present_NG: Tensor, batch: Sequence[Example], name: str, temperature: float) -> Tensor:
     if name in LOSSES:
         return LOSSES[name](scores_NG, present_NG)
     teacher_P = scores_NG.new_tensor([score for example in batch for score in example.scores or ()])
     teacher_NG = torch.zeros_like(scores_NG).masked_scatter(present_NG, teacher_P)
-    return DISTILLATION[name](scores_NG, teacher_NG, present_NG, config.objective.teacher_temperature)
+    return DISTILLATION[name](scores_NG, teacher_NG, present_NG, temperature)
 
 
 def _present(groups: Sequence[Sequence[str]]) -> Tensor:

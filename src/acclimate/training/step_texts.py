@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, MutableMapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TypedDict, Unpack
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -27,7 +27,7 @@ from acclimate.training.chunk_budget import chunk_budget
 from acclimate.training.fit import StepResult
 from acclimate.training.gradcache import chunked_backward
 from acclimate.training.references import ROLES, FixedVectors, References
-from acclimate.types import Role
+from acclimate.types import PAIR_ROLE, Role
 
 RETAINED_SHARE = 0.25
 """Retained out-of-domain texts in a step, for each row of its batch."""
@@ -35,21 +35,25 @@ RETAINED_SEED = 1
 """Seeds their draws, beside the training's seed and the step."""
 
 
-class Options(TypedDict, total=False):
+@dataclass(frozen=True, slots=True)
+class Options:
     """What every recipe takes besides the encoder, the examples, the schedule and the config."""
 
-    task: str | None
+    task: str | None = None
     """Task whose prompts are put before the texts; the model's default prompts if not given."""
-    weight: float
-    """Factor of the loss whose gradient is taken (1 if not given); the loss is reported without it."""
-    references: References
+    weight: float = 1.0
+    """Factor of the loss whose gradient is taken; the loss is reported without it."""
+    references: References = field(default_factory=References)
     """The models and terms that the objective names (`load_references`)."""
-    learned: MutableMapping[str, nn.Parameter]
+    learned: MutableMapping[str, nn.Parameter] | None = None
     """Gets the loss's own parameters by name, for `fit` to train them with the model's."""
-    roles: tuple[Role, Role]
-    """Roles of the two texts of a labelled pair. If not given, both are queries, the side that every adapter adapts."""
-    autocast: Callable[[], AbstractContextManager[object]]
+    roles: tuple[Role, Role] = (PAIR_ROLE, PAIR_ROLE)
+    """Roles of the two texts of a labelled pair. By default both are queries, the side that every adapter adapts."""
+    autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     """Context entered around every forward pass (bf16 over float32 weights)."""
+
+
+DEFAULTS = Options()
 
 
 class StepTexts:
@@ -63,7 +67,7 @@ class StepTexts:
         texts: (role, text); repeated ones are kept once, also across roles where their prompts are the same.
         config: memory, gradient checkpointing, dimensions, weight of the distance to the base.
         seed: fixes the dropout.
-        options: the fields of `Options`.
+        options: see `Options`.
 
     Raises:
         UsageError: a dimension that the model does not have.
@@ -75,12 +79,11 @@ class StepTexts:
         texts: Iterable[tuple[Role, str]],
         config: RunConfig,
         seed: int,
-        **options: Unpack[Options],
+        options: Options = DEFAULTS,
     ) -> None:
         self.encoder, self.seed = encoder, seed
-        self.task, self.weight = options.get("task"), options.get("weight", 1.0)
-        self.autocast = options.get("autocast", nullcontext)
-        references = options.get("references", References())
+        self.task, self.weight, self.autocast = options.task, options.weight, options.autocast
+        references = options.references
         fixed = references.document_vectors
         self._fixed = None if fixed is None else FixedVectors({"document": fixed}, encoder.device)
         named: dict[tuple[str, str], tuple[Role, str]] = {}

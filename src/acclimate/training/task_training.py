@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import statistics
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 from torch import nn
 
-from acclimate.configs import RunConfig, with_overrides
+from acclimate.configs import TrainConfig, with_overrides
 from acclimate.core.lora import adapters_off
 from acclimate.data.dataset import EXAMPLES_FILE, Dataset, held_out_queries, load_dataset, read_examples
 from acclimate.errors import DataError
@@ -24,18 +23,18 @@ from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.retrieval.top_k import Vectors
 from acclimate.retrieval.vector_cache import encode_corpus
-from acclimate.runs.run_folder import cache_folder
 from acclimate.runs.tasks import Task
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import LossFn, Selection, StepResult
 from acclimate.training.objectives import LOSSES
 from acclimate.training.references import ROLES, load_references
+from acclimate.training.reports import HardNegatives, TaskTraining
 from acclimate.training.schedule import MixedSchedule, TaskSchedule, numbered_texts
+from acclimate.training.setup import evaluation_steps
+from acclimate.training.step_texts import Options
 from acclimate.training.usable_rows import LABELS, rows_for
 from acclimate.types import PAIR_ROLE, Example
 
-EVALUATIONS = 4
-"""Evaluations on dev during a training, where `eval_steps` is not given."""
 DEV_DOCUMENTS = (200, 2000)
 """Fewest and most documents in the pool that dev queries are ranked against, where `dev_documents` is not given."""
 DEV_DOCUMENTS_PER_EXAMPLE = 0.2
@@ -84,17 +83,18 @@ def read_task(task: Task) -> TrainingTask:
     return TrainingTask(replace(task, config=config), data, rows, loss)
 
 
-def mixed_schedule(tasks: Sequence[TrainingTask], config: RunConfig, learning_rate: float) -> MixedSchedule:
+def mixed_schedule(
+    tasks: Sequence[TrainingTask], settings: TrainConfig, seed: int, learning_rate: float
+) -> MixedSchedule:
     """Make the schedule of a training. With InfoNCE, whose negatives are other examples, no text is twice in a
     batch."""
-    settings = config.train
     shared: dict[str, Any] = {name: getattr(settings, name) for name in ("epochs", "warmup_fraction")}
     shared["learning_rate"] = learning_rate
     schedules = tuple(
         TaskSchedule(
             examples=len(one.examples),
             batch_size=settings.batch_size,
-            seed=config.seed + number,
+            seed=seed + number,
             texts=numbered_texts(one.examples) if one.loss == "info-nce" else None,
             **shared,
         )
@@ -104,7 +104,7 @@ def mixed_schedule(tasks: Sequence[TrainingTask], config: RunConfig, learning_ra
         tasks=schedules,
         sampling=settings.task_sampling,
         temperature=settings.sampling_temperature,
-        seed=config.seed,
+        seed=seed,
         **shared,
     )
 
@@ -136,7 +136,7 @@ class TaskLosses:
             load_references(
                 one.task.config,
                 one.encoder(encoder),
-                cache_folder(one.task.folder),
+                one.task.folder.cache,
                 document_vectors=document_vectors(one.encoder(encoder), one),
                 texts=one.texts,
                 held_out=held_out,
@@ -163,12 +163,14 @@ class TaskLosses:
             one.examples,
             self.schedule.tasks[number],
             one.task.config,
-            task=one.task.config.task,
-            weight=one.task.weight,
-            references=self._references[number],
-            learned=self._trainable,
-            roles=ROLES if one.data.kind == "retrieval" else (PAIR_ROLE, PAIR_ROLE),
-            autocast=self._autocast,
+            Options(
+                task=one.task.config.task,
+                weight=one.task.weight,
+                references=self._references[number],
+                learned=self._trainable,
+                roles=ROLES if one.data.kind == "retrieval" else (PAIR_ROLE, PAIR_ROLE),
+                autocast=self._autocast,
+            ),
         )
 
 
@@ -185,19 +187,19 @@ def document_vectors(encoder: Encoder, one: TrainingTask) -> Mapping[str, np.nda
     others = dict.fromkeys(text for e in one.examples for text in (e.positive, *e.negatives) if text not in vectors)
     if others:
         with adapters_off(encoder.model):
-            other_vectors = encode_corpus(encoder, list(others), cache_folder(one.task.folder))
+            other_vectors = encode_corpus(encoder, list(others), one.task.folder.cache)
         vectors |= dict(zip(others, other_vectors, strict=True))
     return vectors
 
 
 def _corpus_vectors(encoder: Encoder, one: TrainingTask) -> Vectors:
-    texts, cache = list(one.data.corpus.values()), cache_folder(one.task.folder)
+    texts, cache = list(one.data.corpus.values()), one.task.folder.cache
     with adapters_off(encoder.model):
         return encode_corpus(encoder, texts, cache, f"encode {one.task.label}documents (base)")
 
 
 def dev_selection(
-    tasks: Sequence[TrainingTask], encoder: Encoder, schedule: MixedSchedule, config: RunConfig
+    tasks: Sequence[TrainingTask], encoder: Encoder, schedule: MixedSchedule, settings: TrainConfig
 ) -> Selection | None:
     """Set up the evaluation on dev: on all tasks that have a dev split, with the mean of their main measures.
 
@@ -205,9 +207,9 @@ def dev_selection(
         tasks: in the order of the schedule's tasks.
         encoder: the encoder in training; here it is still the base.
         schedule: its length decides how often to evaluate.
-        config: the run's settings.
+        settings: the run's.
     """
-    every = config.train.eval_steps or math.ceil(schedule.steps / EVALUATIONS)
+    every = evaluation_steps(settings, schedule.steps)
     watched: dict[str, tuple[Evaluate, str]] = {}
     for one, task_schedule in zip(tasks, schedule.tasks, strict=True):
         if (evaluate := _dev_scores(one, one.encoder(encoder), task_schedule)) is not None:
@@ -240,7 +242,9 @@ def _dev_scores(one: TrainingTask, encoder: Encoder, schedule: TaskSchedule) -> 
     documents = config.train.dev_documents or _dev_documents(schedule)
     with adapters_off(encoder.model):  # the pool is the base's choice, also where the training goes on from an adapter
         dev = dev_set(encoder, data.corpus, corpus_MD, data.queries, qrels, documents, config.seed)
-    return retrieval_scores(encoder, dev, config)
+    settings, temperature = config.train, config.objective.temperature
+    untrained = settings.start_adapter is None
+    return retrieval_scores(encoder, dev, sides=settings.sides, temperature=temperature, untrained=untrained)
 
 
 def _dev_documents(schedule: TaskSchedule) -> int:
@@ -249,7 +253,7 @@ def _dev_documents(schedule: TaskSchedule) -> int:
     return max(fewest, min(most, round(DEV_DOCUMENTS_PER_EXAMPLE * schedule.examples * schedule.epochs)))
 
 
-def hard_negative_share(parts: Sequence[TrainingTask]) -> dict[str, float]:
+def hard_negative_share(parts: Sequence[TrainingTask]) -> HardNegatives:
     """The share of examples with a hard negative, among those that could have one; empty where none could."""
     examples = [example for part in parts for example in part.examples if example.label is None]
     if not examples:
@@ -257,7 +261,7 @@ def hard_negative_share(parts: Sequence[TrainingTask]) -> dict[str, float]:
     return {"hard_negative_share": round(sum(bool(example.negatives) for example in examples) / len(examples), 4)}
 
 
-def task_report(parts: Sequence[TrainingTask], metrics: Path, state: Progress) -> dict[str, dict[str, Any]]:
+def task_report(parts: Sequence[TrainingTask], metrics: Path, state: Progress) -> dict[str, TaskTraining]:
     """Report per task: its data, its mean loss over the first and the last tenth of its steps, its dev scores.
 
     Args:
@@ -267,7 +271,7 @@ def task_report(parts: Sequence[TrainingTask], metrics: Path, state: Progress) -
     """
     rows = [line.value for line in iter_jsonl(metrics) if line.value is not None]
     dev = {row["step"]: row["dev"] for row in rows if "dev" in row}
-    report = {}
+    report: dict[str, TaskTraining] = {}
     for part in parts:
         name = str(part.task.name)
         losses = [row["loss"] for row in rows if row.get("task") == name]

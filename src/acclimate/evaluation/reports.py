@@ -1,0 +1,82 @@
+"""What `report.json` of an evaluation holds, field by field."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NotRequired, TypeAlias, TypedDict
+
+from acclimate.evaluation.significance import Delta, Verdict
+from acclimate.types import Kind, Sides
+
+Measures: TypeAlias = Mapping[str, float | None]
+
+
+class Counts(TypedDict, total=False):
+    """How much was measured: queries and documents, or pairs."""
+
+    queries: int
+    queries_without_relevant: int
+    documents: int
+    pairs: int
+
+
+class SplitScores(Counts, total=False):
+    """Both models on the test split."""
+
+    base: Measures
+    adapted: Measures
+    delta: dict[str, Delta]
+    bm25: dict[str, float]
+    """Of retrieval."""
+
+
+class GuardRow(Counts):
+    """Both models on one of the data sets that guard against forgetting."""
+
+    name: str
+    kind: Kind
+    base: Measures
+    adapted: Measures
+    delta: dict[str, Delta]
+    relative_loss: float
+    """Of the main measure."""
+    warn: bool
+
+
+class EvaluationReport(TypedDict):
+    """What `evaluate` reports."""
+
+    kind: Kind
+    test: SplitScores
+    verdict: Verdict
+    recommend: str
+    """adapted where that is better, else base."""
+    confidence: float
+    """Of the intervals."""
+    histograms: dict[str, Any]
+    guard: list[GuardRow]
+    sides: Sides
+    domain: dict[str, Any]
+    """The lexicon, term accuracy, relatedness."""
+    won: NotRequired[list[dict[str, Any]]]
+    """Queries whose ranking got much better, with their first documents."""
+    lost: NotRequired[list[dict[str, Any]]]
+    timings: NotRequired[dict[str, float]]
+
+
+class RerankingReport(TypedDict):
+    """What the evaluation of a reranker reports."""
+
+    reranker: str
+    retriever: str
+    """base or adapted."""
+    retriever_model: str
+    depth: int
+    queries: int
+    documents: int
+    retrieved: dict[str, float]
+    reranked: dict[str, float]
+    delta: dict[str, Delta]
+    verdict: Verdict
+    confidence: float
+    timings: NotRequired[dict[str, float]]

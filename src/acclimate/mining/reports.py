@@ -1,0 +1,29 @@
+"""What `report.json` of mining holds, field by field."""
+
+from __future__ import annotations
+
+from typing import NotRequired, TypedDict
+
+
+class MineReport(TypedDict):
+    """What `mine` reports: the counts of `audit.json`, and the files."""
+
+    queries: int
+    positives: int
+    negatives: int
+    candidates: int
+    removed: dict[str, int]
+    """Filter -> candidates that it has removed, of those that the filters before it had left."""
+    filled: dict[str, int]
+    """Loosened filter -> queries that got their negatives only so."""
+    hard_negative_share: float
+    """Of the training examples."""
+    mean_positive_score: float | None
+    mean_negative_score: float | None
+    queries_without_negatives: int
+    queries_with_too_few: int
+    given_negatives_dropped: int
+    """Negatives of the data that are a positive, the query, or judged for a dev or test query."""
+    rows: dict[str, int]
+    """File -> its rows."""
+    timings: NotRequired[dict[str, float]]

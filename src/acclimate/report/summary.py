@@ -1,0 +1,153 @@
+"""What `report.json` of a run and of a merged model holds, field by field."""
+
+from __future__ import annotations
+
+from typing import Any, NotRequired, TypedDict
+
+from acclimate.evaluation.reports import GuardRow, RerankingReport, SplitScores
+from acclimate.evaluation.significance import Verdict
+from acclimate.training.reports import EncoderTraining
+from acclimate.types import Kind, Sides
+
+
+class Base(TypedDict):
+    """A base model, by name and by weights."""
+
+    id: str
+    sha256: str
+
+
+class TaskSummary(TypedDict):
+    """What is said of one task."""
+
+    source: str
+    kind: Kind
+    test: SplitScores
+    verdict: Verdict
+    recommend: str
+    sides: Sides
+    confidence: float
+    dataset: dict[str, Any]
+    """What `prepare` reported, without its timings."""
+    mining: dict[str, Any]
+    """What `mine` reported, without its timings; empty where nothing was mined."""
+    guard: list[GuardRow]
+    domain: dict[str, Any]
+
+
+class StageRow(TypedDict):
+    """One of the three stages, in `report.json` of the run."""
+
+    stage: str
+    dev_before: float | None
+    dev_after: float | None
+    kept: bool
+    """Whether it is a part of the result."""
+    examples: NotRequired[int]
+    tokens: NotRequired[int]
+    seconds: NotRequired[float]
+    weak_pairs: NotRequired[dict[str, int]]
+    weights: NotRequired[dict[str, float]]
+    """Of the merge."""
+
+
+class RunSummary(TypedDict, total=False):
+    """`RUN/report.json`: of a run with one task, that task's `TaskSummary` and this; of one with several, `tasks`."""
+
+    source: str
+    kind: Kind
+    test: SplitScores
+    verdict: Verdict
+    recommend: str
+    sides: Sides
+    confidence: float
+    dataset: dict[str, Any]
+    mining: dict[str, Any]
+    guard: list[GuardRow]
+    domain: dict[str, Any]
+    tasks: dict[str, TaskSummary]
+    command: str
+    timings: dict[str, float]
+    train: EncoderTraining
+    config: dict[str, Any]
+    versions: dict[str, str]
+    stages: list[StageRow]
+    model: Base
+    reranking: RerankingReport
+
+
+class MergedModel(TypedDict):
+    """One of the models of a merge."""
+
+    name: str
+    weight: float
+
+
+class SoupTrial(TypedDict):
+    """A model that was tried for a soup."""
+
+    model: str
+    alone: float
+    soup: float
+    """The score with it."""
+    kept: bool
+
+
+class Soup(TypedDict):
+    """How a soup was chosen on dev."""
+
+    measure: str
+    split: str
+    score: float
+    kept: list[str]
+    tried: list[SoupTrial]
+    base: float | None
+
+
+class Curve(TypedDict):
+    """Points between the base and a model, and the one that was chosen."""
+
+    measure: str
+    split: str
+    guards: dict[str, dict[str, str]]
+    bound: float
+    points: list[dict[str, Any]]
+    chosen: float
+    rule: str
+
+
+class MergeReport(TypedDict, total=False):
+    """What `merge` reports; of one adapter folded into its base, the first six fields."""
+
+    base: Base | None
+    kind: str
+    sides: Sides
+    dim: int
+    rank: int
+    alpha: float
+    method: str
+    models: list[MergedModel]
+    density: float
+    update_scale: float
+    discarded: dict[str, Any]
+    """What a rank could not hold."""
+    soup: Soup
+    curve: Curve
+    timings: dict[str, float]
+
+
+class Mixture(TypedDict):
+    """The mixture of the stages' adapters, in the report of `blend`."""
+
+    measure: str
+    base: float
+    candidates: list[dict[str, float]]
+    """Every weight by its stage's name, and the score as `dev`."""
+    chosen: dict[str, float]
+
+
+class BlendReport(TypedDict):
+    """What `blend` reports."""
+
+    merge: Mixture
+    timings: NotRequired[dict[str, float]]
