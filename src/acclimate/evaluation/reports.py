@@ -27,7 +27,7 @@ class SplitScores(Counts, total=False):
     adapted: Measures
     delta: dict[str, Delta]
     bm25: dict[str, float]
-    """Of retrieval."""
+    """BM25's measures; retrieval only."""
 
 
 class GuardRow(Counts):
@@ -39,7 +39,7 @@ class GuardRow(Counts):
     adapted: Measures
     delta: dict[str, Delta]
     relative_loss: float
-    """Of the main measure."""
+    """Loss of the main measure, against the base."""
     warn: bool
 
 
@@ -52,7 +52,7 @@ class EvaluationReport(TypedDict):
     recommend: str
     """adapted where that is better, else base."""
     confidence: float
-    """Of the intervals."""
+    """Width of the intervals."""
     histograms: dict[str, Any]
     guard: list[GuardRow]
     sides: Sides

@@ -15,7 +15,7 @@ from acclimate.stages.train import train_tasks
 from acclimate.training.reports import TrainReport
 
 MineReports: TypeAlias = list[MineReport | None]
-"""Of each task; None where there was nothing to mine."""
+"""A report per task; None where there was nothing to mine."""
 
 
 def mine_and_train(tasks: Sequence[Task], out: Path, config: RunConfig) -> tuple[MineReports, TrainReport]:

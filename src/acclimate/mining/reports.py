@@ -17,7 +17,7 @@ class MineReport(TypedDict):
     filled: dict[str, int]
     """Loosened filter -> queries that got their negatives only so."""
     hard_negative_share: float
-    """Of the training examples."""
+    """Share of the training examples with a hard negative, mined or given."""
     mean_positive_score: float | None
     mean_negative_score: float | None
     queries_without_negatives: int

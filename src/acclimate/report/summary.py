@@ -48,7 +48,7 @@ class StageRow(TypedDict):
     seconds: NotRequired[float]
     weak_pairs: NotRequired[dict[str, int]]
     weights: NotRequired[dict[str, float]]
-    """Of the merge."""
+    """Stage -> its weight in the merge."""
 
 
 class RunSummary(TypedDict, total=False):

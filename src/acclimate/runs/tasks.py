@@ -30,7 +30,7 @@ class Task:
     source: str = ""
     """What the dataset is made of; empty where that is done."""
     weight: float = 1.0
-    """Of its loss among the others'."""
+    """Weight of its loss among the others'."""
     mined: bool = True
     """Whether the training takes the mined negatives; else what the dataset itself brings."""
 

@@ -34,7 +34,7 @@ from acclimate.runs.run_folder import RunFolder
 SetBy: TypeAlias = Literal["training", "promotion", "hand"]
 """Who made `RUN/adapter` lead to a version; "hand": a link that none of these functions made."""
 NAME_CHARS = 16
-"""Of the hash, in a version's name."""
+"""Hexadecimal digits of the hash in a version's name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -173,7 +173,7 @@ def _load_both(adapter: Path, cache: Path, config: RunConfig) -> Models:
 def _scores(
     encoder: Encoder, label: str, datasets: Sequence[Dataset], cache: Path | None, config: RunConfig
 ) -> list[Scores]:
-    """Of the run's data with its task's prompts, of that which guards it with the default ones."""
+    """Scores on the run's data with its task's prompts, and on guard data with the default ones."""
     guard = encoder.for_task(None)
     encoders = [encoder, *([guard] * (len(datasets) - 1))]
     pairs = zip(encoders, datasets, strict=True)
