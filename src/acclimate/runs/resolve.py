@@ -153,7 +153,7 @@ def reranker_source(name: str) -> RerankerSource:
     if (run / RUN_RERANKER).is_dir():
         return resolve_reranker(str(run / RUN_RERANKER))
     if (run / "dataset").is_dir() or (run / "config.toml").is_file():
-        raise StorageError(f"{run} holds no reranker", fix=f"Make one with: acclimate train {run} --reranker MODEL")
+        raise StorageError(f"{run} holds no reranker", fix=f"Make one with: acclimate train-reranker {run} MODEL")
     return resolve_reranker(name)
 
 

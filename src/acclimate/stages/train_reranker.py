@@ -1,4 +1,4 @@
-"""`train --reranker`: from examples with hard negatives to a reranker, through the same loop as an embedder."""
+"""`train-reranker`: from examples with hard negatives to a reranker, through the same loop as an embedder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from acclimate import processes
-from acclimate.configs import RunConfig, effective
+from acclimate.configs import RunConfig, used
 from acclimate.core.lora import attach, trainable_parameters
 from acclimate.data.dataset import EXAMPLES_FILE, Dataset, read_examples
 from acclimate.errors import DataError, UsageError
@@ -62,7 +62,7 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> dict[str, Any]:
             retrieves the dev queries' documents. `RUN/reranker` is written; the progress is in
             `RUN/reranker_metrics.jsonl`, checkpoints are in `RUN/.work/reranker`.
         base: what to start from: a reranker, or an embedding model of the BERT family, which gets a new head.
-        config: the whole run; its sections `rerank` and `train` count.
+        config: the whole run; what counts of it is listed in `configs/commands.py`.
 
     Returns:
         what `RUN/reranker/report.json` holds.
@@ -82,7 +82,7 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> dict[str, Any]:
     found = negatives if (negatives / EXAMPLES_FILE).is_file() else dataset
     inputs = {"dataset": hash_folder(dataset), "reranker": reranker_source(base).fingerprint}
     inputs |= {"examples": hash_folder(found), "retriever": retriever_hash(adapter, config)}
-    settings = {"base": base, **effective(config, "train", "rerank", "objective")}
+    settings = {"base": base, **used(config, "train-reranker")}
     if processes.on_main(lambda: is_current(out, settings, inputs)):
         say(f"train: {out} is up to date")
         return read_json(out / REPORT_FILE)
@@ -133,7 +133,7 @@ def _load(base: str, config: RunConfig) -> tuple[Reranker, bool]:
     """The base, and whether all of it trains."""
     source = reranker_source(base)
     if source.adapter is not None:
-        raise UsageError(f"{base} is an adapter for {source.id}", fix=f"Start from its base: --reranker {source.id}")
+        raise UsageError(f"{base} is an adapter for {source.id}", fix=f"Start from its base: {source.id}")
     full = source.headless if config.rerank.rerank_full is None else config.rerank.rerank_full
     # Adam's small steps vanish in bf16 weights: what trains is float32, and computed with in bf16 (`_autocast`).
     # A LoRA's matrices always are; a cross-encoder's head trains beside them.
