@@ -183,7 +183,6 @@ NOT_NEEDED = {
     "matplotlib",
     "ir_measures",
     "peft",
-    "torch.nn.attention.varlen",
 }
 """Libraries that one text can be encoded without, each of which takes a good part of a second to load."""
 

@@ -11,7 +11,6 @@ dimension, l length of one text, n texts of that length in a row.
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -20,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention.varlen import varlen_attn
 from transformers import AttentionInterface
 
 from acclimate.errors import ModelError
@@ -40,6 +40,8 @@ EAGER_STEP = 8
 """There, texts are padded to a multiple of so many tokens: for short texts the number of products counts, not their
 size."""
 HALF = (torch.float16, torch.bfloat16)
+GROUPED_SWITCH = "enable_gqa" in inspect.signature(varlen_attn).parameters
+"""From torch 2.12 on grouped queries must be announced; before, the kernel took them as they were."""
 
 
 def packed_attention(
@@ -115,10 +117,9 @@ def _varlen(
     query: Tensor, key: Tensor, value: Tensor, borders: Tensor, longest: int, causal: bool, scale: float
 ) -> Tensor:
     """All texts in one call of torch's variable-length FlashAttention."""
-    attend, announces_groups = _varlen_attn()
-    grouped: dict[str, Any] = {"enable_gqa": True} if announces_groups and query.shape[1] != key.shape[1] else {}
+    grouped: dict[str, Any] = {"enable_gqa": True} if GROUPED_SWITCH and query.shape[1] != key.shape[1] else {}
     # Under autocast, Qwen3's norms of queries and keys give float32; the values are in the format of the products.
-    out_THd = attend(
+    out_THd = varlen_attn(
         query[0].transpose(0, 1).to(value.dtype),
         key[0].transpose(0, 1).to(value.dtype),
         value[0].transpose(0, 1),
@@ -132,17 +133,6 @@ def _varlen(
     )
     assert isinstance(out_THd, Tensor)
     return out_THd[None]
-
-
-@cache
-def _varlen_attn() -> tuple[Callable[..., Any], bool]:
-    """torch's function, and whether grouped queries must be announced to it: from torch 2.12 on.
-
-    Imported where it is needed, on CUDA: with it comes torch's compiler, which takes a second to load.
-    """
-    from torch.nn.attention.varlen import varlen_attn
-
-    return varlen_attn, "enable_gqa" in inspect.signature(varlen_attn).parameters
 
 
 def _by_runs(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], causal: bool, scale: float) -> Tensor:
