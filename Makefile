@@ -2,6 +2,7 @@
 
 VENV := .venv
 BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
 READY := $(VENV)/.ready
 DEMO := runs/demo
 DEMO_PAIRS := runs/demo-pairs.jsonl
@@ -14,7 +15,7 @@ help:  ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "make %-8s %s\n", $$1, $$2}' Makefile
 
 demo: export HF_HUB_OFFLINE := 1
-demo: $(READY) $(DEMO_PAIRS)  ## adapt MiniLM to Python's own docstrings, offline, in under five minutes
+demo: $(INSTALLED) $(DEMO_PAIRS)  ## adapt MiniLM to Python's own docstrings, offline, in under five minutes
 	$(BIN)/acclimate adapt $(DEMO_PAIRS) --out $(DEMO) --config examples/docstrings.toml
 	$(BIN)/acclimate search $(DEMO) "wait until every thread has finished"
 	$(BIN)/acclimate search $(DEMO) "remove the whitespace at both ends of a text"
@@ -41,11 +42,13 @@ bench: $(READY) $(DEMO_PAIRS)  ## the benchmarks in small sizes, beside sentence
 clean:  ## remove .venv and what the tools left; runs/ stays
 	rm -rf $(VENV) build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis src/acclimate.egg-info
 
-$(DEMO_PAIRS): examples/docstrings.py | $(READY)
+$(DEMO_PAIRS): examples/docstrings.py | $(INSTALLED)
 	$(BIN)/python examples/docstrings.py --out $@
 
+# Two steps, each with a marker: the package and what it needs, which is enough for `make demo`; then what tests and checks
+# need. Editable, so that neither has to be repeated when the source changes.
 # torch goes in first: it is the one big package, and a failure there should come before the sixty small ones.
-$(READY): pyproject.toml constraints.txt
+$(INSTALLED): pyproject.toml constraints.txt
 	@found=""; for name in "$(PYTHON)" python3.11 python3 python; do \
 		if [ -n "$$name" ] && "$$name" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
 			found="$$name"; break; \
@@ -58,5 +61,9 @@ $(READY): pyproject.toml constraints.txt
 	echo "Setting up $(VENV) with $$("$$found" --version)"; \
 	"$$found" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(READY): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@

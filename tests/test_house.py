@@ -43,7 +43,10 @@ MAY_IMPORT: dict[str, set[str]] = {
 }
 MAY_IMPORT["serve"] = {name for group in ORDER[:6] for name in group}
 """The service answers with finished models: it never trains, and only the command line starts it."""
-MAY_IMPORT["cli"] |= {"serve"}
+MAY_IMPORT["cli"] |= {"serve", "face"}
+MAY_IMPORT["face"] = set(MAY_IMPORT) - {"cli", "serve"}
+"""The package's own `__init__` names what users of Python need, imported when it is asked for. The command line takes
+the version from it; nobody else imports it."""
 
 MAX_FILE_LINES = 400
 MAX_FUNCTION_LINES = 60
@@ -110,11 +113,13 @@ def own_imports() -> list[Import]:
 
 
 def room(module: str) -> str:
-    """The room a module is in; the package's own `__init__` (version and docstring only) counts as ground."""
+    """The room a module is in; the package's own `__init__` is the face."""
     parts = module.split(".")
     if parts[1:] == ["__main__"]:
         return "cli"
-    return "ground" if len(parts) == 1 or parts[1] in GROUND else parts[1]
+    if len(parts) == 1:
+        return "face"
+    return "ground" if parts[1] in GROUND else parts[1]
 
 
 def functions() -> Iterator[tuple[str, Function]]:

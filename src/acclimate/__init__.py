@@ -1,3 +1,93 @@
-"""Acclimate adapts a text-embedding model to a domain, proves that it got better, and serves it."""
+"""Acclimate adapts a text-embedding model to a domain, proves that it got better, and serves it.
+
+The public face. Each name is imported when it is first asked for: `import acclimate` loads nothing.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from acclimate import errors
+    from acclimate.configs import RunConfig
+    from acclimate.flows.verbs import (
+        adapt,
+        compare,
+        evaluate,
+        evaluate_reranker,
+        merge,
+        mine,
+        prepare,
+        search,
+        similarity,
+        train,
+        train_reranker,
+    )
+    from acclimate.models.encoder import Encoder
+    from acclimate.models.reranker import Reranker
+    from acclimate.runs.resolve import load
+
+__all__ = [
+    "Encoder",
+    "Reranker",
+    "RunConfig",
+    "adapt",
+    "compare",
+    "errors",
+    "evaluate",
+    "evaluate_reranker",
+    "load",
+    "merge",
+    "mine",
+    "prepare",
+    "search",
+    "similarity",
+    "train",
+    "train_reranker",
+]
+
+_PLACES = {
+    "Encoder": "acclimate.models.encoder:Encoder",
+    "Reranker": "acclimate.models.reranker:Reranker",
+    "RunConfig": "acclimate.configs:RunConfig",
+    "load": "acclimate.runs.resolve:load",
+}
+"""Name -> where it is; the verbs are in `flows.verbs`, under their own names."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'acclimate' has no attribute {name!r}")
+    if name == "errors":
+        return importlib.import_module("acclimate.errors")
+    module, _, attribute = _PLACES.get(name, f"acclimate.flows.verbs:{name}").partition(":")
+    with _no_collection():
+        value = getattr(importlib.import_module(module), attribute)
+    globals()[name] = value
+    return value
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Import without looking for garbage: torch and transformers make a million objects that stay, and going through
+    them again and again takes half a second. They end up among the old objects, where they would have come anyway."""
+    collects = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if gc.get_freeze_count() == 0:  # else somebody froze objects of their own, for a fork
+            gc.freeze()
+            gc.unfreeze()
+        if collects:
+            gc.enable()
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,6 +1,6 @@
 """`python -m acclimate`: what launchers of several processes start (`torchrun -m acclimate adapt ...`)."""
 
-from acclimate.cli.main import main
+from acclimate.cli.main import console_script
 
 if __name__ == "__main__":
-    main()
+    console_script()

@@ -2,52 +2,58 @@
 
 from __future__ import annotations
 
-import typing
+import inspect
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pytest
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError
 
-from acclimate.cli.options import configured, flags, given
+from acclimate.cli.main import COMMANDS
+from acclimate.cli.options import Command, Given, every_setting
 from acclimate.configs import RunConfig
 from acclimate.errors import UsageError
+from acclimate.flows import verbs
 
-Flags = flags("Flags", "prepare", "mine", "train", "objective", "evaluate")
+
+def parse(*arguments: str) -> Mapping[str, Any]:
+    """The settings that a command line gives to a command that reads all of `adapt`'s."""
+    app, seen = App(), []
+
+    def command(*, settings: Given) -> None:
+        seen.append(settings)
+
+    app.default(Command("adapt", command, example="").parsed(True))
+    app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+    return seen[0]
 
 
-def parse(*arguments: str) -> Any:
-    app = App()
-
-    def command(*, options: Annotated[Flags | None, Parameter(name="*")] = None) -> Any:  # type: ignore[valid-type]
-        return options
-
-    app.default(command)
-    return app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+def configured(given: Mapping[str, Any] | None, file: Path | None, run: Path | None = None) -> RunConfig:
+    return verbs.configured("adapt", given or {}, file, run)
 
 
 def test_only_given_flags_are_overrides() -> None:
-    assert given(parse()) == {}
-    assert given(parse("--rank", "8", "--sides", "query")) == {"rank": 8, "sides": "query"}
+    assert parse() == {}
+    assert parse("--rank", "8", "--sides", "query") == {"rank": 8, "sides": "query"}
 
 
 def test_a_field_s_documentation_is_one_line_of_help() -> None:
-    hints = typing.get_type_hints(Flags, include_extras=True)
-    helps = {name: hint.__metadata__[0].help for name, hint in hints.items() if hasattr(hint, "__metadata__")}
+    helps = {name: setting.text for name, setting in every_setting().items()}
     assert helps["eval_steps"].startswith("Steps between evaluations on dev")
     assert not [name for name, text in helps.items() if "\n" in text or "  " in text]
 
 
 def test_none_is_a_value_and_not_the_absence_of_one() -> None:
-    assert given(parse("--relative-margin", "none")) == {"relative_margin": None}
+    assert parse("--relative-margin", "none") == {"relative_margin": None}
     assert configured(parse("--relative-margin", "none"), None).mine.relative_margin is None
 
 
 def test_lists_by_comma_or_repetition() -> None:
-    assert given(parse("--targets", "query,key", "--targets", "value")) == {"targets": ("query", "key", "value")}
+    assert parse("--targets", "query,key", "--targets", "value") == {"targets": ("query", "key", "value")}
     both = {"blocks": ("query-document", "query-query"), "matryoshka_dims": (64, 128), "matryoshka_weights": (0.5, 2.0)}
     words = "--blocks query-document,query-query --matryoshka-dims 64,128 --matryoshka-weights 0.5,2"
-    assert given(parse(*words.split())) == both
+    assert parse(*words.split()) == both
     with pytest.raises(CycloptsError, match="matryoshka-dims"):
         parse("--matryoshka-dims", "64,many")
     with pytest.raises(UsageError, match=r"blocks = query-text.*query-document"):
@@ -61,8 +67,8 @@ def test_an_old_name_is_understood_and_the_new_one_said(capsys: pytest.CaptureFi
     assert capsys.readouterr().err.splitlines() == hints
     with pytest.raises(UsageError, match=r"--anchor-weight and --retain-weight are given.*Give --retain-weight only"):
         configured(parse("--retain-weight", "2", "--anchor-weight", "3"), None)
-    helps = typing.get_type_hints(Flags, include_extras=True)
-    assert not helps["anchor_source"].__metadata__[0].show
+    flags = inspect.signature(COMMANDS["train"].parsed(True)).parameters
+    assert not flags["anchor_source"].annotation.__metadata__[0].show
 
 
 def test_flag_wins_over_file_and_file_over_default(tmp_path: Path) -> None:

@@ -1,344 +1,116 @@
-"""The commands: parse, call one stage, print one table, turn our errors into one line.
+"""The command line: parse, call one verb, print one table, turn our errors into one line.
 
-Stages are imported inside the commands: `--help` answers without loading torch.
+Verbs are imported inside the commands: `--help` answers without loading torch.
 """
 
 from __future__ import annotations
 
-import json
+import gc
 import os
 import shlex
 import sys
 import tempfile
 import traceback
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import replace
-from functools import partial
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
 
-from cyclopts import App, Parameter
-from cyclopts.exceptions import CycloptsError
+from cyclopts import App, Group
+from cyclopts.exceptions import CycloptsError, UnknownOptionError
+from cyclopts.help.formatters import DefaultFormatter
 
 from acclimate import __version__, processes
-from acclimate.cli.options import configured, flags
-from acclimate.cli.rerank import rerank
-from acclimate.errors import AcclimateError, Interrupted, StorageError, UsageError
-from acclimate.files import locked, storage_error
-from acclimate.runs.run_folder import RunFolder
-
-app = App(
-    name="acclimate",
-    version=__version__,
-    help_format="plaintext",
-    help="Adapt a text-embedding model to a domain, prove that it got better, and use it.",
+from acclimate.cli.commands import (
+    adapt,
+    compare,
+    doctor,
+    encode,
+    evaluate,
+    evaluate_reranker,
+    merge,
+    mine,
+    prepare,
+    report,
+    rerank,
+    search,
+    similarity,
+    train,
+    train_reranker,
 )
+from acclimate.cli.help import whole_flags
+from acclimate.cli.old_spellings import respelt
+from acclimate.cli.options import Command, setting_of
+from acclimate.configs import check_settings
+from acclimate.errors import AcclimateError, Interrupted, UsageError
+from acclimate.files import storage_error
 
-SHARED = ("adapt", "prepare", "mine", "train", "evaluate")
+GROUPS: dict[str, tuple[Command, ...]] = {
+    "Adapt a model": (
+        adapt.COMMAND,
+        prepare.COMMAND,
+        mine.COMMAND,
+        train.COMMAND,
+        evaluate.COMMAND,
+        report.COMMAND,
+        compare.COMMAND,
+    ),
+    "Use it": (search.COMMAND, similarity.COMMAND, encode.COMMAND, merge.COMMAND),
+    "Rerankers": (train_reranker.COMMAND, evaluate_reranker.COMMAND, rerank.COMMAND),
+    "This machine": (doctor.COMMAND,),
+}
+"""Heading of --help -> its commands."""
+COMMANDS = {command.name: command for commands in GROUPS.values() for command in commands}
+SHARED = ("adapt", "prepare", "mine", "train", "train-reranker", "evaluate", "evaluate-reranker")
 """What several processes can do together; the others are done by one."""
-
-Options = Parameter(name="*")
-ConfigFile = Annotated[Path | None, Parameter(help="TOML file with settings; flags win over it.")]
-PrepareFlags = flags("PrepareFlags", "prepare")
-MineFlags = flags("MineFlags", "mine", "rerank")
-TrainFlags = flags("TrainFlags", "train", "objective", "domain", "rerank")
-EvaluateFlags = flags("EvaluateFlags", "evaluate", "domain", "rerank")
-AdaptFlags = flags("AdaptFlags", "prepare", "mine", "train", "stages", "objective", "evaluate", "domain")
-MergeFlags = flags("MergeFlags", "merge", "evaluate")
-SharedFlags = flags("SharedFlags")
+HELP_ALL = "--help-all"
 
 
-@app.command
-def adapt(
-    data: str | None = None,
-    /,
-    *,
-    out: Path,
-    config: ConfigFile = None,
-    dry_run: bool = False,
-    options: Annotated[AdaptFlags | None, Options] = None,  # type: ignore[valid-type]
-) -> None:
-    """Everything in a row: prepare, mine, train, evaluate, report.
+def application(chosen: str = "", everything: bool = False) -> App:
+    """The commands, for cyclopts; flags are made for the chosen one only, because that takes time.
 
     Args:
-        data: a file of pairs, a BEIR folder, or a hub id; left out where --config has tables [[datasets]].
-        out: the run's folder; a second start keeps what is still right and goes on.
-        dry_run: only say how much there is to do: pairs, tokens, steps, minutes, memory.
+        chosen: the command that is asked for.
+        everything: its help shows all settings.
     """
-    from acclimate.cli import tables
-    from acclimate.flows.adapt import adapt as stage
-    from acclimate.flows.plan import plan
-
-    settings = configured(options, config)
-    if dry_run:
-        tables.show_plan(plan(data, settings))
-    else:
-        tables.show_run(stage(data, out, settings), out)
-
-
-@app.command
-def prepare(
-    data: str | None = None,
-    /,
-    *,
-    out: Path,
-    config: ConfigFile = None,
-    options: Annotated[PrepareFlags | None, Options] = None,  # type: ignore[valid-type]
-) -> None:
-    """Read domain data in any common form; write a clean, leak-free dataset to OUT/dataset.
-
-    Args:
-        data: a file of pairs, a BEIR folder, or a hub id; left out where --config has tables [[datasets]].
-        out: the run's folder.
-    """
-    from acclimate.cli import tables
-    from acclimate.runs.tasks import all_tasks
-    from acclimate.stages.prepare import prepare as stage
-
-    tasks = all_tasks(out, configured(options, config, out), data)
-    with locked(out):
-        for task in tasks:
-            tables.show_dataset(stage(task.source, task.dataset, task.config), task.dataset)
+    app = App(
+        name="acclimate",
+        version=__version__,
+        help_format="plaintext",
+        help="Adapt a text-embedding model to a domain, prove that it got better, and use it.",
+        help_epilogue="acclimate COMMAND --help shows what matters and an example, --help-all every setting.",
+    )
+    flags_whole = DefaultFormatter(column_specs=whole_flags)
+    app["--help"].group = app["--version"].group = Group("Options", sort_key=len(GROUPS))
+    for place, (heading, commands) in enumerate(GROUPS.items()):
+        group = Group(heading, sort_key=place)
+        for order, command in enumerate(commands):
+            epilogue = f"Example: {command.example}"
+            if not command.shows_all and not everything:
+                epilogue += f"\nAll settings: acclimate {command.name} {HELP_ALL}"
+            app.command(
+                command.parsed(everything) if command.name == chosen else command.function,
+                name=command.name,
+                group=group,
+                sort_key=order,
+                help_epilogue=epilogue,
+                help_formatter=flags_whole,
+            )
+    return app
 
 
-@app.command
-def mine(
-    run: Path,
-    /,
-    *,
-    config: ConfigFile = None,
-    options: Annotated[MineFlags | None, Options] = None,  # type: ignore[valid-type]
-) -> None:
-    """Find hard negatives in the corpus of RUN; write them to RUN/negatives."""
-    from acclimate.cli import tables
-    from acclimate.runs.tasks import minable_tasks
-    from acclimate.stages.mine import mine as stage
-
-    with _at_work_in(run):
-        for task in minable_tasks(run, configured(options, config, run)):
-            tables.show_mining(stage(task.dataset, task.negatives, task.config), task.negatives)
-
-
-@app.command
-def train(
-    run: Path,
-    /,
-    *,
-    reranker: str | None = None,
-    config: ConfigFile = None,
-    options: Annotated[TrainFlags | None, Options] = None,  # type: ignore[valid-type]
-) -> None:
-    """Train an adapter on RUN's dataset and negatives; write it to RUN/adapter.
-
-    Args:
-        run: the run's folder.
-        reranker: train a reranker instead, from this model, and write it to RUN/reranker: a cross-encoder,
-            Qwen3-Reranker, or an embedding model of the BERT family, which gets a new head.
-    """
-    from acclimate.cli import tables
-    from acclimate.flows.reranker import train_reranker
-    from acclimate.runs.tasks import all_tasks
-    from acclimate.stages.train import train_tasks as stage
-
-    settings = configured(options, config, run)
-    with _at_work_in(run):
-        if reranker is not None:
-            tables.show_training(train_reranker(run, reranker, settings), RunFolder(run).reranker)
-            return
-        tasks = [replace(task, mined=task.negatives.is_dir()) for task in all_tasks(run, settings)]
-        report = stage(tasks, RunFolder(run).adapter, settings)
-    tables.show_training(report, RunFolder(run).adapter)
-
-
-@app.command
-def evaluate(
-    data: str,
-    /,
-    *,
-    adapter: Path | None = None,
-    reranker: str | None = None,
-    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
-    config: ConfigFile = None,
-    options: Annotated[EvaluateFlags | None, Options] = None,  # type: ignore[valid-type]
-) -> None:
-    """Base against adapted on the test split of a run, or one model on any data.
-
-    Args:
-        data: a run's folder (base against adapted), or any data (one model on its test split).
-        adapter: adapter or run folder to put on the model.
-        reranker: measure instead what this reranker makes of the run's retrieval: a run with one, a folder, a hub id.
-        json_output: print the metrics of one model as one JSON object and nothing else.
-    """
-    from acclimate.cli import tables
-    from acclimate.runs.run_folder import is_run
-    from acclimate.runs.tasks import tasks_of
-    from acclimate.stages import evaluate as stage
-
-    run = Path(data)
-    if reranker is not None:
-        from acclimate.flows.reranker import evaluate_reranker
-
-        with _at_work_in(run):
-            reranking = evaluate_reranker(run, reranker, configured(options, config, run))
-        if json_output:
-            sys.stdout.write(json.dumps(reranking["reranked"]) + "\n")
-        else:
-            tables.show_reranking(reranking)
-        return
-    settings = configured(options, config, run if is_run(run) else None)
-    found = RunFolder(run).adapter
-    compares = adapter is None and found.is_dir() and stage.is_base(found, settings)
-    if not compares:
-        metrics = stage.evaluate_model(data, adapter, settings)
-        show = partial(tables.show_metrics, metrics)
-    else:
-        with _at_work_in(run):
-            reports = {
-                task.name: stage.evaluate(task.dataset, found, task.evaluation, task.config)
-                for task in tasks_of(run, settings)
-            }
-        metrics = {str(name): report["test"]["adapted"] for name, report in reports.items()}
-        metrics = metrics if len(metrics) > 1 else metrics.popitem()[1]
-        show = partial(tables.show_evaluations, reports)
-    if json_output:
-        sys.stdout.write(json.dumps(metrics) + "\n")
-    else:
-        show()
-
-
-@app.command
-def report(run: Path, /) -> None:
-    """Write RUN/report.html from what the stages left in RUN."""
-    from acclimate.stages.report import report as stage
-
-    sys.stdout.write(f"{stage(run)}\n")
-
-
-@app.command
-def merge(
-    *models: str,
-    out: Path,
-    data: Path | None = None,
-    config: ConfigFile = None,
-    options: Annotated[MergeFlags | None, Options] = None,  # type: ignore[valid-type]
-) -> None:
-    """Fold the adapter of a run into its base, or make one of several adapters or models.
-
-    Args:
-        models: runs, adapter folders, or whole models. One of them alone becomes a self-contained model.
-        out: the folder to write.
-        data: run or dataset whose dev split decides, where something is chosen (greedy-soup, interpolate without
-            weights); the first model's run if not given.
-    """
-    from acclimate.cli import tables
-    from acclimate.stages.merge import merge as stage
-
-    if not models:
-        raise UsageError("nothing to merge", possible="one or more runs, adapter folders or models")
-    tables.show_merge(stage(models, out, configured(options, config, Path(models[0])), data=data), out)
-
-
-@app.command
-def search(
-    run: Path,
-    query: str,
-    /,
-    *,
-    top: int = 5,
-    options: Annotated[SharedFlags | None, Options] = None,  # type: ignore[valid-type]
-) -> None:
-    """Top documents of RUN's corpus by base and adapted, side by side.
-
-    Args:
-        run: the run's folder.
-        query: what to search for.
-        top: how many documents to show.
-    """
-    from acclimate.cli import tables
-    from acclimate.stages.search import search as stage
-
-    tables.show_search(stage(run, query, configured(options, None, run), top=top))
-
-
-@app.command
-def similarity(
-    run: Path,
-    text_a: str,
-    text_b: str,
-    /,
-    *,
-    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
-    options: Annotated[SharedFlags | None, Options] = None,  # type: ignore[valid-type]
-) -> None:
-    """Cosine of two texts by base and by adapted.
-
-    Args:
-        run: the run's folder.
-        text_a: one text.
-        text_b: another text.
-        json_output: print one JSON object and nothing else.
-    """
-    from acclimate.cli import tables
-    from acclimate.stages.similarity import similarity as stage
-
-    result = stage(run, text_a, text_b, configured(options, None, run))
-    if json_output:
-        sys.stdout.write(json.dumps(result) + "\n")
-    else:
-        tables.show_metrics(result)
-
-
-@app.command
-def encode(
-    texts: Path,
-    /,
-    *,
-    out: Path,
-    role: Literal["query", "document"] = "document",
-    adapter: Path | None = None,
-    options: Annotated[SharedFlags | None, Options] = None,  # type: ignore[valid-type]
-) -> None:
-    """Texts in, vectors out.
-
-    Args:
-        texts: a text file with one text per line, or JSONL with a "text" field.
-        out: .npy or .safetensors file to write.
-        role: which prompt (and side of the adapter) to use.
-        adapter: adapter or run folder to put on the model.
-    """
-    from acclimate.stages.encode import encode as stage
-
-    result = stage(texts, out, configured(options, None), role=role, adapter=adapter)
-    sys.stdout.write(f"{out}: {result['texts']} vectors of {result['dim']} dimensions\n")
-
-
-app.command(rerank)
-
-
-@contextmanager
-def _at_work_in(run: Path) -> Iterator[None]:
-    """One process at a time in a run that has a dataset."""
-    from acclimate.runs.run_folder import is_run
-
-    if not is_run(run):
-        raise StorageError(f"{run} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {run}")
-    with locked(run):
-        yield
-
-
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command; every failure is one line on standard error and a non-zero exit code.
 
     Of several processes the first one speaks; where one fails it says why, and the launcher ends the others.
     """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _join(sys.argv[1:] if arguments is None else arguments)
-        app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        _join(given)
+        given = respelt(given)
+        _run(given)
     except AcclimateError as error:
         _fail(error)
     except CycloptsError as error:
-        _fail(UsageError(str(error), fix="See --help."))
+        _fail(UsageError(str(error), fix=f"See: {shlex.join(['acclimate', *_command(given)])} --help"))
     except KeyboardInterrupt:
         _fail(Interrupted("stopped", fix="Start the same command again; it goes on from what is finished."))
     except BrokenPipeError:
@@ -353,7 +125,42 @@ def main(arguments: list[str] | None = None) -> None:
         processes.stop()
 
 
-def _join(arguments: list[str]) -> None:
+def console_script() -> None:
+    """What the installed `acclimate` starts: `main`, after which the process ends."""
+    try:
+        main()
+    finally:
+        # torch and transformers leave three thousand modules, which the collector would look through once more.
+        gc.freeze()
+
+
+def _run(arguments: Sequence[str]) -> None:
+    """Parse and call.
+
+    Raises:
+        UsageError: a setting that another command reads.
+    """
+    (command,) = _command(arguments) or ("",)
+    everything = HELP_ALL in arguments
+    words = ["--help" if word == HELP_ALL else word for word in arguments]
+    if command:
+        words = [COMMANDS[command].respelt(word) for word in words]
+    try:
+        app = application(command, everything)
+        app(words, exit_on_error=False, print_error=False, result_action="return_value")
+    except UnknownOptionError as error:
+        word = error.token.keyword or error.token.value
+        if command and (name := setting_of(word, command)):
+            check_settings(command, [name], COMMANDS[command].flag)
+        raise
+
+
+def _command(arguments: Sequence[str]) -> list[str]:
+    """The command that is asked for, if it is one of ours."""
+    return [word for word in arguments[:1] if word in COMMANDS]
+
+
+def _join(arguments: Sequence[str]) -> None:
     """Meet the processes that `torchrun` has started beside this one, if any.
 
     Raises:
@@ -388,4 +195,4 @@ def _internal(error: Exception) -> AcclimateError:
 
 
 if __name__ == "__main__":
-    main()
+    console_script()

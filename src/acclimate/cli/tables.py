@@ -139,6 +139,52 @@ def show_metrics(metrics: Mapping[str, Any]) -> None:
     _console().print(table)
 
 
+def by_task(result: Mapping[str, Any], run: Path) -> list[tuple[RunFolder, Mapping[str, Any]]]:
+    """List each task's folder and the report of what was made there; a run with one task is that folder itself."""
+    folder = RunFolder(run)
+    if "tasks" not in result:
+        return [(folder, result)]
+    return [(folder.task(name), report) for name, report in result["tasks"].items()]
+
+
+def show_comparison(result: Mapping[str, Any]) -> None:
+    """Every run's measure, and its difference to the first one."""
+    nouns = "pairs" if result["kind"] == "pairs" else "queries"
+    title = f"{result['measure']} on the {result['shared']:,} test {nouns} that all runs share"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table.add_column("run")
+    interval = f"{PERCENT * result['confidence']:.0f} % interval"
+    for name in (f"test {nouns}", result["measure"], "change", interval, "p", "verdict"):
+        table.add_column(name, justify="right")
+    for row in result["runs"]:
+        delta = row.get("delta", {}).get(result["measure"])
+        change = ("", "", "", "")
+        if delta:
+            numbers = (f"{delta['value']:+.4f}", f"{delta['low']:+.4f} … {delta['high']:+.4f}", f"{delta['p']:.4f}")
+            change = (*numbers, row["verdict"])
+        table.add_row(Text(row["run"]), _number(row["tested"]), _number(row["measures"][result["measure"]]), *change)
+    console = _console()
+    console.print(table)
+    for warning in result["warnings"]:
+        console.print(Text(f"warning: {warning}"), soft_wrap=True)
+
+
+def show_doctor(result: Mapping[str, Any]) -> None:
+    """What was found, part by part, then what could be done."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for part, found in result.items():
+        if part == "advice":
+            continue
+        rows = found.items() if isinstance(found, Mapping) else [("", found)]
+        for place, (name, value) in enumerate(rows):
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            table.add_row(Text("" if place else part, style="bold"), str(name).replace("_", " "), Text(shown))
+    console = _console()
+    console.print(table)
+    for line in result["advice"]:
+        console.print(Text(f"advice: {line}"), soft_wrap=True)
+
+
 def show_dataset(report: Mapping[str, Any], folder: Path) -> None:
     """What `prepare` made of the data."""
     _show_counts(report, "dataset")

@@ -5,6 +5,7 @@ holds, what a stage function takes, and what the command line's flags are made f
 sections, so that every one of them is also a flag (`rank` -> `--rank`).
 """
 
+from acclimate.configs.commands import READS, SHORT, check_settings, commands_that_read, full_names, settings_of, used
 from acclimate.configs.datasets import DatasetConfig
 from acclimate.configs.domain import DomainConfig
 from acclimate.configs.evaluate import EvaluateConfig
@@ -16,13 +17,15 @@ from acclimate.configs.renamed import RENAMED, flag, with_current_names
 from acclimate.configs.rerank import RerankConfig
 from acclimate.configs.run import DEFAULT_MODEL, RunConfig, effective, for_dataset, with_overrides
 from acclimate.configs.stages import StagesConfig
-from acclimate.configs.toml import NONE, config_from_mapping, dump_config, load_config
+from acclimate.configs.toml import NONE, checked_settings, config_from_mapping, dump_config, load_config
 from acclimate.configs.train import TrainConfig
 
 __all__ = [
     "DEFAULT_MODEL",
     "NONE",
+    "READS",
     "RENAMED",
+    "SHORT",
     "DatasetConfig",
     "DomainConfig",
     "EvaluateConfig",
@@ -34,12 +37,18 @@ __all__ = [
     "RunConfig",
     "StagesConfig",
     "TrainConfig",
+    "check_settings",
+    "checked_settings",
+    "commands_that_read",
     "config_from_mapping",
     "dump_config",
     "effective",
     "flag",
     "for_dataset",
+    "full_names",
     "load_config",
+    "settings_of",
+    "used",
     "with_current_names",
     "with_overrides",
 ]

@@ -1,4 +1,4 @@
-"""Settings of rerankers: `train --reranker`, `evaluate --reranker`, `rerank`."""
+"""Settings of rerankers: `train-reranker`, `evaluate-reranker`, `rerank`."""
 
 from __future__ import annotations
 

@@ -49,6 +49,30 @@ def load_config(path: Path) -> RunConfig:
     return config_from_mapping(values, str(path))
 
 
+def checked_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings by their own names, whatever their section, as values of their types: what Python code gives.
+
+    Args:
+        values: None is allowed where the setting may be left out, a list for a tuple, a path for a string.
+        where: who is told, for the message.
+
+    Raises:
+        UsageError: a value of the wrong type.
+    """
+    hints = get_type_hints(RunConfig)
+    for section in [hint for hint in hints.values() if dataclasses.is_dataclass(hint)]:
+        hints |= get_type_hints(section)
+    converted: dict[str, Any] = {}
+    for name, value in values.items():
+        plain = str(value) if isinstance(value, Path) else list(value) if isinstance(value, tuple) else value
+        try:
+            converted[name] = _convert(name, NONE if value is None else plain, hints[name], where)
+        except UsageError as error:
+            given = ",".join(map(str, plain)) if isinstance(plain, list) else repr(plain)
+            raise UsageError(f"{where}: {name} = {given}", possible=error.possible) from None
+    return converted
+
+
 def dump_config(config: RunConfig) -> str:
     """Write the config as TOML, with every effective value; a dataset's table holds only the values that it sets."""
     hints = get_type_hints(RunConfig)

@@ -153,7 +153,7 @@ def reranker_source(name: str) -> RerankerSource:
         return resolve_reranker(str(run.reranker))
     if run.dataset.is_dir() or run.config.is_file():
         raise StorageError(
-            f"{run.path} holds no reranker", fix=f"Make one with: acclimate train {run.path} --reranker MODEL"
+            f"{run.path} holds no reranker", fix=f"Make one with: acclimate train-reranker {run.path} MODEL"
         )
     return resolve_reranker(name)
 

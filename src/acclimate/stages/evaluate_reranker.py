@@ -1,4 +1,4 @@
-"""`evaluate_reranker`: the run's retrieval alone, and with its first documents put in order by a reranker."""
+"""`evaluate-reranker`: the run's retrieval alone, and with its first documents put in order by a reranker."""
 
 from __future__ import annotations
 

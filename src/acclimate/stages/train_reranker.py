@@ -1,4 +1,4 @@
-"""`train_reranker`: from examples with hard negatives to a reranker, through the same loop as an embedder."""
+"""`train-reranker`: from examples with hard negatives to a reranker, through the same loop as an embedder."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from acclimate.configs import RunConfig, effective
+from acclimate.configs import RunConfig, used
 from acclimate.core.lora import trainable_parameters
 from acclimate.data.dataset import EXAMPLES_FILE, Dataset, read_examples
 from acclimate.errors import DataError, UsageError
@@ -59,7 +59,7 @@ def train_reranker(
         adapter: `RUN/adapter`; if it is there, it retrieves the dev queries' documents.
         base: what to start from: a reranker, or an embedding model of the BERT family, which gets a new head.
         out: `RUN/reranker`; the progress is in `RUN/reranker_metrics.jsonl`, checkpoints are in `RUN/.work/reranker`.
-        config: the whole run; its sections `rerank` and `train` count.
+        config: the whole run; what counts of it is listed in `configs/commands.py`.
 
     Returns:
         what `out/report.json` holds.
@@ -74,7 +74,7 @@ def train_reranker(
     data, rows = open_retrieval_dataset(dataset), negatives or dataset
     inputs = {"dataset": hash_folder(dataset), "reranker": reranker_source(base).fingerprint}
     inputs |= {"examples": hash_folder(rows), "retriever": retriever_hash(adapter, config)}
-    settings = {"base": base, **effective(config, "train", "rerank", "objective")}
+    settings = {"base": base, **used(config, "train-reranker")}
     identity = hash_config({"config": settings, "inputs": inputs})
 
     def make() -> Work[RerankerTrainReport]:
@@ -133,7 +133,7 @@ def _load(base: str, config: RunConfig) -> tuple[Reranker, bool]:
     """The base, and whether all of it trains."""
     source = reranker_source(base)
     if source.adapter is not None:
-        raise UsageError(f"{base} is an adapter for {source.id}", fix=f"Start from its base: --reranker {source.id}")
+        raise UsageError(f"{base} is an adapter for {source.id}", fix=f"Start from its base: {source.id}")
     full = source.headless if config.rerank.rerank_full is None else config.rerank.rerank_full
     # Adam's small steps vanish in bf16 weights: what trains is float32, and computed with in bf16 (`mixed_precision`).
     # A LoRA's matrices always are; a cross-encoder's head trains beside them.

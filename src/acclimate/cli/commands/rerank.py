@@ -5,14 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
 
-from cyclopts import Parameter
-
-from acclimate.cli.options import configured, flags
+from acclimate.cli.options import Command, Given, Json
+from acclimate.configs import check_settings
 from acclimate.errors import UsageError
-
-RerankFlags = flags("RerankFlags", "rerank")
 
 
 def rerank(
@@ -26,8 +22,8 @@ def rerank(
     corpus: Path | None = None,
     out: Path | None = None,
     top: int | None = None,
-    json_output: Annotated[bool, Parameter(name="--json", negative=())] = False,
-    options: Annotated[RerankFlags | None, Parameter(name="*")] = None,  # type: ignore[valid-type]
+    json_output: Json = False,
+    settings: Given,
 ) -> None:
     """Put texts in order for a query (QUERY --texts FILE), or the candidates of a TREC run for many queries.
 
@@ -41,16 +37,22 @@ def rerank(
         out: the run file to write.
         top: how many texts to show; all if not given.
         json_output: print one JSON object and nothing else.
+        settings: of the reranker.
     """
     from acclimate.cli import tables
-    from acclimate.stages import rerank as stage
+    from acclimate.flows.verbs import configured
 
-    settings = configured(options, None)
     files = (candidates, queries, corpus, out)
+    config = configured("rerank", settings)
     if texts is not None and not any(files):
-        result = stage.rerank_texts(query, texts, reranker, settings, top)
+        check_settings("rerank QUERY --texts FILE", settings)
+        from acclimate.stages import rerank as stage
+
+        result = stage.rerank_texts(query, texts, reranker, config, top)
     elif candidates and queries and corpus and out and not query and texts is None:
-        result = stage.rerank_run(candidates, queries, corpus, out, reranker, settings)
+        from acclimate.stages import rerank as stage
+
+        result = stage.rerank_run(candidates, queries, corpus, out, reranker, config)
     else:
         possible = "QUERY --texts FILE, or --candidates RUN.trec --queries FILE --corpus FILE --out FILE"
         raise UsageError("rerank needs texts to put in order", possible=possible)
@@ -60,3 +62,8 @@ def rerank(
         tables.show_ranked(result)
     else:
         tables.show_metrics(result)
+
+
+COMMAND = Command(
+    "rerank", rerank, example='acclimate rerank "when do I sow wheat" --texts answers.txt --reranker runs/farm'
+)

@@ -1,0 +1,54 @@
+"""The command `adapt`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from acclimate.cli.options import Command, ConfigFile, Given
+
+
+def adapt(
+    data: str | None = None,
+    /,
+    *,
+    out: Path,
+    config: ConfigFile = None,
+    dry_run: bool = False,
+    settings: Given,
+) -> None:
+    """Everything in a row: prepare, mine, train, evaluate, report.
+
+    Args:
+        data: a file of pairs, a BEIR folder, or a hub id; left out where --config has tables [[datasets]].
+        out: the run's folder; a second start keeps what is still right and goes on.
+        config: TOML file with settings; flags win over it.
+        dry_run: only say how much there is to do: pairs, tokens, steps, minutes, memory.
+        settings: of all stages.
+    """
+    from acclimate.cli import tables
+    from acclimate.flows import verbs
+
+    result = verbs.adapt(data, out=out, config=config, dry_run=dry_run, **settings)
+    if dry_run:
+        tables.show_plan(result)
+    else:
+        tables.show_run(result, out)
+
+
+COMMAND = Command(
+    "adapt",
+    adapt,
+    example="acclimate adapt pairs.jsonl --out runs/farm",
+    first=(
+        "model",
+        "instruction",
+        "limit",
+        "test_fraction",
+        "num_negatives",
+        "rank",
+        "epochs",
+        "sides",
+        "learning_rate",
+        "guard",
+    ),
+)

@@ -1,0 +1,198 @@
+"""Which settings each command reads: the flags that it offers, the keywords of its Python function, and no others.
+
+A `config.toml` may hold more: it is the whole run.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
+from typing import Any, get_type_hints
+
+from acclimate.configs.run import RunConfig, effective
+from acclimate.errors import UsageError
+
+ENCODER = (
+    "model",
+    "pooling",
+    "query_prompt",
+    "instruction",
+    "document_prompt",
+    "task",
+    "max_tokens",
+    "dim",
+    "device",
+    "dtype",
+    "quantise_base",
+)
+"""What loads an embedding model."""
+COMPARISON = ("bootstrap", "confidence", "seed")
+"""How sure a difference is. One model alone may be given them too: there is no difference that they could change."""
+RERANKER = ("rerank_instruction", "pair_tokens")
+"""What loads a reranker, besides device and dtype."""
+TRAIN_RERANKER = (
+    "rerank_loss",
+    "rerank_full",
+    "rerank_group_size",
+    "rerank_epochs",
+    "rerank_batch_size",
+    "rerank_learning_rate",
+    "retriever",
+    "targets",
+    "rank",
+    "alpha",
+    "lora_dropout",
+    "weight_decay",
+    "warmup_fraction",
+    "max_grad_norm",
+    "activation_memory_gb",
+    "gradient_checkpointing",
+    "eval_steps",
+    "patience",
+    "checkpoint_steps",
+    "teacher_temperature",
+)
+MINE_AGAIN = (
+    "num_negatives",
+    "range_min",
+    "range_max",
+    "min_score",
+    "max_score",
+    "absolute_margin",
+    "relative_margin",
+    "sampling",
+    "hard_negative_share",
+    "include_positives",
+    "output",
+)
+"""What mining reads during a training (`remine_steps`). There, `mine.reranker` is a setting of `config.toml` only: the
+flag of that name is, for a release, the older spelling of train-reranker."""
+
+READS: dict[str, tuple[str, ...]] = {
+    "adapt": (
+        *ENCODER,
+        "seed",
+        "limit",
+        "prepare",
+        "mine",
+        "train",
+        "objective",
+        "stages",
+        "domain",
+        "evaluate",
+        *RERANKER,
+    ),
+    "prepare": ("prepare", "model", "max_tokens", "seed", "limit"),
+    "mine": (*ENCODER, "seed", "mine", *RERANKER),
+    # An adaptive temperature needs the domain's terms, and what they are told apart from.
+    "train": (*ENCODER, "seed", "train", "objective", *MINE_AGAIN, *RERANKER, "domain", "guard"),
+    "train-reranker": (*ENCODER, "seed", *TRAIN_RERANKER, *RERANKER),
+    "evaluate": (*ENCODER, "seed", "limit", "evaluate", "domain", "prepare"),
+    "evaluate-reranker": (*ENCODER, "seed", "retriever", "rerank_depth", *RERANKER, "bootstrap", "confidence"),
+    "report": (),
+    "merge": ("model", "pooling", "device", "dtype", "seed", "limit", "merge", "guard", "guard_bound"),
+    "search": ENCODER,
+    "similarity": ENCODER,
+    "encode": ENCODER,
+    "rerank": ("device", "dtype", "rerank_depth", *RERANKER),
+    "compare": ("task", *COMPARISON),
+    "doctor": (),
+}
+"""Command -> names of settings, and of whole sections of `RunConfig`."""
+
+READS_WHEN: dict[str, tuple[str, ...]] = {
+    "evaluate RUN": (*ENCODER, "seed", "evaluate", "domain"),
+    "evaluate RUN with guard data": (*ENCODER, "seed", "limit", "evaluate", "domain"),
+    "evaluate of one model on RUN": (*ENCODER, *COMPARISON, "top_k"),
+    "evaluate of one model on DATA": (*ENCODER, *COMPARISON, "limit", "prepare", "top_k"),
+    "merge of one adapter": ("model", "device", "dtype", "method", "weights", "merged_rank", "folded"),
+    "rerank QUERY --texts FILE": ("device", "dtype", *RERANKER),
+}
+"""What a command takes of its settings where its arguments make it one of several things."""
+
+SHORT: dict[str, dict[str, str]] = {
+    "train-reranker": {
+        "epochs": "rerank_epochs",
+        "batch_size": "rerank_batch_size",
+        "learning_rate": "rerank_learning_rate",
+        "group_size": "rerank_group_size",
+        "loss": "rerank_loss",
+        "full": "rerank_full",
+    }
+}
+"""Command -> what its users call a setting -> the setting, whose own name they may use too."""
+
+
+@cache
+def settings_of(command: str) -> tuple[str, ...]:
+    """The names of the settings that a command reads, in the order in which `RunConfig` has them."""
+    wanted = set(READS.get(command) or READS_WHEN.get(command, ()))
+    return tuple(
+        name for section, names in _sections().items() for name in names if name in wanted or section in wanted
+    )
+
+
+def commands_that_read(name: str) -> list[str]:
+    """The commands to which a setting means something; none for a name that is no setting."""
+    return [command for command in READS if name in settings_of(command)]
+
+
+def check_settings(command: str, names: Iterable[str], spelt: Callable[[str], str] = str) -> None:
+    """Refuse a setting that the command would ignore.
+
+    Args:
+        command: its name, or a key of `READS_WHEN`.
+        names: of the settings that are given.
+        spelt: how a setting is named to this user: by its own name, or as a flag.
+
+    Raises:
+        UsageError: one of them is not read; what is, and which commands read it.
+    """
+    own = settings_of(command)
+    for name in names:
+        if name not in own:
+            readers = commands_that_read(name)
+            fix = f"It is a setting of: {', '.join(readers)}" if readers else "No command has such a setting"
+            if command in READS_WHEN and any(command.startswith(reader) for reader in readers):
+                fix = "Leave it out: nothing would depend on it here."
+            possible = ", ".join(map(spelt, own)) or "no settings"
+            raise UsageError(f"{command} does not read {spelt(name)}", possible=possible, fix=fix)
+
+
+def full_names(command: str, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings by their own names, where the command's short ones were given.
+
+    Raises:
+        UsageError: a setting is given by both.
+    """
+    short = SHORT.get(command, {})
+    if twice := [name for name, setting in short.items() if name in values and setting in values]:
+        raise UsageError(f"{twice[0]} and {short[twice[0]]} are the same setting of {command}", fix="Give one of them.")
+    return {short.get(name, name): value for name, value in values.items()}
+
+
+def used(config: RunConfig, command: str) -> dict[str, Any]:
+    """What a command reads of a config, as plain JSON values: for `settings.json` of what it writes."""
+    values = effective(config, *(section for section in _sections() if section))
+    own = set(settings_of(command))
+    kept: dict[str, Any] = {}
+    for name, value in values.items():
+        if name in own or name == "tasks":
+            kept[name] = value
+        elif name in _sections() and (part := {key: item for key, item in value.items() if key in own}):
+            kept[name] = part
+    return kept
+
+
+@cache
+def _sections() -> dict[str, tuple[str, ...]]:
+    """Section -> its fields; the shared ones are those of the section without a name, and come first."""
+    hints = get_type_hints(RunConfig)
+    found: dict[str, tuple[str, ...]] = {"": ()}
+    for item in dataclasses.fields(RunConfig):
+        if dataclasses.is_dataclass(hints[item.name]):
+            found[item.name] = tuple(sub.name for sub in dataclasses.fields(hints[item.name]))
+        elif item.name != "datasets":  # a list of tables: only a file says it
+            found[""] += (item.name,)
+    return found

@@ -1,0 +1,336 @@
+"""The commands as Python functions: `from acclimate import adapt`. The command line calls these and prints a table.
+
+Each takes settings by keyword, by the names that `config.toml` and the flags have, and refuses those that it does not
+read. Stages are imported inside: what can be refused is refused before torch is loaded, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from acclimate.configs import (
+    RunConfig,
+    check_settings,
+    checked_settings,
+    full_names,
+    load_config,
+    with_current_names,
+    with_overrides,
+)
+from acclimate.errors import StorageError, UsageError
+from acclimate.files import locked
+from acclimate.report.result import Result
+from acclimate.runs.run_folder import RunFolder, is_run
+from acclimate.types import Role
+
+Config: TypeAlias = RunConfig | str | Path | None
+"""The whole run's settings, or a TOML file of them; if None, the run's own `config.toml`, or else the defaults."""
+
+
+def configured(command: str, settings: Mapping[str, Any], config: Config = None, run: Path | None = None) -> RunConfig:
+    """The effective config: the defaults, then `config` (or else the run's own `config.toml`), then the settings.
+
+    Args:
+        command: its name, which says what it reads.
+        settings: by name; they win.
+        config: see `Config`.
+        run: whose `config.toml` is taken where there is no `config`.
+
+    Raises:
+        UsageError: a setting that the command does not read, or that cannot be.
+        DataError: the file cannot be read.
+    """
+    settings = with_current_names(full_names(command, settings))
+    check_settings(command, settings)
+    base = RunConfig()
+    if isinstance(config, RunConfig):
+        base = config
+    elif config is not None:
+        base = load_config(Path(config))
+    elif run is not None and RunFolder(run).config.exists():
+        base = load_config(RunFolder(run).config)
+    return with_overrides(base, checked_settings(settings, command))
+
+
+def adapt(
+    data: str | Path | None = None, *, out: str | Path, config: Config = None, dry_run: bool = False, **settings: Any
+) -> Result:
+    """Prepare, mine, train, evaluate and report; a second start keeps what is still right and goes on.
+
+    Args:
+        data: a file of pairs, a BEIR folder, or a hub id; None where the config has `datasets`.
+        out: the run's folder.
+        config: see `Config`; what is already in `out` does not count.
+        dry_run: only say how much there is to do.
+        settings: of any stage, for example `rank=8`.
+
+    Returns:
+        what `out/report.json` holds: "verdict", "test" and more, or "tasks" with these for each of several data sets.
+
+    Raises:
+        AcclimateError: whatever a stage raises; finished stages stay on disk.
+    """
+    effective, source = configured("adapt", settings, config), None if data is None else str(data)
+    if dry_run:
+        from acclimate.flows.plan import plan
+
+        return Result(plan(source, effective))
+    from acclimate.flows.adapt import adapt as flow
+
+    return Result(flow(source, Path(out), effective), Path(out))
+
+
+def prepare(data: str | Path | None = None, *, out: str | Path, config: Config = None, **settings: Any) -> Result:
+    """Read data in any common form; write a clean, leak-free dataset to `out/dataset`.
+
+    Args:
+        data: a file of pairs, a BEIR folder, or a hub id; None where the config has `datasets`.
+        out: the run's folder.
+        config: see `Config`.
+        settings: such as `test_fraction=0.2`.
+    """
+    run, source = Path(out), None if data is None else str(data)
+    effective = configured("prepare", settings, config, run)
+    from acclimate.runs.tasks import all_tasks
+    from acclimate.stages.prepare import prepare as stage
+
+    tasks = all_tasks(run, effective, source)
+    with locked(run):
+        return _result(
+            RunFolder(run).dataset, {task.name: stage(task.source, task.dataset, task.config) for task in tasks}
+        )
+
+
+def mine(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
+    """Find hard negatives in the corpus of a prepared run; write them to `run/negatives`.
+
+    Args:
+        run: the run's folder.
+        config: see `Config`.
+        settings: such as `num_negatives=2`.
+    """
+    run = Path(run)
+    effective = configured("mine", settings, config, run)
+    from acclimate.runs.tasks import minable_tasks
+    from acclimate.stages.mine import mine as stage
+
+    with _at_work_in(run):
+        tasks = minable_tasks(run, effective)
+        reports = {task.name: stage(task.dataset, task.negatives, task.config) for task in tasks}
+    return _result(RunFolder(run).negatives, reports)
+
+
+def train(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
+    """Train an adapter on a run's dataset and, where it was mined, its negatives; write it to `run/adapter`.
+
+    Args:
+        run: the run's folder.
+        config: see `Config`.
+        settings: such as `rank=8, epochs=1`.
+    """
+    run = Path(run)
+    effective = configured("train", settings, config, run)
+    from acclimate.runs.tasks import all_tasks
+    from acclimate.stages.train import train_tasks
+
+    with _at_work_in(run):
+        tasks = [dataclasses.replace(task, mined=task.negatives.is_dir()) for task in all_tasks(run, effective)]
+        return Result(train_tasks(tasks, RunFolder(run).adapter, effective), RunFolder(run).adapter)
+
+
+def train_reranker(run: str | Path, base: str, *, config: Config = None, **settings: Any) -> Result:
+    """Train a reranker on the same data and negatives; write it to `run/reranker`.
+
+    Args:
+        run: the run's folder.
+        base: a cross-encoder, Qwen3-Reranker, or an embedding model of the BERT family, which gets a new head.
+        config: see `Config`.
+        settings: such as `epochs=1`.
+    """
+    run = Path(run)
+    effective = configured("train-reranker", settings, config, run)
+    from acclimate.flows.reranker import train_reranker as flow
+
+    with _at_work_in(run):
+        return Result(flow(run, base, effective), RunFolder(run).reranker)
+
+
+def evaluate(data: str | Path, *, adapter: str | Path | None = None, config: Config = None, **settings: Any) -> Result:
+    """Compare base and adapted on the test split of a run; or measure one model on any data.
+
+    Args:
+        data: a run with an adapter; or any data, or a run together with `adapter` or a `model` that is not its base.
+        adapter: adapter or run folder to put on the model.
+        config: see `Config`.
+        settings: such as `bootstrap=5000`.
+
+    Returns:
+        what `run/evaluation/report.json` holds ("tasks" with these for each of several); of one model its measures.
+    """
+    check_settings("evaluate", settings)
+    from acclimate.runs.tasks import tasks_of
+    from acclimate.stages import evaluate as stage
+
+    run = Path(data)
+    prepared = is_run(run)
+    effective = configured("evaluate", settings, config, run if prepared else None)
+    compares = adapter is None and RunFolder(run).adapter.is_dir() and stage.is_base(RunFolder(run).adapter, effective)
+    if compares:
+        check_settings("evaluate RUN" + " with guard data" * bool(effective.evaluate.guard), settings)
+    else:
+        check_settings("evaluate of one model on " + ("RUN" if prepared else "DATA"), settings)
+    if not compares:
+        return Result(stage.evaluate_model(str(data), None if adapter is None else Path(adapter), effective))
+    with _at_work_in(run):
+        reports = {
+            task.name: stage.evaluate(task.dataset, RunFolder(run).adapter, task.evaluation, task.config)
+            for task in tasks_of(run, effective)
+        }
+    return _result(RunFolder(run).evaluation, reports)
+
+
+def evaluate_reranker(run: str | Path, reranker: str, *, config: Config = None, **settings: Any) -> Result:
+    """Measure what a reranker makes of the run's retrieval, on the test split; write it to `run/reranking`.
+
+    Args:
+        run: the run's folder.
+        reranker: a run with a reranker, a model's folder, or a hub id.
+        config: see `Config`.
+        settings: such as `rerank_depth=50`.
+    """
+    run = Path(run)
+    effective = configured("evaluate-reranker", settings, config, run)
+    from acclimate.flows.reranker import evaluate_reranker as flow
+
+    with _at_work_in(run):
+        return Result(flow(run, reranker, effective), RunFolder(run).reranking)
+
+
+def merge(
+    models: str | Path | Sequence[str | Path],
+    *,
+    out: str | Path,
+    data: str | Path | None = None,
+    config: Config = None,
+    **settings: Any,
+) -> Result:
+    """Fold the adapter of a run into its base, or make one of several adapters or models.
+
+    Args:
+        models: one or more runs, adapter folders, or whole models. One alone becomes a self-contained model.
+        out: the folder to write.
+        data: run or dataset whose dev split decides where something is chosen; the first model's run if not given.
+        config: see `Config`.
+        settings: such as `method="ties"`.
+    """
+    names = [models] if isinstance(models, str | Path) else list(models)
+    if not names:
+        raise UsageError("nothing to merge", possible="one or more runs, adapter folders or models")
+    effective = configured("merge", settings, config, Path(names[0]))
+    asked = effective.merge
+    if len(names) == 1 and asked.method is None and not asked.weights and asked.merged_rank is None:
+        check_settings("merge of one adapter", settings)
+    from acclimate.stages.merge import merge as stage
+
+    report = stage(names, Path(out), effective, data=None if data is None else Path(data))
+    return Result(report, Path(out))
+
+
+def search(run: str | Path, query: str, *, top: int = 5, config: Config = None, **settings: Any) -> Result:
+    """Find the first documents of a run's corpus for a query, by base and adapted.
+
+    Args:
+        run: the run's folder.
+        query: what to search for.
+        top: how many documents.
+        config: see `Config`.
+        settings: such as `device="cpu"`.
+
+    Returns:
+        {"query", "base": [{"id", "text", "score"}], "adapted": [the same]}, best first.
+    """
+    effective = configured("search", settings, config, Path(run))
+    from acclimate.stages.search import search as stage
+
+    return Result(stage(Path(run), query, effective, top=top))
+
+
+def similarity(run: str | Path, text_a: str, text_b: str, *, config: Config = None, **settings: Any) -> Result:
+    """Compute the cosine of two texts by base and by adapted.
+
+    Args:
+        run: the run's folder.
+        text_a: one text.
+        text_b: another.
+        config: see `Config`.
+        settings: such as `device="cpu"`.
+
+    Returns:
+        {"base", "adapted"}, from -1 to 1.
+    """
+    effective = configured("similarity", settings, config, Path(run))
+    from acclimate.stages.similarity import similarity as stage
+
+    return Result(stage(Path(run), text_a, text_b, effective))
+
+
+def encode_file(
+    texts: str | Path,
+    *,
+    out: str | Path,
+    role: Role = "document",
+    adapter: str | Path | None = None,
+    config: Config = None,
+    **settings: Any,
+) -> Result:
+    """Encode a file of texts into a file of unit vectors; in memory, `load(...).encode` does it.
+
+    Args:
+        texts: a text file with one text per line, or JSONL with a field "text".
+        out: .npy or .safetensors.
+        role: whose prompt, and side of the adapter, is used.
+        adapter: adapter or run folder to put on the model.
+        config: see `Config`.
+        settings: such as `dim=128`.
+    """
+    effective = configured("encode", settings, config)
+    from acclimate.stages.encode import encode as stage
+
+    return Result(stage(Path(texts), Path(out), effective, role, None if adapter is None else Path(adapter)))
+
+
+def compare(runs: Sequence[str | Path], *, config: Config = None, **settings: Any) -> Result:
+    """Compare finished runs on the test queries, or labelled pairs, that they share.
+
+    Args:
+        runs: two or more folders of runs that were evaluated; the others are compared with the first.
+        config: see `Config`.
+        settings: such as `bootstrap=5000`.
+
+    Returns:
+        see `acclimate.stages.compare_runs`.
+    """
+    effective = configured("compare", settings, config)
+    from acclimate.stages.compare_runs import compare_runs
+
+    return Result(compare_runs([Path(run) for run in runs], effective))
+
+
+def _result(folder: Path, reports: Mapping[str | None, Mapping[str, Any]]) -> Result:
+    """The report of a run's only task; of several, each by its name."""
+    if len(reports) == 1:
+        return Result(next(iter(reports.values())), folder)
+    return Result({"tasks": {str(name): report for name, report in reports.items()}})
+
+
+@contextmanager
+def _at_work_in(run: Path) -> Iterator[None]:
+    """One process at a time in a run that has a dataset."""
+    if not is_run(run):
+        raise StorageError(f"{run} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {run}")
+    with locked(run):
+        yield

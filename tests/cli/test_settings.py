@@ -1,0 +1,211 @@
+"""Every command offers exactly the settings that it reads, and refuses the others by name.
+
+What is read is not taken from anybody's word: tiny runs of every command, in every variant that has settings of its
+own, with configs that note what they are asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections import defaultdict
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from acclimate.cli.main import COMMANDS, main
+from acclimate.cli.options import HEADINGS, every_setting
+from acclimate.configs import READS, MineConfig, RunConfig, dump_config, settings_of, used
+from acclimate.configs.commands import READS_WHEN
+from tests.cli.reads import recorded_reads
+from tests.models import tiny
+from tests.tiny_run import WORDS, write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
+
+OTHERWISE = {
+    "adapt": {"pool_documents": "of three stages, the dev_documents in a copy of the config"},
+    "train": {"reranker": "with remine_steps; the flag is the older spelling of train-reranker, config.toml says it"},
+    "merge": {
+        "sides": "of the merged models, in a copy of the config",
+        "temperature": "of a loss on dev that merging does not look at",
+    },
+}
+"""Command -> settings that its code reads and it rightly does not offer -> why."""
+QUICK = ("--epochs", "1", "--batch-size", "8", "--rank", "2", "--eval-steps", "2")
+LOSSES = ("cosine-mse", "cosent", "angle", "contrastive", "online-contrastive", "binary")
+
+
+class World:
+    """Tiny models, data and runs, and what is read where."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.model = str(tiny.as_sentence_transformer(write_tiny_bert(folder / "model")))
+        self.other = str(tiny.as_sentence_transformer(write_tiny_bert(folder / "other", initializer_range=0.3)))
+        self.reranker = str(tiny.tiny_reranker(folder / "reranker"))
+        self.run, self.pairs = folder / "run", folder / "pairs"
+        write_tiny_retrieval(self.run / "dataset")
+        write_tiny_pairs(self.pairs / "dataset")
+        config = RunConfig(model=self.model, device="cpu", dtype="float32")
+        for run in (self.run, self.pairs):
+            (run / "config.toml").write_text(dump_config(config))
+        self.with_reranker = folder / "with-reranker.toml"
+        self.with_reranker.write_text(dump_config(replace(config, mine=MineConfig(reranker=self.reranker))))
+        draw = random.Random(1)
+
+        def text(words: int) -> str:
+            return " ".join(draw.choices(WORDS, k=words))
+
+        rows = [{"q": text(3), "response": text(6)} for _ in range(400)]
+        self.data = folder / "data.jsonl"
+        self.data.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        self.labelled = folder / "labelled.tsv"
+        self.labelled.write_text("".join(f"{text(5)}\t{text(5)}\t{number % 5}\n" for number in range(300)))
+        self.corpus = folder / "corpus.jsonl"
+        self.corpus.write_text("".join(json.dumps({"_id": f"x{n}", "text": text(6)}) + "\n" for n in range(20)))
+        self.texts = folder / "texts.txt"
+        self.texts.write_text("".join(text(6) + "\n" for _ in range(60)))
+        self.lexicon = folder / "lexicon.txt"
+        self.lexicon.write_text("".join(f"{word}\n" for word in WORDS[:20]))
+        self.topics = folder / "topics.tsv"
+        self.topics.write_text("text\ttopic\n" + "".join(f"{text(6)}\t{number % 3}\n" for number in range(30)))
+        self.reads: dict[str, set[str]] = defaultdict(set)
+
+    def do(self, *arguments: object, mode: str = "", refused: bool = False) -> None:
+        """Run a command, and note what it reads, also under the name of what it then does."""
+        with recorded_reads() as reads, pytest.raises(SystemExit) if refused else nullcontext():
+            main([str(word) for word in arguments])
+        self.reads[str(arguments[0])] |= reads
+        if mode:
+            self.reads[mode] |= reads
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    made = World(tmp_path_factory.mktemp("world"))
+    base = ("--model", made.model, "--device", "cpu", "--dtype", "float32")
+    _prepare_and_mine(made, base)
+    _train(made, base)
+    _evaluate(made, base)
+    _merge(made)
+    made.do("search", made.run, "w1")
+    made.do("similarity", made.run, "w1", "w2")
+    for adapter in ((), ("--adapter", made.run)):
+        made.do("encode", made.texts, "--out", made.folder / "vectors.npy", *base, *adapter)
+    columns = ("--anchor-column", "q", "--positive-column", "response")
+    adapt = ("adapt", made.data, "--out", made.folder / "adapted", *base, *QUICK, *columns)
+    made.do(*adapt, "--bootstrap", "100", "--recipe", "three-stage")
+    for stage in ("prepare", "mine", "train", "evaluate"):
+        made.reads["adapt"] |= made.reads[stage]
+    return made
+
+
+def _prepare_and_mine(world: World, base: tuple[str, ...]) -> None:
+    model, columns = base[:2], ("--anchor-column", "q", "--positive-column", "response")
+    world.do("prepare", world.data, "--out", world.folder / "a", "--corpus", world.corpus, *columns, *model)
+    labelled = ("--columns", "sentence1,sentence2,label", "--per-label", "20")
+    world.do("prepare", world.labelled, "--out", world.folder / "b", *labelled, *model)
+    world.do("mine", world.run, "--reranker", world.reranker)
+
+
+def _train(world: World, base: tuple[str, ...]) -> None:
+    variants: tuple[tuple[object, ...], ...] = (
+        ("--temperature-kind", "learned", "--hardness-strength", "2", "--matryoshka-dims", "8"),
+        ("--temperature-kind", "adaptive", "--lexicon", world.lexicon),
+        ("--guide", world.model),
+        ("--remine-steps", "2", "--config", world.with_reranker),
+        ("--retain-data", world.texts),
+        ("--loss", "triplet"),
+        ("--loss", "margin-mse"),
+        ("--loss", "embedding-distillation", "--embedding-teacher", world.model),
+        ("--full",),
+        ("--sides", "query"),
+        ("--gradient-checkpointing",),
+    )
+    for variant in variants:
+        world.do("train", world.run, *QUICK, *variant)
+    adaptive = ("--temperature-kind", "adaptive")
+    for others in (("--background", world.texts), ("--guard", world.run / "dataset")):
+        # Words drawn evenly have no terms: that is found out when all is read.
+        world.do("train", world.folder / "a", *base, *QUICK, *adaptive, *others, refused=True)
+    for loss in LOSSES:
+        world.do("train", world.pairs, *QUICK, "--loss", loss)
+    quick = ("--epochs", "1", "--batch-size", "8", "--group-size", "3", "--eval-steps", "2")
+    for loss in ("kl", "listwise"):
+        world.do("train-reranker", world.run, world.reranker, *quick, "--loss", loss)
+    world.do("train", world.run, *QUICK)
+
+
+def _evaluate(world: World, base: tuple[str, ...]) -> None:
+    few = ("--bootstrap", "100")
+    domain = ("--topics", world.topics, "--background", world.texts)
+    world.do("evaluate", world.run, *few, *domain, mode="evaluate RUN")
+    world.do("evaluate", world.run, *few, "--lexicon", world.lexicon, mode="evaluate RUN")
+    guarded = ("--guard", world.pairs / "dataset")
+    world.do("evaluate", world.run, *few, *domain, *guarded, mode="evaluate RUN with guard data")
+    world.do("evaluate", world.run, "--model", world.other, *base[2:], mode="evaluate of one model on RUN")
+    columns = ("--anchor-column", "q", "--positive-column", "response")
+    world.do("evaluate", world.data, *base, *columns, mode="evaluate of one model on DATA")
+    labelled = ("--columns", "sentence1,sentence2,label", "--per-label", "20")
+    world.do("evaluate", world.labelled, *base, *labelled, mode="evaluate of one model on DATA")
+    world.do("evaluate-reranker", world.run, world.run, *few)
+    world.do("compare", world.run, world.run, *few)
+    name = ("--reranker", world.run, "--device", "cpu")
+    world.do("rerank", "w1", "--texts", world.texts, *name, mode="rerank QUERY --texts FILE")
+    ranked, data = world.run / "reranking" / "runs" / "retrieved.trec", world.run / "dataset"
+    files = ("--candidates", ranked, "--queries", data / "queries.jsonl", "--corpus", data / "corpus.jsonl")
+    world.do("rerank", *files, "--out", world.folder / "again.trec", *name)
+
+
+def _merge(world: World) -> None:
+    out, cpu = (world.folder / f"merged-{number}" for number in range(9)), ("--device", "cpu", "--dtype", "float32")
+    world.do("merge", world.run, "--out", next(out), "--model", world.model, mode="merge of one adapter")
+    for method in ("ties", "greedy-soup"):
+        world.do("merge", world.run, world.run, "--out", next(out), "--method", method, *cpu)
+    guarded = ("--guard", world.pairs / "dataset")
+    world.do("merge", world.run, "--out", next(out), "--method", "interpolate", *guarded, *cpu)
+    world.do("merge", world.run, world.run, "--out", next(out), "--merged-rank", "2", "--folded", *cpu)
+    world.do("merge", world.model, world.model, "--out", next(out), "--pooling", "mean", *cpu)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", READS)
+def test_a_command_offers_what_it_reads(world: World, command: str) -> None:
+    offered = set(settings_of(command))
+    assert world.reads[command] - offered - set(OTHERWISE.get(command, ())) == set(), "read, and not offered"
+    assert offered - world.reads[command] == set(), "offered, and never read"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mode", READS_WHEN)
+def test_so_does_each_of_the_things_that_it_may_do(world: World, mode: str) -> None:
+    offered = set(settings_of(mode))
+    allowed = offered | set(OTHERWISE.get(mode.split()[0], ())) | {"device", "dtype"}
+    assert world.reads[mode] <= allowed, "read, and not offered"
+
+
+def test_every_command_is_in_the_table_and_shows_ten_of_its_settings() -> None:
+    assert set(READS) == set(COMMANDS)
+    for name, command in COMMANDS.items():
+        assert set(command.first) <= set(settings_of(name)), name
+        assert command.shows_all or len(command.first) == 10, name
+        assert command.example.startswith(f"acclimate {name}"), name
+
+
+def test_every_setting_has_a_heading_and_a_reader() -> None:
+    sections = {setting.section for setting in every_setting().values()}
+    headed = {name for names in HEADINGS.values() for name in names}
+    assert headed <= set(every_setting()) | sections
+    assert [s.name for s in every_setting().values() if s.name not in headed and s.section not in headed] == []
+    assert set(every_setting()) == {name for command in READS for name in settings_of(command)} | {"reranker"}
+
+
+def test_what_is_written_down_is_what_is_read() -> None:
+    """`settings.json` of a reranker: with no word on the sections that are for embedding models."""
+    written = used(RunConfig(), "train-reranker")
+    names = {name for value in written.values() if isinstance(value, dict) for name in value} | {
+        name for name, value in written.items() if not isinstance(value, dict)
+    }
+    assert names == set(settings_of("train-reranker"))
+    assert "epochs" not in written["train"] and written["rerank"]["rerank_epochs"] == 2.0
