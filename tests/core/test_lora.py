@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from acclimate.core import lora
+from acclimate.core.linears import linear_names
+from acclimate.core.lora_linear import LoraLinear
 from acclimate.errors import ModelError, UsageError
 
 
@@ -61,7 +63,7 @@ def _seed() -> Iterator[None]:
 
 def random_modules(model: nn.Module, rank: int, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
-    sizes = {name: model.get_submodule(name) for name in lora.linear_names(model)}
+    sizes = {name: model.get_submodule(name) for name in linear_names(model)}
     return {
         name: (
             torch.randn(rank, linear.in_features, generator=generator),
@@ -83,7 +85,7 @@ def alone(model: nn.Module, modules: dict[str, tuple[Tensor, Tensor]], x: Tensor
 def test_by_hand() -> None:
     base = nn.Linear(2, 2, bias=False)
     base.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    layer = lora.LoraLinear(base, torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0], [-1.0]]]), scaling=0.5)
+    layer = LoraLinear(base, torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0], [-1.0]]]), scaling=0.5)
     # Ax = 1*10 + 2*1 = 12; B(12) = (36, -12), half of it = (18, -6); Wx = (10, 1).
     assert layer(torch.tensor([[10.0, 1.0]])).tolist() == [[28.0, -5.0]]
     A, B = layer.weights()
@@ -96,7 +98,7 @@ def test_starts_as_the_base_and_draws_what_peft_draws() -> None:
     x = torch.randn(3, 5, 6)
     before = model(x)
     layers = lora.attach(model, ["all-linear"], rank=4, generator=torch.Generator().manual_seed(1))
-    assert list(layers) == ["blocks.0.up", "blocks.0.down", "blocks.1.up", "blocks.1.down"] == lora.linear_names(model)
+    assert list(layers) == ["blocks.0.up", "blocks.0.down", "blocks.1.up", "blocks.1.down"] == linear_names(model)
     assert torch.equal(model(x), before)
     # kaiming-uniform with a = sqrt(5): the bound is 1 / sqrt(d_in).
     reference = torch.empty(4, 6)
@@ -160,7 +162,7 @@ def test_over_a_quantised_base(quantise: Callable[[nn.Linear], nn.Module]) -> No
     """The base is only ever called: y - base(x) is exactly B A x, and training moves A and B."""
     quantised = quantise(nn.Linear(16, 8))
     model = nn.Sequential(quantised)
-    assert lora.linear_names(model) == ["0"]
+    assert linear_names(model) == ["0"]
     layer = lora.attach(model, ["all-linear"], rank=2)["0"]
     nn.init.normal_(layer.B)
     x = torch.randn(5, 16)
@@ -177,7 +179,7 @@ def test_over_a_quantised_base(quantise: Callable[[nn.Linear], nn.Module]) -> No
     lengths=st.lists(st.integers(1, 5), min_size=6, max_size=6),
 )
 def test_one_hot_batch_is_each_adapter_alone(adapter_of: list[int], lengths: list[int]) -> None:
-    """Packed rows, adapters of ranks 1 to 4 padded to 4, and -1 for a text that stays with the base."""
+    """Packed rows, adapters of ranks 1 to 4 each as it is, and -1 for a text that stays with the base."""
     torch.manual_seed(1)
     model = Tower()
     adapters = [random_modules(model, rank=k + 1, seed=k) for k in range(4)]
@@ -187,7 +189,7 @@ def test_one_hot_batch_is_each_adapter_alone(adapter_of: list[int], lengths: lis
             alone(model, adapters[k], text) if k >= 0 else model(text)
             for k, text in zip(adapter_of, texts, strict=True)
         ]
-        lora.attach_weights(model, lora.stack(adapters))
+        lora.attach_set(model, adapters)
         gate_NK = torch.zeros(len(texts), 4)
         for row, k in enumerate(adapter_of):
             if k >= 0:
@@ -202,7 +204,7 @@ def test_a_padded_batch_shares_rows_equally() -> None:
     adapters = [random_modules(model, rank=2, seed=k) for k in range(2)]
     x = torch.randn(2, 5, 6)
     expected = torch.stack([alone(model, adapters[1], x[0]), alone(model, adapters[0], x[1])])
-    lora.attach_weights(model, lora.stack(adapters))
+    lora.attach_set(model, adapters)
     with lora.gate(model, torch.eye(2).flip(0)):
         assert torch.allclose(model(x), expected, atol=1e-4)
 
@@ -211,7 +213,7 @@ def test_soft_gate_is_the_weighted_sum_and_carries_gradient() -> None:
     layer_base = nn.Linear(6, 4)
     model = nn.Sequential(layer_base)
     adapters = [random_modules(model, rank=k + 1, seed=k) for k in range(3)]
-    lora.attach_weights(model, lora.stack(adapters))
+    lora.attach_set(model, adapters)
     gate_NK = torch.softmax(torch.randn(2, 3), 1).requires_grad_()
     x = torch.randn(5, 6)
     of_row = [0, 0, 1, 1, 1]

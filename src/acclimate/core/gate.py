@@ -1,92 +1,159 @@
-"""The gate of `core.lora`: which sample takes how much of which adapter, expanded to rows and grouped once per batch.
+"""The gate of `core.lora`: which sample takes how much of which adapter, and whose turn it is to say so.
+
+A model's LoRA layers read one `GateSlot`, which they share. Whoever runs the model opens a gate in it, and holds the
+slot's lock for as long as it is open: another thread waits instead of overwriting it. The lock has to be held over
+forward *and* backward, because gradient checkpointing runs the forward pass again during the backward pass. That one
+may run in threads of autograd's own (on CUDA it does), so the gate is a plain attribute which they read without the
+lock, not a value of the thread or of its context, which they would not see.
 
 Shapes: N samples, K adapters, T rows (tokens of all samples, flattened).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from acclimate.errors import UsageError
 
+Mixture: TypeAlias = tuple[tuple[int, float], ...]
+"""What one sample takes: (adapter, weight) of each in use; nothing for the plain base."""
+
 
 @dataclass(frozen=True, slots=True)
-class Groups:
-    """Rows grouped by the one adapter that each takes; rows that take none are in no group."""
+class Segment:
+    """Rows that follow one another and take the same adapters."""
 
-    order: Tensor
-    """Row numbers, those of the first adapter in use first."""
-    sizes: dict[int, int]
-    """Adapter -> number of its rows, in the order of `order`; adapters without rows are absent."""
-    only: int | None
-    """The adapter that all rows take, if there is one: no grouping is needed then."""
+    rows: int
+    parts: tuple[tuple[int, float | Tensor], ...]
+    """(adapter, weight) of each; the weight is one number, or [rows, 1] where it differs from row to row."""
 
 
 class Gate:
-    """One batch's gate. Row expansion and grouping are computed at the first layer and shared by all others.
+    """One batch's gate: a mixture for each sample. Its segments are found at the first layer and shared by all others.
+
+    A row costs what its own adapters cost, however many there are in all. Samples of one set of adapters should be
+    neighbours: each segment is a product of its own.
 
     Args:
-        gate_NK: weights [N, K].
-        lengths_N: rows of each sample; None: equally many for each.
+        adapters: K.
+        mixtures: of each sample.
+        lengths: rows of each sample; None: equally many for each.
 
     Raises:
-        UsageError: not [N, K], or lengths of another number of samples.
+        UsageError: lengths of another number of samples.
     """
 
-    def __init__(self, gate_NK: Tensor, lengths_N: Sequence[int] | Tensor | None) -> None:
+    def __init__(
+        self, adapters: int, mixtures: Sequence[Mixture], lengths: Sequence[int] | Tensor | None = None
+    ) -> None:
+        if lengths is not None and len(lengths) != len(mixtures):
+            raise UsageError(f"the gate is for {len(mixtures)} samples, the lengths for {len(lengths)}")
+        self.adapters = adapters
+        self._mixtures = mixtures
+        self._lengths_N = None if lengths is None else [int(length) for length in lengths]
+        self._learned_NK: Tensor | None = None
+        self._found: dict[tuple[int, torch.device], list[Segment]] = {}
+
+    @classmethod
+    def dense(cls, gate_NK: Tensor, lengths: Sequence[int] | Tensor | None) -> Gate:
+        """The gate of a matrix of weights [N, K]; where it carries gradients, every sample takes all K adapters.
+
+        Raises:
+            UsageError: not [N, K], or lengths of another number of samples.
+        """
         if gate_NK.dim() != 2:
             raise UsageError(f"the gate has the shape {tuple(gate_NK.shape)}", possible="[samples, adapters]")
-        if lengths_N is not None and len(lengths_N) != len(gate_NK):
-            raise UsageError(f"the gate is for {len(gate_NK)} samples, the lengths for {len(lengths_N)}")
-        self.gate_NK = gate_NK
-        self.lengths_N = None if lengths_N is None else torch.as_tensor(lengths_N)
-        self._groups: dict[tuple[int, torch.device], Groups] = {}
-        values = gate_NK.detach()
-        self._hard = not gate_NK.requires_grad and bool(
-            (((values == 0) | (values == 1)).all() & (values.sum(1) <= 1).all()).item()
-        )
+        learned = gate_NK.requires_grad
+        rows = gate_NK.detach().tolist()
+        mixtures = [tuple((k, weight) for k, weight in enumerate(row) if weight or learned) for row in rows]
+        gate = cls(gate_NK.shape[1], mixtures, lengths)
+        gate._learned_NK = gate_NK if learned else None
+        return gate
 
-    @property
-    def adapters(self) -> int:
-        """K."""
-        return self.gate_NK.shape[1]
+    def segments(self, count: int, device: torch.device) -> list[Segment]:
+        """The batch's `count` rows in segments, in their order.
 
-    def rows(self, count: int, device: torch.device) -> Tensor:
-        """The gate of each of `count` rows: [T, K]."""
-        lengths_N = self._lengths(count).to(device)
-        return self.gate_NK.to(device).repeat_interleave(lengths_N, dim=0, output_size=count)
-
-    def groups(self, count: int, device: torch.device) -> Groups | None:
-        """Rows by adapter, or None where a row may take several (a soft gate)."""
-        if not self._hard:
-            return None
+        Raises:
+            UsageError: the samples do not have so many rows.
+        """
         key = (count, device)
-        if key not in self._groups:
-            self._groups[key] = self._group(count, device)
-        return self._groups[key]
+        if key in self._found:
+            return self._found[key]
+        lengths = self._lengths(count)
+        found = []
+        for adapters, members in groupby(range(len(lengths)), key=lambda n: [k for k, _ in self._mixtures[n]]):
+            samples = list(members)
+            rows = [lengths[n] for n in samples]
+            parts = tuple((k, self._weight(place, samples, rows, device)) for place, k in enumerate(adapters))
+            found.append(Segment(sum(rows), parts))
+        if self._learned_NK is None:  # weights with a history belong to one layer's pass: it may be computed again
+            self._found[key] = found
+        return found
 
-    def _group(self, count: int, device: torch.device) -> Groups:
-        values_NK = self.gate_NK.detach().cpu()
-        K = values_NK.shape[1]
-        # K stands for "none" so that such rows sort last and can be cut off.
-        adapter_N = torch.where(values_NK.sum(1) > 0, values_NK.argmax(1), K)
-        adapter_T = adapter_N.repeat_interleave(self._lengths(count).cpu(), output_size=count)
-        counts = torch.bincount(adapter_T, minlength=K + 1)[:K].tolist()
-        sizes = {k: size for k, size in enumerate(counts) if size}
-        order = adapter_T.argsort(stable=True)[: sum(counts)]
-        only = next(iter(sizes)) if list(sizes.values()) == [count] else None
-        return Groups(order.to(device), sizes, only)
+    def _weight(self, place: int, samples: list[int], rows: list[int], device: torch.device) -> float | Tensor:
+        """The weight that the adapter in this place of the samples' mixtures has for each of their rows."""
+        if self._learned_NK is not None:
+            weights = self._learned_NK[samples[0] : samples[-1] + 1, place].to(device)
+        else:
+            values = [self._mixtures[n][place][1] for n in samples]
+            if len(set(values)) == 1:
+                return values[0]
+            weights = torch.tensor(values, device=device)
+        return weights.repeat_interleave(torch.tensor(rows, device=device), output_size=sum(rows))[:, None]
 
-    def _lengths(self, count: int) -> Tensor:
-        N = len(self.gate_NK)
-        if self.lengths_N is None:
+    def _lengths(self, count: int) -> list[int]:
+        N = len(self._mixtures)
+        if self._lengths_N is None:
             if N == 0 or count % N:
                 raise UsageError(f"{count} rows cannot be shared equally by {N} samples", fix="Give the gate lengths.")
-            return torch.full((N,), count // N)
-        if int(self.lengths_N.sum()) != count:
-            raise UsageError(f"the gate's lengths add up to {int(self.lengths_N.sum())} rows, the batch has {count}")
-        return self.lengths_N
+            return [count // N] * N
+        if sum(self._lengths_N) != count:
+            raise UsageError(f"the gate's lengths add up to {sum(self._lengths_N)} rows, the batch has {count}")
+        return self._lengths_N
+
+
+class NoAdapter:
+    """Stands for a gate where the base alone computes, at its own speed."""
+
+
+NO_ADAPTER = NoAdapter()
+
+
+class GateSlot:
+    """Where the one thread that runs a model puts its gate, and where the model's layers read it.
+
+    Attributes:
+        gate: the open one; None where nothing is open: a model with one adapter uses it then.
+    """
+
+    def __init__(self) -> None:
+        self.gate: Gate | NoAdapter | None = None
+        self._lock = threading.RLock()
+
+    @contextmanager
+    def open(self, gate: Gate | NoAdapter | None) -> Iterator[None]:
+        """Let the layers read `gate`; other threads that want to run the model wait until it is closed."""
+        with self._lock:
+            before, self.gate = self.gate, gate
+            try:
+                yield
+            finally:
+                self.gate = before
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Run the model with the gate that this thread has open already, if it has; other threads wait."""
+        with self._lock:
+            yield
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> GateSlot:
+        """A copy of a model is a model of its own: nothing is open in it, and it may run at the same time."""
+        return GateSlot()
