@@ -36,6 +36,22 @@ class Segment:
     """(adapter, weight) of each; the weight is one number, or [rows, 1] where it differs from row to row."""
 
 
+@dataclass(frozen=True, slots=True)
+class Segments:
+    """A batch's rows, cut up."""
+
+    every: tuple[Segment, ...]
+    adapters: tuple[int, ...]
+    """Those in use, ascending."""
+    weights_TG: Tensor
+    """Of each row and adapter in use."""
+
+    @property
+    def rows(self) -> list[int]:
+        """Of each segment."""
+        return [segment.rows for segment in self.every]
+
+
 class Gate:
     """One batch's gate: a mixture for each sample. Its segments are found at the first layer and shared by all others.
 
@@ -60,7 +76,8 @@ class Gate:
         self._mixtures = mixtures
         self._lengths_N = None if lengths is None else [int(length) for length in lengths]
         self._learned_NK: Tensor | None = None
-        self._found: dict[tuple[int, torch.device], list[Segment]] = {}
+        self._segments: dict[tuple[int, torch.device], Segments] = {}
+        self._spread: dict[tuple[object, ...], Tensor] = {}
 
     @classmethod
     def dense(cls, gate_NK: Tensor, lengths: Sequence[int] | Tensor | None) -> Gate:
@@ -78,36 +95,56 @@ class Gate:
         gate._learned_NK = gate_NK if learned else None
         return gate
 
-    def segments(self, count: int, device: torch.device) -> list[Segment]:
+    def segments(self, count: int, device: torch.device) -> Segments:
         """The batch's `count` rows in segments, in their order.
 
         Raises:
             UsageError: the samples do not have so many rows.
         """
         key = (count, device)
-        if key in self._found:
-            return self._found[key]
+        if key in self._segments:
+            return self._segments[key]
         lengths = self._lengths(count)
-        found = []
-        for adapters, members in groupby(range(len(lengths)), key=lambda n: [k for k, _ in self._mixtures[n]]):
+        adapters = tuple(sorted({k for mixture in self._mixtures for k, _ in mixture}))
+        weights_TG = self._weights(adapters, device).repeat_interleave(
+            torch.tensor(lengths, device=device), dim=0, output_size=count
+        )
+        every, start = [], 0
+        for support, members in groupby(range(len(lengths)), key=lambda n: [k for k, _ in self._mixtures[n]]):
             samples = list(members)
-            rows = [lengths[n] for n in samples]
-            parts = tuple((k, self._weight(place, samples, rows, device)) for place, k in enumerate(adapters))
-            found.append(Segment(sum(rows), parts))
+            rows = sum(lengths[n] for n in samples)
+            parts = []
+            for place, k in enumerate(support):
+                values = {self._mixtures[n][place][1] for n in samples}
+                same = len(values) == 1 and self._learned_NK is None
+                column = adapters.index(k)
+                weight = values.pop() if same else weights_TG[start : start + rows, column : column + 1]
+                parts.append((k, weight))
+            every.append(Segment(rows, tuple(parts)))
+            start += rows
+        found = Segments(tuple(every), adapters, weights_TG)
         if self._learned_NK is None:  # weights with a history belong to one layer's pass: it may be computed again
-            self._found[key] = found
+            self._segments[key] = found
         return found
 
-    def _weight(self, place: int, samples: list[int], rows: list[int], device: torch.device) -> float | Tensor:
-        """The weight that the adapter in this place of the samples' mixtures has for each of their rows."""
+    def spread(self, found: Segments, ranks: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """The weights [T, R] of each row for the ranks of the adapters in use, those of one adapter side by side."""
+        key = (found.weights_TG.shape, found.weights_TG.device, ranks, dtype)
+        if key in self._spread:
+            return self._spread[key]
+        repeats = torch.tensor(ranks, device=found.weights_TG.device)
+        spread_TR = found.weights_TG.repeat_interleave(repeats, dim=1, output_size=sum(ranks)).to(dtype)
+        if self._learned_NK is None:
+            self._spread[key] = spread_TR
+        return spread_TR
+
+    def _weights(self, adapters: tuple[int, ...], device: torch.device) -> Tensor:
+        """Of each sample and adapter in use, [N, G]."""
         if self._learned_NK is not None:
-            weights = self._learned_NK[samples[0] : samples[-1] + 1, place].to(device)
-        else:
-            values = [self._mixtures[n][place][1] for n in samples]
-            if len(set(values)) == 1:
-                return values[0]
-            weights = torch.tensor(values, device=device)
-        return weights.repeat_interleave(torch.tensor(rows, device=device), output_size=sum(rows))[:, None]
+            return self._learned_NK.to(device)
+        taken = [dict(mixture) for mixture in self._mixtures]
+        rows = [[mixture.get(k, 0.0) for k in adapters] for mixture in taken]
+        return torch.tensor(rows, device=device).view(len(rows), len(adapters))
 
     def _lengths(self, count: int) -> list[int]:
         N = len(self._mixtures)
