@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import Any, TypeAlias
 
@@ -45,11 +45,24 @@ class Segments:
     """Those in use, ascending."""
     weights_TG: Tensor
     """Of each row and adapter in use."""
+    rows: list[int]
+    """Of each segment."""
+    parts: int
+    """Of all segments together."""
+    _spare: dict[tuple[int, ...], int] = field(default_factory=dict)
 
-    @property
-    def rows(self) -> list[int]:
-        """Of each segment."""
-        return [segment.rows for segment in self.every]
+    def spare_ranks(self, ranks: tuple[int, ...]) -> int:
+        """How many ranks of other adapters than their own all rows together meet, where all adapters in use are one
+        product.
+
+        Args:
+            ranks: of the adapters in use.
+        """
+        if ranks not in self._spare:
+            rank_of = dict(zip(self.adapters, ranks, strict=True))
+            needed = sum(segment.rows * sum(rank_of[k] for k, _ in segment.parts) for segment in self.every)
+            self._spare[ranks] = sum(self.rows) * sum(ranks) - needed
+        return self._spare[ranks]
 
 
 class Gate:
@@ -122,7 +135,8 @@ class Gate:
                 parts.append((k, weight))
             every.append(Segment(rows, tuple(parts)))
             start += rows
-        found = Segments(tuple(every), adapters, weights_TG)
+        sizes, calls = [segment.rows for segment in every], sum(len(segment.parts) for segment in every)
+        found = Segments(tuple(every), adapters, weights_TG, sizes, calls)
         if self._learned_NK is None:  # weights with a history belong to one layer's pass: it may be computed again
             self._segments[key] = found
         return found

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from acclimate.core.frozen_linear import FrozenLinear
-from acclimate.core.gate import Gate, GateSlot, NoAdapter, Segment, Segments
+from acclimate.core.gate import Gate, GateSlot, NoAdapter, Segment
 from acclimate.core.linears import device_of, features
 from acclimate.errors import ModelError, UsageError
 
@@ -98,10 +98,10 @@ class GatedLinear(nn.Module):
         if len(found.every) == 1:
             return self._take(found.every[0], x_TI, y_TO, self._in_place)
         ranks = self._ranks(found.adapters)
-        rank_of = dict(zip(found.adapters, ranks, strict=True))
-        needed = sum(segment.rows * sum(rank_of[k] for k, _ in segment.parts) for segment in found.every)
-        wasted = (len(x_TI) * sum(ranks) - needed) * (self.in_features + self.out_features)
-        if wasted <= self._call_cost(y_TO) * sum(len(segment.parts) for segment in found.every):
+        if not any(ranks):
+            return y_TO
+        wasted = found.spare_ranks(ranks) * (self.in_features + self.out_features)
+        if wasted <= found.parts * self._call_cost(y_TO):
             joined = self._joined(found.adapters)
             return self._add(joined, gate.spread(found, ranks, y_TO.dtype), x_TI, y_TO, self._in_place)
         parts = zip(found.every, torch.split(x_TI, found.rows), torch.split(y_TO, found.rows), strict=True)
@@ -135,9 +135,10 @@ class GatedLinear(nn.Module):
         else:
             alpha *= weight
         B_rO = B_rO.to(y_TO.dtype)
-        if in_place:
-            return y_TO.addmm_(inner_Tr, B_rO, alpha=alpha)
-        return torch.addmm(y_TO, inner_Tr, B_rO, alpha=alpha)
+        if not in_place:
+            return torch.addmm(y_TO, inner_Tr, B_rO, alpha=alpha)
+        y_TO.addmm_(inner_Tr, B_rO, alpha=alpha)
+        return y_TO
 
 
 class LoraLinear(GatedLinear):
