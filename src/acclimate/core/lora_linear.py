@@ -66,7 +66,7 @@ class GatedLinear(nn.Module):
             output: Tensor = self.base(x)
             return output
         x_TI = x.reshape(-1, self.in_features)
-        y_TO = self.base(x_TI)
+        y_TO: Tensor = self.base(x_TI)
         if self.dropout and self.training:
             x_TI = functional.dropout(x_TI, self.dropout)
         if gate is not None:
