@@ -40,7 +40,7 @@ from acclimate.models.loading import load_base, load_tokenizer
 from acclimate.models.tokens import TokenCache, Tokens, tokenise, tokenizer_fingerprint
 from acclimate.progress import progress
 from acclimate.text_use import LoadSettings, SpaceId, TextUse, text_settings
-from acclimate.types import ROLES, Role
+from acclimate.types import ROLES, Pooling, Role
 
 if TYPE_CHECKING:
     from acclimate.models.adapter import Adapter
@@ -195,7 +195,7 @@ class Encoder:
         model = self.query_model if self.query_model is not None and role == "query" else self.model
         with self._adapter_open(model, role):
             hidden_TD, lengths = self.hidden_states(tokens, indices, model)
-        return self.pooled(hidden_TD, lengths, self.use)
+        return self.pooled(hidden_TD, lengths, self.use.pooling, self.use.dim)
 
     def hidden_states(
         self, tokens: Tokens, indices: NDArray[np.int64], model: nn.Module
@@ -213,12 +213,12 @@ class Encoder:
         inputs = padded_inputs(model, ids, positions, lengths, self.tokenizer.pad_token_id or 0)
         return model(**inputs).last_hidden_state[inputs["attention_mask"].bool()], lengths
 
-    def pooled(self, hidden_TD: Tensor, lengths: NDArray[np.int64], use: TextUse) -> Tensor:
-        """Unit vectors [N, D] out of what `hidden_states` gives."""
-        pooled_ND = pool_packed(hidden_TD, to_device(torch.from_numpy(lengths), self.device), use.pooling)
+    def pooled(self, hidden_TD: Tensor, lengths: NDArray[np.int64], pooling: Pooling, dim: int) -> Tensor:
+        """Unit vectors [N, dim] out of what `hidden_states` gives."""
+        pooled_ND = pool_packed(hidden_TD, to_device(torch.from_numpy(lengths), self.device), pooling)
         if self.heads is not None:
             pooled_ND = self.heads(pooled_ND)
-        return truncate_dim(pooled_ND, use.dim) if use.dim < self.source.files.dim else unit(pooled_ND)
+        return truncate_dim(pooled_ND, dim) if dim < self.source.files.dim else unit(pooled_ND)
 
     def for_task(self, task: str | None) -> Encoder:
         """The same encoder, weights and all, with the prompts of another task; None is the default one.
