@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeAlias
 
@@ -27,49 +27,31 @@ Mixture: TypeAlias = tuple[tuple[int, float], ...]
 """What one sample takes: (adapter, weight) of each in use; nothing for the plain base."""
 
 
+MAX_JOINED = 16
+"""Segments that may become one product: it bounds what is tried."""
+
+
 @dataclass(frozen=True, slots=True)
-class Segment:
-    """Rows that follow one another and take the same adapters."""
+class Product:
+    """Rows that follow one another and are multiplied by the same adapters at once."""
 
     rows: int
-    parts: tuple[tuple[int, float | Tensor], ...]
-    """(adapter, weight) of each; the weight is one number, or [rows, 1] where it differs from row to row."""
-
-
-@dataclass(frozen=True, slots=True)
-class Segments:
-    """A batch's rows, cut up."""
-
-    every: tuple[Segment, ...]
     adapters: tuple[int, ...]
-    """Those in use, ascending."""
-    weights_TG: Tensor
-    """Of each row and adapter in use."""
-    rows: list[int]
-    """Of each segment."""
-    parts: int
-    """Of all segments together."""
-    _spare: dict[tuple[int, ...], int] = field(default_factory=dict)
-
-    def spare_ranks(self, ranks: tuple[int, ...]) -> int:
-        """How many ranks of other adapters than their own all rows together meet, where all adapters in use are one
-        product.
-
-        Args:
-            ranks: of the adapters in use.
-        """
-        if ranks not in self._spare:
-            rank_of = dict(zip(self.adapters, ranks, strict=True))
-            needed = sum(segment.rows * sum(rank_of[k] for k, _ in segment.parts) for segment in self.every)
-            self._spare[ranks] = sum(self.rows) * sum(ranks) - needed
-        return self._spare[ranks]
+    """None of them: the rows stay as the base has them."""
+    weight: float | Tensor
+    """One number, or of each row and rank: [rows, 1] for one adapter, [rows, R] for several, R the sum of their ranks.
+    0 where a row does not take an adapter."""
 
 
 class Gate:
-    """One batch's gate: a mixture for each sample. Its segments are found at the first layer and shared by all others.
+    """One batch's gate: a mixture for each sample. What is multiplied by what is worked out once for all layers alike.
 
     A row costs what its own adapters cost, however many there are in all. Samples of one set of adapters should be
-    neighbours: each segment is a product of its own.
+    neighbours: they are one product.
+
+    Attributes:
+        adapters: K.
+        in_use: the numbers of the adapters that any sample takes, ascending.
 
     Args:
         adapters: K.
@@ -86,11 +68,11 @@ class Gate:
         if lengths is not None and len(lengths) != len(mixtures):
             raise UsageError(f"the gate is for {len(mixtures)} samples, the lengths for {len(lengths)}")
         self.adapters = adapters
+        self.in_use = tuple(sorted({k for mixture in mixtures for k, _ in mixture}))
         self._mixtures = mixtures
         self._lengths_N = None if lengths is None else [int(length) for length in lengths]
         self._learned_NK: Tensor | None = None
-        self._segments: dict[tuple[int, torch.device], Segments] = {}
-        self._spread: dict[tuple[object, ...], Tensor] = {}
+        self._known: dict[tuple[object, ...], list[Product]] = {}
 
     @classmethod
     def dense(cls, gate_NK: Tensor, lengths: Sequence[int] | Tensor | None) -> Gate:
@@ -108,49 +90,76 @@ class Gate:
         gate._learned_NK = gate_NK if learned else None
         return gate
 
-    def segments(self, count: int, device: torch.device) -> Segments:
-        """The batch's `count` rows in segments, in their order.
+    def products(self, x_TI: Tensor, ranks: tuple[int, ...], width: int, call_cost: int) -> list[Product]:
+        """What a layer multiplies its rows by, in the rows' order.
+
+        Neighbouring segments of different adapters are one product where that is faster: it multiplies some rows by 0,
+        and saves a call.
+
+        Args:
+            x_TI: the layer's rows.
+            ranks: of the adapters `in_use` in this layer; 0 where one leaves it as it is.
+            width: d_in + d_out: multiplications for one row and one rank.
+            call_cost: multiplications that take as long as the calls of one product.
 
         Raises:
             UsageError: the samples do not have so many rows.
         """
-        key = (count, device)
-        if key in self._segments:
-            return self._segments[key]
-        lengths = self._lengths(count)
-        adapters = tuple(sorted({k for mixture in self._mixtures for k, _ in mixture}))
-        weights_TG = self._weights(adapters, device).repeat_interleave(
-            torch.tensor(lengths, device=device), dim=0, output_size=count
+        key = (len(x_TI), x_TI.device, ranks, width, call_cost)
+        if key in self._known:
+            return self._known[key]
+        lengths = self._lengths(len(x_TI))
+        weights_TG = self._weights(self.in_use, x_TI.device).repeat_interleave(
+            torch.tensor(lengths, device=x_TI.device), dim=0, output_size=len(x_TI)
         )
-        every, start = [], 0
-        for support, members in groupby(range(len(lengths)), key=lambda n: [k for k, _ in self._mixtures[n]]):
-            samples = list(members)
-            rows = sum(lengths[n] for n in samples)
-            parts = []
-            for place, k in enumerate(support):
-                values = {self._mixtures[n][place][1] for n in samples}
-                same = len(values) == 1 and self._learned_NK is None
-                column = adapters.index(k)
-                weight = values.pop() if same else weights_TG[start : start + rows, column : column + 1]
-                parts.append((k, weight))
-            every.append(Segment(rows, tuple(parts)))
-            start += rows
-        sizes, calls = [segment.rows for segment in every], sum(len(segment.parts) for segment in every)
-        found = Segments(tuple(every), adapters, weights_TG, sizes, calls)
+        products, start = [], 0
+        for samples in self._joined(lengths, dict(zip(self.in_use, ranks, strict=True)), width, call_cost):
+            stop = start + sum(lengths[n] for n in samples)
+            adapters = tuple(sorted({k for n in samples for k, _ in self._mixtures[n]}))
+            products.append(
+                Product(stop - start, adapters, self._weight(adapters, samples, ranks, weights_TG[start:stop]))
+            )
+            start = stop
         if self._learned_NK is None:  # weights with a history belong to one layer's pass: it may be computed again
-            self._segments[key] = found
-        return found
+            self._known[key] = products
+        return products
 
-    def spread(self, found: Segments, ranks: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-        """The weights [T, R] of each row for the ranks of the adapters in use, those of one adapter side by side."""
-        key = (found.weights_TG.shape, found.weights_TG.device, ranks, dtype)
-        if key in self._spread:
-            return self._spread[key]
-        repeats = torch.tensor(ranks, device=found.weights_TG.device)
-        spread_TR = found.weights_TG.repeat_interleave(repeats, dim=1, output_size=sum(ranks)).to(dtype)
-        if self._learned_NK is None:
-            self._spread[key] = spread_TR
-        return spread_TR
+    def _joined(self, lengths: list[int], rank_of: dict[int, int], width: int, call_cost: int) -> list[range]:
+        """The samples of each product: the cheapest way to join neighbouring segments, by dynamic programming."""
+        supports = [tuple(k for k, _ in mixture) for mixture in self._mixtures]
+        segments = [list(members) for _, members in groupby(range(len(lengths)), key=supports.__getitem__)]
+        best: list[tuple[int, int]] = [(0, 0)]
+        """Cost up to each segment's end, and where its product begins."""
+        for end in range(1, len(segments) + 1):
+            found, rows, taken = [], 0, set[int]()
+            for first in range(end - 1, max(-1, end - 1 - MAX_JOINED), -1):
+                rows += sum(lengths[n] for n in segments[first])
+                taken |= set(supports[segments[first][0]])
+                rank = sum(rank_of[k] for k in taken)
+                found.append((best[first][0] + rows * rank * width + (call_cost if rank else 0), first))
+            best.append(min(found))
+        joined, end = [], len(segments)
+        while end:
+            first = best[end][1]
+            joined.append(range(segments[first][0], segments[end - 1][-1] + 1))
+            end = first
+        return joined[::-1]
+
+    def _weight(
+        self, adapters: tuple[int, ...], samples: range, ranks: tuple[int, ...], weights_TG: Tensor
+    ) -> float | Tensor:
+        if len(adapters) == 1 and self._learned_NK is None:
+            values = {dict(self._mixtures[n]).get(adapters[0], 0.0) for n in samples}
+            if len(values) == 1:
+                return values.pop()
+        columns = [self.in_use.index(k) for k in adapters]
+        of_adapters = weights_TG if len(columns) == weights_TG.shape[1] else weights_TG[:, columns]
+        if len(adapters) < 2:
+            return of_adapters
+        repeats = [ranks[column] for column in columns]
+        return of_adapters.repeat_interleave(
+            torch.tensor(repeats, device=weights_TG.device), dim=1, output_size=sum(repeats)
+        )
 
     def _weights(self, adapters: tuple[int, ...], device: torch.device) -> Tensor:
         """Of each sample and adapter in use, [N, G]."""

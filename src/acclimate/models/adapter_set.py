@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from acclimate.core import lora
-from acclimate.core.batching import chunks_by_tokens
+from acclimate.core.batching import chunks_by_tokens, grouped
 from acclimate.core.gate import Gate, Mixture
 from acclimate.errors import ModelError, UsageError
 from acclimate.models.adapter import Adapter
@@ -50,10 +50,15 @@ class Row:
 
 
 class _Choice(NamedTuple):
-    """What the vectors of some rows have in common; rows of one choice are neighbours in a chunk."""
+    """What is done with a row's tokens."""
 
     pooling: Pooling
     mixture: Mixture
+
+    @property
+    def adapters(self) -> tuple[int, ...]:
+        """Rows of the same ones are one segment of the gate, with whatever weights."""
+        return tuple(number for number, _ in self.mixture)
 
 
 class _Prepared(NamedTuple):
@@ -113,12 +118,9 @@ class AdapterSet:
         unique, places = unique_rows(self._prepared(row) for row in rows)
         limits = np.array([row.max_tokens for row in unique], np.int64)
         tokens = tokenise(self.base.tokenizer, [row.prompted for row in unique], limits)
-        choices = sorted({row.choice for row in unique}, key=_order)
-        number_of = {choice: number for number, choice in enumerate(choices)}
-        choice_N = np.array([number_of[row.choice] for row in unique], np.int64)
-        lengths = tokens.lengths
+        choices, lengths = [row.choice for row in unique], tokens.lengths
         chunks = [
-            chunk[np.argsort(choice_N[chunk], kind="stable")]  # longest first within each choice
+            grouped(chunk, [(choices[row].pooling, choices[row].adapters) for row in chunk])
             for chunk in chunks_by_tokens(lengths, CHUNK_TOKENS[self.base.device.type])
         ]
         vectors = np.empty((len(unique), dim), np.float32)
@@ -126,7 +128,7 @@ class AdapterSet:
             fill(
                 vectors,
                 chunks,
-                lambda chunk: self._forward(tokens, chunk, [choices[number] for number in choice_N[chunk]], dim),
+                lambda chunk: self._forward(tokens, chunk, [choices[row] for row in chunk], dim),
                 lambda chunk: advance(int(lengths[chunk].sum())),
             )
         return vectors if len(unique) == len(rows) else vectors[places]
@@ -181,24 +183,18 @@ class AdapterSet:
         gate = Gate(len(self.adapters), [choice.mixture for choice in choices], rows_of)
         with self._slot.open(gate):
             hidden_TD, _ = base.hidden_states(tokens, chunk, self._model)
-        parts, start, first = [], 0, 0
-        for pooling, members in groupby(choices, key=lambda choice: choice.pooling):
-            count = len(list(members))
-            of_part = lengths[first : first + count]
-            stop = start + int(of_part.sum())
-            parts.append(base.pooled(hidden_TD[start:stop], of_part, pooling, dim))
-            start, first = stop, first + count
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
+        counts = [len(list(members)) for _, members in groupby(choices, key=lambda choice: choice.pooling)]
+        firsts = np.cumsum([0, *counts])
+        of_parts = np.split(lengths, firsts[1:-1])
+        hidden = torch.split(hidden_TD, [int(part.sum()) for part in of_parts])
+        poolings = [choices[first].pooling for first in firsts[:-1]]
+        parts = zip(hidden, of_parts, poolings, strict=True)
+        return torch.cat([base.pooled(states, part, pooling, dim) for states, part, pooling in parts])
 
     def _adapter(self, name: str) -> Adapter:
         if name not in self.adapters:
             raise UsageError(f"no adapter is called {name!r}", possible=", ".join(self.adapters) or "none: the base")
         return self.adapters[name]
-
-
-def _order(choice: _Choice) -> tuple[Any, ...]:
-    """Rows of the same adapters are one segment, with whatever weights."""
-    return choice.pooling, [number for number, _ in choice.mixture], choice.mixture
 
 
 def _weights(adapter: str | Mapping[str, float] | None) -> dict[str, float]:
