@@ -24,7 +24,7 @@ from torch import Tensor
 from acclimate.errors import UsageError
 
 Mixture: TypeAlias = tuple[tuple[int, float], ...]
-"""What one sample takes: (adapter, weight) of each in use; nothing for the plain base."""
+"""What one sample takes: (adapter, weight) of each in use, adapters ascending; nothing for the plain base."""
 
 
 MAX_JOINED = 16
@@ -162,7 +162,7 @@ class Gate:
         )
 
     def _weights(self, adapters: tuple[int, ...], device: torch.device) -> Tensor:
-        """Of each sample and adapter in use, [N, G]."""
+        """Weights of each sample and adapter in use, [N, G]."""
         if self._learned_NK is not None:
             return self._learned_NK.to(device)
         taken = [dict(mixture) for mixture in self._mixtures]

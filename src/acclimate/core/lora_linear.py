@@ -90,7 +90,7 @@ class GatedLinear(nn.Module):
         raise NotImplementedError
 
     def _ranks(self, adapters: tuple[int, ...]) -> tuple[int, ...]:
-        """Of these adapters in this layer; 0 where one leaves it as it is."""
+        """Ranks of these adapters in this layer; 0 where one leaves it as it is."""
         raise NotImplementedError
 
     def _call_cost(self, y_TO: Tensor) -> int:  # noqa: ARG002
@@ -136,11 +136,11 @@ class LoraLinear(GatedLinear):
     """K adapters of one rank: the form that trains, or is generated.
 
     Args:
-        base: see `GatedLinear`.
+        base: as for `GatedLinear`.
         A_KrI: down-projections [K, r, d_in]; float32 masters, cast to the input's dtype in the forward pass.
         B_KOr: up-projections [K, d_out, r]. Parameters are registered and train; other tensors are used as they are.
-        scaling: see `GatedLinear`.
-        dropout: see `GatedLinear`.
+        scaling: as for `GatedLinear`.
+        dropout: as for `GatedLinear`.
     """
 
     def __init__(
@@ -192,7 +192,7 @@ class LoraSetLinear(GatedLinear):
     """K finished adapters, each with its own rank, cast once; an adapter may leave this layer as it is.
 
     Args:
-        base: see `GatedLinear`.
+        base: as for `GatedLinear`.
         pairs: (A [r, d_in], B [d_out, r]) of each adapter, alpha / rank folded into B; None where it has none here.
         dtype: what they are cast to: the one that the model computes in.
     """

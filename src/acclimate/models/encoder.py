@@ -203,8 +203,8 @@ class Encoder:
         """Last hidden states [T, D] of one chunk's texts one after the other, and the tokens of each, int64 [N].
 
         Args:
-            tokens: see `forward_tokens`.
-            indices: see there.
+            tokens: of the texts, with their prompts.
+            indices: which of them.
             model: a transformer of this encoder.
         """
         ids, positions, lengths = tokens.pack(np.asarray(indices, np.int64))
