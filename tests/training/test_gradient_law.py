@@ -167,7 +167,7 @@ def test_a_hypernetworks_step_of_many_chunks(world: World, monkeypatch: pytest.M
         return float(loss), maker.weight.grad
 
     expected = gradient(config)
-    monkeypatch.setitem(step_texts.CHUNK_TOKENS, "cpu", 12)
+    monkeypatch.setitem(devices.CHUNK_TOKENS, "cpu", 12)
     found = gradient({"activation_memory_gb": memory_gb, **config})
     assert found[0] == pytest.approx(expected[0], rel=1e-12)
     torch.testing.assert_close(found[1], expected[1], rtol=1e-10, atol=1e-12)
