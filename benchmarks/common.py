@@ -35,6 +35,14 @@ def machine() -> str:
     )
 
 
+def processor() -> str:
+    """The processor's name, as the system gives it."""
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def has_bfloat16() -> bool:
     """Whether this CPU computes in bfloat16 (elsewhere it is emulated, some ten times slower than float32)."""
     return "with bfloat16" in machine()

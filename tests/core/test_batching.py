@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from itertools import pairwise
+from itertools import groupby, pairwise
 
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acclimate.core.batching import chunks_by_tokens, deal, epoch_order, even_chunks, spread, step_seed
+from acclimate.core.batching import chunks_by_tokens, deal, epoch_order, even_chunks, grouped, spread, step_seed
 
 
 @given(st.lists(st.integers(1, 50), max_size=60), st.integers(1, 80))
@@ -26,6 +26,23 @@ def test_chunks_cover_all_within_the_budget_longest_first(lengths: list[int], bu
 def test_chunks_by_hand() -> None:
     assert [chunk.tolist() for chunk in chunks_by_tokens([3, 5, 3, 20, 2], 8)] == [[3], [1, 0], [2, 4]]
     assert chunks_by_tokens([], 8) == []
+
+
+@given(st.lists(st.tuples(st.integers(1, 9), st.sampled_from("abc")), min_size=1, max_size=20))
+def test_grouped_keeps_groups_together_and_lengths_in_order(texts: list[tuple[int, str]]) -> None:
+    (chunk,) = chunks_by_tokens([length for length, _ in texts], 1000)
+    order = grouped(chunk, [texts[text][1] for text in chunk]).tolist()
+    assert sorted(order) == list(range(len(texts)))
+    parts = [list(members) for _, members in groupby(order, key=lambda text: texts[text][1])]
+    assert len(parts) == len({group for _, group in texts})
+    for number, part in enumerate(parts):
+        lengths = [texts[text][0] for text in part]
+        assert lengths == sorted(lengths, reverse=number % 2 == 0)
+
+
+def test_grouped_by_hand() -> None:
+    # Longest first: b9 a7 b5 a3 a1. The group of the longest comes first, the second one is turned.
+    assert grouped(np.array([4, 1, 0, 3, 2]), "babaa").tolist() == [4, 0, 2, 3, 1]
 
 
 def test_epoch_order_is_a_function_of_seed_and_epoch() -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from unittest import mock
 
 import pytest
 import torch
@@ -13,6 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from acclimate.core import lora
+from acclimate.core.linears import linear_names
+from acclimate.core.lora_linear import CPU_CALL_COST, GatedLinear, LoraLinear
 from acclimate.errors import ModelError, UsageError
 
 
@@ -61,7 +67,7 @@ def _seed() -> Iterator[None]:
 
 def random_modules(model: nn.Module, rank: int, seed: int) -> dict[str, tuple[Tensor, Tensor]]:
     generator = torch.Generator().manual_seed(seed)
-    sizes = {name: model.get_submodule(name) for name in lora.linear_names(model)}
+    sizes = {name: model.get_submodule(name) for name in linear_names(model)}
     return {
         name: (
             torch.randn(rank, linear.in_features, generator=generator),
@@ -83,7 +89,7 @@ def alone(model: nn.Module, modules: dict[str, tuple[Tensor, Tensor]], x: Tensor
 def test_by_hand() -> None:
     base = nn.Linear(2, 2, bias=False)
     base.weight.data = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    layer = lora.LoraLinear(base, torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0], [-1.0]]]), scaling=0.5)
+    layer = LoraLinear(base, torch.tensor([[[1.0, 2.0]]]), torch.tensor([[[3.0], [-1.0]]]), scaling=0.5)
     # Ax = 1*10 + 2*1 = 12; B(12) = (36, -12), half of it = (18, -6); Wx = (10, 1).
     assert layer(torch.tensor([[10.0, 1.0]])).tolist() == [[28.0, -5.0]]
     A, B = layer.weights()
@@ -96,7 +102,7 @@ def test_starts_as_the_base_and_draws_what_peft_draws() -> None:
     x = torch.randn(3, 5, 6)
     before = model(x)
     layers = lora.attach(model, ["all-linear"], rank=4, generator=torch.Generator().manual_seed(1))
-    assert list(layers) == ["blocks.0.up", "blocks.0.down", "blocks.1.up", "blocks.1.down"] == lora.linear_names(model)
+    assert list(layers) == ["blocks.0.up", "blocks.0.down", "blocks.1.up", "blocks.1.down"] == linear_names(model)
     assert torch.equal(model(x), before)
     # kaiming-uniform with a = sqrt(5): the bound is 1 / sqrt(d_in).
     reference = torch.empty(4, 6)
@@ -160,7 +166,7 @@ def test_over_a_quantised_base(quantise: Callable[[nn.Linear], nn.Module]) -> No
     """The base is only ever called: y - base(x) is exactly B A x, and training moves A and B."""
     quantised = quantise(nn.Linear(16, 8))
     model = nn.Sequential(quantised)
-    assert lora.linear_names(model) == ["0"]
+    assert linear_names(model) == ["0"]
     layer = lora.attach(model, ["all-linear"], rank=2)["0"]
     nn.init.normal_(layer.B)
     x = torch.randn(5, 16)
@@ -176,8 +182,12 @@ def test_over_a_quantised_base(quantise: Callable[[nn.Linear], nn.Module]) -> No
     adapter_of=st.lists(st.integers(-1, 3), min_size=1, max_size=6),
     lengths=st.lists(st.integers(1, 5), min_size=6, max_size=6),
 )
-def test_one_hot_batch_is_each_adapter_alone(adapter_of: list[int], lengths: list[int]) -> None:
-    """Packed rows, adapters of ranks 1 to 4 padded to 4, and -1 for a text that stays with the base."""
+@pytest.mark.parametrize("call_cost", [0, 10**9])
+def test_one_hot_batch_is_each_adapter_alone(call_cost: int, adapter_of: list[int], lengths: list[int]) -> None:
+    """Packed rows, adapters of ranks 1 to 4 each as it is, and -1 for a text that stays with the base.
+
+    Both ways of computing it: a product for each adapter's rows, and one for all of them.
+    """
     torch.manual_seed(1)
     model = Tower()
     adapters = [random_modules(model, rank=k + 1, seed=k) for k in range(4)]
@@ -187,12 +197,13 @@ def test_one_hot_batch_is_each_adapter_alone(adapter_of: list[int], lengths: lis
             alone(model, adapters[k], text) if k >= 0 else model(text)
             for k, text in zip(adapter_of, texts, strict=True)
         ]
-        lora.attach_weights(model, lora.stack(adapters))
+        lora.attach_set(model, adapters)
         gate_NK = torch.zeros(len(texts), 4)
         for row, k in enumerate(adapter_of):
             if k >= 0:
                 gate_NK[row, k] = 1
-        with lora.gate(model, gate_NK, [len(text) for text in texts]):
+        costs = dict.fromkeys(CPU_CALL_COST, call_cost)
+        with mock.patch.dict(CPU_CALL_COST, costs), lora.gate(model, gate_NK, [len(text) for text in texts]):
             mixed = model(torch.cat(texts))
     assert torch.allclose(mixed, torch.cat(expected), atol=1e-4)
 
@@ -202,7 +213,7 @@ def test_a_padded_batch_shares_rows_equally() -> None:
     adapters = [random_modules(model, rank=2, seed=k) for k in range(2)]
     x = torch.randn(2, 5, 6)
     expected = torch.stack([alone(model, adapters[1], x[0]), alone(model, adapters[0], x[1])])
-    lora.attach_weights(model, lora.stack(adapters))
+    lora.attach_set(model, adapters)
     with lora.gate(model, torch.eye(2).flip(0)):
         assert torch.allclose(model(x), expected, atol=1e-4)
 
@@ -211,7 +222,7 @@ def test_soft_gate_is_the_weighted_sum_and_carries_gradient() -> None:
     layer_base = nn.Linear(6, 4)
     model = nn.Sequential(layer_base)
     adapters = [random_modules(model, rank=k + 1, seed=k) for k in range(3)]
-    lora.attach_weights(model, lora.stack(adapters))
+    lora.attach_set(model, adapters)
     gate_NK = torch.softmax(torch.randn(2, 3), 1).requires_grad_()
     x = torch.randn(5, 6)
     of_row = [0, 0, 1, 1, 1]
@@ -256,6 +267,119 @@ def test_one_hot_never_pays_k_times() -> None:
         model(torch.randn(128, 32))
     # A multiplication and an addition each: the base 128 * 32 * 32, one adapter's A and B 128 * 32 * 4 each.
     assert counter.get_total_flops() == 2 * (128 * 32 * 32 + 2 * 128 * 32 * 4)
+
+
+def test_a_soft_gate_costs_the_adapters_of_each_row_alone() -> None:
+    """Counted: two of eight adapters in every row cost two, whatever the others' ranks are."""
+    from torch.utils.flop_counter import FlopCounterMode
+
+    model = nn.Sequential(nn.Linear(32, 32))
+    ranks = [4, 8, 2, 16, 1, 3, 5, 32]
+    lora.attach_set(model, [random_modules(model, rank, rank) for rank in ranks])
+    gate_NK = torch.zeros(2, 8)
+    gate_NK[0, [0, 3]], gate_NK[1, [2, 4]] = 0.5, 0.3
+    costs = dict.fromkeys(CPU_CALL_COST, 0)
+    with (
+        FlopCounterMode(display=False) as counter,
+        mock.patch.dict(CPU_CALL_COST, costs),
+        lora.gate(model, gate_NK, [100, 28]),  # under gradient: the counter does not see products in place
+    ):
+        model(torch.randn(128, 32))
+    assert counter.get_total_flops() == 2 * (128 * 32 * 32 + 2 * 32 * (100 * (4 + 16) + 28 * (2 + 1)))
+
+
+@given(
+    weights=st.lists(st.lists(st.sampled_from([0.0, 0.25, 1.0, -0.5]), min_size=3, max_size=3), min_size=1, max_size=5),
+    lengths=st.lists(st.integers(1, 4), min_size=5, max_size=5),
+    skipped=st.integers(0, 3),
+)
+@pytest.mark.parametrize("call_cost", [0, 10**9])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_a_set_under_any_gate_is_the_sum_by_hand(
+    call_cost: int, gradient: bool, weights: list[list[float]], lengths: list[int], skipped: int
+) -> None:
+    """Row by row: base(x) + sum_k g_k B_k A_k x; ranks differ, and one adapter has nothing for the layer."""
+    torch.manual_seed(2)
+    base = nn.Linear(6, 4)
+    model = nn.Sequential(base)
+    adapters = [random_modules(model, rank=k + 1, seed=k) if k != skipped else {} for k in range(3)]
+    texts = [torch.randn(length, 6) for length in lengths[: len(weights)]]
+    expected = [
+        base(row) + sum(w * (B @ (A @ row)) for w, a in zip(of_text, adapters, strict=True) for A, B in a.values())
+        for of_text, text in zip(weights, texts, strict=True)
+        for row in text
+    ]
+    lora.attach_set(model, adapters)
+    costs = dict.fromkeys(CPU_CALL_COST, call_cost)
+    gate = lora.gate(model, torch.tensor(weights), [len(text) for text in texts])
+    with mock.patch.dict(CPU_CALL_COST, costs), gate, torch.set_grad_enabled(gradient):
+        found = model(torch.cat(texts))
+    assert torch.allclose(found, torch.stack(expected), atol=1e-4)
+
+
+def test_a_set_is_cast_once_and_keeps_true_ranks() -> None:
+    model = Tower().to(torch.bfloat16)
+    plain = sum(parameter.numel() for parameter in model.parameters())
+    lora.attach_set(model, [random_modules(model, rank, rank) for rank in (1, 7)], torch.bfloat16)
+    added = sum(parameter.numel() for parameter in model.parameters()) - plain
+    assert added == 2 * (1 + 7) * 2 * (6 + 10)  # blocks * ranks * linears * (d_in + d_out)
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.bfloat16}
+    with pytest.raises(UsageError, match="carries an adapter already"):
+        lora.attach_set(model, [])
+
+
+def test_gates_of_two_threads_do_not_meet() -> None:
+    """Each thread runs with its own gate while the other wants to: a gate that both could set would be overwritten."""
+    model = Tower(4)
+    adapters = [random_modules(model, rank=2, seed=k) for k in range(2)]
+    x = torch.randn(4, 6)
+    expected = [alone(model, modules, x) for modules in adapters]
+    lora.attach_set(model, adapters)
+
+    def wrong(number: int) -> int:
+        found = 0
+        for _ in range(60):
+            with torch.no_grad(), lora.gate(model, torch.eye(2)[[number % 2]]):
+                time.sleep(0.0002)
+                found += not torch.allclose(model(x), expected[number % 2], atol=1e-4)
+        return found
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(wrong, range(4))) == 0
+
+
+def test_the_recomputation_sees_the_gate_from_another_thread() -> None:
+    """On CUDA autograd runs the backward pass, and so the recomputation, in threads of its own."""
+    model = Tower().requires_grad_(False)
+    lora.attach(model, ["all-linear"], rank=2, adapters=2)
+    parameters = list(lora.trainable_parameters(model).values())
+    for parameter in parameters:
+        nn.init.normal_(parameter)
+    x, gate_NK = torch.randn(6, 6), torch.eye(2)
+    with lora.gate(model, gate_NK, [4, 2]):
+        expected = torch.autograd.grad(model(x).square().sum(), parameters)
+    model.recompute = True
+    with lora.gate(model, gate_NK, [4, 2]), ThreadPoolExecutor(1) as pool:
+        loss = model(x).square().sum()
+        found = pool.submit(torch.autograd.grad, loss, parameters).result(timeout=60)
+    for plain, recomputed in zip(expected, found, strict=True):
+        assert torch.equal(plain, recomputed)
+
+
+def test_a_copy_of_a_model_has_its_own_gate() -> None:
+    model = Tower()
+    lora.attach_set(model, [random_modules(model, rank=2, seed=k) for k in range(2)])
+    twin, x = copy.deepcopy(model), torch.randn(1, 6)
+    slots = {layer.slot for layer in twin.modules() if isinstance(layer, GatedLinear)}
+    assert slots == {lora.gate_slot(twin)} and lora.gate_slot(twin) is not lora.gate_slot(model)
+    with torch.no_grad(), lora.gate(model, torch.eye(2)[[0]]):
+        first = model(x)
+        with lora.gate(twin, torch.eye(2)[[1]]):
+            assert not torch.allclose(twin(x), first)
+        assert torch.equal(model(x), first)
+        with lora.adapters_off(model):
+            assert not torch.allclose(model(x), first)
+        assert torch.equal(model(x), first)
 
 
 def test_gate_reaches_the_recomputation() -> None:

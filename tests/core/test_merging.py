@@ -12,6 +12,7 @@ from torch import nn
 from transformers import BertConfig, BertModel, Qwen3Config, Qwen3Model
 
 from acclimate.core import lora
+from acclimate.core.lora_linear import LoraLinear
 from acclimate.core.merging import fold, merge_into
 from acclimate.errors import ModelError, UsageError
 
@@ -35,7 +36,7 @@ def test_merged_is_live(seed: int, rank: int, bias: bool, scaling: float) -> Non
     generator = torch.Generator().manual_seed(seed)
     base = nn.Linear(7, 5, bias=bias)
     A, B = torch.randn(1, rank, 7, generator=generator), torch.randn(1, 5, rank, generator=generator)
-    model = nn.Sequential(lora.LoraLinear(base, A, B, scaling=scaling))
+    model = nn.Sequential(LoraLinear(base, A, B, scaling=scaling))
     x = torch.randn(9, 7, generator=generator)
     live = model(x)
     merge_into(model)

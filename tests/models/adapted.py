@@ -10,7 +10,7 @@ import torch
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import BertConfig, BertModel, PreTrainedTokenizerFast, Qwen3Config, Qwen3Model
 
-from acclimate.core.lora import linear_names
+from acclimate.core.linears import linear_names
 from acclimate.formats import sentence_transformers
 from acclimate.formats.sources import resolve_model
 from acclimate.models.adapter import Adapter

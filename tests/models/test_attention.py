@@ -13,6 +13,7 @@ from torch._dynamo.testing import CompileCounterWithBackend
 from transformers import Qwen3Config, Qwen3Model
 
 from acclimate.core import lora
+from acclimate.core.linears import linear_names
 from acclimate.errors import ModelError
 from acclimate.models import attention, attention_segments
 from acclimate.models.attention import packed_attention
@@ -175,7 +176,7 @@ def test_one_compiled_graph_serves_all_layers_and_chunks(checkpointing: bool) ->
     config._attn_implementation = attention.PACKED_ATTENTION
     with torch.device("meta"):
         model = Qwen3Model(config).to(torch.bfloat16).requires_grad_(False)
-        shapes = {name: model.get_submodule(name).weight.shape for name in lora.linear_names(model)}
+        shapes = {name: model.get_submodule(name).weight.shape for name in linear_names(model)}
         modules = {name: (torch.empty(2, wide), torch.empty(high, 2)) for name, (high, wide) in shapes.items()}
         lora.attach_weights(model, modules, trainable=True)
     graphs = CompileCounterWithBackend("aot_eager")

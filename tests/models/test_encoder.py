@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from acclimate.models.attention import PACKED_MODEL_TYPES
 from acclimate.models.encoder import Encoder
 from acclimate.models.loading import checkpoint_activations
 from acclimate.prompts import Prompts
-from acclimate.types import Sides
+from acclimate.types import ROLES, Sides
 from tests.models import tiny
 
 TEXTS = [
@@ -274,6 +275,35 @@ def test_query_side_adapter_keeps_documents(bert: Path) -> None:
     both = base.with_adapter(adapter_for(base, "both"))
     assert np.abs(both.encode(TEXTS, "document") - base.encode(TEXTS, "document")).max() > 0.01
     assert both.role_fingerprint("document") != base.role_fingerprint("document")
+
+
+def test_queries_beside_a_thread_of_documents(bert: Path) -> None:
+    """The adapter's side was a state of the model: 12 of 12 batches of queries came out wrong."""
+    encoder = Encoder.load(str(bert), device="cpu", dtype="float32")
+    encoder = encoder.with_adapter(adapter_for(encoder, "query"))
+    expected = {role: encoder.encode(TEXTS, role) for role in ROLES}
+
+    def wrong(thread: int) -> int:
+        role = ROLES[thread % 2]
+        return sum(not np.array_equal(encoder.encode(TEXTS, role), expected[role]) for _ in range(12))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(wrong, range(8))) == 0
+
+
+def test_encoding_waits_for_a_training_step(bert: Path) -> None:
+    """What a step has switched off stays off until its backward pass is over, whoever wants documents meanwhile."""
+    encoder = Encoder.load(str(bert), device="cpu", dtype="float32")
+    encoder = encoder.with_adapter(adapter_for(encoder, "query"))
+    tokens, chunk = encoder.tokenise(TEXTS, "query"), np.arange(len(TEXTS))
+    expected = encoder.forward_tokens(tokens, chunk, "query")
+    with ThreadPoolExecutor(1) as pool:
+        with lora.held(encoder.model):
+            waiting = pool.submit(encoder.encode, TEXTS, "document")
+            found = [encoder.forward_tokens(tokens, chunk, "query") for _ in range(5)]
+            assert not waiting.done()
+        assert np.array_equal(waiting.result(timeout=60), encoder.encode(TEXTS, "document"))
+    assert all(torch.equal(vectors, expected) for vectors in found)
 
 
 def test_adapter_of_another_base_is_refused(bert: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -159,6 +161,23 @@ def test_a_limit_cuts_and_is_checked(sample: Sample) -> None:
         load(sample, max_tokens=100_000)
     with pytest.raises(UsageError, match="a limit of 3 tokens"):
         load(sample, max_tokens=3)
+
+
+def test_eight_threads_with_two_limits(sample: Sample) -> None:
+    """Two rerankers over one model and one tokenizer, as two requests' limits would have them."""
+    whole = load(sample)
+    kind = copy.copy(whole.kind)
+    kind.max_tokens = sample.long
+    cut = Reranker(whole.model, whole.tokenizer, whole.source, kind, sample.long)
+    expected = [reranker.score_pairs(QUERIES, TEXTS) for reranker in (whole, cut)]
+    assert not np.allclose(*expected, atol=1e-4)
+
+    def wrong(thread: int) -> int:
+        reranker, scores = (whole, cut)[thread % 2], expected[thread % 2]
+        return sum(not np.array_equal(reranker.score_pairs(QUERIES, TEXTS), scores) for _ in range(10))
+
+    with ThreadPoolExecutor(8) as pool:
+        assert sum(pool.map(wrong, range(8))) == 0
 
 
 def test_the_limit_cuts_the_longer_side_of_a_cross_encoder(tmp_path: Path) -> None:

@@ -55,7 +55,7 @@ def write_adapters(tmp_path: Path, *ranks: int, family: str = "bert", **changes:
 def live(base: Path, adapters: list[Adapter], weights: list[float]) -> np.ndarray:
     """Vectors of stacked adapters under a soft gate: what every merge of adapters by weighted sum must give."""
     encoder = Encoder.load(str(base), device="cpu", dtype="float32")
-    lora.attach_weights(encoder.model, lora.stack([adapter.modules for adapter in adapters]))
+    lora.attach_set(encoder.model, [adapter.modules for adapter in adapters])
     rows = []
     for text in TEXTS:  # one text at a time, so that one gate row stands for all of its tokens
         with lora.gate(encoder.model, torch.tensor([weights])):

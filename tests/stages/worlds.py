@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from acclimate.configs import EvaluateConfig, RunConfig
-from acclimate.core.lora import linear_names
+from acclimate.core.linears import linear_names
 from acclimate.data.dataset import Dataset, write_dataset
 from acclimate.models.adapter import Adapter
 from acclimate.models.adapter_saving import save_adapter

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, Qwen3Config
 
-from acclimate.core.lora import attach, trainable_parameters
+from acclimate.core.lora import attach, generated_as_leaves, lora_layers, trainable_parameters
 from acclimate.core.losses import info_nce
 from acclimate.training.gradcache import activation_bytes_per_token, chunked_backward, kept_chunks
 
@@ -86,6 +86,45 @@ def test_chunked_gradient_is_the_full_gradient(order: list[int], borders: set[in
     assert loss == expected_loss.item()
     for name, gradient in gradients(model).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-12, atol=1e-14)
+
+
+class Hypernetwork(nn.Module):
+    """A and B of all layers out of one vector: they share one graph."""
+
+    def __init__(self, model: Toy) -> None:
+        super().__init__()
+        self.layers = lora_layers(model)
+        sizes = [matrix.numel() for layer in self.layers.values() for matrix in (layer.A, layer.B)]
+        self.sizes, self.description = sizes, torch.randn(3, dtype=torch.float64)
+        self.maker = nn.Linear(3, sum(sizes)).double()
+
+    def generate(self) -> None:
+        parts = iter(torch.split(torch.tanh(self.maker(self.description)), self.sizes))
+        for layer in self.layers.values():
+            layer.set_weights(next(parts).view(layer.A.shape), next(parts).view(layer.B.shape))
+
+
+@pytest.mark.parametrize("kept", [0, 1, 3])
+def test_generated_matrices_get_the_full_gradient_through_many_chunks(kept: int) -> None:
+    """The first chunk's backward pass freed the graph which the other chunks' matrices share."""
+    model = Toy()
+    hypernetwork, order = Hypernetwork(model), np.arange(COUNT)
+    chunks = np.split(order, [2, 5])
+    hypernetwork.generate()
+    parts = []
+    for number, chunk in enumerate(chunks):
+        torch.manual_seed(number)
+        parts.append(model(chunk))
+    loss_of(torch.cat(parts)).backward()
+    expected = [parameter.grad.clone() for parameter in hypernetwork.parameters()]
+    hypernetwork.zero_grad()
+
+    hypernetwork.generate()
+    with generated_as_leaves(model):
+        chunked_backward(model, chunks, loss_of, blank(), **keep(kept, chunks), seed_of=int)
+    for parameter, gradient in zip(hypernetwork.parameters(), expected, strict=True):
+        torch.testing.assert_close(parameter.grad, gradient, rtol=1e-12, atol=1e-14)
+    assert all(layer.A.grad_fn is not None for layer in hypernetwork.layers.values())  # put back as they were
 
 
 def test_dropout_matters_in_these_tests() -> None:

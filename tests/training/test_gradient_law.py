@@ -149,6 +149,31 @@ def test_the_chunked_gradient_is_the_full_one(case: str, world: World, monkeypat
         torch.testing.assert_close(gradient, expected[name], rtol=tolerance, atol=tolerance)
 
 
+def test_a_hypernetworks_step_of_many_chunks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through the recipe itself: A and B made by one layer, the gradient at that layer."""
+    config = {"loss": "info-nce", "blocks": BLOCKS}
+    memory_gb = 12.5 * activation_bytes_per_token(world.base.model.config, 8, False) / 1e9
+
+    def gradient(settings: dict[str, Any]) -> tuple[float, Tensor]:
+        encoder = world.base.fork()
+        layers = attach(encoder.model, ["query", "value"], rank=2)
+        sizes = [matrix.numel() for layer in layers.values() for matrix in (layer.A, layer.B)]
+        torch.manual_seed(3)
+        maker = nn.Linear(2, sum(sizes)).double()
+        parts = iter(torch.split(maker(torch.ones(2, dtype=torch.float64)), sizes))
+        for layer in layers.values():
+            layer.set_weights(next(parts).view(layer.A.shape), next(parts).view(layer.B.shape))
+        loss = LOSSES["info-nce"](encoder, TRIPLES, SCHEDULE, world.config(settings))(0).loss
+        assert maker.weight.grad is not None and maker.weight.grad.abs().max() > 0
+        return float(loss), maker.weight.grad
+
+    expected = gradient(config)
+    monkeypatch.setitem(devices.CHUNK_TOKENS, "cpu", 12)
+    found = gradient({"activation_memory_gb": memory_gb, **config})
+    assert found[0] == pytest.approx(expected[0], rel=1e-12)
+    torch.testing.assert_close(found[1], expected[1], rtol=1e-10, atol=1e-12)
+
+
 def test_every_case_differs(world: World) -> None:
     losses = {case: step(world, settings)[0] for case, settings in CASES.items()}
     assert len({round(loss, 9) for loss in losses.values()}) == len(losses)

@@ -6,7 +6,7 @@ N texts; lengths are in tokens.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,23 @@ def chunks_by_tokens(lengths: Sequence[int] | NDArray[np.integer], max_tokens: i
         chunks.append(order[start:stop])
         start = stop
     return chunks
+
+
+def grouped(chunk: NDArray[np.int64], groups: Sequence[Hashable]) -> NDArray[np.int64]:
+    """Put a chunk's texts of one group side by side.
+
+    Within a group they keep their order, longest first, or have it reversed, by turns, so that the last of one group
+    and the first of the next are of about one length too.
+
+    Args:
+        chunk: texts, longest first.
+        groups: of each text of the chunk.
+    """
+    members: dict[Hashable, list[int]] = {}
+    for text, group in zip(chunk.tolist(), groups, strict=True):
+        members.setdefault(group, []).append(text)
+    turned = [texts[::-1] if number % 2 else texts for number, texts in enumerate(members.values())]
+    return np.array([text for texts in turned for text in texts], np.int64)
 
 
 def even_chunks(lengths: Sequence[int] | NDArray[np.integer], max_tokens: int, shares: int) -> list[NDArray[np.int64]]:

@@ -1,149 +1,26 @@
-"""The one LoRA primitive: y = Wx + s * sum_k g_k B_k A_k x (Hu et al. 2021, equation 3, with a gate over K adapters).
+"""LoRA on the linear layers of a model: put there, taken off, gated (the layers themselves: `core.lora_linear`).
 
-Shapes: K adapters, r rank, N samples (texts), T rows (all tokens of all samples, flattened), d_in and d_out features.
-
-`LoraLinear` calls the Linear that it wraps and never touches its weight, so any module that has `in_features` and
-`out_features` can be a base, quantised ones too. Deviations from the paper: several adapters at once behind a gate
-per sample, and A and B may be generated tensors (a hypernetwork's output) instead of parameters.
+Shapes: K adapters, r rank, N samples (texts), d_in and d_out features.
 
 Where alpha / rank is folded in: `attach` (training) keeps B as PEFT does and multiplies by `scaling = alpha / rank` in
-the forward pass, so that Adam takes the same steps as under PEFT. `weights()` returns B with the scaling folded in,
-and everything outside of training (`attach_weights`, `set_weights`, merging, adapters in memory) knows only that form.
+the forward pass, so that Adam takes the same steps as under PEFT. `LoraLinear.weights` returns B with the scaling
+folded in, and everything outside of training (`attach_weights`, `attach_set`, merging, adapters in memory) knows only
+that form.
 """
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
-from acclimate.core.frozen_linear import FrozenLinear
-from acclimate.core.gate import Gate
+from acclimate.core.gate import NO_ADAPTER, Gate, GateSlot
+from acclimate.core.linears import device_of, features, linears, name_endings, replace_module, select_linears
+from acclimate.core.lora_linear import GatedLinear, LoraLinear, LoraSetLinear
 from acclimate.errors import ModelError, UsageError
-
-ALL_LINEAR = "all-linear"
-
-
-class LoraLinear(nn.Module):
-    """A Linear-like module and K low-rank updates beside it.
-
-    Args:
-        base: any module with `in_features` and `out_features` that maps [..., d_in] to [..., d_out].
-        A_KrI: down-projections [K, r, d_in]; float32 masters, cast to the input's dtype in the forward pass.
-        B_KOr: up-projections [K, d_out, r]. Parameters are registered and train; other tensors are used as they are.
-        scaling: the update is multiplied by it.
-        dropout: probability of dropping an input of A. The mask is drawn from torch's default generator, in training
-            mode only: who seeds that generator per chunk gets the same mask again.
-    """
-
-    def __init__(
-        self, base: nn.Module, A_KrI: Tensor, B_KOr: Tensor, *, scaling: float = 1.0, dropout: float = 0.0
-    ) -> None:
-        super().__init__()
-        self.base = base
-        self.in_features, self.out_features = _features(base)
-        self.dropout = dropout
-        self.enabled = True
-        self.gate: Gate | None = None
-        # A plain Linear's output is fresh memory that no backward pass needs: the update is added in place.
-        self._in_place = type(base) in (nn.Linear, FrozenLinear)
-        self.A: Tensor
-        self.B: Tensor
-        self.scaling = scaling
-        self._check(A_KrI, B_KOr)
-        self.A, self.B = A_KrI, B_KOr
-
-    @property
-    def weight(self) -> Any:
-        """The base's weight: some models look at its dtype."""
-        return self.base.weight
-
-    @property
-    def adapters(self) -> int:
-        """K."""
-        return self.A.shape[0]
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        """A [K, r, d_in] and B [K, d_out, r] with the scaling folded in."""
-        return self.A, self.B if self.scaling == 1.0 else self.B * self.scaling
-
-    def set_weights(self, A_KrI: Tensor, B_KOr: Tensor) -> None:
-        """Replace A and B (scaling folded in); they may be generated, gradients then flow to what made them."""
-        self._check(A_KrI, B_KOr)
-        del self.A, self.B
-        self.A, self.B, self.scaling = A_KrI, B_KOr, 1.0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., d_in] -> [..., d_out]; the leading dimensions, flattened, are the T rows that the gate speaks of."""
-        if not self.enabled:
-            output: Tensor = self.base(x)
-            return output
-        x_TI = x.reshape(-1, self.in_features)
-        y_TO = self.base(x_TI)
-        if self.dropout and self.training:
-            x_TI = functional.dropout(x_TI, self.dropout)
-        y_TO = self._update(x_TI, y_TO)
-        return y_TO.view(*x.shape[:-1], self.out_features)
-
-    def _update(self, x_TI: Tensor, y_TO: Tensor) -> Tensor:
-        if self.gate is None:
-            if self.adapters > 1:
-                raise UsageError(
-                    f"{self.adapters} adapters are attached and no gate says which text takes which",
-                    fix="Run forward and backward inside core.lora.gate(...).",
-                )
-            return self._add(y_TO, x_TI, self.A[0], self.B[0])
-        groups = self.gate.groups(len(x_TI), x_TI.device)
-        if groups is None:
-            return self._mix(x_TI, y_TO, self.gate.rows(len(x_TI), x_TI.device))
-        if groups.only is not None:
-            return self._add(y_TO, x_TI, self.A[groups.only], self.B[groups.only])
-        if not groups.sizes:
-            return y_TO
-        parts = torch.split(x_TI.index_select(0, groups.order), list(groups.sizes.values()))
-        delta_TO = torch.cat(
-            [
-                functional.linear(functional.linear(part, self.A[k].to(x_TI.dtype)), self.B[k].to(x_TI.dtype))
-                for k, part in zip(groups.sizes, parts, strict=True)
-            ]
-        )
-        return y_TO.index_add(0, groups.order, delta_TO.to(y_TO.dtype), alpha=self.scaling)
-
-    def _mix(self, x_TI: Tensor, y_TO: Tensor, gate_TK: Tensor) -> Tensor:
-        """The soft gate: all K adapters on every row, as one product of rank K * r with its inner rows weighted."""
-        K, r = self.A.shape[:2]
-        inner_TKr = functional.linear(x_TI, self.A.flatten(0, 1).to(x_TI.dtype)).view(-1, K, r)
-        inner_TR = (inner_TKr * gate_TK.to(inner_TKr.dtype)[:, :, None]).flatten(1)
-        B_RO = self.B.transpose(1, 2).flatten(0, 1).to(y_TO.dtype)
-        return torch.addmm(y_TO, inner_TR.to(y_TO.dtype), B_RO, alpha=self.scaling)
-
-    def _add(self, y_TO: Tensor, x_TI: Tensor, A_rI: Tensor, B_Or: Tensor) -> Tensor:
-        """The fast path: one adapter for all rows."""
-        inner_Tr = functional.linear(x_TI, A_rI.to(x_TI.dtype)).to(y_TO.dtype)
-        B_rO = B_Or.to(y_TO.dtype).t()
-        if self._in_place:
-            return y_TO.addmm_(inner_Tr, B_rO, alpha=self.scaling)
-        return torch.addmm(y_TO, inner_Tr, B_rO, alpha=self.scaling)
-
-    def _check(self, A_KrI: Tensor, B_KOr: Tensor) -> None:
-        expected = (A_KrI.shape[0], self.out_features, A_KrI.shape[1]) if A_KrI.dim() == 3 else None
-        if expected is None or A_KrI.shape[2] != self.in_features or tuple(B_KOr.shape) != expected:
-            raise ModelError(
-                f"LoRA matrices A {tuple(A_KrI.shape)} and B {tuple(B_KOr.shape)} do not fit a linear layer from "
-                f"{self.in_features} to {self.out_features} features",
-                possible=f"A [K, r, {self.in_features}] and B [K, {self.out_features}, r]",
-            )
-
-
-def linear_names(model: nn.Module) -> list[str]:
-    """Full paths of all Linear-like modules, those that carry LoRA included, in the model's order."""
-    return list(_linears(model))
 
 
 def attach(
@@ -175,10 +52,10 @@ def attach(
     """
     _refuse_attached(model)
     layers = {}
-    for name, base in _select(model, targets).items():
-        d_in, d_out = _features(base)
+    for name, base in select_linears(model, targets).items():
+        d_in, d_out = features(base)
         A = torch.empty(adapters, rank, d_in).uniform_(-1, 1, generator=generator) / math.sqrt(d_in)
-        device = _device(base)
+        device = device_of(base)
         layers[name] = LoraLinear(
             base,
             nn.Parameter(A.to(device)),
@@ -186,7 +63,8 @@ def attach(
             scaling=(rank if alpha is None else alpha) / rank,
             dropout=dropout,
         )
-    return _install(model, layers)
+    _install(model, layers)
+    return layers
 
 
 def attach_weights(
@@ -205,16 +83,11 @@ def attach_weights(
         UsageError: the model carries LoRA already.
     """
     _refuse_attached(model)
-    linears = _linears(model)
+    found = linears(model)
     layers = {}
     for name, (A, B) in modules.items():
-        if name not in linears:
-            raise ModelError(
-                f"the adapter has matrices for {name!r}, which the model does not have",
-                possible=_endings(linears),
-                fix="Use the adapter with the base model that it was made for.",
-            )
-        device = _device(linears[name])
+        base = _base_at(found, name)
+        device = device_of(base)
         A_KrI, B_KOr = (
             nn.Parameter(
                 (matrix if matrix.dim() == 3 else matrix[None]).detach().to(device, torch.float32, copy=True),
@@ -222,27 +95,36 @@ def attach_weights(
             )
             for matrix in (A, B)
         )
-        layers[name] = LoraLinear(linears[name], A_KrI, B_KOr)
-    return _install(model, layers)
+        layers[name] = LoraLinear(base, A_KrI, B_KOr)
+    _install(model, layers)
+    return layers
 
 
-def stack(adapters: Sequence[Mapping[str, tuple[Tensor, Tensor]]]) -> dict[str, tuple[Tensor, Tensor]]:
-    """Several adapters as one stacked set for `attach_weights`: A [K, r, d_in], B [K, d_out, r].
+def attach_set(
+    model: nn.Module, adapters: Sequence[Mapping[str, tuple[Tensor, Tensor]]], dtype: torch.dtype = torch.float32
+) -> GateSlot:
+    """Give Linears the matrices of several finished adapters, each with its own rank and its own layers.
 
-    Members of lower rank, or without a module, are padded with zeros, which changes nothing: B A has the same value.
+    Args:
+        model: changed in place.
+        adapters: of each, module path -> (A [r, d_in], B [d_out, r]), alpha / rank folded into B.
+        dtype: what they are cast to, once: the one that the model computes in.
+
+    Returns:
+        Where the layers read the gate. An open gate says which text takes which; of one adapter, all take it where
+        no gate is open.
+
+    Raises:
+        ModelError: the model has no such Linear, or the shapes do not fit it.
+        UsageError: the model carries LoRA already.
     """
-    stacked = {}
-    for name in dict.fromkeys(name for modules in adapters for name in modules):
-        present = {k: modules[name] for k, modules in enumerate(adapters) if name in modules}
-        rank = max(A.shape[0] for A, _ in present.values())
-        first_A, first_B = next(iter(present.values()))
-        A_KrI = first_A.new_zeros(len(adapters), rank, first_A.shape[1])
-        B_KOr = first_B.new_zeros(len(adapters), first_B.shape[0], rank)
-        for k, (A, B) in present.items():
-            A_KrI[k, : A.shape[0]] = A
-            B_KOr[k, :, : B.shape[1]] = B
-        stacked[name] = (A_KrI, B_KOr)
-    return stacked
+    _refuse_attached(model)
+    found = linears(model)
+    names = dict.fromkeys(name for modules in adapters for name in modules)
+    layers = {
+        name: LoraSetLinear(_base_at(found, name), [modules.get(name) for modules in adapters], dtype) for name in names
+    }
+    return _install(model, layers)
 
 
 def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
@@ -252,7 +134,7 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
 
 def detach(model: nn.Module) -> None:
     """Put the plain modules back, untouched as they are."""
-    for name, layer in lora_layers(model).items():
+    for name, layer in _gated_layers(model).items():
         replace_module(model, name, layer.base)
 
 
@@ -269,107 +151,111 @@ def trainable_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 @contextmanager
 def gate(model: nn.Module, gate_NK: Tensor | None, lengths_N: Sequence[int] | Tensor | None = None) -> Iterator[None]:
     """Set each sample's weights of the K adapters. Keep it open over forward *and* backward: gradient checkpointing
-    runs the forward pass again during the backward pass, and reads the gate again.
+    runs the forward pass again during the backward pass, and reads the gate again. Other threads wait that long.
 
     Args:
         model: carries LoRA.
-        gate_NK: [N, K], or None for no gate. Rows of zeros and at most one 1 (one-hot, or all zeros for the plain
-            base) run each adapter on its own rows only; any other gate mixes, and may carry gradients.
+        gate_NK: [N, K], or None for no gate. A sample pays for the adapters whose weight is not 0, and a row of zeros
+            is the plain base. Where the gate carries gradients, every sample takes all K.
         lengths_N: rows of each sample in the flattened batch (packing: the number of its tokens). None: all samples
             have equally many rows (a padded batch [N, L, d]).
 
     Raises:
         UsageError: the shapes do not fit.
     """
-    layers = list(lora_layers(model).values())
-    value = None if gate_NK is None else Gate(gate_NK, lengths_N)
-    if value is not None and (wrong := [layer.adapters for layer in layers if layer.adapters != value.adapters]):
-        raise UsageError(f"the gate speaks of {value.adapters} adapters, the model carries {wrong[0]}")
-    before = [layer.gate for layer in layers]
-    for layer in layers:
-        layer.gate = value
-    try:
+    value = None if gate_NK is None else Gate.dense(gate_NK, lengths_N)
+    counts = {layer.adapters for layer in _gated_layers(model).values()}
+    if value is not None and counts - {value.adapters}:
+        raise UsageError(
+            f"the gate speaks of {value.adapters} adapters, the model carries {min(counts - {value.adapters})}"
+        )
+    with ExitStack() as stack:
+        for slot in _slots(model):
+            stack.enter_context(slot.open(value))
         yield
-    finally:
-        for layer, old in zip(layers, before, strict=True):
-            layer.gate = old
 
 
 @contextmanager
 def adapters_off(model: nn.Module) -> Iterator[None]:
     """y = Wx for as long as it is open: the base model, at its own speed. Keep it open over the backward pass too."""
-    layers = list(lora_layers(model).values())
-    before = [layer.enabled for layer in layers]
-    for layer in layers:
-        layer.enabled = False
+    with ExitStack() as stack:
+        for slot in _slots(model):
+            stack.enter_context(slot.open(NO_ADAPTER))
+        yield
+
+
+def gate_slot(model: nn.Module) -> GateSlot | None:
+    """Where the layers of a model with LoRA read their gate; None of a model without."""
+    layer = next((module for module in model.modules() if isinstance(module, GatedLinear)), None)
+    return None if layer is None else layer.slot
+
+
+def held(model: nn.Module) -> AbstractContextManager[None]:
+    """The model is this thread's for as long as it is open, with whatever gate this thread has open; others wait.
+
+    Whatever reads the gate again after the forward pass (a step's backward pass) has to be inside.
+    """
+    slot = gate_slot(model)
+    return nullcontext() if slot is None else slot.held()
+
+
+@contextmanager
+def generated_as_leaves(model: nn.Module) -> Iterator[None]:
+    """Within it, generated A and B are leaves, which collect the gradients of any number of backward passes; at its end
+    one backward pass carries what they have collected on to whatever made them.
+
+    Generated matrices share one graph, and the first backward pass through it would free it: a step of several chunks
+    has one for each chunk. Nothing changes for matrices that are parameters, or fixed.
+    """
+    layers = [layer for layer in lora_layers(model).values() if not (layer.A.is_leaf and layer.B.is_leaf)]
+    made = [matrix for layer in layers for matrix in (layer.A, layer.B)]
+    leaves = [matrix if matrix.is_leaf else matrix.detach().requires_grad_() for matrix in made]
     try:
+        for layer, A_KrI, B_KOr in zip(layers, leaves[::2], leaves[1::2], strict=True):
+            layer.put(A_KrI, B_KOr)
         yield
     finally:
-        for layer, old in zip(layers, before, strict=True):
-            layer.enabled = old
+        for layer, A_KrI, B_KOr in zip(layers, made[::2], made[1::2], strict=True):
+            layer.put(A_KrI, B_KOr)
+    reached = [
+        (matrix, leaf.grad)
+        for matrix, leaf in zip(made, leaves, strict=True)
+        if leaf is not matrix and leaf.grad is not None
+    ]
+    if reached:
+        torch.autograd.backward([matrix for matrix, _ in reached], [gradient for _, gradient in reached])
 
 
-def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` at the path `name`, in the mode (training or not) of what stood there."""
-    parent, _, leaf = name.rpartition(".")
-    module.training = model.get_submodule(name).training
-    setattr(model.get_submodule(parent), leaf, module)
+def _gated_layers(model: nn.Module) -> dict[str, GatedLinear]:
+    return {name: module for name, module in model.named_modules() if isinstance(module, GatedLinear)}
 
 
-def _install(model: nn.Module, layers: dict[str, LoraLinear]) -> dict[str, LoraLinear]:
+def _slots(model: nn.Module) -> list[GateSlot]:
+    """One for a model whose layers were attached together; hand-made layers have one each."""
+    return list(dict.fromkeys(layer.slot for layer in _gated_layers(model).values()))
+
+
+def _install(model: nn.Module, layers: Mapping[str, GatedLinear]) -> GateSlot:
+    slot = GateSlot()
     for name, layer in layers.items():
+        layer.slot = slot
         replace_module(model, name, layer)
-    return layers
+    return slot
+
+
+def _base_at(found: Mapping[str, nn.Module], name: str) -> nn.Module:
+    if name not in found:
+        raise ModelError(
+            f"the adapter has matrices for {name!r}, which the model does not have",
+            possible=name_endings(found),
+            fix="Use the adapter with the base model that it was made for.",
+        )
+    return found[name]
 
 
 def _refuse_attached(model: nn.Module) -> None:
-    if lora_layers(model):
+    if _gated_layers(model):
         raise UsageError(
-            "the model carries an adapter already", fix="Call core.lora.detach first, or stack the adapters."
+            "the model carries an adapter already",
+            fix="Call core.lora.detach first, or attach all of them together with attach_set.",
         )
-
-
-def _linears(model: nn.Module, prefix: str = "") -> dict[str, nn.Module]:
-    """Linear-like modules by path; what lies inside one (a LoraLinear's base) belongs to it."""
-    found: dict[str, nn.Module] = {}
-    for name, child in model.named_children():
-        if hasattr(child, "in_features") and hasattr(child, "out_features"):
-            found[prefix + name] = child
-        else:
-            found |= _linears(child, f"{prefix}{name}.")
-    return found
-
-
-def _select(model: nn.Module, targets: Sequence[str]) -> dict[str, nn.Module]:
-    linears = _linears(model)
-    chosen: set[str] = set()
-    for target in targets:
-        matches = {name for name in linears if target == ALL_LINEAR or name == target or name.endswith("." + target)}
-        if not matches:
-            raise UsageError(
-                f"targets: no linear layer of the model is called {target!r}",
-                possible=f"{ALL_LINEAR}, or (endings of) {_endings(linears)}",
-            )
-        chosen |= matches
-    return {name: module for name, module in linears.items() if name in chosen}
-
-
-def _endings(linears: Mapping[str, object]) -> str:
-    """The shortest useful names: paths without what comes before and including the layer's number."""
-    tails = (name.split(".") for name in linears)
-    short = (
-        ".".join(parts[1 + max((i for i, part in enumerate(parts) if part.isdigit()), default=-1) :]) for parts in tails
-    )
-    return ", ".join(dict.fromkeys(name for name in short if name)) or "none (the model has no linear layer)"
-
-
-def _features(base: nn.Module) -> tuple[int, int]:
-    d_in: Any = base.in_features
-    d_out: Any = base.out_features
-    return int(d_in), int(d_out)
-
-
-def _device(base: nn.Module) -> torch.device:
-    """Where the base computes; a quantised module without parameters and buffers is a CPU one."""
-    tensor = next(itertools.chain(base.parameters(), base.buffers()), None)
-    return torch.device("cpu") if tensor is None else tensor.device

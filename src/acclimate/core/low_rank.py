@@ -16,7 +16,6 @@ import torch
 from torch import Tensor
 
 from acclimate.core import merging
-from acclimate.core.lora import stack
 
 Factors: TypeAlias = tuple[Tensor, Tensor]
 """A [r, d_in], B [d_out, r]."""
@@ -87,7 +86,7 @@ def merge_dense(
 ) -> dict[str, Tensor]:
     """The merged updates as full matrices [d_out, d_in]; arguments as `merge_low_rank`. The reference of all others."""
     merged: dict[str, Tensor] = {}
-    for name, (A_KrI, B_KOr) in sorted(stack(adapters).items()):
+    for name, (A_KrI, B_KOr) in sorted(_padded(adapters).items()):
         updates = [{name: update_OI} for update_OI in B_KOr.float() @ A_KrI.float()]
         merged |= merging.merge(
             updates, None, method, weights, density=density, update_scale=update_scale, generator=generator
@@ -132,7 +131,7 @@ def truncate(update_OI: Tensor, rank: int) -> tuple[Factors, Discarded]:
 def _weighted_sums(adapters: Sequence[Modules], method: str, weight_K: Tensor, scale: float) -> dict[str, Factors]:
     """Ranks concatenated; adapters with the coefficient 0 are left out."""
     merged = {}
-    for name, (A_KrI, B_KOr) in sorted(stack(adapters).items()):
+    for name, (A_KrI, B_KOr) in sorted(_padded(adapters).items()):
         coefficients = (merging.SPANNING[method](_gram(A_KrI, B_KOr), weight_K) * scale).tolist()
         parts = [
             (modules[name][0].detach().float(), modules[name][1].detach().float() * coefficient)
@@ -143,6 +142,25 @@ def _weighted_sums(adapters: Sequence[Modules], method: str, weight_K: Tensor, s
             parts = [(A_KrI[0].detach().float(), torch.zeros_like(B_KOr[0], dtype=torch.float32))]
         merged[name] = (torch.cat([A for A, _ in parts]), torch.cat([B for _, B in parts], dim=1))
     return merged
+
+
+def _padded(adapters: Sequence[Modules]) -> dict[str, Factors]:
+    """Per module A [K, r, d_in] and B [K, d_out, r] of all adapters, for arithmetic on their updates.
+
+    Members of lower rank, or without a module, are padded with zeros, which changes nothing: B A has the same value.
+    """
+    padded = {}
+    for name in dict.fromkeys(name for modules in adapters for name in modules):
+        present = {k: modules[name] for k, modules in enumerate(adapters) if name in modules}
+        rank = max(A.shape[0] for A, _ in present.values())
+        first_A, first_B = next(iter(present.values()))
+        A_KrI = first_A.new_zeros(len(adapters), rank, first_A.shape[1])
+        B_KOr = first_B.new_zeros(len(adapters), first_B.shape[0], rank)
+        for k, (A, B) in present.items():
+            A_KrI[k, : A.shape[0]] = A
+            B_KOr[k, :, : B.shape[1]] = B
+        padded[name] = (A_KrI, B_KOr)
+    return padded
 
 
 def _gram(A_KrI: Tensor, B_KOr: Tensor) -> Tensor:

@@ -19,7 +19,9 @@ from typing import TypeAlias
 import torch
 from torch import Tensor, nn
 
-from acclimate.core.lora import LoraLinear, lora_layers, replace_module
+from acclimate.core.linears import replace_module
+from acclimate.core.lora import lora_layers
+from acclimate.core.lora_linear import LoraLinear, LoraSetLinear
 from acclimate.errors import ModelError, UsageError
 
 Tensors: TypeAlias = Mapping[str, Tensor]
@@ -248,6 +250,8 @@ def merge_into(model: nn.Module) -> None:
             rounding W + B A again would lose the adapter.
         UsageError: several adapters are stacked: it is not clear which one is meant.
     """
+    if any(isinstance(module, LoraSetLinear) for module in model.modules()):
+        raise UsageError("a set of adapters is attached, one can be merged", fix="Attach it with attach_weights.")
     merged = {name: _merged(name, layer) for name, layer in lora_layers(model).items()}
     for name, linear in merged.items():
         replace_module(model, name, linear)

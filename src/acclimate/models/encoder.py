@@ -1,16 +1,17 @@
 """Encoder: texts -> unit vectors. The one way to do it, in mining, training, evaluation and serving.
 
 Unique texts only, tokenised once, sorted by length, cut into chunks by a token budget, packed without padding,
-scattered back. The same chunk runs with or without gradient.
+scattered back. The same chunk runs with or without gradient. Any number of threads may encode at once: nothing of an
+encoder changes by its use, and a model that carries LoRA belongs to one thread for the length of a chunk (`core.gate`).
 
 Shapes: N texts, T packed tokens, D dimensions.
 """
 
 from __future__ import annotations
 
-import contextlib
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Unpack
 
@@ -21,7 +22,9 @@ from torch import Tensor, nn
 
 from acclimate import processes
 from acclimate.configs import DEFAULT_MODEL
+from acclimate.core import lora
 from acclimate.core.batching import chunks_by_tokens
+from acclimate.core.gate import NO_ADAPTER
 from acclimate.core.pooling import pool_packed, truncate_dim, unit
 from acclimate.core.sharding import forget_gathered, shard
 from acclimate.errors import ModelError
@@ -29,6 +32,7 @@ from acclimate.files import hash_config
 from acclimate.formats.folders import read_model_config
 from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.attention import PACKED_ATTENTION
+from acclimate.models.chunked import fill, unique_rows
 from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype, to_device
 from acclimate.models.heads import load_heads
 from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
@@ -36,7 +40,7 @@ from acclimate.models.loading import load_base, load_tokenizer
 from acclimate.models.tokens import TokenCache, Tokens, tokenise, tokenizer_fingerprint
 from acclimate.progress import progress
 from acclimate.text_use import LoadSettings, SpaceId, TextUse, text_settings
-from acclimate.types import ROLES, Role
+from acclimate.types import ROLES, Pooling, Role
 
 if TYPE_CHECKING:
     from acclimate.models.adapter import Adapter
@@ -149,26 +153,26 @@ class Encoder:
         Returns:
             float32 [N, D], rows of length 1, in the order of the texts.
         """
-        place_of = {text: place for place, text in enumerate(dict.fromkeys(texts))}
-        tokens = self.tokenise(list(place_of), role, task)
-        vectors = np.empty((len(place_of), self.use.dim), np.float32)
+        unique, places = unique_rows(texts)
+        tokens = self.tokenise(unique, role, task)
+        vectors = np.empty((len(unique), self.use.dim), np.float32)
         lengths = tokens.lengths
         chunks = chunks_by_tokens(lengths, CHUNK_TOKENS[self.device.type])
         idle = max(processes.gather(len(chunks))) - len(chunks) if self.sharded else 0
         # Weights gathered in inference mode could never take part in a backward pass.
         gradient_off = torch.no_grad if self.sharded else torch.inference_mode
-        shown = progress(label, int(lengths.sum()), "tokens")
-        with shown as advance, gradient_off(), self.side_active(role):
-            for chunk, vectors_nD in _one_behind((chunk, self.forward_tokens(tokens, chunk)) for chunk in chunks):
-                vectors[chunk] = vectors_nD.cpu().numpy()
-                advance(int(lengths[chunk].sum()))
+        with progress(label, int(lengths.sum()), "tokens") as advance, gradient_off():
+            fill(
+                vectors,
+                chunks,
+                lambda chunk: self.forward_tokens(tokens, chunk, role),
+                lambda chunk: advance(int(lengths[chunk].sum())),
+            )
             for _ in range(idle):
-                self.forward_tokens(ONE_TOKEN, np.zeros(1, np.int64))
+                self.forward_tokens(ONE_TOKEN, np.zeros(1, np.int64), role)
         if self.sharded:
             forget_gathered(self.model)
-        if len(place_of) == len(texts):
-            return vectors
-        return vectors[[place_of[text] for text in texts]]
+        return vectors if len(unique) == len(texts) else vectors[places]
 
     def tokenise(self, texts: Sequence[str], role: Role = "document", task: str | None = None) -> Tokens:
         """Tokens of the texts with their prompt before them, cut to `max_tokens`."""
@@ -178,23 +182,43 @@ class Encoder:
             return self.token_cache.tokenise(self.tokenizer, prompted, self.use.max_tokens)
         return tokenise(self.tokenizer, prompted, self.use.max_tokens)
 
-    def forward_tokens(self, tokens: Tokens, indices: NDArray[np.int64]) -> Tensor:
+    def forward_tokens(self, tokens: Tokens, indices: NDArray[np.int64], role: Role = "document") -> Tensor:
         """Unit vectors [len(indices), D] of one chunk, in the order of `indices`, under whatever grad mode is on.
 
         The texts are packed in that order; those of one length should be neighbours, as `chunks_by_tokens` has them.
-        Whether a query-side adapter is active is the caller's: see `side_active`.
+
+        Args:
+            tokens: of the texts, with their prompts.
+            indices: which of them.
+            role: queries may have their own transformer, and an adapter for queries is off for documents.
+        """
+        model = self.query_model if self.query_model is not None and role == "query" else self.model
+        with self._adapter_open(model, role):
+            hidden_TD, lengths = self.hidden_states(tokens, indices, model)
+        return self.pooled(hidden_TD, lengths, self.use.pooling, self.use.dim)
+
+    def hidden_states(
+        self, tokens: Tokens, indices: NDArray[np.int64], model: nn.Module
+    ) -> tuple[Tensor, NDArray[np.int64]]:
+        """Last hidden states [T, D] of one chunk's texts one after the other, and the tokens of each, int64 [N].
+
+        Args:
+            tokens: of the texts, with their prompts.
+            indices: which of them.
+            model: a transformer of this encoder.
         """
         ids, positions, lengths = tokens.pack(np.asarray(indices, np.int64))
         if self.packed:
-            inputs = packed_inputs(self.model, ids, positions, lengths)
-            hidden_TD = self.model(**inputs).last_hidden_state[0]
-        else:
-            inputs = padded_inputs(self.model, ids, positions, lengths, self.tokenizer.pad_token_id or 0)
-            hidden_TD = self.model(**inputs).last_hidden_state[inputs["attention_mask"].bool()]
-        pooled_ND = pool_packed(hidden_TD, to_device(torch.from_numpy(lengths), self.device), self.use.pooling)
+            return model(**packed_inputs(model, ids, positions, lengths)).last_hidden_state[0], lengths
+        inputs = padded_inputs(model, ids, positions, lengths, self.tokenizer.pad_token_id or 0)
+        return model(**inputs).last_hidden_state[inputs["attention_mask"].bool()], lengths
+
+    def pooled(self, hidden_TD: Tensor, lengths: NDArray[np.int64], pooling: Pooling, dim: int) -> Tensor:
+        """Unit vectors [N, dim] out of what `hidden_states` gives."""
+        pooled_ND = pool_packed(hidden_TD, to_device(torch.from_numpy(lengths), self.device), pooling)
         if self.heads is not None:
             pooled_ND = self.heads(pooled_ND)
-        return truncate_dim(pooled_ND, self.use.dim) if self.use.dim < self.source.files.dim else unit(pooled_ND)
+        return truncate_dim(pooled_ND, dim) if dim < self.source.files.dim else unit(pooled_ND)
 
     def for_task(self, task: str | None) -> Encoder:
         """The same encoder, weights and all, with the prompts of another task; None is the default one.
@@ -220,12 +244,10 @@ class Encoder:
         Raises:
             ModelError: the adapter belongs to another base, or this model has two transformers.
         """
-        from acclimate.core import lora
-
         self.require_one_transformer()
         adapter.check_base(self.source)
         adapted = self.fork()
-        lora.attach_weights(adapted.model, adapter.modules)
+        lora.attach_set(adapted.model, [adapter.modules], self.dtype)
         adapted.adapter, adapted.use = adapter, adapter.use
         return adapted
 
@@ -236,26 +258,14 @@ class Encoder:
         twin.model = copy.deepcopy(self.model, shared)
         return twin
 
-    @contextlib.contextmanager
-    def side_active(self, role: Role) -> Iterator[None]:
-        """Within it, queries have their own transformer, and an adapter for queries is off for documents.
-
-        In models of one transformer, with no adapter or one for both sides, nothing changes.
-        """
-        if self.query_model is not None and role == "query":
-            documents, self.model = self.model, self.query_model
-            try:
-                yield
-            finally:
-                self.model = documents
-            return
-        if self.adapter is None or self.adapter.sides == "both" or role == "query":
-            yield
-            return
-        from acclimate.core import lora
-
-        with lora.adapters_off(self.model):
-            yield
+    def _adapter_open(self, model: nn.Module, role: Role) -> AbstractContextManager[None]:
+        """The model is this thread's within it, and an adapter for queries is off for documents."""
+        slot = lora.gate_slot(model)
+        if slot is None:
+            return nullcontext()
+        if self.adapter is not None and self.adapter.sides == "query" and role == "document":
+            return slot.open(NO_ADAPTER)
+        return slot.held()
 
     def require_one_transformer(self) -> None:
         """Raise a `ModelError` if queries have a transformer of their own: an adapter would change documents only."""
@@ -316,12 +326,3 @@ class Encoder:
         if self.adapter is None or (self.adapter.sides == "query" and role == "document"):
             return None
         return self.adapter.sha256
-
-
-def _one_behind(computed: Iterator[tuple[NDArray[np.int64], Tensor]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:
-    """Each chunk when the next is on its way, so that a GPU works on while a result is fetched."""
-    before = next(computed, None)
-    while before is not None:
-        after = next(computed, None)
-        yield before
-        before = after

@@ -123,7 +123,7 @@ def freeze(model: Any, info: dict[str, Any], folder: Path, device: torch.device)
 
 
 def load_tokenizer(folder: Path, *, lowercase: bool = False) -> Any:
-    """The fast tokenizer of a folder.
+    """The fast tokenizer of a folder, which neither cuts nor pads: texts are cut by their ids (`models.tokens`).
 
     Args:
         folder: where its files lie.
@@ -137,6 +137,8 @@ def load_tokenizer(folder: Path, *, lowercase: bool = False) -> Any:
     if not getattr(tokenizer, "is_fast", False):
         raise ModelError(f"{folder}: its tokenizer has no fast implementation", fix="Save a tokenizer.json with it.")
     backend = tokenizer.backend_tokenizer
+    backend.no_truncation()  # tokenizer.json often has both; as settings of one object they are every thread's
+    backend.no_padding()
     if lowercase:
         backend.normalizer = Sequence([Lowercase(), *([backend.normalizer] if backend.normalizer else [])])
     return tokenizer

@@ -8,6 +8,7 @@ Shapes: N pairs, T tokens of all of them, D hidden width.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -25,6 +26,7 @@ from acclimate.formats.folders import position_limit
 from acclimate.formats.reranker_folder import POSSIBLE, RerankerKind, RerankerSource, resolve_reranker
 from acclimate.formats.transformers_io import model_errors, quiet_transformers
 from acclimate.models.attention import PACKED_ATTENTION
+from acclimate.models.chunked import fill, unique_rows
 from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype
 from acclimate.models.inputs import packed_inputs, padded_inputs
 from acclimate.models.loading import freeze, load_tokenizer, zero_dropout
@@ -140,8 +142,7 @@ class Reranker:
         """
         if len(queries) != len(texts):
             raise UsageError(f"{len(queries)} queries with {len(texts)} texts", possible="one query per text")
-        place_of = {pair: place for place, pair in enumerate(dict.fromkeys(zip(queries, texts, strict=True)))}
-        pairs = list(place_of)
+        pairs, places = unique_rows(zip(queries, texts, strict=True))
         scores = np.empty(len(pairs), np.float32)
         order = np.argsort([-len(query) - len(text) for query, text in pairs], kind="stable")
         self.model.eval()
@@ -149,10 +150,15 @@ class Reranker:
             for start in range(0, len(pairs), BLOCK_PAIRS):
                 block = order[start : start + BLOCK_PAIRS]
                 tokens = self.tokenise([pairs[place][0] for place in block], [pairs[place][1] for place in block])
-                for chunk in chunks_by_tokens(tokens.tokens.lengths, CHUNK_TOKENS[self.device.type]):
-                    scores[block[chunk]] = self.forward_tokens(tokens, chunk).cpu().numpy()
-                    advance(len(chunk))
-        return scores[[place_of[pair] for pair in zip(queries, texts, strict=True)]]
+                of_block = np.empty(len(block), np.float32)
+                fill(
+                    of_block,
+                    chunks_by_tokens(tokens.tokens.lengths, CHUNK_TOKENS[self.device.type]),
+                    functools.partial(self.forward_tokens, tokens),
+                    lambda chunk: advance(len(chunk)),
+                )
+                scores[block] = of_block
+        return scores[places]
 
     def tokenise(self, queries: Sequence[str], texts: Sequence[str]) -> Pairs:
         """Tokens of N pairs, cut to `max_tokens`."""
@@ -166,12 +172,13 @@ class Reranker:
         ids, positions, lengths = pairs.tokens.pack(np.asarray(indices, np.int64))
         segments = (positions >= np.repeat(pairs.first[indices], lengths)).astype(np.int64)
         model: Any = self.model
-        if not self.packed:
-            pad_id = self.tokenizer.pad_token_id or 0
-            return self.kind.score_padded(model, padded_inputs(model, ids, positions, lengths, pad_id, segments))
-        body = model.base_model
-        hidden_TD = body(**packed_inputs(body, ids, positions, lengths, segments)).last_hidden_state[0]
-        return self.kind.score_packed(model, hidden_TD, torch.from_numpy(lengths).to(self.device))
+        with lora.held(model):
+            if not self.packed:
+                pad_id = self.tokenizer.pad_token_id or 0
+                return self.kind.score_padded(model, padded_inputs(model, ids, positions, lengths, pad_id, segments))
+            body = model.base_model
+            hidden_TD = body(**packed_inputs(body, ids, positions, lengths, segments)).last_hidden_state[0]
+            return self.kind.score_packed(model, hidden_TD, torch.from_numpy(lengths).to(self.device))
 
 
 def _kind(

@@ -23,7 +23,7 @@ from acclimate.errors import DataError, ModelError, UsageError
 from acclimate.formats.families import WEB_SEARCH
 from acclimate.formats.reranker_view import YES_NO_BODY, YES_NO_PREFIX, YES_NO_SUFFIX
 from acclimate.models.inputs import can_pack
-from acclimate.models.tokens import Tokens
+from acclimate.models.tokens import Tokens, longest_first, read_template
 
 YES_NO_MAX_TOKENS = 8192
 """The model card's `max_length`, where nothing else is asked for."""
@@ -83,15 +83,17 @@ class CrossEncoder:
 
     def tokenise(self, queries: Sequence[str], texts: Sequence[str]) -> Pairs:
         """Tokens of N pairs by the tokenizer's own template."""
-        backend = self.tokenizer.backend_tokenizer
-        backend.no_padding()
-        backend.enable_truncation(self.max_tokens, strategy="longest_first")
-        encoded = _encode(backend, list(zip(queries, texts, strict=True)), special=True)
-        tokens = _tokens(encoding.ids for encoding in encoded)
+        template = read_template(self.tokenizer, pair=True)
+        first, second = (_encode(self.tokenizer, side) for side in (queries, texts))
+        of_first, of_second = (np.array([len(ids) for ids in side], np.int64) for side in (first, second))
+        kept = longest_first(of_first, of_second, self.max_tokens - len(template))
+        tokens = _tokens(
+            [*template.before, *query[:of_query], *template.between, *text[:of_text], *template.after]
+            for query, text, of_query, of_text in zip(first, second, *kept.tolist(), strict=True)
+        )
         if "token_type_ids" not in self.tokenizer.model_input_names:
             return Pairs(tokens, tokens.lengths)
-        second = np.fromiter((sum(encoding.type_ids) for encoding in encoded), np.int64, len(encoded))
-        return Pairs(tokens, tokens.lengths - second)
+        return Pairs(tokens, template.zeros + kept[np.array(template.types) == 0].sum(0))
 
     def score_packed(self, model: Any, hidden_TD: Tensor, lengths_N: Tensor) -> Tensor:
         """Logits [N] from the hidden states of each pair's first token."""
@@ -141,12 +143,9 @@ class YesNo:
 
     def tokenise(self, queries: Sequence[str], texts: Sequence[str]) -> Pairs:
         """Prefix, body cut at its end, suffix: of N pairs."""
-        backend = self.tokenizer.backend_tokenizer
-        backend.no_padding()
-        backend.enable_truncation(self.max_tokens - len(self._prefix) - len(self._suffix))
+        room = self.max_tokens - len(self._prefix) - len(self._suffix)
         bodies = [self._body(query, text) for query, text in zip(queries, texts, strict=True)]
-        encoded = _encode(backend, bodies, special=False)
-        tokens = _tokens([*self._prefix, *encoding.ids, *self._suffix] for encoding in encoded)
+        tokens = _tokens([*self._prefix, *ids[:room], *self._suffix] for ids in _encode(self.tokenizer, bodies))
         return Pairs(tokens, tokens.lengths)
 
     def score_packed(self, model: Any, hidden_TD: Tensor, lengths_N: Tensor) -> Tensor:
@@ -210,12 +209,15 @@ def _only_token(tokenizer: Any, word: str) -> int:
     return int(ids[0])
 
 
-def _encode(backend: Any, inputs: list[Any], *, special: bool) -> list[Any]:
+def _encode(tokenizer: Any, texts: Sequence[str]) -> list[list[int]]:
+    """Ids of each text, without special tokens, uncut; a repeated text is tokenised once."""
     try:
-        encoded: list[Any] = backend.encode_batch_fast(inputs, add_special_tokens=special)
+        unique = list(dict.fromkeys(texts))
+        encoded = tokenizer.backend_tokenizer.encode_batch_fast(unique, add_special_tokens=False)
     except (TypeError, UnicodeEncodeError):
         raise DataError("a query or text is no valid Unicode text (half of a surrogate pair)") from None
-    return encoded
+    ids_of = {text: encoding.ids for text, encoding in zip(unique, encoded, strict=True)}
+    return [ids_of[text] for text in texts]
 
 
 def _tokens(rows: Iterable[Sequence[int]]) -> Tokens:

@@ -1,5 +1,8 @@
 """Texts -> token ids, once. Flat arrays instead of lists: 4 bytes a token, memory-mapped where there are many.
 
+A text is cut by slicing its ids, never by a tokenizer's own truncation: that is a setting of an object which all
+threads share. So any number of threads may tokenise at once, each with its own limits.
+
 N texts, T tokens in all.
 """
 
@@ -19,7 +22,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from acclimate.errors import DataError, ModelError
+from acclimate.errors import DataError, ModelError, UsageError
 from acclimate.files import hash_text, storage_errors
 
 BLOCK_TEXTS = 4096
@@ -67,17 +70,35 @@ class Tokens:
         return self.flat[np.repeat(starts, lengths) + positions], positions, lengths
 
 
-def tokenise(tokenizer: Any, texts: Sequence[str], max_tokens: int) -> Tokens:
+@dataclass(frozen=True, slots=True)
+class Template:
+    """The special tokens that a tokenizer puts around a text, or around and between the two of a pair."""
+
+    before: list[int]
+    between: list[int]
+    """Empty for a single text."""
+    after: list[int]
+    types: tuple[int, int]
+    """BERT's token types of a pair's two texts, each 0 or 1."""
+    zeros: int
+    """Special tokens of the type 0."""
+
+    def __len__(self) -> int:
+        return len(self.before) + len(self.between) + len(self.after)
+
+
+def tokenise(tokenizer: Any, texts: Sequence[str], max_tokens: int | NDArray[np.int64]) -> Tokens:
     """Token ids of texts, each cut to `max_tokens` with its special tokens: the text is cut, then the end token put.
 
     Args:
-        tokenizer: a fast tokenizer of transformers.
+        tokenizer: a fast tokenizer of transformers, as `load_tokenizer` gives it.
         texts: texts with their prompts.
-        max_tokens: at most so many tokens per text, special tokens included.
+        max_tokens: at most so many tokens per text, special tokens included; one limit, or int64 [N] one for each.
 
     Raises:
         DataError: a text that is not valid Unicode (a lone surrogate).
-        ModelError: the tokenizer makes no token at all of a text.
+        UsageError: a limit below the number of special tokens.
+        ModelError: the tokenizer makes no token at all of a text, or cuts and pads by itself.
     """
     blocks = list(_blocks(tokenizer, texts, max_tokens))
     flat = np.concatenate([ids for ids, _ in blocks]) if blocks else np.empty(0, np.int32)
@@ -128,19 +149,75 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
     return known
 
 
+def read_template(tokenizer: Any, *, pair: bool = False) -> Template:
+    """The special tokens of a single text, or of a pair: what is left of a probe without the probe's own tokens.
+
+    Raises:
+        ModelError: the tokenizer does not keep a text's tokens together, or cuts and pads by itself.
+    """
+    backend = tokenizer.backend_tokenizer
+    if backend.truncation is not None or backend.padding is not None:
+        raise ModelError(
+            "The tokenizer is set to cut or to pad, which changes what every thread gets from it",
+            fix="Load it with load_tokenizer, and call another one for tokens of your own.",
+        )
+    probes = ["a", "b"] if pair else ["a"]
+    whole = backend.encode(*probes)
+    ids, types, owners = whole.ids, whole.type_ids, whole.sequence_ids
+    own = [[place for place, owner in enumerate(owners) if owner == number] for number in range(len(probes))]
+    expected = [backend.encode(probe, add_special_tokens=False).ids for probe in probes]
+    if [[ids[place] for place in places] for places in own] != expected or not all(own):
+        raise ModelError(
+            "The tokenizer's post-processor does more than put special tokens around a text",
+            fix="Use a model whose tokenizer.json has a template as its post-processor.",
+        )
+    between = ids[own[0][-1] + 1 : own[1][0]] if pair else []
+    special = [place for place, owner in enumerate(owners) if owner is None]
+    return Template(
+        before=ids[: own[0][0]],
+        between=between,
+        after=ids[own[-1][-1] + 1 :],
+        types=(types[own[0][0]], types[own[-1][0]]),
+        zeros=sum(types[place] == 0 for place in special),
+    )
+
+
+def longest_first(first_N: NDArray[np.int64], second_N: NDArray[np.int64], room: int) -> NDArray[np.int64]:
+    """How much of each text of N pairs is kept, int64 [2, N], so that both together have at most `room` tokens.
+
+    The longer one is cut until both are equally long, then both: the tokenizers library's `longest_first`, whose odd
+    token goes to the one that was longer (the second of two equal ones).
+    """
+    swapped = first_N > second_N
+    short, long = np.minimum(first_N, second_N), np.maximum(first_N, second_N)
+    fits = short + long <= room
+    rest = np.maximum(short, room - short)
+    halved = short + rest > room
+    kept_short = np.where(halved, room // 2, short)
+    kept_long = np.where(fits, long, np.where(halved, room // 2 + room % 2, rest))
+    return np.where(swapped, [kept_long, kept_short], [kept_short, kept_long])
+
+
 def _blocks(
-    tokenizer: Any, texts: Sequence[str], max_tokens: int
+    tokenizer: Any, texts: Sequence[str], max_tokens: int | NDArray[np.int64]
 ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
     """(ids, lengths) of `BLOCK_TEXTS` texts after the other."""
-    backend = tokenizer.backend_tokenizer
-    backend.no_padding()
-    backend.enable_truncation(max_tokens)
+    backend, template = tokenizer.backend_tokenizer, read_template(tokenizer)
+    limits_N = np.broadcast_to(np.asarray(max_tokens, np.int64), len(texts))
+    if len(limits_N) and limits_N.min() < len(template):
+        raise UsageError(f"a limit of {limits_N.min()} tokens for a text", possible=f"{len(template)} or more")
+    after = len(template.after)
     for start in range(0, len(texts), BLOCK_TEXTS):
         block = list(texts[start : start + BLOCK_TEXTS])
+        limits = limits_N[start : start + BLOCK_TEXTS].tolist()
         try:
-            rows = [encoding.ids for encoding in backend.encode_batch_fast(block)]
+            whole = [encoding.ids for encoding in backend.encode_batch_fast(block)]
         except (TypeError, UnicodeEncodeError):
             raise _bad_text(block, start) from None
+        rows = [
+            ids if len(ids) <= limit else ids[: limit - after] + ids[len(ids) - after :]
+            for ids, limit in zip(whole, limits, strict=True)
+        ]
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         if not lengths.all():
             raise ModelError(

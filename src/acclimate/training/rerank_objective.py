@@ -19,6 +19,7 @@ from torch import Tensor
 from acclimate.configs import ObjectiveConfig, RerankConfig, TrainConfig
 from acclimate.core import ranking
 from acclimate.core.batching import step_seed
+from acclimate.core.lora import generated_as_leaves, held
 from acclimate.core.losses import kl_divergence, margin_mse
 from acclimate.models.reranker import Reranker
 from acclimate.training.chunk_budget import chunk_budget
@@ -73,7 +74,6 @@ def reranking(
         pairs = reranker.tokenise(queries, [text for group in groups for text in group])
         lengths_P = pairs.tokens.lengths
         chunks = budget.chunks(lengths_P)
-        model.train()
 
         def score(chunk: np.ndarray) -> Tensor:
             with autocast():
@@ -83,15 +83,17 @@ def reranking(
             scores_NG = scores_P1.new_zeros(present_NG.shape).masked_scatter(present_NG, scores_P1[:, 0])
             return _loss(scores_NG, present_NG, batch, settings.rerank_loss, objective.teacher_temperature)
 
-        loss = chunked_backward(
-            score,
-            chunks,
-            loss_of_scores,
-            torch.zeros(len(lengths_P), 1, device=reranker.device),
-            tokens=[int(lengths_P[chunk].sum()) for chunk in chunks],
-            max_tokens=budget.max_tokens,
-            seed_of=lambda chunk: step_seed(schedule.seed, step, chunk),
-        )
+        with held(model), generated_as_leaves(model):
+            model.train()
+            loss = chunked_backward(
+                score,
+                chunks,
+                loss_of_scores,
+                torch.zeros(len(lengths_P), 1, device=reranker.device),
+                tokens=[int(lengths_P[chunk].sum()) for chunk in chunks],
+                max_tokens=budget.max_tokens,
+                seed_of=lambda chunk: step_seed(schedule.seed, step, chunk),
+            )
         return StepResult(loss, int(lengths_P.sum()))
 
     return loss_fn

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from acclimate.configs import RunConfig
 from acclimate.core.batching import step_seed
+from acclimate.core.lora import generated_as_leaves, held
 from acclimate.core.losses import mean_distance, narrowed, over_dims
 from acclimate.errors import UsageError
 from acclimate.models.devices import to_device
@@ -140,23 +141,25 @@ class StepTexts:
         places = np.split(inverse, np.cumsum([len(part) for part in parts])[:-1])
         lengths_U = self.lengths_N[numbers_U]
         chunks = self.budget.chunks(lengths_U)
-        self.encoder.model.train()
 
         def encode(chunk: np.ndarray) -> Tensor:
             with self.autocast():
                 return self.encoder.forward_tokens(self.tokens, numbers_U[chunk])
 
-        loss = chunked_backward(
-            encode,
-            chunks,
-            self._whole_loss(loss_of, numbers_U, places, documents),
-            torch.zeros(len(numbers_U), self.encoder.use.dim, dtype=self._dtype, device=self.encoder.device),
-            tokens=[int(lengths_U[chunk].sum()) for chunk in chunks],
-            max_tokens=self.budget.max_tokens,
-            seed_of=lambda chunk: step_seed(self.seed, step, chunk),
-            in_step=self.encoder.sharded,
-            parameters=parameters,
-        )
+        model = self.encoder.model
+        with held(model), generated_as_leaves(model):
+            model.train()
+            loss = chunked_backward(
+                encode,
+                chunks,
+                self._whole_loss(loss_of, numbers_U, places, documents),
+                torch.zeros(len(numbers_U), self.encoder.use.dim, dtype=self._dtype, device=self.encoder.device),
+                tokens=[int(lengths_U[chunk].sum()) for chunk in chunks],
+                max_tokens=self.budget.max_tokens,
+                seed_of=lambda chunk: step_seed(self.seed, step, chunk),
+                in_step=self.encoder.sharded,
+                parameters=parameters,
+            )
         numbers = metrics() if self._distance is None else metrics() | {"retain_distance": self._distance}
         return StepResult(loss / self.weight, int(lengths_U.sum()), metrics=numbers)
 
