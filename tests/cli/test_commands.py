@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -234,3 +235,28 @@ def test_doctor_says_what_is_here_and_what_to_do(
     # Of an extra that is not there it says, in words that can be typed, how to get it.
     monkeypatch.setattr("acclimate.stages.doctor._version", lambda name: "" if name == "tensorboard" else "1.0")
     assert "pip install 'acclimate[tensorboard]'" in shown(capsys, "doctor")
+
+
+def test_versions_are_listed_promoted_and_rolled_back(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(run, folder)
+    trained = []
+    for rank in ("2", "3"):
+        main(["train", str(folder), "--rank", rank, "--epochs", "1", "--batch-size", "8"])
+        trained.append((folder / "adapter").resolve().name)
+    first, second = trained
+    assert first != second
+    assert "by promotion" in shown(capsys, "versions", str(folder), "--promote", first[:6])
+    assert (folder / "adapter").resolve().name == first
+    shown(capsys, "versions", str(folder), "--rollback")
+    assert (folder / "adapter").resolve().name == second
+    assert "no version 'zz'" in failing(capsys, "versions", folder, "--promote", "zz")
+    assert "exclude each other" in failing(capsys, "versions", folder, "--promote", first, "--rollback")
+
+
+def test_a_run_without_an_adapter_has_no_versions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(["versions", str(tmp_path)])
+    assert stop.value.code == 5 and "holds no adapter" in capsys.readouterr().err

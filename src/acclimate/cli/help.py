@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 NAMES_SHARE = 0.35
-"""Of the terminal's width, as in cyclopts; more where a flag's name needs more."""
+"""Share of the terminal's width, as in cyclopts; more where a flag's name needs more."""
 
 
 def whole_flags(console: Any, options: Any, entries: list[Any]) -> tuple[Any, ...]:  # noqa: ARG001

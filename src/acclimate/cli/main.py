@@ -35,6 +35,7 @@ from acclimate.cli.commands import (
     similarity,
     train,
     train_reranker,
+    versions,
 )
 from acclimate.cli.help import whole_flags
 from acclimate.cli.old_spellings import respelt
@@ -52,6 +53,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         evaluate.COMMAND,
         report.COMMAND,
         compare.COMMAND,
+        versions.COMMAND,
     ),
     "Use it": (search.COMMAND, similarity.COMMAND, encode.COMMAND, merge.COMMAND),
     "Rerankers": (train_reranker.COMMAND, evaluate_reranker.COMMAND, rerank.COMMAND),

@@ -169,6 +169,18 @@ def show_comparison(result: Mapping[str, Any]) -> None:
         console.print(Text(f"warning: {warning}"), soft_wrap=True)
 
 
+def show_versions(result: Mapping[str, Any]) -> None:
+    """Every version of an adapter, what it scored on dev, and which one is in use."""
+    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    for name in ("version", "in use", "step", "dev score"):
+        table.add_column(name, justify="left" if name in ("version", "in use") else "right")
+    for row in result["versions"]:
+        metrics = row["metrics"]
+        used = f"by {row['set_by']}" if row["set_by"] else ""
+        table.add_row(row["name"], used, _number(metrics.get("best_step")), _number(metrics.get("best_score")))
+    _console().print(table)
+
+
 def show_doctor(result: Mapping[str, Any]) -> None:
     """What was found, part by part, then what could be done."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))

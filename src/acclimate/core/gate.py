@@ -91,7 +91,7 @@ class Gate:
         return gate
 
     def products(self, x_TI: Tensor, ranks: tuple[int, ...], width: int, call_cost: int) -> list[Product]:
-        """What a layer multiplies its rows by, in the rows' order.
+        """List what a layer multiplies its rows by, in the order of the rows.
 
         Neighbouring segments of different adapters are one product where that is faster: it multiplies some rows by 0,
         and saves a call.

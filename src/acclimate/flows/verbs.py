@@ -320,6 +320,39 @@ def compare(runs: Sequence[str | Path], *, config: Config = None, **settings: An
     return Result(compare_runs([Path(run) for run in runs], effective))
 
 
+def versions(run: str | Path, *, promote: str | None = None, rollback: bool = False) -> Result:
+    """List the versions of a run's adapter, the oldest first, after switching to another one if that is asked for.
+
+    Args:
+        run: the run's folder.
+        promote: the version (or the beginning of its name) that `RUN/adapter` shall lead to.
+        rollback: go back to the version before the present one.
+
+    Returns:
+        {"versions": [{"name", "set_by", "metrics"}]}; `set_by` is None for all but the one in use.
+
+    Raises:
+        StorageError: the run has no adapter.
+        UsageError: no such version, or none before the present one.
+    """
+    from acclimate.formats.facts import read_facts
+    from acclimate.runs import versions as kept
+
+    folder = RunFolder(Path(run))
+    if not folder.adapter.is_dir():
+        raise StorageError(f"{run} holds no adapter", fix=f"Make one with: acclimate train {run}")
+    with locked(folder.path):
+        if promote is not None:
+            kept.promote(folder, promote)
+        elif rollback:
+            kept.rollback(folder)
+        rows = [
+            {"name": it.name, "set_by": it.set_by, "metrics": dict(read_facts(it.folder)["metrics"])}
+            for it in kept.versions(folder)
+        ]
+    return Result({"versions": rows}, folder.adapter)
+
+
 def _result(folder: Path, reports: Mapping[str | None, Mapping[str, Any]]) -> Result:
     """The report of a run's only task; of several, each by its name."""
     if len(reports) == 1:

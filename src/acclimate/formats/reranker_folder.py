@@ -31,7 +31,7 @@ class RerankerSource:
     folder: Path
     """config.json, weights and tokenizer."""
     sha256: str
-    """Of the weights, without an adapter."""
+    """Hash of the weights, without an adapter."""
     config: dict[str, Any]
     kind: RerankerKind
     headless: bool

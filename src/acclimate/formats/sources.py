@@ -26,7 +26,7 @@ from acclimate.types import Pooling
 
 DEFAULT_NAMES = (DEFAULT_MODEL, DEFAULT_MODEL.split("/")[1])
 DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
-"""Of the original's model.safetensors; a third party packs the default model, so its weights are verified."""
+"""Hash of the original's model.safetensors; a third party packs the default model, so its weights are verified."""
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]

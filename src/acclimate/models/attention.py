@@ -37,8 +37,8 @@ EAGER_MAX_LENGTH = 128
 """In bfloat16 on a CPU plain matrix products beat SDPA up to here: its backward pass is 2.5 to 10 times slower, its
 forward pass 0 to 4 times. In float32 SDPA won at every length from 8 to 1024, with and without gradient."""
 EAGER_STEP = 8
-"""There, texts are padded to a multiple of so many tokens: for short texts the number of products counts, not their
-size."""
+"""Up to that length, texts are padded to a multiple of this many tokens: for short texts the number of products counts,
+not their size."""
 HALF = (torch.float16, torch.bfloat16)
 GROUPED_SWITCH = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """From torch 2.12 on grouped queries must be announced; before, the kernel took them as they were."""

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 MATRIX_ELEMENTS = 2**24
-"""At most so many attention weights at once (n H L L); a run of more texts is computed in parts."""
+"""The most attention weights at once (n H L L); a run of more texts is computed in parts."""
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -39,7 +39,7 @@ class TextRun:
 
     texts: int
     slots: int
-    """Of each text."""
+    """Rows of each text."""
     tokens: int
     padding: Padding | None
     """None where every slot holds a token."""

@@ -19,7 +19,7 @@ cache; a GPU wants to be filled."""
 
 CPU_ACTIVATION_GB = 2.0
 CUDA_ACTIVATION_SHARE = 0.25
-"""Of a GPU's whole memory, never of what happens to be free: a run repeats on the same kind of GPU."""
+"""Share of a GPU's whole memory, never of what happens to be free: a run repeats on the same kind of GPU."""
 
 
 def activation_gb(device: torch.device) -> float:

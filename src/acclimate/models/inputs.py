@@ -66,11 +66,11 @@ def padded_inputs(
 
     Args:
         model: a transformer, with or without a head.
-        ids: as for `packed_inputs`, like `positions`, `lengths` and `segments`.
-        positions: see there.
-        lengths: see there.
+        ids: int32 [T], the texts' ids one after the other.
+        positions: of each token within its text, int64 [T].
+        lengths: tokens per text, int64 [N].
         pad_id: stands where no token is.
-        segments: see there; the model's own default if not given.
+        segments: BERT's token types, int64 [T]; the model's own default if not given.
     """
     device, accepted = next(model.parameters()).device, _accepted(model)
     rows = np.repeat(np.arange(len(lengths)), lengths)

@@ -37,7 +37,7 @@ class Merged:
 
     adapter: Adapter | None = None
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
-    """Of a whole model: its weights. Of adapters that are to be folded, but have no low rank: their dense updates."""
+    """A whole model's weights; or the dense updates of adapters that are to be folded but have no low rank."""
     discarded: Mapping[str, Discarded] = field(default_factory=dict)
 
 

@@ -115,10 +115,10 @@ class Reranker:
         """Load a reranker that was found; arguments and errors are those of `load`."""
         if source.headless and head_seed is None:
             raise ModelError(f"{source.id} is an embedding model, no reranker: it has no head", possible=POSSIBLE)
-        place = choose_device(device)
+        torch_device = choose_device(device)
         tokenizer = load_tokenizer(source.folder)
         kind = _kind(source, tokenizer, instruction, max_tokens)
-        model = _load_model(source, kind, choose_dtype(dtype, place), place, head_seed)
+        model = _load_model(source, kind, choose_dtype(dtype, torch_device), torch_device, head_seed)
         if source.adapter is not None:
             weights = peft.read(source.adapter, with_head=True)
             lora.attach_weights(model, weights.modules)
@@ -197,7 +197,7 @@ def _kind(
 
 
 def _load_model(
-    source: RerankerSource, kind: Kind, dtype: torch.dtype, place: torch.device, head_seed: int | None
+    source: RerankerSource, kind: Kind, dtype: torch.dtype, device: torch.device, head_seed: int | None
 ) -> nn.Module:
     with quiet_transformers(), model_errors(source.folder):
         config = AutoConfig.from_pretrained(source.folder)
@@ -222,4 +222,4 @@ def _load_model(
         info["missing_keys"] = {
             name for name in info["missing_keys"] if name.startswith(body) and ".pooler." not in name
         }
-    return freeze(model, info, source.folder, place)
+    return freeze(model, info, source.folder, device)

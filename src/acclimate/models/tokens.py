@@ -93,7 +93,7 @@ def tokenise(tokenizer: Any, texts: Sequence[str], max_tokens: int | NDArray[np.
     Args:
         tokenizer: a fast tokenizer of transformers, as `load_tokenizer` gives it.
         texts: texts with their prompts.
-        max_tokens: at most so many tokens per text, special tokens included; one limit, or int64 [N] one for each.
+        max_tokens: the most tokens per text, special tokens included; one limit, or int64 [N] one for each.
 
     Raises:
         DataError: a text that is not valid Unicode (a lone surrogate).

@@ -69,7 +69,8 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> Eval
 
 
 def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Work[EvaluationReport]:
-    guards = guard_data(config.evaluate.guard, seed=config.seed, limit=config.limit)
+    guarded = config.evaluate.guard
+    guards = guard_data(guarded, seed=config.seed, limit=config.limit) if guarded else []
     material = domain_data(data, config.domain, config.evaluate, config.seed)
     models = _load_both(adapter, cache, config)
     base = _scores(models.base, "base", [data, *guards], models.cache, config)

@@ -58,11 +58,11 @@ def chunked_backward(
             more, without effect. All know all chunks, so nobody has to be asked how many there are.
         parameters: what else `loss_of` depends on. Their gradient is the whole one: the first process adds it.
     """
-    hands = deal(tokens, processes.count())
-    mine = hands[processes.index()]
-    idle = max(map(len, hands)) - len(mine) if in_step else 0
-    fitting = [kept_chunks([tokens[number] for number in hand], max_tokens) for hand in hands]
-    kept = min((fits for fits, hand in zip(fitting, hands, strict=True) if fits < len(hand)), default=len(chunks))
+    dealt = deal(tokens, processes.count())
+    mine = dealt[processes.index()]
+    idle = max(map(len, dealt)) - len(mine) if in_step else 0
+    fitting = [kept_chunks([tokens[number] for number in share], max_tokens) for share in dealt]
+    kept = min((fits for fits, share in zip(fitting, dealt, strict=True) if fits < len(share)), default=len(chunks))
     graphs: dict[int, Tensor] = {}
     for place, number in enumerate(mine):
         with torch.set_grad_enabled(place < kept):
