@@ -34,6 +34,7 @@ check: $(READY)  ## lint, format, types
 bench: $(READY) $(DEMO_PAIRS)  ## the benchmarks in small sizes, beside sentence-transformers, on the demo's data
 	$(BIN)/acclimate prepare $(DEMO_PAIRS) --out $(BENCH)
 	$(BIN)/python benchmarks/encode.py --texts 500
+	$(BIN)/python benchmarks/mixed.py --rounds 5
 	$(BIN)/python benchmarks/train.py --examples 256
 	$(BIN)/python benchmarks/gpu.py
 	$(BIN)/python benchmarks/mine.py $(BENCH)/dataset --limit 300

@@ -55,7 +55,9 @@ def main() -> None:
     head = ["model", "dtype", "batch", "tokens", "one", "mixed", "PEFT", "mixed / one", "mixed / PEFT", "worst row"]
     print(table(head, rows))
     print(
-        "one, mixed, PEFT: tokens/s. worst row: largest difference (float32) or lowest cosine (bfloat16) to it alone."
+        "one, mixed, PEFT: tokens/s. worst row: largest difference (float32) or lowest cosine (bfloat16) to it alone.\n"
+        f"Targets: {', '.join(f'{share:.0%} of one ({batch})' for batch, share in TARGETS.items())}, "
+        f"{PEFT_TARGET} x PEFT, 1e-5 or 0.9999."
     )
 
 
@@ -71,7 +73,8 @@ class World:
         }
         self.names = list(self.adapters)
         self.set = AdapterSet(self.base, self.adapters)
-        self.one = self.base.with_adapter(self.adapters[self.names[RANKS.index(16)]])
+        self.alone = {name: self.base.with_adapter(adapter) for name, adapter in self.adapters.items()}
+        self.one = self.alone[self.names[RANKS.index(16)]]
         self.tokenizer = AutoTokenizer.from_pretrained(self.base.source.files.transformer)
         plain = AutoModel.from_pretrained(self.base.source.files.transformer, dtype=getattr(torch, dtype)).eval()
         self.peft: Any = None
@@ -110,7 +113,7 @@ def measured(world: World, texts: Sequence[str], batch: str, rounds: int) -> lis
     one_s, mixed_s, peft_s = medians(
         [lambda: world.one.encode(texts), lambda: world.set.encode_rows(rows), lambda: world.with_peft(texts)], rounds
     )
-    alone = np.stack([world.base.with_adapter(world.adapters[str(row.adapter)]).encode([row.text])[0] for row in rows])
+    alone = np.stack([world.alone[str(row.adapter)].encode([row.text])[0] for row in rows])
     found = world.set.encode_rows(rows)
     exact = world.base.dtype == torch.float32
     worst = float(np.abs(found - alone).max()) if exact else float((found * alone).sum(1).min())

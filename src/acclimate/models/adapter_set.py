@@ -44,7 +44,7 @@ class Row:
     role: Role = "document"
     """Decides the prompt, and whether an adapter for queries is active."""
     task: str | None = None
-    """A task of the adapter's prompts; None is the default one."""
+    """A task of the adapter's prompts; the base encoder's `task` if None."""
     adapter: str | Mapping[str, float] | None = None
     """A name in the set; several with their weights, whose updates are added up inside each layer; None is the base."""
 
@@ -73,7 +73,7 @@ class AdapterSet:
     """Adapters of one base, each with its own rank and its own use of texts. It never changes; any thread may call it.
 
     Attributes:
-        base: the encoder of rows without an adapter. The set has layers of its own beside the same weights.
+        base: encodes rows without an adapter. The set has layers of its own over the same weights.
         adapters: by name, read-only.
 
     Args:
@@ -159,7 +159,7 @@ class AdapterSet:
         weights = _weights(row.adapter)
         active = [name for name in weights if self._adapter(name).sides == "both" or row.role == "query"]
         mixture = tuple(sorted((self._number[name], weights[name]) for name in active if weights[name]))
-        prompt = use.prompts.prompt(row.role, row.task)
+        prompt = use.prompts.prompt(row.role, row.task or self.base.task)
         return _Prepared(prompt + row.text, use.max_tokens, _Choice(use.pooling, mixture))
 
     def _dim(self, rows: Sequence[Row]) -> int:
@@ -178,7 +178,7 @@ class AdapterSet:
 
     def _forward(self, tokens: Tokens, chunk: NDArray[np.int64], choices: Sequence[_Choice], dim: int) -> Tensor:
         base = self.base
-        lengths = tokens.lengths[chunk]
+        lengths = tokens.offsets[chunk + 1] - tokens.offsets[chunk]
         rows_of = lengths.tolist() if base.packed else None  # padded texts all have the longest one's rows
         gate = Gate(len(self.adapters), [choice.mixture for choice in choices], rows_of)
         with self._slot.open(gate):
