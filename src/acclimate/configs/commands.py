@@ -48,6 +48,7 @@ TRAIN_RERANKER = (
     "max_grad_norm",
     "activation_memory_gb",
     "gradient_checkpointing",
+    "compile_layers",
     "eval_steps",
     "patience",
     "checkpoint_steps",
