@@ -103,6 +103,12 @@ def test_the_blocks_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
         assert (tmp_path / left).exists(), left
 
 
+def test_python_needs_nothing_below_the_public_face() -> None:
+    found = [block.code for block in blocks("README.md") if block.language == "python"]
+    imported = re.findall(r"^(?:from|import) (acclimate[\w.]*)", "\n".join(found), re.M)
+    assert imported and set(imported) == {"acclimate"}
+
+
 def test_most_blocks_are_run() -> None:
     found = blocks("README.md")
     assert len(found) >= 8

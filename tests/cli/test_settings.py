@@ -32,6 +32,8 @@ OTHERWISE = {
     },
 }
 """Command -> settings that its code reads and it rightly does not offer -> why."""
+HANDED_ON = {"device", "dtype", "limit"}
+"""Read by every command that loads models or guard data, whether anything depends on them or not."""
 QUICK = ("--epochs", "1", "--batch-size", "8", "--rank", "2", "--eval-steps", "2")
 LOSSES = ("cosine-mse", "cosent", "angle", "contrastive", "online-contrastive", "binary")
 
@@ -181,7 +183,7 @@ def test_a_command_offers_what_it_reads(world: World, command: str) -> None:
 @pytest.mark.parametrize("mode", READS_WHEN)
 def test_so_does_each_of_the_things_that_it_may_do(world: World, mode: str) -> None:
     offered = set(settings_of(mode))
-    allowed = offered | set(OTHERWISE.get(mode.split()[0], ())) | {"device", "dtype"}
+    allowed = offered | set(OTHERWISE.get(mode.split()[0], ())) | HANDED_ON
     assert world.reads[mode] <= allowed, "read, and not offered"
 
 
