@@ -13,14 +13,17 @@ import numpy as np
 import pytest
 import torch
 
-from acclimate.configs import EvaluateConfig, RunConfig, StagesConfig, TrainConfig
+from acclimate.configs import EvaluateConfig, MergeConfig, RunConfig, StagesConfig, TrainConfig
 from acclimate.errors import DataError, ModelError, UsageError
 from acclimate.files import hash_folder
 from acclimate.flows.adapt import adapt
 from acclimate.flows.plan import plan
 from acclimate.models.adapter import load_adapter
 from acclimate.models.encoder import Encoder
+from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.versions import promote, rollback, versions
 from acclimate.stages.blend import blend
+from acclimate.stages.merge import merge
 from acclimate.stages.train import train
 from tests.tiny_run import WORDS, write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
 
@@ -191,3 +194,25 @@ def test_what_cannot_have_three_stages_is_refused(config: RunConfig, tmp_path: P
     for impossible in (TrainConfig(full=True), TrainConfig(start_adapter="somewhere")):
         with pytest.raises(UsageError, match="three-stage"):
             replace(config, train=impossible)
+
+
+def test_adapt_again_reports_the_adapter_that_was_promoted(
+    tmp_path: Path, plain: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Beside a promotion a training adds a version; what is evaluated, and reported, is the one in use."""
+    source, run = str(write_source(tmp_path / "source")), RunFolder(tmp_path / "run")
+    first = adapt(source, run.path, plain)
+    promote(run, hash_folder(run.adapter)[:16])
+    capsys.readouterr()
+    again = adapt(source, run.path, replace(plain, train=replace(TRAIN, rank=4)))
+    said = capsys.readouterr().err
+    assert "train: runs again, because train.rank changed (2 -> 4)" in said and "was promoted" in said
+    assert "evaluate: " in said and "evaluation is kept" in said
+    assert len(versions(run)) == 2
+    assert again["train"] == first["train"] and again["test"] == first["test"]
+    rollback(run)
+    (newer,) = (version for version in versions(run) if version.set_by is None)
+    promote(run, newer.name)
+    assert adapt(source, run.path, plain)["train"]["trainable"] == 2 * first["train"]["trainable"]
+    merged = merge([newer.folder], tmp_path / "merged", replace(plain, merge=MergeConfig(method="interpolate")))
+    assert merged["curve"]["split"] == "dev"  # a version finds the dataset of its run

@@ -235,7 +235,7 @@ def _curve(parts: MergeableAdapters | MergeableModels, dataset: Path, config: Ru
 
 def _dataset_of(first: str, data: Path | None) -> Path:
     """Whose dev split decides: the given one, or that of the first model's run."""
-    places = [data] if data else [Path(first), Path(first).parent]
+    places = [data] if data else [Path(first), RunFolder.around(Path(first)).path]
     for place in places:
         for folder in (RunFolder(place).dataset, place):
             if is_dataset(folder):
