@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from acclimate.configs import RunConfig, effective
+from acclimate.configs import RunConfig, used
 from acclimate.data.dataset import Dataset
 from acclimate.evaluation.compare import judged_queries
 from acclimate.evaluation.measures import evaluate_run
@@ -50,7 +50,7 @@ def evaluate_reranker(dataset: Path, adapter: Path, name: str, out: Path, config
         ModelError: the reranker cannot be used.
     """
     data = open_retrieval_dataset(dataset)
-    settings = {"reranker": name, **effective(config, "rerank", "evaluate")}
+    settings = {"reranker": name, **used(config, "evaluate-reranker")}
     inputs = {"dataset": hash_folder(dataset), "retriever": retriever_hash(adapter, config)}
     inputs["reranker"] = reranker_source(name).fingerprint
     cache = RunFolder(out.parent).cache
