@@ -29,13 +29,16 @@ if TYPE_CHECKING:
         train,
         train_reranker,
     )
+    from acclimate.models.adapter_set import AdapterSet, Row
     from acclimate.models.encoder import Encoder
     from acclimate.models.reranker import Reranker
     from acclimate.runs.resolve import load
 
 __all__ = [
+    "AdapterSet",
     "Encoder",
     "Reranker",
+    "Row",
     "RunConfig",
     "adapt",
     "compare",
@@ -53,6 +56,8 @@ __all__ = [
 ]
 
 _PLACES = {
+    "AdapterSet": "acclimate.models.adapter_set:AdapterSet",
+    "Row": "acclimate.models.adapter_set:Row",
     "Encoder": "acclimate.models.encoder:Encoder",
     "Reranker": "acclimate.models.reranker:Reranker",
     "RunConfig": "acclimate.configs:RunConfig",
