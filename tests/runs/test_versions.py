@@ -103,7 +103,7 @@ def test_a_training_does_not_undo_a_promotion(run: RunFolder, capsys: pytest.Cap
     assert content(run) == "one"
     assert set_by(run) == {"one": "promotion", "two": None, "three": None}
     assert "was promoted" in said
-    assert f"acclimate promote {run.path} {names(run)['three']}" in said
+    assert f"acclimate versions {run.path} --promote {names(run)['three']}" in said
     assert [folder.name for folder in trained_before(run)] == sorted([names(run)["two"], names(run)["three"]])
 
 

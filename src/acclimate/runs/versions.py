@@ -138,7 +138,7 @@ def _say_kept(run: RunFolder, current: _Entry, name: str) -> None:
     how = "was promoted" if current.by == "promotion" else "was put there by hand"
     say(
         f"{run.adapter} stays what it is: {current.version} {how}. The newly trained one is {run.adapters / name}; "
-        f"to use it: acclimate promote {run.path} {name}"
+        f"to use it: acclimate versions {run.path} --promote {name}"
     )
 
 
