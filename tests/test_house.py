@@ -250,8 +250,12 @@ def test_no_import_cycle() -> None:
         pytest.fail(f"import cycle: {' -> '.join(error.args[1])}")
 
 
-BESIDES = {"acclimate.progress": {"rich"}, "acclimate.processes": {"torch"}}
-"""What the ground needs of others, once it is needed: a terminal's bar, and the talk of several processes."""
+BESIDES = {
+    "acclimate.progress": {"rich"},
+    "acclimate.processes": {"torch"},
+    "acclimate.core.analyser": {"regex", "snowballstemmer", "bm25s"},
+}
+"""What the lower rooms need of others: a terminal's bar, the talk of several processes, a language's words."""
 
 
 @pytest.mark.parametrize(("rooms", "allowed"), [("ground", set()), ("core", {"numpy", "torch"})])

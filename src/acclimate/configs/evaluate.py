@@ -12,7 +12,7 @@ class EvaluateConfig:
     """Base and adapted compared on the test split."""
 
     bootstrap: int = 2000
-    """Number of resamples in the paired bootstrap, which gives intervals and p-values."""
+    """Number of random sign flips, which give intervals and p-values; where all flips are few, all are tried."""
     confidence: float = 0.95
     """Confidence level of the intervals."""
     guard: tuple[str, ...] = ()

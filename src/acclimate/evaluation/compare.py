@@ -17,6 +17,7 @@ from acclimate.configs import EvaluateConfig
 from acclimate.core.metrics import margin_statistics
 from acclimate.data.dataset import Dataset
 from acclimate.errors import DataError
+from acclimate.evaluation.clusters import pair_clusters, query_clusters
 from acclimate.evaluation.measures import (
     RETRIEVAL_MEASURES,
     evaluate_run,
@@ -24,7 +25,7 @@ from acclimate.evaluation.measures import (
     pair_measures,
     positive_labels,
 )
-from acclimate.evaluation.significance import Delta, paired_bootstrap, paired_bootstrap_correlation
+from acclimate.evaluation.significance import Delta, compare_correlations, compare_means
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.rank import rank_with_vectors
 from acclimate.retrieval.vector_cache import encode_corpus
@@ -62,6 +63,8 @@ class RankingScores(ModelScores):
 
     run: Run
     per_query: dict[str, dict[str, float]]
+    clusters: Sequence[int] | None = None
+    """Cluster of every query, in the order of `per_query`; each for itself if not given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +73,8 @@ class PairScores(ModelScores):
 
     cosines: Floats
     labels: Floats
+    clusters: Sequence[int] | None = None
+    """Cluster of every pair; each for itself if not given."""
 
 
 def judged_queries(dataset: Dataset) -> tuple[Queries, Qrels]:
@@ -104,7 +109,8 @@ def score_ranking(
     means, per_query = evaluate_run(run, qrels)
     positive_N, negative_N = extreme_cosines(run, qrels, list(queries), query_ND, list(dataset.corpus), document_MD)
     margins = margin_statistics(positive_N, negative_N) if positive_N.size else {}
-    return RankingScores(means | margins, positive_N, negative_N, run, per_query)
+    clusters = query_clusters({query: qrels[query] for query in per_query}, queries, dataset.corpus)
+    return RankingScores(means | margins, positive_N, negative_N, run, per_query, clusters)
 
 
 def score_pairs(encoder: Encoder, dataset: Dataset, *, label: str = "") -> PairScores:
@@ -122,7 +128,8 @@ def score_pairs(encoder: Encoder, dataset: Dataset, *, label: str = "") -> PairS
     positive_N = positive_labels(pairs)
     label_N = np.array([pair.label for pair in pairs])
     measures = pair_measures(cosine_N, pairs)
-    return PairScores(measures, cosine_N[positive_N], cosine_N[~positive_N], cosine_N, label_N)
+    clusters = pair_clusters(pairs)
+    return PairScores(measures, cosine_N[positive_N], cosine_N[~positive_N], cosine_N, label_N, clusters)
 
 
 def text_cosines(
@@ -173,12 +180,13 @@ def _ranking_deltas(base: RankingScores, adapted: RankingScores, config: Evaluat
         return np.array([scores.per_query[query][name] for query in base.per_query])
 
     return {
-        name: paired_bootstrap(
+        name: compare_means(
             column(base, name),
             column(adapted, name),
             resamples=config.bootstrap,
             confidence=config.confidence,
             seed=seed,
+            clusters=base.clusters,
         )
         for name in RETRIEVAL_MEASURES
     }
@@ -186,7 +194,7 @@ def _ranking_deltas(base: RankingScores, adapted: RankingScores, config: Evaluat
 
 def _pair_deltas(base: PairScores, adapted: PairScores, config: EvaluateConfig, seed: int) -> dict[str, Delta]:
     return {
-        name: paired_bootstrap_correlation(
+        name: compare_correlations(
             base.cosines,
             adapted.cosines,
             base.labels,
@@ -194,6 +202,7 @@ def _pair_deltas(base: PairScores, adapted: PairScores, config: EvaluateConfig, 
             resamples=config.bootstrap,
             confidence=config.confidence,
             seed=seed,
+            clusters=base.clusters,
         )
         for name, by_rank in (("spearman", True), ("pearson", False))
     }

@@ -19,7 +19,7 @@ from acclimate.core.metrics import roc_auc
 from acclimate.data.dataset import Dataset
 from acclimate.data.facts import evenly, sides
 from acclimate.data.topics import read_topics
-from acclimate.evaluation.significance import paired_bootstrap, paired_bootstrap_auc
+from acclimate.evaluation.significance import compare_aucs, compare_means
 from acclimate.evaluation.topics import lexical_topics
 from acclimate.evaluation.vocabulary import FEW_TEXTS, Vocabulary, domain_vocabulary, sample
 from acclimate.models.encoder import Encoder
@@ -123,7 +123,7 @@ def term_accuracy(
     - "term_r_precision": if R documents hold the term, the share of the first R that does (Buckley and Voorhees 2000);
     - "definition_accuracy@1": one of the term's own definitions is ranked first among all definitions.
 
-    Differences have an interval by the paired bootstrap over the terms.
+    Differences have an interval by sign flips of terms: it says what holds for other terms of the same documents.
 
     Returns:
         "terms", "documents", "base", "adapted", "delta" (and "defined_terms"), or "skipped": why; and a row per term.
@@ -158,8 +158,8 @@ def relatedness(models: Models, domain: DomainData, settings: EvaluateConfig, se
     """Measure whether texts of one topic are more alike than texts of different topics.
 
     The ROC-AUC of the cosine over all pairs of at most `MAX_RELATED` texts, drawn evenly from at most `MAX_TOPICS`
-    topics: the probability that two texts of one topic are closer than two of different ones. The interval draws
-    texts, not pairs (`paired_bootstrap_auc`).
+    topics: the probability that two texts of one topic are closer than two of different ones. The interval flips
+    texts, not pairs (`compare_aucs`).
 
     Returns:
         "origin", "topics", "texts", "base", "adapted", "delta" with "topic_auc"; or "skipped": why.
@@ -174,7 +174,7 @@ def relatedness(models: Models, domain: DomainData, settings: EvaluateConfig, se
     same_P = labels[text_P2[:, 0]] == labels[text_P2[:, 1]]
     vectors = models.encode(texts, domain.role, "topics")
     base_P, adapted_P = ((unit_ND @ unit_ND.T)[text_P2[:, 0], text_P2[:, 1]] for unit_ND in vectors)
-    delta = paired_bootstrap_auc(
+    delta = compare_aucs(
         base_P,
         adapted_P,
         same_P,
@@ -240,7 +240,7 @@ def _compared(scores: Mapping[str, Both], settings: EvaluateConfig, seed: int) -
         "base": {name: float(np.mean(base)) for name, (base, _) in scores.items()},
         "adapted": {name: float(np.mean(adapted)) for name, (_, adapted) in scores.items()},
         "delta": {
-            name: paired_bootstrap(
+            name: compare_means(
                 np.array(base),
                 np.array(adapted),
                 resamples=settings.bootstrap,

@@ -58,6 +58,8 @@ class EvaluationReport(TypedDict):
     sides: Sides
     domain: dict[str, Any]
     """The lexicon, term accuracy, relatedness."""
+    lexical: NotRequired[LexicalChoice]
+    """How BM25 was set up; of retrieval."""
     won: NotRequired[list[dict[str, Any]]]
     """Queries whose ranking got much better, with their first documents."""
     lost: NotRequired[list[dict[str, Any]]]

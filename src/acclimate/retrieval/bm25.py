@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 
@@ -10,30 +9,12 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csr_array
 
-from acclimate.core.lexicon import CJK
+from acclimate.core.analyser import Analyser
 from acclimate.core.metrics import rank_documents
 from acclimate.types import Corpus, Queries, Run
 
 K1 = 1.2
 B = 0.75
-
-_TOKEN = re.compile(rf"([{CJK}]+)|(?:(?![{CJK}])\w)+")
-
-
-def tokenise(text: str) -> list[str]:
-    """Lower-cased words; runs of Chinese, Japanese and Korean characters become overlapping bigrams.
-
-    The same as Lucene's StandardAnalyzer without stop words, and its CJKAnalyzer for the bigrams (a character that
-    stands alone is a token). No stemming, no dictionary: the result does not depend on what happens to be installed.
-    """
-    tokens: list[str] = []
-    for match in _TOKEN.finditer(text.lower()):
-        word = match.group()
-        if match.group(1) is None or len(word) == 1:
-            tokens.append(word)
-        else:
-            tokens.extend(word[start : start + 2] for start in range(len(word) - 1))
-    return tokens
 
 
 class BM25:
@@ -45,12 +26,19 @@ class BM25:
     k1 = 1.2, b = 0.75.
     """
 
-    def __init__(self, corpus: Corpus) -> None:
+    def __init__(self, corpus: Corpus, analyser: Analyser | None = None) -> None:
+        """Index a corpus.
+
+        Args:
+            corpus: id -> text.
+            analyser: how documents and queries become terms; words as they stand if not given.
+        """
+        self.analyser = analyser or Analyser()
         self.ids = sorted(corpus)
         self.terms: dict[str, int] = {}
         documents, terms, counts, lengths = [], [], [], []
         for index, identifier in enumerate(self.ids):
-            tokens = tokenise(corpus[identifier])
+            tokens = self.analyser.terms(corpus[identifier])
             lengths.append(len(tokens))
             for token, count in Counter(tokens).items():
                 documents.append(index)
@@ -63,7 +51,7 @@ class BM25:
         """The query's score with every document, in the order of `ids`."""
         total_M = np.zeros(len(self.ids))
         weights = self._weights_TM
-        for token, count in Counter(tokenise(query)).items():
+        for token, count in Counter(self.analyser.terms(query)).items():
             if (term := self.terms.get(token)) is not None:
                 row = slice(weights.indptr[term], weights.indptr[term + 1])
                 total_M[weights.indices[row]] += count * weights.data[row]

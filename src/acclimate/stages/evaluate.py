@@ -24,6 +24,7 @@ from acclimate.evaluation.compare import (
     won_and_lost,
 )
 from acclimate.evaluation.domain import DomainData, Models, domain_data, relatedness, term_accuracy
+from acclimate.evaluation.lexical import lexical_run
 from acclimate.evaluation.measures import evaluate_run, relative_loss
 from acclimate.evaluation.reports import Counts, EvaluationReport, GuardRow, SplitScores
 from acclimate.evaluation.significance import verdict
@@ -31,7 +32,6 @@ from acclimate.files import hash_folder, write_jsonl, write_text
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
-from acclimate.retrieval.bm25 import BM25
 from acclimate.retrieval.trec import write_trec
 from acclimate.runs.guards import guard_data, guard_hashes
 from acclimate.runs.opening import open_dataset, require_adapter
@@ -86,7 +86,7 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
         write_jsonl(folder / "per_term.jsonl", by_term)
         match base[0], adapted[0]:
             case RankingScores() as before, RankingScores() as after:
-                report["test"]["bm25"] = _write_rankings(folder, data, before, after, config)
+                report["test"]["bm25"], report["lexical"] = _write_rankings(folder, data, before, after, config)
                 report["won"], report["lost"] = won_and_lost(before, after, data)
             case PairScores() as before, PairScores() as after:
                 _write_pairs(folder, data, before, after)
@@ -229,10 +229,10 @@ def _counts(data: Dataset) -> Counts:
 
 def _write_rankings(
     folder: Path, data: Dataset, base: RankingScores, adapted: RankingScores, config: RunConfig
-) -> dict[str, float]:
-    """Rank by BM25 too; write the three run files and every query's scores. Returns BM25's measures."""
+) -> tuple[dict[str, float], dict[str, Any]]:
+    """Rank by BM25 too; write the three run files and every query's scores. Returns BM25's measures, and its set-up."""
     queries, qrels = judged_queries(data)
-    lexical = BM25(data.corpus).rank(queries, max(config.evaluate.top_k, MIN_DEPTH))
+    lexical, chosen = lexical_run(data, queries, max(config.evaluate.top_k, MIN_DEPTH))
     lexical_means, lexical_per_query = evaluate_run(lexical, qrels)
     scored = {"base": base.per_query, "adapted": adapted.per_query, "bm25": lexical_per_query}
     rows = ({"query_id": query, **{name: scores[query] for name, scores in scored.items()}} for query in qrels)
@@ -240,7 +240,7 @@ def _write_rankings(
     (folder / "runs").mkdir()
     for name, run in (("base", base.run), ("adapted", adapted.run), ("bm25", lexical)):
         write_trec(folder / "runs" / f"{name}.trec", run, name, config.evaluate.top_k)
-    return lexical_means
+    return lexical_means, chosen
 
 
 def _write_pairs(folder: Path, data: Dataset, base: PairScores, adapted: PairScores) -> None:

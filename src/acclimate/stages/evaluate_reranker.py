@@ -10,10 +10,11 @@ import numpy as np
 
 from acclimate.configs import RunConfig, used
 from acclimate.data.dataset import Dataset
+from acclimate.evaluation.clusters import query_clusters
 from acclimate.evaluation.compare import judged_queries
 from acclimate.evaluation.measures import evaluate_run
 from acclimate.evaluation.reports import RerankingReport
-from acclimate.evaluation.significance import Delta, paired_bootstrap, verdict
+from acclimate.evaluation.significance import Delta, compare_means, verdict
 from acclimate.files import hash_folder, write_jsonl
 from acclimate.retrieval.rank import rank
 from acclimate.retrieval.rerank import rerank
@@ -69,7 +70,7 @@ def _evaluate(data: Dataset, adapter: Path, name: str, cache: Path, config: RunC
     scored = {order: evaluate_run(found, qrels) for order, found in runs.items()}
     means = {order: {measure: found[measure] for measure in MEASURES} for order, (found, _) in scored.items()}
     per_query = {order: found for order, (_, found) in scored.items()}
-    delta = _deltas(per_query["retrieved"], per_query["reranked"], config)
+    delta = _deltas(per_query["retrieved"], per_query["reranked"], data, config)
 
     def write(folder: Path) -> RerankingReport:
         _write(folder, runs, per_query, depth)
@@ -102,14 +103,17 @@ def _write(folder: Path, runs: Mapping[str, Run], per_query: Mapping[str, PerQue
     write_jsonl(folder / "per_query.jsonl", rows)
 
 
-def _deltas(before: PerQuery, after: PerQuery, config: RunConfig) -> dict[str, Delta]:
+def _deltas(before: PerQuery, after: PerQuery, data: Dataset, config: RunConfig) -> dict[str, Delta]:
+    judged = {query: data.qrels["test"][query] for query in before}
+    clusters = query_clusters(judged, data.queries, data.corpus)
     return {
-        measure: paired_bootstrap(
+        measure: compare_means(
             np.array([scores[measure] for scores in before.values()]),
             np.array([after[query][measure] for query in before]),
             resamples=config.evaluate.bootstrap,
             confidence=config.evaluate.confidence,
             seed=config.seed,
+            clusters=clusters,
         )
         for measure in MEASURES
     }
