@@ -37,7 +37,7 @@ def reference(ranking: list[str], grades: dict[str, int]) -> dict[str, float]:
         "ndcg@10": dcg(gains) / dcg(ideal),
         "recall@5": sum(hits[:5]) / len(ideal),
         "mrr@10": 1 / first if first else 0.0,
-        "map": sum(precisions) / len(ideal),
+        "map@100": sum(precisions) / len(ideal),
         "recall@100": sum(hits[:100]) / len(ideal),
     }
 
@@ -52,7 +52,7 @@ def test_one_query_by_hand() -> None:
     # DCG = 2 / log2(3); ideal = 2 / log2(2) + 1 / log2(3). Recall 1/2. RR 1/2. AP = (1/2) / 2.
     means, per_query = evaluate_run(run_of({"q": ["a", "b", "c"]}), {"q": {"b": 2, "x": 1}})
     ndcg = (2 / math.log2(3)) / (2 + 1 / math.log2(3))
-    expected = {"ndcg@10": ndcg, "recall@5": 0.5, "mrr@10": 0.5, "map": 0.25, "recall@100": 0.5}
+    expected = {"ndcg@10": ndcg, "recall@5": 0.5, "mrr@10": 0.5, "map@100": 0.25, "recall@100": 0.5}
     assert means == pytest.approx(expected)
     assert per_query == {"q": means}
 
@@ -62,10 +62,12 @@ def test_cutoffs() -> None:
     qrels: Qrels = {"six": {"d006": 1}, "eleven": {"d011": 1}, "beyond": {"d101": 1}}
     _, found = evaluate_run(run_of(dict.fromkeys(qrels, ranking)), qrels)
     assert found["six"] == pytest.approx(
-        {"ndcg@10": 1 / math.log2(7), "recall@5": 0, "mrr@10": 1 / 6, "map": 1 / 6, "recall@100": 1}
+        {"ndcg@10": 1 / math.log2(7), "recall@5": 0, "mrr@10": 1 / 6, "map@100": 1 / 6, "recall@100": 1}
     )
-    assert found["eleven"] == pytest.approx({"ndcg@10": 0, "recall@5": 0, "mrr@10": 0, "map": 1 / 11, "recall@100": 1})
-    assert found["beyond"] == pytest.approx({"ndcg@10": 0, "recall@5": 0, "mrr@10": 0, "map": 1 / 101, "recall@100": 0})
+    assert found["eleven"] == pytest.approx(
+        {"ndcg@10": 0, "recall@5": 0, "mrr@10": 0, "map@100": 1 / 11, "recall@100": 1}
+    )
+    assert found["beyond"] == pytest.approx({"ndcg@10": 0, "recall@5": 0, "mrr@10": 0, "map@100": 0, "recall@100": 0})
 
 
 def test_a_query_without_results_scores_0_and_one_without_relevant_documents_is_left_out() -> None:

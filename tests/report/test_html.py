@@ -212,11 +212,11 @@ def test_verdicts(tmp_path: Path, verdict: str, claim: str, tone: str) -> None:
 
 def test_query_side_and_measures_that_could_not_be_taken(run: Path) -> None:
     test: dict[str, Any] = retrieval_evaluation("no evidence")["test"]
-    test["adapted"]["map"] = None
-    test["delta"]["map"] = {"value": float("nan"), "low": None, "high": None, "p": None}
+    test["adapted"]["map@100"] = None
+    test["delta"]["map@100"] = {"value": float("nan"), "low": None, "high": None, "p": None}
     edit(run / "evaluation" / "report.json", test=test, sides="query")
     page = page_of(run)
-    assert "MAP 0.4870 – – 0.4533" in page.text
+    assert "MAP@100 0.4870 – – 0.4533" in page.text
     assert "documents keep the base model's vectors" in page.text
 
 

@@ -23,7 +23,7 @@ def test_bars_show_both_values_of_every_metric() -> None:
     plot = plots.metric_bars(test)
     assert plot is not None
     shown = texts(plot)
-    for name in ("ndcg@10", "recall@5", "mrr@10", "map", "recall@100"):
+    for name in ("ndcg@10", "recall@5", "mrr@10", "map@100", "recall@100"):
         assert f"{test['base'][name]:.3f}" in shown and f"{test['adapted'][name]:.3f}" in shown
     assert [key.label for key in plot.keys] == ["base", "adapted", "interval of the difference", "BM25"]
 
@@ -31,7 +31,7 @@ def test_bars_show_both_values_of_every_metric() -> None:
 def test_the_whisker_is_the_interval_of_the_difference_put_on_the_base() -> None:
     """base 0.5, difference 0.2 in [0.1, 0.4]: from 0.6 to 0.9, on an axis whose 0 and 1 are known from the ticks."""
     delta = {"value": 0.2, "low": 0.1, "high": 0.4, "p": 0.001}
-    plot = plots.metric_bars({"base": {"map": 0.5}, "adapted": {"map": 0.7}, "delta": {"map": delta}})
+    plot = plots.metric_bars({"base": {"map@100": 0.5}, "adapted": {"map@100": 0.7}, "delta": {"map@100": delta}})
     assert plot is not None
     places = {text.text: float(text.attrib["x"]) for text in ElementTree.fromstring(plot.svg).iter("text")}
     low, high = (places["0.00"] + share * (places["1.00"] - places["0.00"]) for share in (0.6, 0.9))

@@ -1,4 +1,4 @@
-"""BM25: tokens and scores by hand, ranks by brute force, and published numbers on shared data."""
+"""BM25: scores by hand, ranks by brute force, and its numbers on shared data."""
 
 from __future__ import annotations
 
@@ -6,25 +6,11 @@ import math
 
 import pytest
 
+from acclimate.core.analyser import Analyser
 from acclimate.evaluation.measures import evaluate_run
-from acclimate.retrieval.bm25 import BM25, K1, B, tokenise
+from acclimate.retrieval.bm25 import BM25, K1, B
 from tests.beir import read_beir
 from tests.conftest import shared_data
-
-
-@pytest.mark.parametrize(
-    ("text", "tokens"),
-    [
-        ("Find all *.PNG files, my_dir/2024", ["find", "all", "png", "files", "my_dir", "2024"]),
-        ("水稻病害", ["水稻", "稻病", "病害"]),
-        ("用grep查找 a 行", ["用", "grep", "查找", "a", "行"]),
-        ("カタカナ", ["カタ", "タカ", "カナ"]),
-        ("École naïve", ["école", "naïve"]),
-        ("… -- !", []),
-    ],
-)
-def test_tokens(text: str, tokens: list[str]) -> None:
-    assert tokenise(text) == tokens
 
 
 def test_scores_by_hand() -> None:
@@ -61,12 +47,25 @@ def test_a_corpus_without_any_token() -> None:
     assert BM25({"a": "!", "b": "?"}).rank({"q": "word"}, 3) == {"q": {}}
 
 
+PLAIN = Analyser()
+STOPPED = Analyser("english", stop_words=True)
+STEMMED = Analyser("english", stop_words=True, stemming=True)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("name", "expected"), [("nl2bash_en", 0.3583), ("scifact_en", 0.6622), ("agrieval_zh", 0.6335)]
+    ("name", "analyser", "expected"),
+    [
+        # An independent BM25 over runs of letters and digits has 0.3583, 0.6622, and 0.6335 (its bigrams are unknown).
+        # Words by Unicode's rules keep "file.txt" whole, as Lucene's do: in shell commands that costs a little.
+        ("nl2bash_en", PLAIN, 0.3455),
+        ("scifact_en", PLAIN, 0.6622),
+        ("agrieval_zh", PLAIN, 0.6265),
+        ("nl2bash_en", STOPPED, 0.4233),
+        ("scifact_en", STEMMED, 0.6848),
+    ],
 )
-def test_close_to_the_reference(name: str, expected: float) -> None:
+def test_on_shared_data(name: str, analyser: Analyser, expected: float) -> None:
     corpus, queries, qrels = read_beir(shared_data("data", name))
-    measures, _ = evaluate_run(BM25(corpus).rank(queries, 100), qrels)
-    # The reference's tokeniser is not stated; for Chinese it differs by more.
-    assert measures["ndcg@10"] == pytest.approx(expected, abs=0.008 if name.endswith("zh") else 0.002)
+    measures, _ = evaluate_run(BM25(corpus, analyser).rank(queries, 100), qrels)
+    assert measures["ndcg@10"] == pytest.approx(expected, abs=0.002)

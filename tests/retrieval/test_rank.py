@@ -90,3 +90,24 @@ def test_rank_orders_equal_scores_by_document_id() -> None:
     doc_MD = np.array(list(documents.values()), np.float32)
     run = rank_vectors(["q"], np.array([[1.0, 0.0]], np.float32), list(documents), doc_MD, 3)
     assert [*run["q"].items()] == [("d10", 2.0), ("d9", 2.0), ("a", 1.0)]
+
+
+@pytest.mark.parametrize("search", ["faiss", "torch"])
+def test_equal_vectors_have_equal_scores_in_the_order_of_their_ids(search: str) -> None:
+    """Before, the last bits depended on a row's place: of 1,000 twins in 20,000 documents 76 were out of order."""
+    rng = np.random.default_rng(0)
+    doc_MD = rng.standard_normal((6_000, 384)).astype(np.float32)
+    first, second = np.split(rng.permutation(6_000)[:1_000], 2)
+    doc_MD[second] = doc_MD[first]
+    doc_MD /= np.linalg.norm(doc_MD, axis=1, keepdims=True)
+    query_ND = doc_MD[first] + 0.03 * rng.standard_normal((500, 384)).astype(np.float32)
+    names = [f"d{place:05}" for place in rng.permutation(6_000)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "_needs_torch", lambda _device: search == "torch")
+        for k in (1, 10):
+            runs = rank_vectors([str(n) for n in range(500)], query_ND, names, doc_MD, k)
+            for query, (one, other) in enumerate(zip(first, second, strict=True)):
+                found = list(runs[str(query)].items())[:2]
+                twins = sorted([names[one], names[other]])
+                assert [name for name, _ in found] == twins[:k]
+                assert len({score for _, score in found}) == 1

@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from acclimate.report.words import lexical_note
 from acclimate.runs.run_folder import RunFolder
 
 PERCENT = 100.0
@@ -57,7 +58,10 @@ def show_evaluations(reports: Mapping[str | None, Mapping[str, Any]]) -> None:
 def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
     """Base, adapted and their difference with its interval, and the verdict in words."""
     test = report["test"]
-    counted = {name: test[name] for name in ("queries", "documents", "pairs") if name in test}
+    counted = {name: test[name] for name in ("queries", "pairs", "documents") if name in test}
+    main = next(iter(test["delta"].values()), {})
+    if "clusters" in main:
+        counted["clusters"] = main["clusters"]
     title = "test split: " + ", ".join(f"{value:,} {name}" for name, value in counted.items())
     title = f"{task}, {title}" if task else title
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
@@ -79,6 +83,8 @@ def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
     for name in ("term_accuracy", "relatedness"):
         if why := domain.get(name, {}).get("skipped"):
             console.print(f"{name.replace('_', ' ')} is not measured: {why}")
+    if note := lexical_note(report.get("lexical", {})):
+        console.print(Text(note))
     console.print(_verdict(report))
     for guard in report.get("guard", []):
         console.print(_guard_line(guard))
@@ -102,7 +108,10 @@ def _guard_line(guard: Mapping[str, Any]) -> Text:
 
 def show_reranking(report: Mapping[str, Any]) -> None:
     """Retrieval alone, reranked, and the difference with its interval."""
-    title = f"test split: {report['queries']:,} queries; {report['retriever']} model, top {report['depth']} reranked"
+    delta = next(iter(report["delta"].values()))
+    clusters = f", {delta['clusters']:,} clusters" if "clusters" in delta else ""
+    title = f"test split: {report['queries']:,} queries{clusters}; {report['retriever']} model, "
+    title += f"top {report['depth']} reranked"
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("metric")
     interval = f"{PERCENT * report['confidence']:.0f} % interval"

@@ -19,8 +19,15 @@ from acclimate.types import LabelledPair, Qrels, Run
 
 Floats = npt.NDArray[np.floating]
 
-RETRIEVAL_MEASURES = {"ndcg@10": nDCG @ 10, "recall@5": R @ 5, "mrr@10": RR @ 10, "map": AP, "recall@100": R @ 100}
-"""Our name -> ir-measures' measure. nDCG has linear gains (trec_eval's), AP runs to the end of the run."""
+RETRIEVAL_MEASURES = {
+    "ndcg@10": nDCG @ 10,
+    "recall@5": R @ 5,
+    "mrr@10": RR @ 10,
+    "map@100": AP @ 100,
+    "recall@100": R @ 100,
+}
+"""Our name -> ir-measures' measure. nDCG has linear gains (trec_eval's). Every measure states its depth, so that none
+depends on how deep a run goes: to average precision a relevant document below the hundredth place is not found."""
 
 
 def evaluate_run(run: Run, qrels: Qrels) -> tuple[dict[str, float], dict[str, dict[str, float]]]:

@@ -9,7 +9,7 @@ from typing import Any
 from acclimate.report.summary import MergeReport, RunSummary
 
 _HOW = {"full": "all of its weights were trained", "merged": "a LoRA adapter was merged into its weights"}
-_METRICS = ("ndcg@10", "recall@5", "mrr@10", "map", "recall@100", "spearman", "pearson", "roc_auc")
+_METRICS = ("ndcg@10", "recall@5", "mrr@10", "map@100", "recall@100", "spearman", "pearson", "roc_auc")
 
 
 def render(facts: MergeReport, summary: RunSummary) -> str:

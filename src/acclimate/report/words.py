@@ -16,7 +16,7 @@ METRIC_NAMES = {
     "ndcg@10": "NDCG@10",
     "recall@5": "Recall@5",
     "mrr@10": "MRR@10",
-    "map": "MAP",
+    "map@100": "MAP@100",
     "recall@100": "Recall@100",
     "spearman": "Spearman",
     "pearson": "Pearson",
@@ -122,6 +122,27 @@ def domain_notes(domain: Mapping[str, Any]) -> list[str]:
             f" {count(topics.get('topics'))} topics; 0.5 is chance."
         )
     return notes
+
+
+def tested(test: Mapping[str, Any]) -> str:
+    """What the intervals rest on: how many clusters of how many test queries or pairs."""
+    delta = test.get("delta", {}).get(primary_metric(test), {})
+    if "low" not in delta:
+        return ""
+    noun = "queries" if "ndcg@10" in test["base"] else "pairs"
+    shared = "a relevant document or their text" if noun == "queries" else "a sentence"
+    clusters = ""
+    if is_number(delta.get("clusters")):
+        clusters = f" of {count(delta['clusters'])} clusters: test {noun} that share {shared} count as one"
+    return f"The interval and p come from sign flips{clusters}. No test {noun[:-1]} was seen in training."
+
+
+def lexical_note(lexical: Mapping[str, Any]) -> str:
+    """How BM25 was set up, and how that was chosen."""
+    if not lexical:
+        return ""
+    language = str(lexical.get("language") or "no known language").capitalize()
+    return f"BM25: {language}, {lexical['variant']} ({lexical['chosen']})."
 
 
 def tone_of(delta: Mapping[str, Any]) -> Tone:

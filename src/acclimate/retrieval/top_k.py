@@ -23,6 +23,10 @@ BLOCK_DOCUMENTS = 16384
 """Documents searched at a time: 24 MiB of 384 dimensions."""
 TIED_ROWS = 64
 """Queries with ties for which all scores of a block are computed together: 4 MiB."""
+ROUNDING = 1e-5
+"""Scores nearer to each other than this (times the larger one, if that is above 1) may be equal: a library adds a
+row's products up in an order that depends on the row's place, so equal vectors get scores that differ in the last bits.
+Such scores are computed again, in one order."""
 
 
 def top_k(
@@ -37,9 +41,9 @@ def top_k(
 ) -> tuple[Vectors, Indices]:
     """The k documents of the highest inner product for every query, exactly, best first.
 
-    Equal scores are ordered by `tie_order`, also where they straddle the last place, so that the result does not
-    depend on the library that searches. On a CPU FAISS searches, elsewhere (and on macOS, where FAISS and torch
-    fight over OpenMP) torch.
+    Equal vectors have equal scores, and equal scores are ordered by `tie_order`, also where they straddle the last
+    place, so that the result does not depend on the library that searches or on where a document stands. On a CPU
+    FAISS searches, elsewhere (and on macOS, where FAISS and torch fight over OpenMP) torch.
 
     Args:
         query_ND: float32.
@@ -55,16 +59,14 @@ def top_k(
     """
     search = _torch_search(torch.device(device)) if _needs_torch(device) else _faiss_search
     scores = np.empty((len(query_ND), 0), np.float32)
-    places = np.empty((len(query_ND), 0), np.int64)
+    index = np.empty((len(query_ND), 0), np.int64)
+    place_of = np.arange(len(documents)) if tie_order is None else tie_order
     for rows in _blocks(len(documents), exclude, block):
-        block_places = rows if tie_order is None else tie_order[rows]
-        block_MD = _rows(documents, rows)
-        block_scores, index = _search_block(search, query_ND, block_MD, block_places, k)
+        block_scores, block_index = _search_block(search, query_ND, _rows(documents, rows), place_of[rows], k)
         scores = np.concatenate([scores, block_scores], axis=1)
-        places = np.concatenate([places, block_places[index]], axis=1)
-        best = np.lexsort((places, -scores), axis=1)[:, :k]
-        scores, places = np.take_along_axis(scores, best, axis=1), np.take_along_axis(places, best, axis=1)
-    return scores, places if tie_order is None else np.argsort(tie_order)[places]
+        index = np.concatenate([index, rows[block_index]], axis=1)
+        scores, index = _ordered(query_ND, documents, scores, index, place_of, k)
+    return scores, index
 
 
 def _needs_torch(device: torch.device | str) -> bool:
@@ -89,23 +91,51 @@ def _rows(documents: Vectors, rows: Indices) -> Vectors:
 
 
 def _search_block(
-    search: BlockSearch, query_ND: Vectors, block_MD: Vectors, places: Indices, k: int
+    search: BlockSearch, query_ND: Vectors, block_MD: Vectors, place_M: Indices, k: int
 ) -> tuple[Vectors, Indices]:
-    """The best k of one block; where the k-th and the next score are equal, `places` decides which is in."""
+    """The best k of one block, in any order; where the k-th and the next score may be equal, `place_M` decides."""
     k = min(k, len(block_MD))
     scores, index = search(query_ND, block_MD, min(k + 1, len(block_MD)))
     if scores.shape[1] > k:
-        tied = np.flatnonzero(scores[:, k - 1] == scores[:, k])
+        tied = np.flatnonzero(scores[:, k - 1] - scores[:, k] <= _tolerance(scores[:, k - 1]))
         scores, index = scores[:, :k].copy(), index[:, :k].copy()
-        if len(tied):
-            by_place = np.argsort(places)
-            ordered_MD = block_MD[by_place]
-            for start in range(0, len(tied), TIED_ROWS):
-                rows = tied[start : start + TIED_ROWS]
-                every = query_ND[rows] @ ordered_MD.T
-                best = np.argsort(-every, axis=1, kind="stable")[:, :k]
-                scores[rows], index[rows] = np.take_along_axis(every, best, axis=1), by_place[best]
+        for start in range(0, len(tied), TIED_ROWS):
+            some = tied[start : start + TIED_ROWS]
+            for row, every in zip(some, query_ND[some] @ block_MD.T, strict=True):
+                least = np.partition(every, -k)[-k]
+                near = np.flatnonzero(every >= least - _tolerance(least))
+                exact = _exact_scores(query_ND[row], block_MD[near])
+                best = np.lexsort((place_M[near], -exact))[:k]
+                scores[row], index[row] = exact[best], near[best]
     return scores, index
+
+
+def _ordered(
+    query_ND: Vectors, documents: Vectors, scores: Vectors, index: Indices, place_M: Indices, k: int
+) -> tuple[Vectors, Indices]:
+    """The best k of some results; neighbours whose scores may be equal are scored again, then put in order."""
+    order = np.argsort(-scores, axis=1, kind="stable")
+    scores, index = np.take_along_axis(scores, order, axis=1), np.take_along_axis(index, order, axis=1)
+    near = scores[:, :-1] - scores[:, 1:] <= _tolerance(scores[:, :-1])
+    tied = np.zeros(scores.shape, np.bool_)
+    tied[:, :-1] |= near
+    tied[:, 1:] |= near
+    for row in np.flatnonzero(tied.any(axis=1)):
+        columns = np.flatnonzero(tied[row])
+        scores[row, columns] = _exact_scores(query_ND[row], documents[index[row, columns]])
+    best = np.lexsort((place_M[index], -scores), axis=1)[:, :k]
+    return np.take_along_axis(scores, best, axis=1), np.take_along_axis(index, best, axis=1)
+
+
+def _tolerance(score: Vectors) -> Vectors:
+    return ROUNDING * np.maximum(np.abs(score), np.float32(1))
+
+
+def _exact_scores(query_D: Vectors, some_MD: Vectors) -> Vectors:
+    """Inner products in double precision, each summed in the same order, so that equal rows have equal scores."""
+    products = np.einsum("md,d->m", np.asarray(some_MD, np.float64), np.asarray(query_D, np.float64))
+    exact: Vectors = products.astype(np.float32)
+    return exact
 
 
 def _faiss_search(query_ND: Vectors, block_MD: Vectors, k: int) -> tuple[Vectors, Indices]:
