@@ -33,8 +33,8 @@ def test_words_that_only_have_another_ending_are_found() -> None:
     assert chosen == {
         "language": "english",
         "variant": DEFAULT,
-        "chosen": "the default, as there is no dev split",
-        "dev": {},
+        "chosen": "the default, as all queries are in the test split",
+        "tried": {},
     }
 
 
@@ -51,8 +51,10 @@ def test_the_variant_is_the_best_on_dev() -> None:
     qrels = {"q1": {"d2": 1}, "q2": {"d1": 1}, "q3": {"d4": 1}}
     data = Dataset("retrieval", corpus, queries, {"dev": qrels, "test": {"t": {"d3": 1}}})
     _, chosen = lexical_run(data, {"t": "is it important"}, 3)
-    assert chosen["variant"] == "stop words left out" == max(chosen["dev"], key=chosen["dev"].__getitem__)
+    assert chosen["variant"] == "stop words left out" == max(chosen["tried"], key=chosen["tried"].__getitem__)
     assert chosen["chosen"] == "best ndcg@10 of 3 dev queries"
+    data.qrels["train"] = data.qrels.pop("dev")
+    assert lexical_run(data, {}, 3)[1] == chosen | {"chosen": "best ndcg@10 of 3 training queries"}
 
 
 def test_a_language_without_lists_has_its_words() -> None:

@@ -59,10 +59,9 @@ def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
     """Base, adapted and their difference with its interval, and the verdict in words."""
     test = report["test"]
     counted = {name: test[name] for name in ("queries", "pairs", "documents") if name in test}
-    main = next(iter(test["delta"].values()), {})
-    if "clusters" in main:
-        counted["clusters"] = main["clusters"]
+    clusters = [delta["clusters"] for delta in test["delta"].values() if "clusters" in delta]
     title = "test split: " + ", ".join(f"{value:,} {name}" for name, value in counted.items())
+    title += f", {clusters[0]:,} clusters" if clusters else ""
     title = f"{task}, {title}" if task else title
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("metric")

@@ -1,4 +1,4 @@
-"""BM25 as a careful user would set it up: in the corpus's language, with what is best on dev."""
+"""BM25 as a careful user would set it up: in the corpus's language, with what is best on queries outside the test."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from acclimate.retrieval.bm25 import BM25
 from acclimate.types import Qrels, Queries, Run
 
 MEASURE = "ndcg@10"
-MAX_DEV_QUERIES = 1_000
+ENOUGH = 500
+"""Queries to choose on. Where dev has fewer, training queries join: BM25 learns nothing from them."""
 DEFAULT = "stop words left out, stemmed"
-"""What is used where there is no dev split to choose on: Lucene's analysers of European languages do this."""
+"""What is used where there is nothing to choose on: Lucene's analysers of European languages do this."""
 
 
 def variants(language: str | None) -> dict[str, Analyser]:
@@ -29,37 +30,45 @@ def variants(language: str | None) -> dict[str, Analyser]:
 
 
 def lexical_run(dataset: Dataset, queries: Queries, depth: int) -> tuple[Run, dict[str, Any]]:
-    """Rank the whole corpus by BM25, with the variant of the analyser whose NDCG@10 on dev is best.
+    """Rank the whole corpus by BM25, with the variant of the analyser whose NDCG@10 is best outside the test.
 
     The language is that of the queries, or of the documents where the queries' is not clear (a corpus of commands).
 
     Args:
-        dataset: its corpus, and its dev split where it has one.
+        dataset: its corpus, and its dev and train splits where it has them.
         queries: what to rank for.
         depth: documents per query.
 
     Returns:
         The run, and what was chosen: "language" (None: not one of `core.analyser.STOP_WORDS`), "variant", "chosen" (how
-        it was), and "dev": the scores of all variants, where there is a dev split.
+        it was), and "tried": the scores of all variants, where there were queries to choose on.
     """
     language = language_of(evenly(list(dataset.queries.values()))) or language_of(evenly(list(dataset.corpus.values())))
     tried = variants(language)
-    dev = _dev(dataset)
-    if len(tried) == 1 or not dev:
+    qrels, which = _outside_test(dataset)
+    if len(tried) == 1 or not qrels:
         variant = next(iter(tried))
-        why = "the only one for this language" if len(tried) == 1 else "the default, as there is no dev split"
+        why = (
+            "the only one for this language" if len(tried) == 1 else "the default, as all queries are in the test split"
+        )
         run = BM25(dataset.corpus, tried[variant]).rank(queries, depth)
-        return run, {"language": language, "variant": variant, "chosen": why, "dev": {}}
-    asked = {query: dataset.queries[query] for query in dev}
+        return run, {"language": language, "variant": variant, "chosen": why, "tried": {}}
+    asked = {query: dataset.queries[query] for query in qrels}
     indexes = {name: BM25(dataset.corpus, analyser) for name, analyser in tried.items()}
-    scores = {name: evaluate_run(index.rank(asked, 10), dev)[0][MEASURE] for name, index in indexes.items()}
+    scores = {name: evaluate_run(index.rank(asked, 10), qrels)[0][MEASURE] for name, index in indexes.items()}
     variant = max(scores, key=lambda name: scores[name])
-    chosen = f"best {MEASURE} of {len(dev):,} dev queries"
+    chosen = f"best {MEASURE} of {len(qrels):,} {which} queries"
     run = indexes[variant].rank(queries, depth)
-    return run, {"language": language, "variant": variant, "chosen": chosen, "dev": scores}
+    return run, {"language": language, "variant": variant, "chosen": chosen, "tried": scores}
 
 
-def _dev(dataset: Dataset) -> Qrels:
-    """The judgements of the dev queries that have a relevant document, or of an even sample of them."""
-    judged = {query: grades for query, grades in dataset.qrels.get("dev", {}).items() if max(grades.values()) > 0}
-    return {query: judged[query] for query in evenly(list(judged), MAX_DEV_QUERIES)}
+def _outside_test(dataset: Dataset) -> tuple[Qrels, str]:
+    """At most `ENOUGH` judged queries: an even sample of dev, filled up from train; and what they are."""
+    dev, train = (
+        {query: grades for query, grades in dataset.qrels.get(split, {}).items() if max(grades.values()) > 0}
+        for split in ("dev", "train")
+    )
+    chosen = {query: dev[query] for query in evenly(list(dev), ENOUGH)}
+    missing = ENOUGH - len(chosen)
+    filling = {query: train[query] for query in evenly(list(train), missing)} if missing else {}
+    return chosen | filling, " and ".join(name for name, some in (("dev", chosen), ("training", filling)) if some)

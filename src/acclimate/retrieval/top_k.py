@@ -128,7 +128,9 @@ def _ordered(
 
 
 def _tolerance(score: Vectors) -> Vectors:
-    return ROUNDING * np.maximum(np.abs(score), np.float32(1))
+    """How far from each score another one may be equal to it."""
+    tolerance: Vectors = np.float32(ROUNDING) * np.maximum(np.abs(score), np.float32(1))
+    return tolerance
 
 
 def _exact_scores(query_D: Vectors, some_MD: Vectors) -> Vectors:
