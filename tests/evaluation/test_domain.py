@@ -89,8 +89,8 @@ def test_relatedness_is_the_auc_over_pairs(encoder: Encoder) -> None:
     assert (report["topics"], report["texts"], report["delta"]["topic_auc"]["p"]) == (5, 50, 1.0)
 
 
-def test_auc_of_a_resample_is_that_of_its_pairs() -> None:
-    """The observed difference, with ties, is scikit-learn's; resamples are those of texts, so it lies within them."""
+def test_the_difference_of_auc_is_that_of_the_pairs() -> None:
+    """The observed difference, with ties, is scikit-learn's, and lies within its interval; swapped models mirror it."""
     generator = np.random.default_rng(3)
     text_P2 = np.stack(np.triu_indices(12, 1), axis=1)
     same_P = (text_P2 % 3)[:, 0] == (text_P2 % 3)[:, 1]

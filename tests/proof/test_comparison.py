@@ -10,6 +10,7 @@ import pytest
 
 from acclimate.data.dataset import Dataset, write_dataset
 from acclimate.evaluation.clusters import pair_clusters, query_clusters
+from acclimate.stages.compare_runs import compare_runs
 from acclimate.stages.evaluate import evaluate
 from acclimate.types import LabelledPair
 from tests.stages.worlds import WORDS, config_for, tiny_embedder, write_adapter
@@ -33,8 +34,9 @@ def evaluated(run: Path, model: Path, dataset: Dataset, **settings: object) -> d
 
 
 def of_five_documents() -> Dataset:
-    """A hundred queries, all about five of three hundred documents."""
-    queries = {f"q{n}": " ".join(WORLD.choices(WORDS, k=4)) + f" {n}" for n in range(100)}
+    """A hundred queries, all about five of three hundred documents; the same in every call."""
+    world = random.Random(4)
+    queries = {f"q{n}": " ".join(world.choices(WORDS, k=4)) + f" {n}" for n in range(100)}
     qrels = {f"q{n}": {f"d{n % 5}": 1} for n in range(100)}
     return Dataset("retrieval", {f"d{n}": text for n, text in enumerate(TEXTS)}, queries, {"test": qrels})
 
@@ -60,6 +62,13 @@ def test_pairs_that_share_a_sentence_are_one_cluster(tmp_path: Path, model: Path
     pairs = [LabelledPair(TEXTS[n // 4], TEXTS[100 + n], n % 5 * 1.0, n % 5 / 4) for n in range(80)]
     report = evaluated(tmp_path, model, Dataset("pairs", pairs={"test": pairs}, info={"label_range": [0, 4]}))
     assert {delta["clusters"] for delta in report["test"]["delta"].values()} == {20}
+
+
+def test_finished_runs_are_compared_by_clusters_too(tmp_path: Path, model: Path) -> None:
+    for name in ("one", "other"):
+        evaluated(tmp_path / name, model, of_five_documents())
+    result = compare_runs([tmp_path / "one", tmp_path / "other"], config_for(model))
+    assert (result["shared"], result["runs"][1]["delta"]["ndcg@10"]["clusters"]) == (100, 5)
 
 
 def test_clusters_by_hand() -> None:

@@ -159,6 +159,8 @@ def show_comparison(result: Mapping[str, Any]) -> None:
     """Every run's measure, and its difference to the first one."""
     nouns = "pairs" if result["kind"] == "pairs" else "queries"
     title = f"{result['measure']} on the {result['shared']:,} test {nouns} that all runs share"
+    clusters = {row["delta"][result["measure"]]["clusters"] for row in result["runs"] if "delta" in row}
+    title += "".join(f", {number:,} clusters" for number in clusters)  # the same for all
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("run")
     interval = f"{PERCENT * result['confidence']:.0f} % interval"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from acclimate.core.analyser import Analyser, language_of
 from acclimate.data.dataset import Dataset
@@ -18,6 +18,17 @@ DEFAULT = "stop words left out, stemmed"
 """What is used where there is nothing to choose on: Lucene's analysers of European languages do this."""
 
 
+class LexicalChoice(TypedDict):
+    """How BM25 was set up, and how that was chosen."""
+
+    language: str | None
+    """One of `core.analyser.STOP_WORDS`, or None."""
+    variant: str
+    chosen: str
+    tried: dict[str, float]
+    """Variant -> its score; empty where there was nothing to choose, or nothing to choose on."""
+
+
 def variants(language: str | None) -> dict[str, Analyser]:
     """The analysers that are tried, by what they do; of equally good ones the first is taken."""
     if language is None:
@@ -29,7 +40,7 @@ def variants(language: str | None) -> dict[str, Analyser]:
     }
 
 
-def lexical_run(dataset: Dataset, queries: Queries, depth: int) -> tuple[Run, dict[str, Any]]:
+def lexical_run(dataset: Dataset, queries: Queries, depth: int) -> tuple[Run, LexicalChoice]:
     """Rank the whole corpus by BM25, with the variant of the analyser whose NDCG@10 is best outside the test.
 
     The language is that of the queries, or of the documents where the queries' is not clear (a corpus of commands).
@@ -40,8 +51,7 @@ def lexical_run(dataset: Dataset, queries: Queries, depth: int) -> tuple[Run, di
         depth: documents per query.
 
     Returns:
-        The run, and what was chosen: "language" (None: not one of `core.analyser.STOP_WORDS`), "variant", "chosen" (how
-        it was), and "tried": the scores of all variants, where there were queries to choose on.
+        The run, and how BM25 was set up for it.
     """
     language = language_of(evenly(list(dataset.queries.values()))) or language_of(evenly(list(dataset.corpus.values())))
     tried = variants(language)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NotRequired, TypeAlias, TypedDict
 
+from acclimate.evaluation.lexical import LexicalChoice
 from acclimate.evaluation.significance import Delta, Verdict
 from acclimate.types import Kind, Sides
 

@@ -92,7 +92,7 @@ def _result(run: RunParts) -> dict[str, Any]:
         "facts": _facts(run),
         "headline": tables.headline(test, confidence),
         "tested": tested(test),
-        "lexical": lexical_note(report.get("lexical", {})),
+        "lexical": lexical_note(evaluation.get("lexical", {})),
         "bars": plots.metric_bars(test),
         "cosines": tables.similarity(test),
         "histograms": plots.similarity_histograms(evaluation.get("histograms", {}), run.kind),

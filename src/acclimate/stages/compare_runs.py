@@ -13,13 +13,14 @@ import numpy as np
 from acclimate.configs import EvaluateConfig, RunConfig, load_config, with_overrides
 from acclimate.data.dataset import Dataset, load_dataset, map_label
 from acclimate.errors import DataError, StorageError, UsageError
+from acclimate.evaluation.clusters import pair_clusters, query_clusters
 from acclimate.evaluation.compare import MAIN_MEASURE
 from acclimate.evaluation.measures import RETRIEVAL_MEASURES, pair_measures
-from acclimate.evaluation.significance import Delta, paired_bootstrap, paired_bootstrap_correlation, verdict
+from acclimate.evaluation.significance import Delta, compare_correlations, compare_means, verdict
 from acclimate.files import hash_text, iter_jsonl
 from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.runs.tasks import one_task
-from acclimate.types import Kind, LabelledPair
+from acclimate.types import Kind, LabelledPair, Qrels
 
 PER_QUERY_FILE = "per_query.jsonl"
 CORRELATIONS = {"spearman": True, "pearson": False}
@@ -113,7 +114,12 @@ def _read(run: Path, config: RunConfig) -> _Evaluated:
 
 def _queries(rows: Sequence[Mapping[str, Any]], data: Dataset) -> dict[Key, Mapping[str, Any]]:
     qrels = data.qrels.get("test", {})
-    return {_query_key(row["query_id"], data, qrels[row["query_id"]]): row["adapted"] for row in rows}
+    return {
+        _query_key(row["query_id"], data, qrels[row["query_id"]]): {
+            name: row["adapted"][name] for name in RETRIEVAL_MEASURES
+        }
+        for row in rows
+    }
 
 
 def _query_key(query: str, data: Dataset, grades: Mapping[str, int]) -> Key:
@@ -145,15 +151,24 @@ def _deltas(
     first: _Evaluated, other: _Evaluated, shared: Sequence[Key], settings: EvaluateConfig, seed: int
 ) -> dict[str, Delta]:
     drawn: dict[str, Any] = {"resamples": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
+    drawn["clusters"] = _clusters(first.kind, shared)
     if first.kind == "retrieval":
         return {
-            name: paired_bootstrap(_column(first, shared, name), _column(other, shared, name), **drawn)
+            name: compare_means(_column(first, shared, name), _column(other, shared, name), **drawn)
             for name in RETRIEVAL_MEASURES
         }
     columns = [_column(first, shared, "cosine"), _column(other, shared, "cosine"), _column(first, shared, "label")]
-    return {
-        name: paired_bootstrap_correlation(*columns, by_rank=by_rank, **drawn) for name, by_rank in CORRELATIONS.items()
-    }
+    return {name: compare_correlations(*columns, by_rank=by_rank, **drawn) for name, by_rank in CORRELATIONS.items()}
+
+
+def _clusters(kind: Kind, shared: Sequence[Key]) -> list[int]:
+    """Cluster of every query or pair that is shared, by the texts in its key."""
+    if kind == "pairs":
+        return pair_clusters([LabelledPair(first, second, 0.0, 0.0) for first, second, _ in map(json.loads, shared)])
+    parts = {key: json.loads(key) for key in shared}
+    qrels: Qrels = {key: dict(judged) for key, (_, judged) in parts.items()}
+    texts = {text: text for grades in qrels.values() for text in grades}
+    return query_clusters(qrels, {key: query for key, (query, _) in parts.items()}, texts)
 
 
 def _column(run: _Evaluated, shared: Sequence[Key], name: str) -> Any:

@@ -24,7 +24,7 @@ from acclimate.evaluation.compare import (
     won_and_lost,
 )
 from acclimate.evaluation.domain import DomainData, Models, domain_data, relatedness, term_accuracy
-from acclimate.evaluation.lexical import lexical_run
+from acclimate.evaluation.lexical import LexicalChoice, lexical_run
 from acclimate.evaluation.measures import evaluate_run, relative_loss
 from acclimate.evaluation.reports import Counts, EvaluationReport, GuardRow, SplitScores
 from acclimate.evaluation.significance import verdict
@@ -229,7 +229,7 @@ def _counts(data: Dataset) -> Counts:
 
 def _write_rankings(
     folder: Path, data: Dataset, base: RankingScores, adapted: RankingScores, config: RunConfig
-) -> tuple[dict[str, float], dict[str, Any]]:
+) -> tuple[dict[str, float], LexicalChoice]:
     """Rank by BM25 too; write the three run files and every query's scores. Returns BM25's measures, and its set-up."""
     queries, qrels = judged_queries(data)
     lexical, chosen = lexical_run(data, queries, max(config.evaluate.top_k, MIN_DEPTH))
