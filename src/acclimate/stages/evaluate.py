@@ -14,6 +14,7 @@ from acclimate.data.lexicon import domain_hashes
 from acclimate.data.readers import source_hash
 from acclimate.evaluation.compare import (
     MAIN_MEASURE,
+    METHOD,
     MIN_DEPTH,
     PairScores,
     RankingScores,
@@ -160,7 +161,7 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
 
 
 def _inputs(dataset: Path, adapter: Path, config: RunConfig) -> dict[str, str]:
-    inputs = {"dataset": hash_folder(dataset), "adapter": resolve(adapter, base=config.model).sha256}
+    inputs = {"method": METHOD, "dataset": hash_folder(dataset), "adapter": resolve(adapter, base=config.model).sha256}
     inputs |= domain_hashes(config.domain, config.evaluate.guard)
     if config.evaluate.topics is not None:
         inputs["topics"] = source_hash(config.evaluate.topics)

@@ -11,7 +11,7 @@ import numpy as np
 from acclimate.configs import RunConfig, used
 from acclimate.data.dataset import Dataset
 from acclimate.evaluation.clusters import query_clusters
-from acclimate.evaluation.compare import judged_queries
+from acclimate.evaluation.compare import METHOD, judged_queries
 from acclimate.evaluation.measures import evaluate_run
 from acclimate.evaluation.reports import RerankingReport
 from acclimate.evaluation.significance import Delta, compare_means, verdict
@@ -52,7 +52,7 @@ def evaluate_reranker(dataset: Path, adapter: Path, name: str, out: Path, config
     """
     data = open_retrieval_dataset(dataset)
     settings = {"reranker": name, **used(config, "evaluate-reranker")}
-    inputs = {"dataset": hash_folder(dataset), "retriever": retriever_hash(adapter, config)}
+    inputs = {"method": METHOD, "dataset": hash_folder(dataset), "retriever": retriever_hash(adapter, config)}
     inputs["reranker"] = reranker_source(name).fingerprint
     cache = RunFolder(out.parent).cache
     make = partial(_evaluate, data, adapter, name, cache, config)
