@@ -18,6 +18,7 @@ Letters with accents differ from those without, unless the tokenizer drops accen
 
 from __future__ import annotations
 
+import hashlib
 import html
 import re
 import unicodedata
@@ -41,6 +42,8 @@ INVISIBLE = (
 )
 """Ranges of code points that Unicode calls ignorable by default, beside those of category Cf (zero-width space and
 joiners, soft hyphen, byte-order mark, marks of direction)."""
+
+SALT = b"acclimate text 1"
 
 TokenKeys = Callable[[Sequence[str]], Sequence[bytes | None]]
 """Texts -> a key of each one's tokens; None where its tokens say too little."""
@@ -67,6 +70,15 @@ def same_text_key(text: str) -> str:
     while key != before and not (key.isascii() and "&" not in key):
         key, before = _reduced(_without_entities(key)), key
     return key
+
+
+def text_id(text: str) -> int:
+    """Return 64 bits that two texts share if they are the same (and else by a chance of 2^-64).
+
+    Salted with a constant: ids of different files can be compared. They do not hide a text that can be guessed.
+    """
+    key = same_text_key(text).encode("utf-8", "surrogatepass")
+    return int.from_bytes(hashlib.blake2b(key, digest_size=8, salt=SALT).digest(), "big")
 
 
 def same_texts(texts: Iterable[str], token_keys: TokenKeys | None = None) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 from acclimate.data.clean import without_negatives
 from acclimate.data.held_out import HeldOut
@@ -46,7 +47,7 @@ def separate_documents(source: Source, splits: Splits, held: HeldOut, key: Key) 
             splits.negatives_removed += 1
             splits.rejected.append(record.rejected("leak (not relevant here, and judged for dev or test)"))
         else:
-            safe = without_negatives(record, {text for text in record.negatives if held.excludes(text, "negative")})
+            safe = without_negatives(record, partial(held.excludes, role="negative"))
             splits.negatives_removed += len(record.negatives) - len(safe.negatives)
             kept.append(safe)
     splits.records["train"] = kept
