@@ -40,7 +40,9 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-@pytest.mark.parametrize("text", [SENTENCE, "Äpfel, Öl und Straße", "Ελληνικά, ΣΊΣΥΦΟΣ", "小麦，锈病 怎么治", "ガード, が"])
+@pytest.mark.parametrize(
+    "text", [SENTENCE, "Äpfel, Öl und Straße", "Ελληνικά, ΣΊΣΥΦΟΣ", "小麦，锈病 怎么治", "ガード, が"]
+)
 def test_variants_are_the_same_text(name: str, text: str) -> None:
     assert same_text_key(VARIANTS[name](text)) == same_text_key(text)
 

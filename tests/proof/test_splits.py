@@ -85,7 +85,7 @@ def test_a_group_of_40_percent_stays_in_train_and_is_named() -> None:
         held = [item.group for split in ("dev", "test") for item in splits.records[split]]  # type: ignore[index]
         assert held and "wheat" not in held
         assert any("40% of all, are too large for test and stay in train" in note for note in splits.notes)
-    with pytest.raises(DataError, match="no test split can be cut by topic.*the largest holds 60%"):
+    with pytest.raises(DataError, match=r"no test split can be cut by topic.*the largest holds 60%"):
         few = [replace(one, group="rye" if int(one.anchor[1:]) >= 400 else "wheat") for one in records]
         split_records(few, "retrieval", frozenset(), PrepareConfig(split_by="topic"), 0)
 
@@ -176,10 +176,14 @@ def test_data_sets_of_one_run_are_split_together() -> None:
 
 def test_the_test_of_one_data_set_is_not_the_training_of_another() -> None:
     given = source([record("asked", "a", "test"), record("asked in dev", "b", "dev"), record("free", "c")])
-    beside = source([record("Asked?", "x"), record("y", "asked in dev"), record("mine", "z")], test_fraction=0.0, dev_fraction=0.0)
+    beside = source(
+        [record("Asked?", "x"), record("y", "asked in dev"), record("mine", "z")], test_fraction=0.0, dev_fraction=0.0
+    )
     _, splits = split_sources([given, beside], 0)
     assert queries(splits, "train") == ["mine"]
-    assert [row.reason for row in splits.rejected] == ["leak (its query or pair is in dev or test of another data set)"] * 2
+    assert [row.reason for row in splits.rejected] == [
+        "leak (its query or pair is in dev or test of another data set)"
+    ] * 2
 
 
 # Fault 9: test queries in other roles.

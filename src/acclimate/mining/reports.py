@@ -23,6 +23,7 @@ class MineReport(TypedDict):
     queries_without_negatives: int
     queries_with_too_few: int
     given_negatives_dropped: int
+    never_mined: dict[str, int]
     """Negatives of the data that are a positive, the query, or judged for a dev or test query."""
     rows: dict[str, int]
     """File -> its rows."""

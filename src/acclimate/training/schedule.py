@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from acclimate.configs.train import TaskSampling
 from acclimate.core.batching import epoch_order, spread
-from acclimate.core.task_sampling import steps_of_tasks, turns
 from acclimate.core.same_text import text_id
+from acclimate.core.task_sampling import steps_of_tasks, turns
 from acclimate.types import Example
 
 HIGHEST_LORA_RATE = 4e-3

@@ -14,7 +14,8 @@ from torch import nn
 
 from acclimate.configs import TrainConfig, with_overrides
 from acclimate.core.lora import adapters_off
-from acclimate.data.dataset import EXAMPLES_FILE, Dataset, held_out_queries, load_dataset, read_examples
+from acclimate.data.dataset import EXAMPLES_FILE, Dataset, held_out, load_dataset, read_examples
+from acclimate.data.held_out import HeldOut
 from acclimate.errors import DataError
 from acclimate.evaluation.compare import MAIN_MEASURE
 from acclimate.evaluation.dev import Evaluate, dev_set, retrieval_scores, similarity_scores
@@ -23,6 +24,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.retrieval.top_k import Vectors
 from acclimate.retrieval.vector_cache import encode_corpus
+from acclimate.runs.guards import guard_data
 from acclimate.runs.tasks import Task
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import LossFn, Selection, StepResult
@@ -131,7 +133,7 @@ class TaskLosses:
         self.tasks, self.encoder, self.schedule = tasks, encoder, schedule
         self._autocast, self._trainable = autocast, trainable
         loaded: dict[str, Encoder] = {}
-        held_out = set[str]().union(*(held_out_queries(one.data) for one in tasks))
+        held = held_out_of(tasks)
         self._references = [
             load_references(
                 one.task.config,
@@ -139,7 +141,7 @@ class TaskLosses:
                 one.task.folder.cache,
                 document_vectors=document_vectors(one.encoder(encoder), one),
                 texts=one.texts,
-                held_out=held_out,
+                held_out=held,
                 loaded=loaded,
             )
             for one in tasks
@@ -172,6 +174,18 @@ class TaskLosses:
                 autocast=self._autocast,
             ),
         )
+
+
+def held_out_of(tasks: Sequence[TrainingTask]) -> HeldOut:
+    """Collect what dev and test of all tasks hold out, and those of the guards where texts are retained."""
+    held = HeldOut()
+    for one in tasks:
+        held.update(held_out(one.data))
+    if any(one.task.config.objective.retain_data for one in tasks):
+        config = tasks[0].task.config
+        for guard in guard_data(config.evaluate.guard, seed=config.seed, limit=config.limit):
+            held.update(held_out(guard))
+    return held
 
 
 def document_vectors(encoder: Encoder, one: TrainingTask) -> Mapping[str, np.ndarray] | None:
