@@ -81,6 +81,12 @@ def text_id(text: str) -> int:
     return int.from_bytes(hashlib.blake2b(key, digest_size=8, salt=SALT).digest(), "big")
 
 
+def pair_id(one: str, other: str) -> int:
+    """Return 64 bits that two pairs of texts share if they are the same, in either order."""
+    both = b"".join(number.to_bytes(8, "big") for number in sorted((text_id(one), text_id(other))))
+    return int.from_bytes(hashlib.blake2b(both, digest_size=8, salt=SALT).digest(), "big")
+
+
 def same_texts(texts: Iterable[str], token_keys: TokenKeys | None = None) -> dict[str, str]:
     """Map every text to the key that it shares with all that are the same, by characters or by a model's tokens.
 
