@@ -18,6 +18,8 @@ class Counts(TypedDict, total=False):
     queries_without_relevant: int
     documents: int
     pairs: int
+    trained_on: int
+    """Test queries (pairs) that are left out: the model, or one that it was made from, was trained on them."""
 
 
 class SplitScores(Counts, total=False):
@@ -48,6 +50,8 @@ class EvaluationReport(TypedDict):
 
     kind: Kind
     test: SplitScores
+    training_known: bool
+    """Whether the adapter, and all that it was made from, say what they were trained on."""
     verdict: Verdict
     recommend: str
     """adapted where that is better, else base."""

@@ -1,11 +1,12 @@
 """`trained_on.safetensors`: which texts a model has been trained on, as a compact set of ids, never as texts.
 
-It lies beside an adapter, or in the folder of a fully trained or merged model. Ids are those of `core.same_text`: 8 bytes
-a text, so that of a million texts (8 MB) an unseen query is taken for a seen one by a chance of 5e-14.
+It lies beside an adapter, or in the folder of a fully trained or merged model. Ids are those of `core.same_text`: 8
+bytes a text. Among a million of them (8 MB) an unseen query is taken for a seen one by a chance of 5e-14.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,9 +64,9 @@ def write_trained_on(folder: Path, trained_on: TrainedOn) -> None:
         StorageError: no space, no permission.
     """
     path = folder / TRAINED_ON_FILE
-    metadata = {"format": FORMAT, "complete": str(trained_on.complete).lower()}
-    with storage_errors(path):
-        save_file({"ids": trained_on.ids}, path, metadata)
+    facts = {"format": FORMAT, "complete": trained_on.complete}
+    with storage_errors(path):  # one entry: safetensors writes several in a random order
+        save_file({"ids": trained_on.ids}, path, {"acclimate": json.dumps(facts, sort_keys=True)})
 
 
 def read_trained_on(folder: Path) -> TrainedOn:
@@ -79,10 +80,10 @@ def read_trained_on(folder: Path) -> TrainedOn:
         return TrainedOn(complete=False)
     try:
         with safe_open(path, "numpy") as stored:
-            metadata = stored.metadata() or {}
+            facts = json.loads((stored.metadata() or {}).get("acclimate", "{}"))
             ids = stored.get_tensor("ids")
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, ValueError) as error:
         raise StorageError(f"{path} is damaged ({error})", fix="Train again, or remove the file.") from None
-    if metadata.get("format") != FORMAT:
-        raise StorageError(f"{path}: unknown format {metadata.get('format')!r}", possible=FORMAT, fix="Train again.")
-    return TrainedOn(ids, metadata.get("complete") == "true")
+    if facts.get("format") != FORMAT:
+        raise StorageError(f"{path}: unknown format {facts.get('format')!r}", possible=FORMAT, fix="Train again.")
+    return TrainedOn(ids, facts.get("complete") is True)

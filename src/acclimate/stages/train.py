@@ -17,6 +17,7 @@ from acclimate.errors import ModelError
 from acclimate.files import hash_config, hash_folder, work_folder
 from acclimate.formats.full_model import save_weights
 from acclimate.formats.sources import resolve_model
+from acclimate.formats.trained_on import TrainedOn, write_trained_on
 from acclimate.models.adapter import Adapter, continue_from, load_adapter
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.devices import DTYPES, choose_device, choose_dtype
@@ -26,6 +27,7 @@ from acclimate.runs.resolve import adapter_folder
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import Task
+from acclimate.runs.trained_on import reranker_trained_on, trained_on
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import Selection, fit, training_numbers
 from acclimate.training.references import reference_hashes
@@ -123,10 +125,30 @@ def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -
         training = _report(state, encoder, trainable, course, parts, metrics)
         if remining is not None:
             training["remined"] = remining.report()
+        if any(task.config.objective.retain_data for task in tasks):
+            training["retained_excluded"] = losses.retained_excluded
         _save(folder, encoder, weights, training, config)
+        write_trained_on(folder, losses.told | trained_on(_ingredients(tasks, config)) | _rerankers(tasks))
         return {"train": training}
 
     return Work(write)
+
+
+def _ingredients(tasks: Sequence[Task], config: RunConfig) -> list[str | None]:
+    """The models whose training becomes part of this one: what it starts from, and what teaches it."""
+    names = [config.base_model, config.train.start_adapter]
+    for task in tasks:
+        names += [task.config.objective.guide, task.config.objective.embedding_teacher]
+        names += [task.config.mine.teacher] if task.mined else []
+    return names
+
+
+def _rerankers(tasks: Sequence[Task]) -> TrainedOn:
+    """What the rerankers that chose the negatives were trained on."""
+    found = TrainedOn()
+    for task in tasks:
+        found |= reranker_trained_on(task.config.mine.reranker if task.mined else None)
+    return found
 
 
 def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:

@@ -171,8 +171,9 @@ def _retained_texts(config: RunConfig, held_out: HeldOut) -> tuple[tuple[str, ..
             fix="Give --retain-data other texts than those that the model is tested with.",
         )
     chosen = evenly(texts, MAX_RETAINED)
-    without = f"; {excluded:,} belong to dev or test, of this run or of a guard" if excluded else ""
-    say(f"retaining {len(chosen):,} texts of {source}, of {len(texts):,}{without}")
+    if excluded:
+        say(f"{excluded:,} texts of {source} belong to dev or test, of this run or of a guard: they are not retained")
+    say(f"retaining {len(chosen):,} texts of {source}, of {len(texts):,}")
     return tuple(chosen), excluded
 
 

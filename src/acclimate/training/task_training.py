@@ -20,12 +20,14 @@ from acclimate.errors import DataError
 from acclimate.evaluation.compare import MAIN_MEASURE
 from acclimate.evaluation.dev import Evaluate, dev_set, retrieval_scores, similarity_scores
 from acclimate.files import iter_jsonl
+from acclimate.formats.trained_on import TrainedOn
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.retrieval.top_k import Vectors
 from acclimate.retrieval.vector_cache import encode_corpus
 from acclimate.runs.guards import guard_data
 from acclimate.runs.tasks import Task
+from acclimate.runs.trained_on import told_by
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import LossFn, Selection, StepResult
 from acclimate.training.objectives import LOSSES
@@ -147,15 +149,25 @@ class TaskLosses:
             for one in tasks
         ]
         self._losses = [self._recipe(number) for number in range(len(tasks))]
+        self.told = TrainedOn()
+        """What the training is told, over all its steps."""
+        for one, references in zip(tasks, self._references, strict=True):
+            self.told |= told_by(one.examples, one.data, references.retained)
 
     def __call__(self, step: int) -> StepResult:
         """Take one step (from 0)."""
         number, step_of_task = self.schedule.turn(step)
         return replace(self._losses[number](step_of_task), task=self.tasks[number].task.name)
 
+    @property
+    def retained_excluded(self) -> int:
+        """How many texts are not retained because dev or test, of a task or a guard, holds them."""
+        return sum(references.retained_excluded for references in self._references)
+
     def renew(self, number: int, examples: list[Example]) -> None:
         """Go on with other negatives for the examples of a task."""
         self.tasks[number].examples = examples
+        self.told |= told_by(examples)
         self._losses[number] = self._recipe(number)
 
     def _recipe(self, number: int) -> LossFn:
