@@ -157,8 +157,8 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
         config: shared fields and `evaluate`.
 
     Returns:
-        the measures, flat; "queries" and "documents", or "pairs": how many they are taken over; and, where there are some, "trained_on":
-        how many test queries are left out because the model was trained on them.
+        the measures, flat; "queries" and "documents", or "pairs": how many they are taken over; and, where there are
+        some, "trained_on": how many test queries are left out because the model was trained on them.
 
     Raises:
         DataError: the model was trained on all of them.
