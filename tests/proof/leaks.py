@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.core.same_text import same_text_key
+from acclimate.files import hash_folder
 from acclimate.formats.trained_on import TRAINED_ON_FILE, read_trained_on
 
 TEXTS = ("anchor", "positive", "query", "response")
@@ -54,7 +55,11 @@ def find_leaks(run: Path) -> list[str]:
             f"{dataset}: test query in dev: {tested.queries[key]!r}" for key in dev.queries if key in tested.queries
         ]
         found += [f"{dataset}: test pair in dev: {tested.pairs[key]!r}" for key in dev.pairs if key in tested.pairs]
+    hashes = {hash_folder(dataset) for dataset in datasets}
     for path in sorted(run.rglob(TRAINED_ON_FILE)):
+        inputs = json.loads((path.parent / "inputs.json").read_text())
+        if not hashes <= set(inputs.values()):
+            continue  # an older version, made when the data was split otherwise; `evaluate` leaves out what it has seen
         seen = read_trained_on(path.parent)
         found += [f"{path}: test query {text!r}" for text in tested.queries.values() if seen.has_text(text)]
         found += [f"{path}: test pair {pair!r}" for pair in tested.texts if seen.has_pair(*pair)]

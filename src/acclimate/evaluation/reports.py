@@ -78,6 +78,9 @@ class RerankingReport(TypedDict):
     depth: int
     queries: int
     documents: int
+    trained_on: int
+    """Test queries that are left out: the reranker, or the retriever, was trained on them."""
+    training_known: bool
     retrieved: dict[str, float]
     reranked: dict[str, float]
     delta: dict[str, Delta]
