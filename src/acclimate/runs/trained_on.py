@@ -8,6 +8,7 @@ from pathlib import Path
 
 from acclimate.data.dataset import Dataset
 from acclimate.errors import DataError
+from acclimate.files import CONFIG_FILE, read_json
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.trained_on import TrainedOn, read_trained_on
 from acclimate.progress import say
@@ -36,6 +37,13 @@ def reranker_trained_on(name: str | None) -> TrainedOn:
         if (folder / ADAPTER_FILE).is_file():
             return read_trained_on(folder)
     return TrainedOn()
+
+
+def miners_trained_on(negatives: Path) -> TrainedOn:
+    """What the teacher and the reranker have been trained on that chose the negatives of a folder."""
+    path = negatives / CONFIG_FILE
+    settings = read_json(path).get("mine", {}) if path.is_file() else {}
+    return trained_on([settings.get("teacher")]) | reranker_trained_on(settings.get("reranker"))
 
 
 def told_by(examples: Sequence[Example], dev: Dataset | None = None, retained: Iterable[str] = ()) -> TrainedOn:

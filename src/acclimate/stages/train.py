@@ -23,11 +23,12 @@ from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.devices import DTYPES, choose_device, choose_dtype
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
+from acclimate.runs.guards import guard_hashes
 from acclimate.runs.resolve import adapter_folder
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import Task
-from acclimate.runs.trained_on import reranker_trained_on, trained_on
+from acclimate.runs.trained_on import miners_trained_on, reranker_trained_on, trained_on
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import Selection, fit, training_numbers
 from acclimate.training.references import reference_hashes
@@ -128,27 +129,24 @@ def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -
         if any(task.config.objective.retain_data for task in tasks):
             training["retained_excluded"] = losses.retained_excluded
         _save(folder, encoder, weights, training, config)
-        write_trained_on(folder, losses.told | trained_on(_ingredients(tasks, config)) | _rerankers(tasks))
+        write_trained_on(folder, losses.told | _inherited(tasks, config))
         return {"train": training}
 
     return Work(write)
 
 
-def _ingredients(tasks: Sequence[Task], config: RunConfig) -> list[str | None]:
-    """The models whose training becomes part of this one: what it starts from, and what teaches it."""
+def _inherited(tasks: Sequence[Task], config: RunConfig) -> TrainedOn:
+    """What the models were trained on whose training becomes part of this one: what it starts from, what teaches it,
+    and what chose its negatives."""
     names = [config.base_model, config.train.start_adapter]
-    for task in tasks:
-        names += [task.config.objective.guide, task.config.objective.embedding_teacher]
-        names += [task.config.mine.teacher] if task.mined else []
-    return names
-
-
-def _rerankers(tasks: Sequence[Task]) -> TrainedOn:
-    """What the rerankers that chose the negatives were trained on."""
     found = TrainedOn()
     for task in tasks:
-        found |= reranker_trained_on(task.config.mine.reranker if task.mined else None)
-    return found
+        names += [task.config.objective.guide, task.config.objective.embedding_teacher]
+        if task.mined:
+            found |= miners_trained_on(task.negatives)
+        if config.train.remine_steps:
+            found |= reranker_trained_on(task.config.mine.reranker)
+    return found | trained_on(names)
 
 
 def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
@@ -158,6 +156,8 @@ def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
         if task.mined:
             inputs[f"{task.label}negatives"] = hash_folder(task.negatives)
         inputs |= {f"{task.label}{name}": value for name, value in reference_hashes(task.config).items()}
+        if task.config.objective.retain_data:
+            inputs |= guard_hashes(config.evaluate.guard)  # what tests them is not retained
     if config.train.start_adapter:
         inputs["start_adapter"] = load_adapter(_start_folder(config.train.start_adapter)).fingerprint
     return inputs

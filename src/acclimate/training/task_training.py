@@ -193,8 +193,8 @@ def held_out_of(tasks: Sequence[TrainingTask]) -> HeldOut:
     held = HeldOut()
     for one in tasks:
         held.update(held_out(one.data))
-    if any(one.task.config.objective.retain_data for one in tasks):
-        config = tasks[0].task.config
+    config = tasks[0].task.config
+    if config.evaluate.guard and any(one.task.config.objective.retain_data for one in tasks):
         for guard in guard_data(config.evaluate.guard, seed=config.seed, limit=config.limit):
             held.update(held_out(guard))
     return held
