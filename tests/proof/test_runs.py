@@ -25,13 +25,14 @@ from acclimate.configs import (
 from acclimate.core.same_text import same_text_key
 from acclimate.data.dataset import load_dataset, read_examples
 from acclimate.errors import DataError
+from acclimate.files import hash_folder
 from acclimate.flows.adapt import adapt
 from acclimate.formats.trained_on import read_trained_on
 from acclimate.runs.guards import guard_data
 from acclimate.stages.evaluate import evaluate, evaluate_model
 from acclimate.stages.merge import merge
 from acclimate.stages.mine import mine
-from acclimate.stages.prepare import prepare
+from acclimate.stages.prepare import prepare, prepare_together
 from acclimate.stages.train import train
 from tests.leak_check import no_run_leaks  # noqa: F401
 from tests.proof.leaks import find_leaks
@@ -208,6 +209,48 @@ def test_a_test_query_in_the_corpus_is_not_mined(config: RunConfig, tmp_path: Pa
     }
     assert mined and held.isdisjoint(mined)
     assert report["never_mined"] == {"queries": len(held), "judged": len(held)}
+
+
+def test_a_positive_in_other_dress_is_not_mined(config: RunConfig, tmp_path: Path) -> None:
+    source = write(tmp_path / "pairs.jsonl", rows(300))
+    corpus = write(tmp_path / "corpus.jsonl", [{"text": f"« {row['response']} »"} for row in rows(300)])
+    many = MineConfig(range_max=400, num_negatives=20, range_min=0)
+    dressed = replace(config, prepare=PrepareConfig(corpus=str(corpus)), mine=many)
+    prepare(str(source), tmp_path / "dataset", dressed)
+    mine(tmp_path / "dataset", tmp_path / "negatives", dressed)
+    mined = read_examples(tmp_path / "negatives" / "examples.jsonl")
+    assert sum(len(row.negatives) for row in mined) > 1000
+    for row in mined:
+        keys = list(map(same_text_key, row.negatives))
+        assert same_text_key(row.positive) not in keys and len(set(keys)) == len(keys)
+
+
+def test_what_the_teacher_of_mining_saw_is_inherited(run: Path, config: RunConfig, tmp_path: Path) -> None:
+    prepare(str(write(tmp_path / "pairs.jsonl", rows(300, seed=1))), tmp_path / "dataset", config)
+    taught = replace(config, mine=MineConfig(teacher=str(run)))
+    mine(tmp_path / "dataset", tmp_path / "negatives", taught)
+    train(tmp_path / "dataset", tmp_path / "negatives", tmp_path / "adapter", config)
+    seen, theirs = read_trained_on(tmp_path / "adapter"), read_trained_on(run / "adapter")
+    assert seen.complete and set(theirs.ids.tolist()) < set(seen.ids.tolist())
+
+
+# Fault 6: the data sets of one run.
+def test_data_sets_of_one_run_are_prepared_together(config: RunConfig, tmp_path: Path) -> None:
+    """65 of 100 test queries of the one were training rows of the other."""
+    one = write(tmp_path / "one.jsonl", rows(300))
+    other = write(tmp_path / "other.jsonl", [{**row, "query": row["query"].upper()} for row in rows(300)])
+    run = tmp_path / "run"
+    parts = [(str(path), run / "tasks" / path.stem / "dataset", config) for path in (one, other)]
+    prepare_together(parts)
+    assert find_leaks(run) == []
+    data = [load_dataset(out) for _, out, _ in parts]
+    trained = {same_text_key(text) for found in data for row in found.examples for text in (row.anchor, row.positive)}
+    tested = {same_text_key(found.queries[query]) for found in data for query in found.qrels["test"]}
+    assert len(tested) == 100 and tested.isdisjoint(trained)  # the same queries are the test of both
+    before = [hash_folder(out) for _, out, _ in parts]
+    write(other, rows(300, seed=3))  # the other one's split depends on it: both are made again
+    prepare_together(parts)
+    assert all(hash_folder(out) != old for (_, out, _), old in zip(parts, before, strict=True))
 
 
 # The detector itself.

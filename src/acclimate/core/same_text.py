@@ -48,6 +48,8 @@ SALT = b"acclimate text 1"
 TokenKeys = Callable[[Sequence[str]], Sequence[bytes | None]]
 """Texts -> a key of each one's tokens; None where its tokens say too little."""
 
+_LONE_ACCENTS = re.compile(r"(?:^|(?<=\s))[\u0300-\u036f\u3099\u309a]+")
+"""Accents on nothing: what normalisation makes of the spacing accents, which stand for quotation marks."""
 _SPACE_IN_NUMBER = re.compile(r"\d \d")
 _SPACE_NOT_IN_NUMBER = re.compile(r"(?<!\d) | (?!\d)")
 
@@ -154,7 +156,8 @@ def _without_entities(text: str) -> str:
 def _reduced(text: str) -> str:
     text = text.translate(_BEFORE)
     if not text.isascii():
-        text = unicodedata.normalize("NFKC", text)
+        text = _LONE_ACCENTS.sub(" ", unicodedata.normalize("NFKC", text))
+        text = text.replace("İ", "i").replace("i\u0307", "i").replace("ı", "i")  # upper and lower case of Turkish
     text = text.casefold()
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)

@@ -8,12 +8,11 @@ from pathlib import Path
 
 from acclimate.data.dataset import Dataset
 from acclimate.errors import DataError
-from acclimate.files import CONFIG_FILE, read_json
 from acclimate.formats.facts import ADAPTER_FILE
-from acclimate.formats.trained_on import TrainedOn, read_trained_on
+from acclimate.formats.trained_on import TRAINED_ON_FILE, TrainedOn, read_trained_on
 from acclimate.progress import say
 from acclimate.runs.resolve import adapter_folder, full_folder
-from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.run_folder import AUDIT_FILE, RunFolder
 from acclimate.types import Example, Split
 
 
@@ -40,10 +39,9 @@ def reranker_trained_on(name: str | None) -> TrainedOn:
 
 
 def miners_trained_on(negatives: Path) -> TrainedOn:
-    """What the teacher and the reranker have been trained on that chose the negatives of a folder."""
-    path = negatives / CONFIG_FILE
-    settings = read_json(path).get("mine", {}) if path.is_file() else {}
-    return trained_on([settings.get("teacher")]) | reranker_trained_on(settings.get("reranker"))
+    """What the teacher and the reranker that chose the negatives of a folder have been trained on."""
+    mined = (negatives / TRAINED_ON_FILE).is_file() or (negatives / AUDIT_FILE).is_file()
+    return read_trained_on(negatives) if mined else TrainedOn()
 
 
 def told_by(examples: Sequence[Example], dev: Dataset | None = None, retained: Iterable[str] = ()) -> TrainedOn:

@@ -72,6 +72,8 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> Eval
 
 def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Work[EvaluationReport]:
     seen = trained_on([adapter, config.model])
+    if not seen.complete:
+        say(f"{adapter}, or what it was made from, does not say what it was trained on: nothing of that is left out")
     data, left_out = without_seen(data, seen, "the dataset")
     guards, guards_left_out = _unseen_guards(seen, config)
     material = domain_data(data, config.domain, config.evaluate, config.seed)
