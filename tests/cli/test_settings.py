@@ -118,6 +118,7 @@ def _train(world: World, base: tuple[str, ...]) -> None:
         ("--guide", world.model),
         ("--remine-steps", "2", "--config", world.with_reranker),
         ("--retain-data", world.texts),
+        ("--retain-data", world.texts, "--guard", world.pairs / "dataset", "--limit", "20"),
         ("--loss", "triplet"),
         ("--loss", "margin-mse"),
         ("--loss", "embedding-distillation", "--embedding-teacher", world.model),

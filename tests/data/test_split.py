@@ -11,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acclimate.configs import PrepareConfig
+from acclimate.core.same_text import connected
 from acclimate.data.records import Record
-from acclimate.data.split import MIN_TEST, Splits, connected, split_records
+from acclimate.data.split import MIN_TEST, split_records
+from acclimate.data.splits import Splits
 from acclimate.errors import DataError
 from acclimate.types import SPLITS, Split
 from tests.data.conftest import Build, build_source, jsonl, write_beir

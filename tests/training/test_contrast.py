@@ -87,3 +87,16 @@ def test_only_the_blocks_in_use_are_there(block: str) -> None:
     cosine, positive = found.cosines(torch.eye(2, 4), torch.eye(3, 4))
     assert set(cosine) == set(found.excluded) == {block}
     assert positive.tolist() == [1.0, 1.0]
+
+
+def test_a_positive_in_other_dress_is_no_negative() -> None:
+    """And nothing else is masked for it: the target itself stays."""
+    training = [Example("q one", "The answer."), Example("Q one?", "the answer"), Example("q two", "another")]
+    found = Candidates.of(training, Relations(training), ("query-document", "query-query"))
+    assert found.documents == ["The answer.", "the answer", "another"]
+    assert found.excluded["query-document"].tolist() == [
+        [False, True, False],
+        [True, False, False],
+        [False, False, False],
+    ]
+    assert found.excluded["query-query"][0].tolist() == [True, True, False]

@@ -86,8 +86,9 @@ READS: dict[str, tuple[str, ...]] = {
     ),
     "prepare": ("prepare", "model", "max_tokens", "seed", "limit"),
     "mine": (*ENCODER, "seed", "mine", *RERANKER),
-    # An adaptive temperature needs the domain's terms, and what they are told apart from.
-    "train": (*ENCODER, "seed", "train", "objective", *MINE_AGAIN, *RERANKER, "domain", "guard"),
+    # An adaptive temperature needs the domain's terms, and what they are told apart from; the guard's test (of at most
+    # `limit` queries) is not retained.
+    "train": (*ENCODER, "seed", "limit", "train", "objective", *MINE_AGAIN, *RERANKER, "domain", "guard"),
     "train-reranker": (*ENCODER, "seed", *TRAIN_RERANKER, *RERANKER),
     "evaluate": (*ENCODER, "seed", "limit", "evaluate", "domain", "prepare"),
     "evaluate-reranker": (*ENCODER, "seed", "retriever", "rerank_depth", *RERANKER, "bootstrap", "confidence"),

@@ -31,6 +31,8 @@ class PrepareConfig:
     """Share of the training queries that becomes the dev split, where none is given: at most 500 queries."""
     strict_documents: bool = False
     """Also drop training pairs whose document (or one of whose sentences) is in test or dev."""
+    strict_near: bool = False
+    """Also drop training pairs with a text that is nearly a query (or both sentences) of test or dev."""
     per_label: int | None = None
     """Labelled pairs: use at most this many training pairs per label, drawn evenly."""
     label_min: float | None = None

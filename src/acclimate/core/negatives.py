@@ -5,7 +5,7 @@ Legend: N training rows, M candidate documents of the batch.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 
 import numpy as np
 import torch
@@ -13,34 +13,38 @@ from torch import Tensor
 
 
 def identity_mask(
-    anchors: Sequence[str], documents: Sequence[str], target_N: Tensor, positives: Mapping[str, Collection[str]]
+    anchors: Sequence[Hashable],
+    documents: Sequence[Hashable],
+    target_N: Tensor,
+    positives: Mapping[Hashable, Collection[Hashable]],
 ) -> Tensor:
     """Candidates that are no negatives because of what they say, not of how they score.
 
     Masked for a row: every other positive of the same anchor (over the whole training set, whatever brought it into
-    this batch), and a document whose text is the anchor's.
+    this batch), and a document whose text is the anchor's. Texts are compared as they are given: give what two texts
+    share that are the same (`core.same_text`).
 
     Args:
-        anchors: [N] the rows' query texts.
-        documents: [M] the candidates' texts.
+        anchors: [N] the rows' query texts, or their keys.
+        documents: [M] the candidates' texts, or their keys; one that comes twice is masked twice.
         target_N: index of each row's positive among the candidates; never masked.
         positives: anchor -> all its positives in the training set.
 
     Returns:
         bool [N, M] on the CPU, True where excluded.
     """
-    column = {text: index for index, text in enumerate(documents)}
+    columns: dict[Hashable, list[int]] = {}
+    for column, text in enumerate(documents):
+        columns.setdefault(text, []).append(column)
     mask = np.zeros((len(anchors), len(documents)), dtype=bool)
     for row, anchor in enumerate(anchors):
-        same = [column[text] for text in positives.get(anchor, ()) if text in column]
-        mask[row, same] = True
-        if anchor in column:
-            mask[row, column[anchor]] = True
+        for text in (anchor, *positives.get(anchor, ())):
+            mask[row, columns.get(text, [])] = True
     mask[np.arange(len(anchors)), target_N.cpu().numpy()] = False
     return torch.from_numpy(mask)
 
 
-def related_mask(row_keys: Sequence[Collection[str]], candidate_keys: Sequence[Collection[str]]) -> Tensor:
+def related_mask(row_keys: Sequence[Collection[Hashable]], candidate_keys: Sequence[Collection[Hashable]]) -> Tensor:
     """Candidates that share a key with a row, and so are no negatives. For the blocks other than query-document.
 
     Among queries the keys are a query's text and its positives, among documents a document's text and its anchors: two
@@ -54,7 +58,7 @@ def related_mask(row_keys: Sequence[Collection[str]], candidate_keys: Sequence[C
     Returns:
         bool [N, M] on the CPU, True where excluded.
     """
-    columns: dict[str, list[int]] = {}
+    columns: dict[Hashable, list[int]] = {}
     for column, keys in enumerate(candidate_keys):
         for key in keys:
             columns.setdefault(key, []).append(column)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from acclimate.configs import PrepareConfig
 from acclimate.data.dataset import HELD_OUT
+from acclimate.data.held_out import HeldOut
 from acclimate.data.readers import is_hub_id, read_source
 from acclimate.data.tables import Row, is_plain, read_table
 from acclimate.errors import DataError
@@ -47,8 +48,10 @@ def _both_sides(source: str, held_out: bool) -> list[str]:
     texts = dict.fromkeys([*raw.corpus.values(), *raw.unnamed, *raw.queries.values(), *pairs])
     if held_out:
         return list(texts)
-    held_out_records = [record for record in raw.records if record.split in HELD_OUT]
-    excluded = {record.anchor for record in held_out_records}
-    if raw.kind == "pairs":
-        excluded |= {record.positive for record in held_out_records}
-    return [text for text in texts if text not in excluded]
+    held = HeldOut()
+    for record in raw.records:
+        if record.split in HELD_OUT and raw.kind == "pairs":
+            held.add_pairs([(record.anchor, record.positive)])
+        elif record.split in HELD_OUT:
+            held.add_queries([record.anchor])
+    return [text for text in texts if not held.excludes(text, "retained")]

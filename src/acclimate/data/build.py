@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.configs import PrepareConfig
+from acclimate.core.same_text import TokenKeys
 from acclimate.data import facts
 from acclimate.data.beir import add_documents
 from acclimate.data.clean import clean
@@ -15,7 +16,8 @@ from acclimate.data.dataset import Dataset, map_label
 from acclimate.data.readers import read_source
 from acclimate.data.records import RawData, Record
 from acclimate.data.sample import sample
-from acclimate.data.split import Splits, split_records
+from acclimate.data.split import split_sources
+from acclimate.data.splits import Source, Splits
 from acclimate.errors import DataError
 from acclimate.types import Corpus, Example, LabelledPair, Qrels, Rejected, Split
 
@@ -23,33 +25,59 @@ from acclimate.types import Corpus, Example, LabelledPair, Qrels, Rejected, Spli
 def build_dataset(
     source: str, settings: PrepareConfig, *, seed: int, limit: int | None = None
 ) -> tuple[Dataset, list[Rejected]]:
-    """Turn a source into a leak-free dataset.
+    """Turn one source into a leak-free dataset; as `build_datasets`."""
+    return build_datasets([(source, settings)], seed=seed, limit=limit)[0]
+
+
+def build_datasets(
+    sources: Sequence[tuple[str, PrepareConfig]],
+    *,
+    seed: int,
+    limit: int | None = None,
+    token_keys: TokenKeys | None = None,
+) -> list[tuple[Dataset, list[Rejected]]]:
+    """Turn the sources of a run into datasets that are leak-free, each by itself and all together.
 
     Args:
-        source: a file, a folder, or a dataset on the hub; see `readers.read_source`.
-        settings: how it is read, cleaned and split.
+        sources: files, folders, or datasets on the hub (see `readers.read_source`); and how each is read, cleaned and
+            split.
         seed: of the splits and of what is left out.
-        limit: use at most this many queries (or labelled pairs), drawn evenly.
+        limit: use at most this many queries (or labelled pairs) of each, drawn evenly.
+        token_keys: by which texts are the same too, if a model is known (`core.same_text`).
 
     Returns:
-        The dataset, and every row of the source that is not in it, with the reason.
+        For each source the dataset, and every row of the source that is not in it, with the reason.
 
     Raises:
         DataError: what is missing, broken or ambiguous, by file and row.
     """
+    raws = [_read(source, settings) for source, settings in sources]
+    cleaned = [clean(raw.records, raw.kind) for raw, _ in raws]
+    unsplit = [
+        Source(records, raw.kind, raw.given, settings)
+        for (raw, _), (records, _), (_, settings) in zip(raws, cleaned, sources, strict=True)
+    ]
+    built = []
+    split = split_sources(unsplit, seed, token_keys)
+    for (raw, label_range), (records, unclean), splits, (_, settings) in zip(
+        raws, cleaned, split, sources, strict=True
+    ):
+        chosen = sample(splits.records, raw.kind, settings.per_label, limit, seed)
+        rejected = [*raw.rejected, *unclean, *splits.rejected]
+        dataset = _retrieval(raw, records, chosen) if label_range is None else _labelled_pairs(chosen, label_range)
+        dataset.info = _describe(dataset, raw, splits, rejected, settings)
+        if label_range is not None:
+            dataset.info["label_range"] = list(label_range)
+        built.append((dataset, rejected))
+    return built
+
+
+def _read(source: str, settings: PrepareConfig) -> tuple[RawData, tuple[float, float] | None]:
+    """The raw data, and the range of its labels where it has some."""
     raw = read_source(source, settings)
     if settings.corpus is not None:
         add_documents(raw, Path(settings.corpus))
-    label_range = _label_range(raw, settings, source) if raw.kind == "pairs" else None
-    cleaned, unclean = clean(raw.records, raw.kind)
-    splits = split_records(cleaned, raw.kind, raw.given, settings, seed)
-    chosen = sample(splits.records, raw.kind, settings.per_label, limit, seed)
-    rejected = [*raw.rejected, *unclean, *splits.rejected]
-    dataset = _retrieval(raw, cleaned, chosen) if label_range is None else _labelled_pairs(chosen, label_range)
-    dataset.info = _describe(dataset, raw, splits, rejected, settings)
-    if label_range is not None:
-        dataset.info["label_range"] = list(label_range)
-    return dataset, rejected
+    return raw, _label_range(raw, settings, source) if raw.kind == "pairs" else None
 
 
 def _label_range(raw: RawData, settings: PrepareConfig, source: str) -> tuple[float, float]:
@@ -166,13 +194,27 @@ def _describe(
         notes.append(
             f"{splits.negatives_removed:,} training negatives are queries or documents of dev or test: removed"
         )
+    if splits.near_duplicates:
+        notes.append(_near(splits, settings, "queries" if dataset.kind == "retrieval" else "pairs"))
+    notes += splits.notes
     texts = facts.sides(dataset)
     return {
         "kind": dataset.kind,
-        "counts": {**facts.counts(dataset, rejected), "shared_documents": splits.shared_documents},
+        "counts": {
+            **facts.counts(dataset, rejected),
+            "shared_documents": splits.shared_documents,
+            "near_duplicates": splits.near_duplicates,
+        },
         "lengths": {side: {"characters": facts.percentiles(map(len, column))} for side, column in texts.items()},
         "languages": facts.languages([text for column in texts.values() for text in facts.evenly(column)]),
         "warnings": facts.warnings(dataset, rejected, splits.shared_documents) + notes,
         "splits": {split: splits.made[split] for split in ("train", "dev", "test") if split in splits.made},
         "columns": raw.columns,
     }
+
+
+def _near(splits: Splits, settings: PrepareConfig, noun: str) -> str:
+    held = f"{splits.near_duplicates:,} {noun} of dev and test are nearly a text of train"
+    if settings.strict_near:
+        return f"{held}: {splits.near_removed:,} training rows were removed"
+    return f"{held}; --strict-near removes these training rows"

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from acclimate.core.same_text import same_text_key
 from acclimate.data.records import Record
 from acclimate.types import Kind, Rejected
 
@@ -14,7 +15,9 @@ def clean(records: Sequence[Record], kind: Kind) -> tuple[list[Record], list[Rej
     that scores remain comparable with published ones.
 
     Rows of one pair with different negatives (triplets) become one record. Both rows of a contradiction are removed,
-    since nothing says which label is right. So is a negative that is a positive of the same query elsewhere.
+    since nothing says which label is right. So is a negative that is a positive of the same query elsewhere. Rows are
+    compared letter by letter here, unlike everywhere else: two spellings of a pair may well have two labels, and a row
+    too many in train tells nothing about the test.
 
     Args:
         records: in the order of the input.
@@ -60,18 +63,23 @@ def _with_negatives(record: Record, other: Record, new: list[str]) -> Record:
 
 
 def _without_positive_negatives(records: list[Record]) -> list[Record]:
-    with_negatives = {record.anchor for record in records if record.negatives}
+    """By the definition of "the same text": a positive in other dress is no negative."""
+    with_negatives = {same_text_key(record.anchor) for record in records if record.negatives}
     positives: dict[str, set[str]] = {}
     for record in records:
-        if record.anchor in with_negatives and record.grade > 0:
-            positives.setdefault(record.anchor, set()).add(record.positive)
-    return [without_negatives(record, positives.get(record.anchor, set())) for record in records]
+        if record.grade > 0 and (anchor := same_text_key(record.anchor)) in with_negatives:
+            positives.setdefault(anchor, set()).add(same_text_key(record.positive))
+
+    def is_positive(record: Record, text: str) -> bool:
+        return same_text_key(text) in positives.get(same_text_key(record.anchor), set())
+
+    return [without_negatives(record, lambda text, of=record: is_positive(of, text)) for record in records]  # type: ignore[misc]
 
 
-def without_negatives(record: Record, unwanted: set[str]) -> Record:
-    """The record without the negatives whose text is unwanted, and without their scores."""
-    if not record.negatives or unwanted.isdisjoint(record.negatives):
+def without_negatives(record: Record, unwanted: Callable[[str], bool]) -> Record:
+    """The record without its unwanted negatives, and without their scores."""
+    kept = [index for index, text in enumerate(record.negatives) if not unwanted(text)]
+    if len(kept) == len(record.negatives):
         return record
-    kept = [index for index, text in enumerate(record.negatives) if text not in unwanted]
     scores = record.scores and (record.scores[0], *(record.scores[1 + index] for index in kept))
     return replace(record, negatives=tuple(record.negatives[index] for index in kept), scores=scores)

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
+from acclimate.data.held_out import HeldOut
 from acclimate.errors import StorageError
 from acclimate.files import iter_jsonl, iter_lines, read_json, storage_errors, write_json, write_jsonl
 from acclimate.types import SPLITS, Corpus, Example, Kind, LabelledPair, Qrels, Queries, Rejected, Split
@@ -46,19 +47,15 @@ class Dataset:
     """Id -> title, of the documents that have one; their text begins with it."""
 
 
-def held_out_queries(dataset: Dataset) -> set[str]:
-    """The texts of dev and test queries, and both sentences of dev and test pairs, case-folded."""
-    queries = (dataset.queries[query] for split in HELD_OUT for query in dataset.qrels.get(split, {}))
-    pairs = (pair for split in HELD_OUT for pair in dataset.pairs.get(split, ()))
-    sentences = (text for pair in pairs for text in (pair.sentence1, pair.sentence2))
-    return {text.casefold() for text in (*queries, *sentences)}
-
-
-def held_out_documents(dataset: Dataset) -> set[str]:
-    """The texts of the documents judged for dev or test queries."""
-    qrels = (dataset.qrels.get(split, {}) for split in HELD_OUT)
-    judged = {document for judgements in qrels for grades in judgements.values() for document in grades}
-    return {dataset.corpus[document] for document in judged if document in dataset.corpus}
+def held_out(dataset: Dataset) -> HeldOut:
+    """Collect what dev and test hold out: their queries, what is judged for these, and labelled pairs."""
+    held = HeldOut()
+    for split in HELD_OUT:
+        for query, grades in dataset.qrels.get(split, {}).items():
+            held.add_queries([dataset.queries[query]])
+            held.add_judged(dataset.corpus[document] for document in grades if document in dataset.corpus)
+        held.add_pairs((pair.sentence1, pair.sentence2) for pair in dataset.pairs.get(split, ()))
+    return held
 
 
 def is_dataset(folder: Path) -> bool:

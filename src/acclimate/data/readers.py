@@ -47,6 +47,10 @@ def read_source(source: str, config: PrepareConfig) -> RawData:
     return _read_tables(tables, frozenset(split for split, _ in files), config)
 
 
+CORPUS = "corpus"
+"""Name of the further corpus among a source's hashes."""
+
+
 def source_hashes(source: str, corpus: str | None) -> dict[str, str]:
     """Hash every file that `read_source` and the further corpus are read from: name -> sha256, or a hub dataset's
     fingerprint."""
@@ -62,7 +66,7 @@ def source_hashes(source: str, corpus: str | None) -> dict[str, str]:
     if corpus is not None:
         with open_input(Path(corpus)):
             pass
-        hashes["corpus"] = hash_file(Path(corpus))
+        hashes[CORPUS] = hash_file(Path(corpus))
     return hashes
 
 

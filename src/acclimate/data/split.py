@@ -1,51 +1,46 @@
-"""Leak-free train, dev and test.
+"""Leak-free train, dev and test, for all data sets of a run together.
 
-Given splits are respected: queries of test or dev are removed from train. Own splits are cut along the connected
-components of a graph whose nodes are texts and whose edges are pairs, so that no text is on both sides.
+Given splits are respected: queries of test or dev are removed from train, whichever data set they are of. Own splits
+are cut along the connected components of a graph over all data sets, whose nodes are texts and whose edges are pairs,
+so that no text is on both sides. "The same text" is what `core.same_text` says. Every component has the same chance to
+be held out, whatever its size.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 
 from acclimate.configs import PrepareConfig
-from acclimate.data.clean import without_negatives
+from acclimate.core.same_text import TokenKeys, connected, same_text_key, same_texts
+from acclimate.data.leaks import remove_leaks, separate_documents, separate_near_duplicates
 from acclimate.data.records import Record
+from acclimate.data.splits import Source, Splits, held_out
 from acclimate.errors import DataError
-from acclimate.types import SPLITS, Kind, Rejected, Split
+from acclimate.types import Kind, Split
 
 MIN_TEST = 100
 """Fewer test queries prove nothing: the interval of a mean over 100 is about +-0.08 wide."""
 MAX_DEV = 500
-LARGEST_COMPONENT = 0.05
-"""A component with a larger share of the pairs stays in train: it would make one topic the whole test."""
-LARGEST_GROUP = 0.5
-"""The same for what the user groups by, a query or a column: larger, but never most of the data."""
-
-
-@dataclass(slots=True)
-class Splits:
-    """The records of every split, the rejected ones, and how the splits were made."""
-
-    records: dict[Split, list[Record]]
-    rejected: list[Rejected] = field(default_factory=list)
-    made: dict[Split, str] = field(default_factory=dict)
-    """Split -> how it was made, for `dataset.json`."""
-    shared_documents: int = 0
-    """Texts judged (sentences, of labelled pairs) both in train and in dev or test."""
-    negatives_removed: int = 0
-    """Training negatives that are queries of dev or test, or judged relevant there."""
+LARGEST = 0.05
+"""A component with a larger share of the pairs stays in train: it would make one topic the whole test. So does a group
+that the user asks for (a query, a column's value), unless the wanted share of the split is larger."""
+NAMED = 3
+"""Groups that are named where they are too large for a split."""
+NAME_CHARS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class _Unit:
-    """Records that must stay together, how many queries they hold, and their place in the draw."""
+    """Training records that must stay together, by data set, and their place in the draw."""
 
-    members: list[int]
-    queries: int
+    members: dict[int, list[int]]
+    """Data set -> places of its records."""
+    queries: dict[int, int]
+    """Data set -> how many queries (pairs) they hold."""
     draw: int
+    name: str
 
 
 def draw(seed: int, purpose: str, *texts: str) -> int:
@@ -58,201 +53,227 @@ def draw(seed: int, purpose: str, *texts: str) -> int:
 def split_records(
     records: Sequence[Record], kind: Kind, given: frozenset[Split], config: PrepareConfig, seed: int
 ) -> Splits:
-    """Assign every record to a split.
+    """Assign every record of one data set to a split; as `split_sources`."""
+    return split_sources([Source(records, kind, given, config)], seed)[0]
+
+
+def split_sources(sources: Sequence[Source], seed: int, token_keys: TokenKeys | None = None) -> list[Splits]:
+    """Assign every record of all data sets of a run to a split, so that none is trained on what another is tested with.
 
     Args:
-        records: cleaned; those of a source without splits all say `train`.
-        kind: labelled pairs are kept apart as pairs, retrieval data by query.
-        given: splits that the source defines.
-        config: how to cut the others.
+        sources: the data sets.
         seed: fixes the draw.
+        token_keys: by which texts are the same too, if a model is known.
+
+    Returns:
+        the splits of each data set.
 
     Raises:
         DataError: too few test queries can be set apart without a leak, or the column has too few values.
     """
-    splits = Splits({split: [record for record in records if record.split == split] for split in SPLITS})
-    splits.made = dict.fromkeys([split for split in SPLITS if split in given], "given")
-    _remove_leaks(splits, kind)
-    if "test" not in given and config.test_fraction > 0:
-        _cut_test(splits, kind, config, seed)
-    if "dev" not in given and config.dev_fraction > 0 and splits.records["train"]:
-        _cut_dev(splits, kind, config, seed)
-    _separate_documents(splits, kind, config.strict_documents)
-    splits.made.setdefault("train", "what the other splits leave")
-    return splits
+    return _Splitter(sources, seed, token_keys).run()
 
 
-def held_out_texts(record: Record, kind: Kind) -> frozenset[str]:
-    """The texts that are held out with a record: its query, or both sentences of a labelled pair, in any order."""
-    return frozenset((record.anchor, record.positive)) if kind == "pairs" else frozenset((record.anchor,))
+class _Splitter:
+    """The splits of all data sets in the making."""
 
+    def __init__(self, sources: Sequence[Source], seed: int, token_keys: TokenKeys | None) -> None:
+        self.sources, self.seed = sources, seed
+        texts = (text for one in sources for record in one.records for text in (record.anchor, record.positive))
+        self._names = same_texts(texts, token_keys)
+        self.splits = [Splits.given(one) for one in sources]
 
-def _remove_leaks(splits: Splits, kind: Kind) -> None:
-    """Remove test queries from dev and train, and dev queries from train, whether they are queries there or
-    documents."""
-    held: set[frozenset[str]] = {held_out_texts(record, kind) for record in splits.records["test"]}
-    below: tuple[tuple[Split, str], ...] = (("dev", "test"), ("train", "dev or test"))
-    for split, above in below:
-        kept = []
-        for record in splits.records[split]:
-            texts = [held_out_texts(record, kind)] + ([frozenset((record.positive,))] if kind == "retrieval" else [])
-            if held.isdisjoint(texts):
-                kept.append(record)
+    def key(self, text: str) -> str:
+        """What a text has in common with all that are the same."""
+        name = self._names.get(text)
+        return same_text_key(text) if name is None else name
+
+    def run(self) -> list[Splits]:
+        for split in ("test", "dev"):
+            remove_leaks(self.sources, self.splits, self.key)
+            self._cut(split)
+        remove_leaks(self.sources, self.splits, self.key)
+        held = held_out(self.sources, self.splits, ("dev", "test"), self.key, range(len(self.sources)))
+        for one, splits in zip(self.sources, self.splits, strict=True):
+            splits.made.setdefault("train", "what the other splits leave")
+            separate_documents(one, splits, held, self.key)
+        separate_near_duplicates(self.sources, self.splits, self.key)
+        return self.splits
+
+    def _cut(self, split: Split) -> None:
+        """Cut a split of every data set that does not bring it: first those that go by components, over all data sets
+        together, then each of the others."""
+        modes: dict[int, tuple[str, str]] = {}
+        for number, one in enumerate(self.sources):
+            if split not in one.given and one.share(split) > 0 and self.splits[number].records["train"]:
+                modes[number] = (one.config.split_by, "") if split == "test" else self._dev_mode(number)
+        components = self._units(range(len(self.sources)), "component", split) if modes else []
+        if split == "dev":
+            for number, (mode, why) in modes.items():
+                if mode == "component" and 2 * self._reachable(components, number) < self._target(number, split):
+                    why = ", because nearly all training pairs are connected by shared texts"
+                    modes[number] = ("query", why)
+        together = [number for number, (mode, _) in modes.items() if mode == "component"]
+        chosen: dict[int, _Unit] = {}
+        for number in together:
+            for unit in _choose(components, self._fits(together, split), number, self._target(number, split)):
+                chosen[id(unit)] = unit
+        self._check_and_move(split, list(chosen.values()), components, {n: modes[n] for n in together})
+        for number, (mode, why) in modes.items():
+            if mode != "component":
+                units = self._units([number], mode, split)
+                found = _choose(units, self._fits([number], split, mode), number, self._target(number, split))
+                self._check_and_move(split, found, units, {number: (mode, why)})
+
+    def _dev_mode(self, number: int) -> tuple[str, str]:
+        """In the way of the test split, or by query where the given test shares most of its documents with train."""
+        mode, splits = self.sources[number].config.split_by, self.splits[number]
+        if splits.made.get("test") == "given" and self.sources[number].kind == "retrieval" and mode == "component":
+            documents = {self.key(record.positive) for record in splits.records["test"]}
+            shared = documents & {self.key(record.positive) for record in splits.records["train"]}
+            if 2 * len(shared) > len(documents):
+                return "query", ", because the given test shares most of its documents with train"
+        return mode, ""
+
+    def _units(self, numbers: Collection[int], mode: str, purpose: str) -> list[_Unit]:
+        """Training records grouped by what must stay together, in the order of a seeded draw: one for each group."""
+        rows = [(number, place) for number in numbers for place in range(len(self.splits[number].records["train"]))]
+        records = [self.splits[number].records["train"][place] for number, place in rows]
+        if mode not in ("component", "query") and any(record.group is None for record in records):
+            raise DataError(
+                f"--split-by {mode}: this source has no columns besides its texts", possible="component, query"
+            )
+        links: Callable[[Record], tuple[str, ...]] = {
+            "component": lambda record: (self.key(record.anchor), self.key(record.positive)),
+            "query": lambda record: (self.key(record.anchor),),
+        }.get(mode, lambda record: (self.key(record.anchor), f"\0{record.group}"))
+        groups: dict[int, list[int]] = {}
+        for index, root in enumerate(connected([links(record) for record in records])):
+            groups.setdefault(root, []).append(index)
+        units = []
+        for group in groups.values():
+            members: dict[int, list[int]] = {}
+            anchors: dict[int, set[str]] = {}
+            for index in group:
+                number, place = rows[index]
+                members.setdefault(number, []).append(place)
+                anchors.setdefault(number, set()).add(self.key(records[index].anchor))
+            queries = {
+                number: len(members[number]) if self.sources[number].kind == "pairs" else len(anchors[number])
+                for number in members
+            }
+            # The draw goes by one of the texts, however many there are: the least of many draws would come early.
+            name = min(key for keys in anchors.values() for key in keys)
+            example = min(records[index].anchor for index in group)
+            units.append(_Unit(members, queries, draw(self.seed, purpose, name), example))
+        return sorted(units, key=lambda unit: (unit.draw, unit.name))
+
+    def _total(self, number: int) -> int:
+        records = self.splits[number].records["train"]
+        if self.sources[number].kind == "pairs":
+            return len(records)
+        return len({self.key(record.anchor) for record in records})
+
+    def _target(self, number: int, split: Split) -> int:
+        total, share = self._total(number), self.sources[number].share(split)
+        if split == "test":
+            return min(max(round(share * total), MIN_TEST), total // 2)
+        return min(max(round(share * total), 1), MAX_DEV)
+
+    def _fits(self, cutting: Collection[int], split: Split, mode: str = "component") -> Callable[[_Unit], bool]:
+        """Whether a group is small enough: for every data set that it has pairs of. A single record always is, or small
+        data would have no split at all."""
+        sizes = [len(splits.records["train"]) for splits in self.splits]
+        shares = [LARGEST] * len(sizes)
+        if mode != "component":
+            shares = [max(LARGEST, one.share(split)) for one in self.sources]
+        most = {number: self._target(number, split) for number in cutting} if split == "dev" else {}
+
+        def fits(unit: _Unit) -> bool:
+            return all(
+                len(places) <= max(shares[number] * sizes[number], 1)
+                and unit.queries[number] <= most.get(number, unit.queries[number])
+                for number, places in unit.members.items()
+            )
+
+        return fits
+
+    def _reachable(self, units: Sequence[_Unit], number: int) -> int:
+        fits = self._fits([number], "dev")
+        return sum(unit.queries.get(number, 0) for unit in units if fits(unit))
+
+    def _check_and_move(
+        self, split: Split, chosen: Sequence[_Unit], units: Sequence[_Unit], modes: Mapping[int, tuple[str, str]]
+    ) -> None:
+        fits = self._fits(modes, split, next((mode for mode, _ in modes.values()), "component"))
+        for number, (mode, why) in modes.items():
+            one, splits = self.sources[number], self.splits[number]
+            queries, total = sum(unit.queries.get(number, 0) for unit in chosen), self._total(number)
+            if split == "test" and queries < (MIN_TEST if mode == "component" else 1):
+                raise _too_few(queries, total, one.kind, mode, [len(unit.members.get(number, ())) for unit in units])
+            if queries:
+                how = "cut by" if split == "test" else "cut from train by"
+                splits.made[split] = f"{how} {mode}{why}: {queries} of {total} {_noun(one.kind)}"
+            splits.notes += _too_large([unit for unit in units if not fits(unit)], number, split, self._pairs(number))
+        for number, splits in enumerate(self.splits):
+            moved = {place for unit in chosen for place in unit.members.get(number, ())}
+            if not moved:
+                continue
+            train = splits.records["train"]
+            out = [train[place] for place in sorted(moved)]
+            if number in modes:
+                splits.records[split] = out
             else:
-                splits.rejected.append(record.rejected(f"leak (its query or pair is in {above})"))
-        splits.records[split] = kept
-        held |= {held_out_texts(record, kind) for record in kept}
+                splits.rejected += [
+                    record.rejected(f"leak (connected to the {split} split of another data set)") for record in out
+                ]
+            splits.records["train"] = [record for place, record in enumerate(train) if place not in moved]
+
+    def _pairs(self, number: int) -> int:
+        return len(self.splits[number].records["train"])
 
 
-def _cut_test(splits: Splits, kind: Kind, config: PrepareConfig, seed: int) -> None:
-    train = splits.records["train"]
-    mode = config.split_by
-    units = _units(train, kind, mode, seed, "test")
-    total = sum(unit.queries for unit in units)
-    target = min(max(round(config.test_fraction * total), MIN_TEST), total // 2)
-    chosen = _choose(units, _largest(mode) * len(train), target, ceiling=total)
-    queries = sum(unit.queries for unit in chosen)
-    if queries < (MIN_TEST if mode == "component" else 1):
-        largest = max((len(unit.members) for unit in units), default=0) / max(len(train), 1)
-        raise DataError(
-            f"only {queries} of {total} {_noun(kind)} can be set apart for the test without sharing a text with train, "
-            f"{MIN_TEST} are needed (the largest group of pairs that share texts holds {largest:.0%} of them)"
-            if mode == "component"
-            else f"no test split can be cut by {mode} from {total} {_noun(kind)} in {len(units)} groups",
-            possible="--split-by query (documents may then be shared with training), --split-by COLUMN, "
-            "or a folder with given train and test files",
-            fix="Choose one of these, or bring more data.",
-        )
-    _move(splits, "test", chosen)
-    splits.made["test"] = f"cut by {mode}: {queries} of {total} {_noun(kind)}"
-
-
-def _cut_dev(splits: Splits, kind: Kind, config: PrepareConfig, seed: int) -> None:
-    """Cut dev from train in the way of the test split, or by query where the given test shares documents with train."""
-    mode, why = config.split_by, ""
-    if splits.made.get("test") == "given" and kind == "retrieval" and mode == "component":
-        documents = {record.positive for record in splits.records["test"]}
-        shared = documents & {record.positive for record in splits.records["train"]}
-        if 2 * len(shared) > len(documents):
-            mode, why = "query", ", because the given test shares most of its documents with train"
-    train = splits.records["train"]
-    units = _units(train, kind, mode, seed, "dev")
-    total = sum(unit.queries for unit in units)
-    target = min(max(round(config.dev_fraction * total), 1), MAX_DEV)
-    chosen = _choose(units, _largest(mode) * len(train), target, ceiling=target)
-    if mode == "component" and 2 * sum(unit.queries for unit in chosen) < target:
-        mode, why = "query", ", because nearly all training pairs are connected by shared texts"
-        units = _units(train, kind, mode, seed, "dev")
-        chosen = _choose(units, _largest(mode) * len(train), target, ceiling=target)
-    if chosen:
-        _move(splits, "dev", chosen)
-        queries = sum(unit.queries for unit in chosen)
-        splits.made["dev"] = f"cut from train by {mode}{why}: {queries} of {total} {_noun(kind)}"
-
-
-def _noun(kind: Kind) -> str:
-    return "queries" if kind == "retrieval" else "pairs"
-
-
-def _largest(mode: str) -> float:
-    return LARGEST_COMPONENT if mode == "component" else LARGEST_GROUP
-
-
-def _units(records: Sequence[Record], kind: Kind, mode: str, seed: int, purpose: str) -> list[_Unit]:
-    """Records grouped by what must stay together, in the order of a seeded draw."""
-    if mode not in ("component", "query") and any(record.group is None for record in records):
-        raise DataError(f"--split-by {mode}: this source has no columns besides its texts", possible="component, query")
-    links: Callable[[Record], tuple[str, ...]] = {
-        "component": lambda record: (record.anchor, record.positive),
-        "query": lambda record: (record.anchor,),
-    }.get(mode, lambda record: (record.anchor, f"\0{record.group}"))
-    members: dict[int, list[int]] = {}
-    for index, root in enumerate(connected([links(record) for record in records])):
-        members.setdefault(root, []).append(index)
-    units = []
-    for group in members.values():
-        anchors = {records[index].anchor for index in group}
-        order = min(draw(seed, purpose, anchor) for anchor in anchors)
-        units.append(_Unit(group, len(group) if kind == "pairs" else len(anchors), order))
-    return sorted(units, key=lambda unit: unit.draw)
-
-
-def connected(linked: Sequence[Sequence[str]]) -> list[int]:
-    """Number the connected component of every item; items are connected through equal texts.
-
-    Union-find with path halving and union by size: nearly linear in the number of texts.
-    """
-    node: dict[str, int] = {}
-    parent: list[int] = []
-    size: list[int] = []
-
-    def find(index: int) -> int:
-        while parent[index] != index:
-            parent[index] = parent[parent[index]]
-            index = parent[index]
-        return index
-
-    for texts in linked:
-        root = -1
-        for text in texts:
-            if text not in node:
-                node[text] = len(parent)
-                parent.append(len(parent))
-                size.append(1)
-            other = find(node[text])
-            if root < 0:
-                root = other
-            elif root != other:
-                big, small = (root, other) if size[root] >= size[other] else (other, root)
-                parent[small] = big
-                size[big] += size[small]
-                root = big
-    return [find(node[texts[0]]) for texts in linked]
-
-
-def _choose(units: Sequence[_Unit], largest: float, target: int, ceiling: int) -> list[_Unit]:
-    """Units in the order of the draw until `target` queries are reached; units that are too large are passed over.
-
-    A single record is never too large, whatever the share: small data would have no split at all.
-    """
+def _choose(units: Sequence[_Unit], fits: Callable[[_Unit], bool], number: int, target: int) -> list[_Unit]:
+    """Groups in the order of the draw until `target` queries of a data set are reached; the last may go beyond."""
     chosen: list[_Unit] = []
     count = 0
     for unit in units:
         if count >= target:
             break
-        if len(unit.members) <= max(largest, 1) and count + unit.queries <= ceiling:
+        if number in unit.members and fits(unit):
             chosen.append(unit)
-            count += unit.queries
+            count += unit.queries[number]
     return chosen
 
 
-def _move(splits: Splits, split: Split, chosen: Sequence[_Unit]) -> None:
-    moved = {index for unit in chosen for index in unit.members}
-    train = splits.records["train"]
-    splits.records[split] = [record for index, record in enumerate(train) if index in moved]
-    splits.records["train"] = [record for index, record in enumerate(train) if index not in moved]
+def _too_few(queries: int, total: int, kind: Kind, mode: str, sizes: Sequence[int]) -> DataError:
+    pairs = max(sum(sizes), 1)
+    largest = max(sizes, default=0) / pairs
+    return DataError(
+        f"only {queries} of {total} {_noun(kind)} can be set apart for the test without sharing a text with train, "
+        f"{MIN_TEST} are needed (the largest group of pairs that share texts holds {largest:.0%} of them)"
+        if mode == "component"
+        else f"no test split can be cut by {mode} from {total} {_noun(kind)} in {len(sizes)} groups "
+        f"(the largest holds {largest:.0%} of the pairs)",
+        possible="--split-by query (documents may then be shared with training), --split-by COLUMN, "
+        "a larger --test-fraction, or a folder with given train and test files",
+        fix="Choose one of these, or bring more data.",
+    )
 
 
-def _separate_documents(splits: Splits, kind: Kind, strict: bool) -> None:
-    """Count documents on both sides, drop their training pairs if asked to; held-out texts are never negatives."""
-    held_out = [record for split in ("dev", "test") for record in splits.records[split]]
-    queries = {record.anchor for record in held_out}
-    documents = {record.positive for record in held_out}
-    held_texts = documents | queries
-    sides = held_texts if kind == "pairs" else documents
-    train = splits.records["train"]
-    judged = {text for record in train for text in _judged(record, kind)}
-    splits.shared_documents = len(judged & sides)
-    kept = []
-    for record in train:
-        if strict and not sides.isdisjoint(_judged(record, kind)):
-            splits.rejected.append(record.rejected("shared document (strict_documents)"))
-            continue
-        safe = without_negatives(record, held_texts)
-        splits.negatives_removed += len(record.negatives) - len(safe.negatives)
-        kept.append(safe)
-    splits.records["train"] = kept
+def _too_large(units: Sequence[_Unit], number: int, split: Split, pairs: int) -> list[str]:
+    """Name the groups that stay in train because of their size."""
+    sizes = [(len(unit.members[number]), unit.name) for unit in units if number in unit.members]
+    if not sizes:
+        return []
+    named = [f"{name[:NAME_CHARS]!r} ({size:,} pairs)" for size, name in sorted(sizes, reverse=True)[:NAMED]]
+    share = sum(size for size, _ in sizes) / max(pairs, 1)
+    return [
+        f"{len(sizes):,} groups of pairs, {share:.0%} of all, are too large for {split} and stay in train: "
+        + ", ".join(named)
+        + (", .." if len(sizes) > NAMED else "")
+    ]
 
 
-def _judged(record: Record, kind: Kind) -> tuple[str, ...]:
-    return (record.anchor, record.positive) if kind == "pairs" else (record.positive,)
+def _noun(kind: Kind) -> str:
+    return "queries" if kind == "retrieval" else "pairs"

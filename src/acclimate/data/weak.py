@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from acclimate.data.dataset import Dataset, held_out_documents, held_out_queries
+from acclimate.data.dataset import Dataset, held_out
 from acclimate.types import Example
 
 Pair: TypeAlias = tuple[str, str]
@@ -51,16 +51,15 @@ def weak_pairs(dataset: Dataset, kinds: Sequence[str], limit: int, seed: int) ->
     Returns:
         Kind -> training rows without negatives, in the order of the corpus; a kind that finds nothing is empty.
     """
-    held_out = held_out_documents(dataset)
-    queries = held_out_queries(dataset)
+    held = held_out(dataset)
     pairs: dict[str, list[Example]] = {}
     for number, kind in enumerate(kinds):
         distinct: dict[Pair, None] = {}
         for index, (document, text) in enumerate(dataset.corpus.items()):
-            if text in held_out:
+            if held.excludes(text, "weak"):
                 continue
             made = KINDS[kind](text, dataset.titles.get(document, ""), np.random.default_rng([seed, number, index]))
-            distinct |= dict.fromkeys(pair for pair in made if queries.isdisjoint(map(str.casefold, pair)))
+            distinct |= dict.fromkeys(pair for pair in made if not any(held.excludes(text, "weak") for text in pair))
         pairs[kind] = [Example(anchor, positive) for anchor, positive in _drawn(list(distinct), limit, seed)]
     return pairs
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from acclimate.core.lexicon import fold
-from acclimate.data.split import connected
+from acclimate.core.same_text import connected, same_text_key
 from acclimate.types import LabelledPair, Qrels
 
 
@@ -18,16 +17,16 @@ def query_clusters(qrels: Qrels, queries: Mapping[str, str], corpus: Mapping[str
 
     Args:
         qrels: the queries that are compared, in their order; a grade above 0 is relevant.
-        queries: id -> text; equal texts (but for case, width and space) are one query.
+        queries: id -> text; equal texts (`core.same_text`) are one query.
         corpus: id -> text; documents of equal text are one document.
     """
 
     def document(identifier: str) -> str:
-        return f"d {fold(corpus[identifier])}" if identifier in corpus else f"id {identifier}"
+        return f"d {same_text_key(corpus[identifier])}" if identifier in corpus else f"id {identifier}"
 
     return connected(
         [
-            (f"q {fold(queries[query])}", *(document(key) for key, grade in grades.items() if grade > 0))
+            (f"q {same_text_key(queries[query])}", *(document(key) for key, grade in grades.items() if grade > 0))
             for query, grades in qrels.items()
         ]
     )
@@ -35,4 +34,4 @@ def query_clusters(qrels: Qrels, queries: Mapping[str, str], corpus: Mapping[str
 
 def pair_clusters(pairs: Sequence[LabelledPair]) -> list[int]:
     """Number the cluster of every labelled pair: pairs are connected by an equal sentence."""
-    return connected([(fold(pair.sentence1), fold(pair.sentence2)) for pair in pairs])
+    return connected([(same_text_key(pair.sentence1), same_text_key(pair.sentence2)) for pair in pairs])

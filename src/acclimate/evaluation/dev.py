@@ -9,7 +9,7 @@ Legend: N queries or pairs, M documents of the pool, D vector size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -18,6 +18,7 @@ import torch
 
 from acclimate.core.losses import cosine_mse, info_nce
 from acclimate.core.negatives import identity_mask
+from acclimate.core.same_text import text_id
 from acclimate.evaluation.measures import evaluate_run, margin_measures, pair_measures
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.rank import rank_vectors
@@ -140,10 +141,11 @@ def _ranking_loss(dev: DevSet, query_ND: Vectors, document_MD: Vectors, temperat
         for query, grades in dev.qrels.items()
     }
     target_N = torch.tensor([column[relevant[query][0]] for query in dev.queries])
-    positives: dict[str, set[str]] = {}
-    for query, text in dev.queries.items():
-        positives.setdefault(text, set()).update(dev.corpus[document] for document in relevant[query])
-    mask_NM = identity_mask(list(dev.queries.values()), texts, target_N, positives)
+    query_keys, text_keys = [text_id(text) for text in dev.queries.values()], [text_id(text) for text in texts]
+    positives: dict[Hashable, set[int]] = {}
+    for query, key in zip(dev.queries, query_keys, strict=True):
+        positives.setdefault(key, set()).update(text_keys[column[document]] for document in relevant[query])
+    mask_NM = identity_mask(query_keys, text_keys, target_N, positives)
     return float(info_nce(torch.from_numpy(query_ND), torch.from_numpy(document_MD), target_N, mask_NM, temperature))
 
 

@@ -19,6 +19,8 @@ class Counts(TypedDict, total=False):
     queries_without_relevant: int
     documents: int
     pairs: int
+    trained_on: int
+    """Test queries (pairs) that are left out: the model, or one that it was made from, was trained on them."""
 
 
 class SplitScores(Counts, total=False):
@@ -49,6 +51,8 @@ class EvaluationReport(TypedDict):
 
     kind: Kind
     test: SplitScores
+    training_known: bool
+    """Whether the adapter, and all that it was made from, say what they were trained on."""
     verdict: Verdict
     recommend: str
     """adapted where that is better, else base."""
@@ -77,6 +81,9 @@ class RerankingReport(TypedDict):
     depth: int
     queries: int
     documents: int
+    trained_on: int
+    """Test queries that are left out: the reranker, or the retriever, was trained on them."""
+    training_known: bool
     retrieved: dict[str, float]
     reranked: dict[str, float]
     delta: dict[str, Delta]

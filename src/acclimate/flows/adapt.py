@@ -26,7 +26,7 @@ from acclimate.report.summary import RunSummary, StageRow, TaskSummary
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import Task, all_tasks
 from acclimate.stages.evaluate import evaluate
-from acclimate.stages.prepare import prepare
+from acclimate.stages.prepare import prepare_together
 from acclimate.stages.report import report
 from acclimate.training.reports import TrainReport
 
@@ -55,7 +55,7 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
     written = dump_config(replace(config, model=config.base_model))
     with locked(run):
         processes.on_main(lambda: write_text(folder.config, written))
-        prepared = [prepare(task.source, task.dataset, task.config) for task in tasks]
+        prepared = prepare_together([(task.source, task.dataset, task.config) for task in tasks])
         stages: list[StageRow] = []
         if config.stages.recipe == "three-stage":
             mined, trained, stages = three_stages(run, tasks[0].config)

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from acclimate.configs import RunConfig
-from acclimate.data.build import build_dataset
+from acclimate.data.build import build_datasets
 from acclimate.data.dataset import Dataset
 from acclimate.data.weak import weak_pairs
 from acclimate.models.devices import activation_gb
 from acclimate.models.encoder import Encoder
 from acclimate.runs.tasks import all_tasks
-from acclimate.types import Example
+from acclimate.types import Example, Rejected
 
 SAMPLE_TEXTS = 256
 SAMPLE_LENGTHS = 1000
@@ -37,7 +37,9 @@ def plan(source: str | None, config: RunConfig) -> dict[str, Any]:
         pairs, texts, tokens, steps, and estimates of minutes and memory (in GiB), for each task where there are
         several, with what they come to; nothing is written.
     """
-    plans = {task.name: _plan_of_task(task.source, task.config) for task in all_tasks(Path(), config, source)}
+    tasks = all_tasks(Path(), config, source)
+    built = build_datasets([(t.source, t.config.prepare) for t in tasks], seed=config.seed, limit=config.limit)
+    plans = {task.name: _plan_of_task(*data, task.config) for task, data in zip(tasks, built, strict=True)}
     if len(plans) == 1:
         return plans.popitem()[1]
     total = sum(plan["estimated_minutes"]["total"] for plan in plans.values())
@@ -49,8 +51,7 @@ def plan(source: str | None, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _plan_of_task(source: str, config: RunConfig) -> dict[str, Any]:
-    dataset, rejected = build_dataset(source, config.prepare, seed=config.seed, limit=config.limit)
+def _plan_of_task(dataset: Dataset, rejected: Sequence[Rejected], config: RunConfig) -> dict[str, Any]:
     encoder = Encoder.load(config.base_model, **config.loading)
     rate = _tokens_per_second(encoder, dataset)
     corpus_tokens, training_tokens = _corpus_tokens(encoder, dataset), _training_tokens(encoder, dataset, config)

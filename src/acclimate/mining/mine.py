@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from acclimate import processes
 from acclimate.configs import MineConfig
+from acclimate.core.same_text import text_id
 from acclimate.core.selection import fill, select_negatives
-from acclimate.data.dataset import Dataset, held_out_documents
+from acclimate.data.dataset import Dataset, held_out
+from acclimate.data.held_out import HeldOut
 from acclimate.progress import progress
 from acclimate.retrieval.top_k import Indices, Vectors, top_k
 from acclimate.retrieval.vector_cache import encode_corpus
@@ -45,14 +47,18 @@ class MiningInput:
     """Training query (text) -> its positives."""
     given: dict[str, list[int]]
     """Training query (text) -> negatives that the data brought."""
-    held_out: set[str]
-    """Texts of documents judged for dev or test queries, whatever the grade: using them as negatives would be a
-    leak."""
+    held_out: HeldOut
+    """Dev and test queries, and documents judged for them, whatever the grade: as negatives they would be a leak."""
     excluded: NDArray[np.bool_]
-    """[M] True for documents that are never mined: held out, equal to an earlier one, or known as given negatives
+    """[M] True for documents that are never mined: held out, the same as an earlier one, or known as given negatives
     only."""
-    index_of: dict[str, int]
-    """Text -> its first place in `documents`."""
+    first: NDArray[np.int64]
+    """[M] place of the first document that is the same text."""
+    same_as: dict[str, int]
+    """Training query (text) -> place of the first document that is the same text, if there is one."""
+    held_out_documents: dict[str, int]
+    """How many documents are never mined because they are dev or test queries ("queries"), or only judged for them
+    ("judged")."""
     examples: dict[str, list[Example]]
     """Training query (text) -> its rows, without those given negatives that are positives or held out."""
     dropped: int
@@ -120,11 +126,16 @@ class _Block:
     """Scores of each query's positives, then of its given negatives."""
 
 
-def mining_input(dataset: Dataset) -> MiningInput:
+def mining_input(dataset: Dataset, *, exclude_judged: bool = True) -> MiningInput:
     """Take what mining needs from a retrieval dataset.
 
-    Queries with the same text are one query, with the positives of all. Positives come from the training rows and
+    Queries with equal texts are one query, with the positives of all. Positives come from the training rows and
     from the training judgements.
+
+    Args:
+        dataset: what `prepare` wrote.
+        exclude_judged: whether documents judged for dev and test queries are never mined. False serves to measure what
+            that does to the proof.
     """
     documents = list(dataset.corpus.values())
     index_of: dict[str, int] = {}
@@ -148,24 +159,41 @@ def mining_input(dataset: Dataset) -> MiningInput:
         documents.append(text)
     for example in dataset.examples:
         given.setdefault(example.anchor, []).extend(index_of[text] for text in dict.fromkeys(example.negatives))
-    held_out = held_out_documents(dataset)
-    excluded = np.array(
-        [i >= minable or index_of[text] != i or text in held_out for i, text in enumerate(documents)], np.bool_
-    )
+    keys = [text_id(text) for text in documents]
+    first_of = {key: place for place, key in reversed(list(enumerate(keys)))}
+    first = np.array([first_of[key] for key in keys], np.int64)
+    held = held_out(dataset)
+    is_query = np.array([held.excludes(text, "mined", judged=False) for text in documents], np.bool_)
+    is_held = np.array([held.excludes(text, "mined", judged=exclude_judged) for text in documents], np.bool_)
+    place = np.arange(len(documents))
+    counts = {"queries": int(is_query[:minable].sum()), "judged": int((is_held & ~is_query)[:minable].sum())}
     known_lists = {query: list(known) for query, known in positives.items()}
-    examples, dropped = _examples_by_query(dataset.examples, documents, known_lists, held_out)
-    return MiningInput(documents, known_lists, given, held_out, excluded, index_of, examples, dropped)
+    examples, dropped = _examples_by_query(dataset.examples, documents, known_lists, held)
+    return MiningInput(
+        documents=documents,
+        positives=known_lists,
+        given=given,
+        held_out=held,
+        excluded=(place >= minable) | (first != place) | is_held,
+        first=first,
+        same_as={query: first_of[key] for query in known_lists if (key := text_id(query)) in first_of},
+        held_out_documents=counts,
+        examples=examples,
+        dropped=dropped,
+    )
 
 
 def _examples_by_query(
-    examples: Iterable[Example], documents: list[str], positives: dict[str, list[int]], held_out: set[str]
+    examples: Iterable[Example], documents: list[str], positives: dict[str, list[int]], held: HeldOut
 ) -> tuple[dict[str, list[Example]], int]:
     """Group training examples by query, without given negatives that are positives or held out, and count these."""
     by_query: dict[str, list[Example]] = {}
     dropped = 0
     for example in examples:
-        never = {documents[index] for index in positives[example.anchor]} | {example.anchor}
-        negatives = tuple(text for text in example.negatives if text not in never and text not in held_out)
+        never = {text_id(documents[index]) for index in positives[example.anchor]} | {text_id(example.anchor)}
+        negatives = tuple(
+            text for text in example.negatives if text_id(text) not in never and not held.excludes(text, "negative")
+        )
         dropped += len(example.negatives) - len(negatives)
         by_query.setdefault(example.anchor, []).append(replace(example, negatives=negatives, scores=None))
     return by_query, dropped
@@ -245,9 +273,10 @@ def _retrieve(
 
 
 def _never(source: MiningInput, query: str) -> set[int]:
-    """Documents that are never mined for a query: its positives, its own text, and negatives that it already has."""
-    same_text = [source.index_of[query]] if query in source.index_of else []
-    return {*source.positives[query], *source.given[query], *same_text}
+    """Documents that are never mined for a query: its positives, its own text, and negatives that it already has; of
+    documents that are the same text the first, since the others are never mined."""
+    known = source.first[[*source.positives[query], *source.given[query]]].tolist()
+    return {*known, *([source.same_as[query]] if query in source.same_as else [])}
 
 
 def _known_pairs(source: MiningInput, queries: list[str]) -> tuple[Indices, Indices]:

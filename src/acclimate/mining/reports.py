@@ -23,7 +23,9 @@ class MineReport(TypedDict):
     queries_without_negatives: int
     queries_with_too_few: int
     given_negatives_dropped: int
-    """Negatives of the data that are a positive, the query, or judged for a dev or test query."""
+    """Negatives of the data that are a positive, the query, or held out: a dev or test query, or judged for one."""
+    never_mined: dict[str, int]
+    """Held-out documents of the corpus: queries, those that are dev or test queries; judged, those judged for one."""
     rows: dict[str, int]
     """File -> its rows."""
     timings: NotRequired[dict[str, float]]

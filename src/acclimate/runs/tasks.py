@@ -12,6 +12,9 @@ from acclimate.errors import UsageError
 from acclimate.files import read_json
 from acclimate.runs.run_folder import RunFolder
 
+BESIDE = "beside "
+"""How the names of the other data sets of a run begin, among the inputs of one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

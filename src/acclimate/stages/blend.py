@@ -14,6 +14,7 @@ from acclimate.core.low_rank import merge_low_rank
 from acclimate.data.dataset import Dataset
 from acclimate.evaluation.candidates import Score, score_on
 from acclimate.files import hash_folder
+from acclimate.formats.trained_on import write_trained_on
 from acclimate.models.adapter import Adapter, load_adapter
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
@@ -22,6 +23,7 @@ from acclimate.report.summary import BlendReport, Mixture
 from acclimate.runs.opening import open_dataset
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
+from acclimate.runs.trained_on import asked_in, trained_on
 
 Weights: TypeAlias = tuple[float, ...]
 """One per adapter; what is missing to a sum of 1 is the base's."""
@@ -57,7 +59,8 @@ def blend(dataset: Path, adapters: Mapping[str, Path], out: Path, config: RunCon
 
 def _blend(dataset: Path, adapters: Mapping[str, Path], run: RunFolder, config: RunConfig) -> Work[BlendReport]:
     base = Encoder.load(config.base_model, **config.loading)
-    measure = _measure(open_dataset(dataset), base, run, config)
+    data = open_dataset(dataset)
+    measure = _measure(data, base, run, config)
     stages = [load_adapter(folder) for folder in adapters.values()]
     scores: dict[Weights, float] = {}
 
@@ -78,6 +81,7 @@ def _blend(dataset: Path, adapters: Mapping[str, Path], run: RunFolder, config: 
 
     def write(folder: Path) -> BlendReport:
         save_adapter(folder, adapter, base.source)
+        write_trained_on(folder, trained_on([*adapters.values(), config.base_model]) | asked_in(data, ("dev",)))
         return {"merge": merge}
 
     return Work(write)

@@ -9,9 +9,9 @@ from typing import Any, cast
 
 from acclimate.configs import RunConfig, effective
 from acclimate.data.build import build_dataset
-from acclimate.data.dataset import Dataset
+from acclimate.data.dataset import Dataset, is_dataset
 from acclimate.data.lexicon import domain_hashes
-from acclimate.data.readers import source_hash
+from acclimate.data.readers import CORPUS, source_hash, source_hashes
 from acclimate.evaluation.compare import (
     MAIN_MEASURE,
     METHOD,
@@ -29,8 +29,9 @@ from acclimate.evaluation.lexical import LexicalChoice, lexical_run
 from acclimate.evaluation.measures import evaluate_run, relative_loss
 from acclimate.evaluation.reports import Counts, EvaluationReport, GuardRow, SplitScores
 from acclimate.evaluation.significance import verdict
-from acclimate.files import hash_folder, write_jsonl, write_text
+from acclimate.files import INPUTS_FILE, hash_folder, read_json, write_jsonl, write_text
 from acclimate.formats.facts import ADAPTER_FILE
+from acclimate.formats.trained_on import TrainedOn
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.retrieval.trec import write_trec
@@ -39,7 +40,8 @@ from acclimate.runs.opening import open_dataset, require_adapter
 from acclimate.runs.resolve import base_of, load, load_pair, resolve, trained_folder
 from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.runs.step import Work, step
-from acclimate.runs.tasks import one_task
+from acclimate.runs.tasks import BESIDE, one_task
+from acclimate.runs.trained_on import trained_on, without_seen
 
 Scores = RankingScores | PairScores
 
@@ -70,8 +72,11 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> Eval
 
 
 def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Work[EvaluationReport]:
-    guarded = config.evaluate.guard
-    guards = guard_data(guarded, seed=config.seed, limit=config.limit) if guarded else []
+    seen = trained_on([adapter, config.model])
+    if not seen.complete:
+        say(f"{adapter}, or what it was made from, does not say what it was trained on: nothing of that is left out")
+    data, left_out = without_seen(data, seen, "the dataset")
+    guards, guards_left_out = _unseen_guards(seen, config)
     material = domain_data(data, config.domain, config.evaluate, config.seed)
     models = _load_both(adapter, cache, config)
     base = _scores(models.base, "base", [data, *guards], models.cache, config)
@@ -80,6 +85,10 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
 
     def write(folder: Path) -> EvaluationReport:
         report = _report([data, *guards], base, adapted, config)
+        report["training_known"] = seen.complete
+        report["test"]["trained_on"] = left_out
+        for row, count in zip(report["guard"], guards_left_out, strict=True):
+            row["trained_on"] = count
         report["sides"] = models.adapted.adapter.sides if models.adapted.adapter else "both"
         report["domain"] = domain
         terms = material.vocabulary.lexicon.terms.values()  # can be corrected, and given
@@ -96,6 +105,14 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
     return Work(write)
 
 
+def _unseen_guards(seen: TrainedOn, config: RunConfig) -> tuple[list[Dataset], list[int]]:
+    """The guard data without test queries that were trained on, and how many these are."""
+    sources = config.evaluate.guard
+    guards = guard_data(sources, seed=config.seed, limit=config.limit) if sources else []
+    rest = [without_seen(data, seen, f"guard {source}") for data, source in zip(guards, sources, strict=True)]
+    return [data for data, _ in rest], [count for _, count in rest]
+
+
 def _report(
     datasets: Sequence[Dataset], base: Sequence[Scores], adapted: Sequence[Scores], config: RunConfig
 ) -> EvaluationReport:
@@ -106,6 +123,7 @@ def _report(
     return {
         "kind": datasets[0].kind,
         "test": cast(SplitScores, {**_counts(datasets[0]), **test}),
+        "training_known": True,
         "verdict": found,
         "recommend": "adapted" if found == "better" else "base",
         "confidence": config.evaluate.confidence,
@@ -142,7 +160,11 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
         config: shared fields and `evaluate`.
 
     Returns:
-        the measures, flat, and "queries" and "documents", or "pairs": how many they are taken over.
+        the measures, flat; "queries" and "documents", or "pairs": how many they are taken over; and, where there are
+        some, "trained_on": how many test queries are left out because the model was trained on them.
+
+    Raises:
+        DataError: the model was trained on all of them.
     """
     run = RunFolder(Path(source))
     if in_run := is_run(run.path):
@@ -150,14 +172,34 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
         run, config = task.folder, task.config
     if in_run:
         data = open_dataset(run.dataset)
+    elif (split := None if adapter is None else _own_split(source, adapter)) is not None:
+        say(f"{source} is what {adapter} was trained on: its own split is used")
+        data = split
     else:
         data, _ = build_dataset(source, config.prepare, seed=config.seed, limit=config.limit)
     if adapter is None:
         encoder = Encoder.load(config.base_model, **config.loading)
     else:
         encoder = load(trained_folder(adapter), base=config.model, **config.loading)
+    data, left_out = without_seen(data, trained_on([adapter or config.base_model]), source)
     scores = score(encoder, data, config.evaluate, cache=run.cache if in_run else None, label="encode")
-    return {**scores.measures, **_counts(data)}
+    return {**scores.measures, **_counts(data), **({"trained_on": left_out} if left_out else {})}
+
+
+def _own_split(source: str, adapter: Path) -> Dataset | None:
+    """The dataset that the adapter's run has made of the same source, with its split; None where it has not."""
+    runs = (RunFolder(adapter), RunFolder.around(adapter))
+    datasets = [run.dataset for run in runs]
+    datasets += [RunFolder(task).dataset for run in runs for task in sorted(run.tasks.glob("*"))]
+    prepared = {dataset: read_json(dataset / INPUTS_FILE) for dataset in datasets if (dataset / INPUTS_FILE).is_file()}
+    if not prepared or is_dataset(Path(source)):
+        return None
+    hashes = source_hashes(source, None)
+    for dataset, inputs in prepared.items():
+        own = {name: value for name, value in inputs.items() if name != CORPUS and not name.startswith(BESIDE)}
+        if own == hashes:
+            return open_dataset(dataset)
+    return None
 
 
 def _inputs(dataset: Path, adapter: Path, config: RunConfig) -> dict[str, str]:

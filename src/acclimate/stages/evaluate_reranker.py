@@ -23,6 +23,7 @@ from acclimate.runs.opening import load_retriever, open_retrieval_dataset, retri
 from acclimate.runs.resolve import load_reranker, reranker_source
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
+from acclimate.runs.trained_on import reranker_trained_on, trained_on, without_seen
 from acclimate.types import Run
 
 MEASURES = ("ndcg@10", "mrr@10", "recall@5")
@@ -61,6 +62,8 @@ def evaluate_reranker(dataset: Path, adapter: Path, name: str, out: Path, config
 
 def _evaluate(data: Dataset, adapter: Path, name: str, cache: Path, config: RunConfig) -> Work[RerankingReport]:
     depth = config.rerank.rerank_depth
+    seen = trained_on([adapter, config.model]) | reranker_trained_on(name)
+    data, left_out = without_seen(data, seen, "the dataset")
     queries, qrels = judged_queries(data)
     retriever, which = load_retriever(adapter, config)
     retrieved = rank(retriever, queries, data.corpus, depth, cache=cache)
@@ -81,6 +84,8 @@ def _evaluate(data: Dataset, adapter: Path, name: str, cache: Path, config: RunC
             "depth": depth,
             "queries": len(queries),
             "documents": len(data.corpus),
+            "trained_on": left_out,
+            "training_known": seen.complete,
             "retrieved": means["retrieved"],
             "reranked": means["reranked"],
             "delta": delta,

@@ -18,6 +18,7 @@ from acclimate.evaluation.measures import relative_loss
 from acclimate.files import CONFIG_FILE, INPUTS_FILE, REPORT_FILE, hash_folder, read_json, write_text
 from acclimate.formats.facts import read_facts
 from acclimate.formats.full_model import save_folded
+from acclimate.formats.trained_on import TrainedOn, read_trained_on, write_trained_on
 from acclimate.models.adapter import load_adapter
 from acclimate.models.mergeable import MergeableAdapters, MergeableModels
 from acclimate.progress import say
@@ -29,6 +30,7 @@ from acclimate.runs.opening import open_dataset
 from acclimate.runs.resolve import adapter_folder, find_base, full_folder
 from acclimate.runs.run_folder import PAGE_FILE, RunFolder
 from acclimate.runs.step import Work, step
+from acclimate.runs.trained_on import asked_in, trained_on
 
 GREEDY_SOUP = "greedy-soup"
 INTERPOLATE = "interpolate"
@@ -44,6 +46,8 @@ class _Choice:
     weights: Sequence[float]
     found: Mapping[str, Any] = field(default_factory=dict)
     """For the report: "soup" or "curve"."""
+    told: TrainedOn = field(default_factory=TrainedOn)
+    """The queries by which it was chosen."""
 
 
 def merge(models: Sequence[str | Path], out: Path, config: RunConfig, *, data: Path | None = None) -> MergeReport:
@@ -104,6 +108,7 @@ def _write(
         **({"update_scale": asked.update_scale} if choice.method in merging.OF_UPDATES else {}),
         **choice.found,
     }
+    write_trained_on(folder, trained_on([*parts.names, config.model]) | choice.told)
     report = cast(MergeReport, found)
     write_text(folder / "README.md", model_card.render(report, {}))
     if choice.found:
@@ -129,11 +134,13 @@ def _write_folded(folder: Path, fresh: Path, config: RunConfig) -> MergeReport:
     """Fill the new folder; returns what the report and the card say about the model."""
     if adapter_folder(folder) is None:
         shutil.copytree(folder, fresh, ignore=_NOT_THE_MODEL, dirs_exist_ok=True)
+        write_trained_on(fresh, read_trained_on(folder))
         facts = read_facts(folder)
         return {"base": facts["base"], "kind": "full", "sides": facts["sides"], "dim": facts["use"].dim}
     adapter = load_adapter(folder, config.model)
     source = find_base(folder, adapter.base_id, adapter.base_sha256, config.model, adapter.use.pooling)
     save_folded(fresh, source, adapter.use, adapter.sides, modules=adapter.modules)
+    write_trained_on(fresh, read_trained_on(folder))
     return {
         "base": {"id": source.id, "sha256": source.sha256},
         "kind": "merged",
@@ -190,7 +197,7 @@ def _soup(parts: MergeableAdapters | MergeableModels, dataset: Path, config: Run
     kept = [parts.names[index] for index in found["kept"]]
     soup = {"measure": MAIN_MEASURE[data.kind], "split": "dev", "score": found["score"], "kept": kept, "tried": tried}
     soup["base"] = judge(parts.base_encoder) if parts.base else None  # no folder says what the models were made from
-    return _Choice("linear", found["weights"], {"soup": soup})
+    return _Choice("linear", found["weights"], {"soup": soup}, asked_in(data, ("dev",)))
 
 
 def _pool(dataset: Path, config: RunConfig) -> dict[str, Any]:
@@ -203,11 +210,12 @@ def _curve(parts: MergeableAdapters | MergeableModels, dataset: Path, config: Ru
     """WiSE-FT: points between the base and the model, in the domain and on guard data; one is chosen."""
     data = open_dataset(dataset)
     judge = score_on(data, "dev", parts.base_encoder, **_pool(dataset, config))
-    guards = {}
+    guards, told = {}, asked_in(data, ("dev",))
     asked = config.evaluate.guard
     outsides = guard_data(asked, seed=config.seed, limit=config.limit)
     for name, outside in zip(guard_names(asked), outsides, strict=True):
         split, score = guard_score(outside, parts.base_encoder, **_pool(dataset, config))
+        told |= asked_in(outside, ("train", "dev"))
         guards[name] = ({"measure": MAIN_MEASURE[outside.kind], "split": split}, score)
     points: list[dict[str, Any]] = []
     for share in sorted({0.0, *config.merge.curve}):
@@ -230,7 +238,7 @@ def _curve(parts: MergeableAdapters | MergeableModels, dataset: Path, config: Ru
         "chosen": chosen,
         "rule": rule,
     }
-    return _Choice(INTERPOLATE, [chosen], {"curve": curve})
+    return _Choice(INTERPOLATE, [chosen], {"curve": curve}, told)
 
 
 def _dataset_of(first: str, data: Path | None) -> Path:

@@ -9,6 +9,7 @@ from acclimate.data.dataset import Dataset
 from acclimate.errors import DataError, UsageError
 from acclimate.files import hash_folder, hash_text
 from acclimate.formats.sources import resolve_model
+from acclimate.formats.trained_on import write_trained_on
 from acclimate.mining.mine import mine_negatives, mining_input
 from acclimate.mining.mined_rows import mined_work
 from acclimate.mining.reports import MineReport
@@ -19,6 +20,7 @@ from acclimate.runs.opening import open_dataset
 from acclimate.runs.resolve import base_of, load, load_reranker, reranker_source, resolve
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
+from acclimate.runs.trained_on import reranker_trained_on, trained_on
 
 
 def mine(dataset: Path, out: Path, config: RunConfig) -> MineReport:
@@ -50,7 +52,13 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> MineReport:
         cache = RunFolder(out.parent).cache
         blocks = mine_negatives(gathered, teacher, config.mine, config.seed, reranker=reranker, cache=cache)
         work = mined_work(gathered, loaded.queries, blocks, config.mine)
-        return Work(lambda folder: _announced(work.write(folder), config), work.meanwhile)
+        seen = trained_on([config.mine.teacher]) | reranker_trained_on(config.mine.reranker)
+
+        def write(folder: Path) -> MineReport:
+            write_trained_on(folder, seen)  # a training on these negatives inherits it
+            return _announced(work.write(folder), config)
+
+        return Work(write, work.meanwhile)
 
     return step("mine", out, effective(config, "mine"), inputs, make, seconds="mine_s")
 

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import cache, partial
+from hashlib import blake2b
 from pathlib import Path
+from typing import Any
 
 from acclimate import processes
 from acclimate.configs import RunConfig
+from acclimate.core.same_text import TokenKeys
 from acclimate.data import facts
-from acclimate.data.build import build_dataset
+from acclimate.data.build import build_datasets
 from acclimate.data.dataset import Dataset, write_dataset
 from acclimate.data.readers import source_hashes
 from acclimate.data.reports import PreparedReport
 from acclimate.progress import say
 from acclimate.runs.step import Work, step
+from acclimate.runs.tasks import BESIDE
 from acclimate.types import Rejected
 
 UNLIMITED_TOKENS = 1_000_000
@@ -38,48 +43,100 @@ def prepare(source: str, out: Path, config: RunConfig) -> PreparedReport:
         ModelError: the model's tokenizer cannot be loaded.
         StorageError: `out` cannot be written.
     """
-    settings = {
-        **asdict(config.prepare),
-        "seed": config.seed,
-        "limit": config.limit,
-        "model": config.base_model,
-        "max_tokens": config.max_tokens,
-    }
-    inputs = processes.on_main(lambda: source_hashes(source, config.prepare.corpus))
+    return prepare_together([(source, out, config)])[0]
 
-    def make() -> Work[PreparedReport]:
-        say(f"prepare: reading {source}")
-        dataset, rejected = build_dataset(source, config.prepare, seed=config.seed, limit=config.limit)
-        _count_tokens(dataset, config)
-        report: PreparedReport = {
-            "source": source,
-            "kind": dataset.kind,
-            "counts": dataset.info["counts"],
-            "splits": dataset.info["splits"],
-            "warnings": dataset.info["warnings"],
+
+def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]]) -> list[PreparedReport]:
+    """Prepare all data sets of a run: they are split together, so that none trains on what another is tested with.
+
+    Args:
+        parts: of each data set the source, the folder to write, and its settings; otherwise as `prepare`.
+    """
+    first = parts[0][2]
+    hashes = processes.on_main(lambda: [source_hashes(source, config.prepare.corpus) for source, _, config in parts])
+
+    @cache
+    def built() -> list[tuple[Dataset, list[Rejected]]]:
+        for source, _, _ in parts:
+            say(f"prepare: reading {source}")
+        sources = [(source, config.prepare) for source, _, config in parts]
+        return build_datasets(sources, seed=first.seed, limit=first.limit, token_keys=_token_keys(first))
+
+    reports = []
+    for number, (source, out, config) in enumerate(parts):
+        others = [other for other in range(len(parts)) if other != number]
+        inputs = hashes[number] | {
+            f"{BESIDE}{other}: {name}": value for other in others for name, value in hashes[other].items()
         }
-        _announce(report, rejected)
+        settings = {
+            **asdict(config.prepare),
+            "seed": config.seed,
+            "limit": config.limit,
+            "model": config.base_model,
+            "max_tokens": config.max_tokens,
+            **({"beside": [asdict(parts[other][2].prepare) for other in others]} if others else {}),
+        }
+        make = partial(_prepared, source, config, number, built)
+        reports.append(step("prepare", out, settings, inputs, make, seconds="prepare_s", alone=True))
+    return reports
 
-        def write(folder: Path) -> PreparedReport:
-            write_dataset(folder, dataset, rejected)
-            return report
 
-        return Work(write)
+def _prepared(
+    source: str, config: RunConfig, number: int, built: Callable[[], list[tuple[Dataset, list[Rejected]]]]
+) -> Work[PreparedReport]:
+    dataset, rejected = built()[number]
+    _count_tokens(dataset, config)
+    report: PreparedReport = {
+        "source": source,
+        "kind": dataset.kind,
+        "counts": dataset.info["counts"],
+        "splits": dataset.info["splits"],
+        "warnings": dataset.info["warnings"],
+    }
+    _announce(report, rejected)
 
-    return step("prepare", out, settings, inputs, make, seconds="prepare_s", alone=True)
+    def write(folder: Path) -> PreparedReport:
+        write_dataset(folder, dataset, rejected)
+        return report
+
+    return Work(write)
 
 
-def _count_tokens(dataset: Dataset, config: RunConfig) -> None:
-    """Add the token lengths of an even sample of both sides, in the run's model's own tokens, to the lengths."""
+def _token_keys(config: RunConfig) -> TokenKeys:
+    """What the run's model makes of texts: those of equal tokens are the same to it. A text with an unknown token has
+    no key: behind that token the texts may differ."""
+
+    def keys(texts: Sequence[str]) -> list[bytes | None]:
+        from acclimate.models.tokens import tokenise  # when the data is read: see `_tokenizer`
+
+        tokenizer, _ = _tokenizer(config)
+        tokens, unknown = tokenise(tokenizer, texts, UNLIMITED_TOKENS), tokenizer.unk_token_id
+        rows = (tokens.row(index) for index in range(len(texts)))
+        return [
+            None if unknown is not None and unknown in row else blake2b(row.tobytes(), digest_size=16).digest()
+            for row in rows
+        ]
+
+    return keys
+
+
+def _tokenizer(config: RunConfig) -> tuple[Any, int]:
+    """The run's tokenizer, and how many tokens its model reads."""
     # Imported here: bad data shall be told at once, not after the seconds that torch and transformers take to load.
     from acclimate.formats.folders import read_folder
     from acclimate.formats.sources import locate
     from acclimate.models.loading import load_tokenizer
-    from acclimate.models.tokens import tokenise
 
     found = read_folder(locate(config.base_model)[0])
     tokenizer = load_tokenizer(found.transformer, lowercase=found.lowercase)
-    limit = config.max_tokens or found.max_tokens
+    return tokenizer, config.max_tokens or found.max_tokens
+
+
+def _count_tokens(dataset: Dataset, config: RunConfig) -> None:
+    """Add the token lengths of an even sample of both sides, in the run's model's own tokens, to the lengths."""
+    from acclimate.models.tokens import tokenise  # when the data is read: see `_tokenizer`
+
+    tokenizer, limit = _tokenizer(config)
     for side, texts in facts.sides(dataset).items():
         lengths = tokenise(tokenizer, facts.evenly(texts), UNLIMITED_TOKENS).lengths
         longer = float((lengths > limit).mean()) if len(lengths) else 0.0

@@ -17,15 +17,18 @@ from acclimate.errors import ModelError
 from acclimate.files import hash_config, hash_folder, work_folder
 from acclimate.formats.full_model import save_weights
 from acclimate.formats.sources import resolve_model
+from acclimate.formats.trained_on import TrainedOn, write_trained_on
 from acclimate.models.adapter import Adapter, continue_from, load_adapter
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.devices import DTYPES, choose_device, choose_dtype
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
+from acclimate.runs.guards import guard_hashes
 from acclimate.runs.resolve import adapter_folder
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import Task
+from acclimate.runs.trained_on import miners_trained_on, reranker_trained_on, trained_on
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import Selection, fit, training_numbers
 from acclimate.training.references import reference_hashes
@@ -123,10 +126,27 @@ def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -
         training = _report(state, encoder, trainable, course, parts, metrics)
         if remining is not None:
             training["remined"] = remining.report()
+        if any(task.config.objective.retain_data for task in tasks):
+            training["retained_excluded"] = losses.retained_excluded
         _save(folder, encoder, weights, training, config)
+        write_trained_on(folder, losses.told | _inherited(tasks, config))
         return {"train": training}
 
     return Work(write)
+
+
+def _inherited(tasks: Sequence[Task], config: RunConfig) -> TrainedOn:
+    """What the models were trained on whose training becomes part of this one: what it starts from, what teaches it,
+    and what chose its negatives."""
+    names = [config.base_model, config.train.start_adapter]
+    found = TrainedOn()
+    for task in tasks:
+        names += [task.config.objective.guide, task.config.objective.embedding_teacher]
+        if task.mined:
+            found |= miners_trained_on(task.negatives)
+        if config.train.remine_steps:
+            found |= reranker_trained_on(task.config.mine.reranker)
+    return found | trained_on(names)
 
 
 def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
@@ -136,6 +156,8 @@ def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
         if task.mined:
             inputs[f"{task.label}negatives"] = hash_folder(task.negatives)
         inputs |= {f"{task.label}{name}": value for name, value in reference_hashes(task.config).items()}
+        if task.config.objective.retain_data:
+            inputs |= guard_hashes(config.evaluate.guard)  # what tests them is not retained
     if config.train.start_adapter:
         inputs["start_adapter"] = load_adapter(_start_folder(config.train.start_adapter)).fingerprint
     return inputs

@@ -15,6 +15,7 @@ from acclimate.data.dataset import EXAMPLES_FILE, Dataset, read_examples
 from acclimate.errors import DataError, UsageError
 from acclimate.evaluation.reranking import reranking_scores, sample_queries
 from acclimate.files import hash_config, hash_folder
+from acclimate.formats.trained_on import write_trained_on
 from acclimate.models.devices import choose_dtype
 from acclimate.models.reranker import Reranker
 from acclimate.models.reranker_saving import save_reranker, save_reranker_adapter
@@ -24,6 +25,7 @@ from acclimate.runs.opening import load_retriever, open_retrieval_dataset, retri
 from acclimate.runs.resolve import reranker_source
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
+from acclimate.runs.trained_on import reranker_trained_on, told_by, trained_on
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import Selection, fit, training_numbers
 from acclimate.training.reports import RerankerTraining, RerankerTrainReport
@@ -108,6 +110,7 @@ def _train(
     def write(folder: Path) -> RerankerTrainReport:
         training = _report(state, reranker, trainable, course, len(examples), config)
         _save(folder, reranker, full, training, config)
+        write_trained_on(folder, told_by(examples, data) | trained_on([base]) | reranker_trained_on(base))
         return {"train": training}
 
     return Work(write)

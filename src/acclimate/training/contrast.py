@@ -5,7 +5,7 @@ Legend: N training rows, U distinct queries of the batch, M distinct documents, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -14,27 +14,42 @@ from torch import Tensor
 from acclimate.configs import ObjectiveConfig
 from acclimate.core.losses import block_cosines
 from acclimate.core.negatives import identity_mask, margin_mask, own_mask, related_mask
+from acclimate.core.same_text import text_id
 from acclimate.models.devices import to_device
 from acclimate.types import Block, Example
 
 
 class Relations:
-    """Which anchors and positives belong together, over the whole training set and not only a batch."""
+    """Which anchors and positives belong together, over the whole training set and not only a batch.
+
+    Texts stand for all that are the same (`core.same_text`): each is known by its id, which is computed once.
+    """
 
     def __init__(self, examples: Iterable[Example]) -> None:
-        self.positives: dict[str, set[str]] = {}
-        self.anchors: dict[str, set[str]] = {}
+        self._ids: dict[str, int] = {}
+        self.positives: dict[Hashable, set[int]] = {}
+        self.anchors: dict[Hashable, set[int]] = {}
         for example in examples:
-            self.positives.setdefault(example.anchor, set()).add(example.positive)
-            self.anchors.setdefault(example.positive, set()).add(example.anchor)
+            anchor, positive = self.ids((example.anchor, example.positive))
+            self.positives.setdefault(anchor, set()).add(positive)
+            self.anchors.setdefault(positive, set()).add(anchor)
 
-    def query_keys(self, text: str) -> set[str]:
-        """The keys of a query for `related_mask`: its text and its positives."""
-        return {text} | self.positives.get(text, set())
+    def ids(self, texts: Iterable[str]) -> list[int]:
+        """Look up what each text shares with all that are the same."""
+        found = []
+        for text in texts:
+            if (known := self._ids.get(text)) is None:
+                known = self._ids[text] = text_id(text)
+            found.append(known)
+        return found
 
-    def document_keys(self, text: str) -> set[str]:
-        """The keys of a document for `related_mask`: its text and its anchors."""
-        return {text} | self.anchors.get(text, set())
+    def query_keys(self, texts: Iterable[str]) -> list[set[int]]:
+        """The keys of queries for `related_mask`: each one's text and its positives."""
+        return [{known} | self.positives.get(known, set()) for known in self.ids(texts)]
+
+    def document_keys(self, texts: Iterable[str]) -> list[set[int]]:
+        """The keys of documents for `related_mask`: each one's text and its anchors."""
+        return [{known} | self.anchors.get(known, set()) for known in self.ids(texts)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +159,12 @@ def _excluded(
 ) -> Tensor:
     anchors = [example.anchor for example in batch]
     if block == "query-document":
-        return identity_mask(anchors, documents, target_N, relations.positives)
+        return identity_mask(relations.ids(anchors), relations.ids(documents), target_N, relations.positives)
     positives = [example.positive for example in batch]
     if block == "document-query":
-        return related_mask([{text} for text in positives], [relations.query_keys(text) for text in queries])
+        return related_mask([{known} for known in relations.ids(positives)], relations.query_keys(queries))
     if block == "query-query":
-        return related_mask(
-            [relations.query_keys(text) for text in anchors], [relations.query_keys(text) for text in queries]
-        )
-    row_keys = [relations.document_keys(text) for text in positives]
-    mask = related_mask(row_keys, [relations.document_keys(text) for text in documents])
+        return related_mask(relations.query_keys(anchors), relations.query_keys(queries))
+    mask = related_mask(relations.document_keys(positives), relations.document_keys(documents))
     # A row's own negatives have been compared with its anchor; they are near its positive by choice.
     return mask | own_NM

@@ -8,7 +8,7 @@ Legend: N texts, D vector size.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from acclimate.core.lexicon import Lexicon
 from acclimate.core.lora import adapters_off
 from acclimate.data.background import texts_of_source
 from acclimate.data.facts import evenly
+from acclimate.data.held_out import HeldOut
 from acclimate.data.lexicon import domain_hashes
 from acclimate.data.readers import source_hash
 from acclimate.errors import DataError, UsageError
@@ -70,6 +71,8 @@ class References:
     """The model before training: this encoder with its adapters off, or the base loaded again."""
     retained: tuple[str, ...] = ()
     """Out-of-domain texts whose vectors should stay the base's; if empty, the training's own texts are meant."""
+    retained_excluded: int = 0
+    """How many texts are not retained because dev or test holds them."""
     lexicon: Lexicon | None = None
     """Terms that lower the adaptive temperature."""
     document_vectors: Mapping[str, np.ndarray] | None = None
@@ -108,7 +111,7 @@ def load_references(
     *,
     document_vectors: Mapping[str, np.ndarray] | None = None,
     texts: Sequence[str] = (),
-    held_out: Collection[str] = (),
+    held_out: HeldOut | None = None,
     loaded: dict[str, Encoder] | None = None,
 ) -> References:
     """Load the models that the objective names, and the terms that it counts.
@@ -120,7 +123,7 @@ def load_references(
         cache: folder in which vectors are kept; nothing is kept if not given.
         document_vectors: the documents' vectors, where they do not change.
         texts: texts of the domain, from which a lexicon is extracted where none is given.
-        held_out: case-folded texts that must not be trained on: they are not retained.
+        held_out: what the training must not be told: it is not retained.
         loaded: models by name, shared between several tasks.
 
     Raises:
@@ -140,27 +143,38 @@ def load_references(
     base = None
     if objective.effective_retain_weight:
         base = Encoder.load(config.base_model, **config.loading) if config.train.full else encoder
+    retained, excluded = _retained_texts(config, held_out or HeldOut())
     return References(
         guide=loaded_once(objective.guide),
         teacher=loaded_once(objective.embedding_teacher),
         base=base,
-        retained=_retained_texts(config, held_out),
+        retained=retained,
+        retained_excluded=excluded,
         lexicon=_lexicon(texts, config) if objective.temperature_kind == "adaptive" else None,
         document_vectors=document_vectors,
         cache=cache,
     )
 
 
-def _retained_texts(config: RunConfig, held_out: Collection[str]) -> tuple[str, ...]:
+def _retained_texts(config: RunConfig, held_out: HeldOut) -> tuple[tuple[str, ...], int]:
+    """The texts, and how many were left out because dev, test or a guard holds them."""
     source = config.objective.retain_data
     if source is None:
-        return ()
-    texts = [text for text in texts_of_source(source, held_out=False) if text.casefold() not in held_out]
+        return (), 0
+    found = texts_of_source(source, held_out=False)
+    texts = [text for text in found if not held_out.excludes(text, "retained")]
+    excluded = len(found) - len(texts)
     if not texts:
-        raise DataError(f"{source} holds no text but those of dev and test queries, which must not be trained on")
+        raise DataError(
+            f"{source} holds no text but those of dev and test queries of this run or its guards, "
+            "which must not be trained on",
+            fix="Give --retain-data other texts than those that the model is tested with.",
+        )
     chosen = evenly(texts, MAX_RETAINED)
+    if excluded:
+        say(f"{excluded:,} texts of {source} belong to dev or test, of this run or of a guard: they are not retained")
     say(f"retaining {len(chosen):,} texts of {source}, of {len(texts):,}")
-    return tuple(chosen)
+    return tuple(chosen), excluded
 
 
 def _lexicon(texts: Sequence[str], config: RunConfig) -> Lexicon:

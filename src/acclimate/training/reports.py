@@ -67,6 +67,8 @@ class EncoderTraining(TrainingNumbers, HardNegatives):
     tasks: NotRequired[dict[str, TaskTraining]]
     remined: NotRequired[Remined]
     temperature: NotRequired[float]
+    retained_excluded: NotRequired[int]
+    """Texts of `retain_data` that are left out because dev or test, of this run or of a guard, holds them."""
 
 
 class TrainReport(TypedDict):

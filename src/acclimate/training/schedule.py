@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from acclimate.configs.train import TaskSampling
 from acclimate.core.batching import epoch_order, spread
+from acclimate.core.same_text import text_id
 from acclimate.core.task_sampling import steps_of_tasks, turns
 from acclimate.types import Example
 
@@ -131,13 +132,15 @@ class MixedSchedule(Schedule):
 
 
 def numbered_texts(examples: Sequence[Example]) -> NDArray[np.int64]:
-    """Number each example's anchor and positive, [N, 2]; equal texts have equal numbers, whatever their role.
+    """Number each example's anchor and positive, [N, 2]; texts that are the same have equal numbers,
+    whatever their role.
 
     Negatives are not numbered: a document may be one example's negative and another's positive in one batch. It is
     computed once, and takes no candidate away from other rows, as a repeated anchor or positive would.
     """
-    number: dict[str, int] = {}
+    number: dict[int, int] = {}
     pairs = [
-        [number.setdefault(text, len(number)) for text in (example.anchor, example.positive)] for example in examples
+        [number.setdefault(text_id(text), len(number)) for text in (example.anchor, example.positive)]
+        for example in examples
     ]
     return np.array(pairs, np.int64).reshape(-1, 2)

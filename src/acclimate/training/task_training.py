@@ -14,16 +14,20 @@ from torch import nn
 
 from acclimate.configs import TrainConfig, with_overrides
 from acclimate.core.lora import adapters_off
-from acclimate.data.dataset import EXAMPLES_FILE, Dataset, held_out_queries, load_dataset, read_examples
+from acclimate.data.dataset import EXAMPLES_FILE, Dataset, held_out, load_dataset, read_examples
+from acclimate.data.held_out import HeldOut
 from acclimate.errors import DataError
 from acclimate.evaluation.compare import MAIN_MEASURE
 from acclimate.evaluation.dev import Evaluate, dev_set, retrieval_scores, similarity_scores
 from acclimate.files import iter_jsonl
+from acclimate.formats.trained_on import TrainedOn
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.retrieval.top_k import Vectors
 from acclimate.retrieval.vector_cache import encode_corpus
+from acclimate.runs.guards import guard_data
 from acclimate.runs.tasks import Task
+from acclimate.runs.trained_on import told_by
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import LossFn, Selection, StepResult
 from acclimate.training.objectives import LOSSES
@@ -131,7 +135,7 @@ class TaskLosses:
         self.tasks, self.encoder, self.schedule = tasks, encoder, schedule
         self._autocast, self._trainable = autocast, trainable
         loaded: dict[str, Encoder] = {}
-        held_out = set[str]().union(*(held_out_queries(one.data) for one in tasks))
+        held = held_out_of(tasks)
         self._references = [
             load_references(
                 one.task.config,
@@ -139,21 +143,31 @@ class TaskLosses:
                 one.task.folder.cache,
                 document_vectors=document_vectors(one.encoder(encoder), one),
                 texts=one.texts,
-                held_out=held_out,
+                held_out=held,
                 loaded=loaded,
             )
             for one in tasks
         ]
         self._losses = [self._recipe(number) for number in range(len(tasks))]
+        self.told = TrainedOn()
+        """What the training is told, over all its steps."""
+        for one, references in zip(tasks, self._references, strict=True):
+            self.told |= told_by(one.examples, one.data, references.retained)
 
     def __call__(self, step: int) -> StepResult:
         """Take one step (from 0)."""
         number, step_of_task = self.schedule.turn(step)
         return replace(self._losses[number](step_of_task), task=self.tasks[number].task.name)
 
+    @property
+    def retained_excluded(self) -> int:
+        """How many texts are not retained because dev or test, of a task or a guard, holds them."""
+        return sum(references.retained_excluded for references in self._references)
+
     def renew(self, number: int, examples: list[Example]) -> None:
         """Go on with other negatives for the examples of a task."""
         self.tasks[number].examples = examples
+        self.told |= told_by(examples)
         self._losses[number] = self._recipe(number)
 
     def _recipe(self, number: int) -> LossFn:
@@ -172,6 +186,18 @@ class TaskLosses:
                 autocast=self._autocast,
             ),
         )
+
+
+def held_out_of(tasks: Sequence[TrainingTask]) -> HeldOut:
+    """Collect what dev and test of all tasks hold out, and those of the guards where texts are retained."""
+    held = HeldOut()
+    for one in tasks:
+        held.update(held_out(one.data))
+    config = tasks[0].task.config
+    if config.evaluate.guard and any(one.task.config.objective.retain_data for one in tasks):
+        for guard in guard_data(config.evaluate.guard, seed=config.seed, limit=config.limit):
+            held.update(held_out(guard))
+    return held
 
 
 def document_vectors(encoder: Encoder, one: TrainingTask) -> Mapping[str, np.ndarray] | None:

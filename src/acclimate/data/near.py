@@ -1,0 +1,65 @@
+"""Near-duplicates between held-out texts and training texts: short of the same text, and close enough to tell about it.
+
+Legend: N held-out texts, M training texts, G n-grams.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+NGRAM = 4
+"""Characters of an n-gram; of a text's key, so case, white space and punctuation play no part."""
+THRESHOLD = 0.7
+"""Jaccard similarity of the sets of n-grams from which two texts are near-duplicates. A letter changed in a text of 40
+leaves 0.80, one of eight words changed about 0.75."""
+FEATURES = 2**22
+BLOCK = 20_000
+"""Training texts compared at a time."""
+
+
+def near_duplicates(held: Sequence[str], others: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Find all pairs of a held-out text and a training text that are near-duplicates.
+
+    Exact, up to collisions of hashed n-grams (4 million values): no sketch, no candidates that are missed.
+
+    Args:
+        held: keys of N held-out texts (`core.same_text`).
+        others: keys of M training texts.
+
+    Returns:
+        The places among `held` and those among `others`, of equal length. Texts shorter than an n-gram have none.
+    """
+    from sklearn.feature_extraction.text import HashingVectorizer  # takes a second to import
+
+    sizes = [len(key) - NGRAM + 1 for key in held if len(key) >= NGRAM]
+    if not sizes:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    low, high = THRESHOLD * 0.5 * min(sizes), max(sizes) / (THRESHOLD * 0.5)  # repeated n-grams count once
+    candidates = [place for place, key in enumerate(others) if low <= len(key) - NGRAM + 1 <= high]
+    grams = HashingVectorizer(
+        analyzer="char",
+        ngram_range=(NGRAM, NGRAM),
+        n_features=FEATURES,
+        binary=True,
+        norm=None,
+        alternate_sign=False,
+        lowercase=False,
+        dtype=np.float32,
+    )
+    held_NG: Any = grams.transform(held)
+    count_N = np.asarray(held_NG.sum(axis=1)).ravel()
+    found: list[tuple[NDArray[np.int64], NDArray[np.int64]]] = []
+    for start in range(0, len(candidates), BLOCK):
+        block = np.array(candidates[start : start + BLOCK])
+        other_MG: Any = grams.transform([others[place] for place in block])
+        count_M = np.asarray(other_MG.sum(axis=1)).ravel()
+        shared = (held_NG @ other_MG.T).tocoo()
+        union = count_N[shared.row] + count_M[shared.col] - shared.data
+        near = shared.data >= THRESHOLD * union
+        found.append((shared.row[near].astype(np.int64), block[shared.col[near]]))
+    rows, columns = zip(*found, strict=True) if found else ((), ())
+    return np.concatenate([np.empty(0, np.int64), *rows]), np.concatenate([np.empty(0, np.int64), *columns])
