@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from acclimate.cli.main import main
+from acclimate.configs import RunConfig
+from acclimate.stages.evaluate import evaluate_model
 from tests.e2e.test_bad_input import QUICK, pairs, write_rows
 from tests.models.tiny import as_sentence_transformer, tiny_bert
 
@@ -32,7 +34,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Path:
 def test_the_base_comes_from_the_adapter(run: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["evaluate", str(run), *EVALUATE])
     report = json.loads((run / "evaluation" / "report.json").read_text())
-    assert report["test"]["base"]["ndcg@10"] > 0.0
+    alone = evaluate_model(str(run), None, RunConfig(model=str(model)))
+    assert {name: alone[name] for name in report["test"]["base"]} == pytest.approx(report["test"]["base"])
     main(["search", str(run), "when to sow wheat in week 3", "--top", "1"])
     main(["similarity", str(run), "sow wheat", "sow rice", "--json"])
     capsys.readouterr()
