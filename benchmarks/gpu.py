@@ -187,7 +187,7 @@ def ours(job: Job) -> float:
         warmup_fraction=0.1,
     )
     autocast = partial(torch.autocast, job.device.type, torch.bfloat16, enabled=job.half and full)
-    loss_fn = info_nce(encoder, job.examples, schedule, config, Options(autocast=autocast))
+    loss_fn = info_nce(encoder, job.examples, schedule, config.objective, config.train, Options(autocast=autocast))
     with tempfile.TemporaryDirectory() as folder:
         log = Path(folder) / "metrics.jsonl"
         fit(

@@ -83,7 +83,7 @@ def train(examples: list[Example], batch_size: int, memory_gb: float) -> float:
     schedule = TaskSchedule(
         examples=len(examples), batch_size=batch_size, epochs=1.0, seed=0, learning_rate=RATE, warmup_fraction=0.1
     )
-    loss_fn = info_nce(encoder, examples, schedule, config)
+    loss_fn = info_nce(encoder, examples, schedule, config.objective, config.train)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
         done = fit(

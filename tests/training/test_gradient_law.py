@@ -128,7 +128,9 @@ def step(world: World, settings: dict[str, Any]) -> tuple[float, dict[str, Tenso
     trainable = trainable_parameters(encoder.model)
     examples = PAIRS if config.objective.loss in PAIR_LOSSES else TRIPLES
     recipe = LOSSES[config.objective.loss]
-    loss_fn = recipe(encoder, examples, SCHEDULE, config, Options(references=references, learned=trainable))
+    loss_fn = recipe(
+        encoder, examples, SCHEDULE, config.objective, config.train, Options(references=references, learned=trainable)
+    )
     result = loss_fn(0)
     found = {name: parameter.grad for name, parameter in trainable.items() if parameter.grad is not None}
     assert len(found) == len(trainable)
@@ -163,7 +165,9 @@ def test_a_hypernetworks_step_of_many_chunks(world: World, monkeypatch: pytest.M
         parts = iter(torch.split(maker(torch.ones(2, dtype=torch.float64)), sizes))
         for layer in layers.values():
             layer.set_weights(next(parts).view(layer.A.shape), next(parts).view(layer.B.shape))
-        loss = LOSSES["info-nce"](encoder, TRIPLES, SCHEDULE, world.config(settings))(0).loss
+        loss = LOSSES["info-nce"](
+            encoder, TRIPLES, SCHEDULE, world.config(settings).objective, world.config(settings).train
+        )(0).loss
         assert maker.weight.grad is not None and maker.weight.grad.abs().max() > 0
         return float(loss), maker.weight.grad
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from acclimate.configs import RunConfig, with_overrides
+from acclimate.configs import ObjectiveConfig, RunConfig, TrainConfig, with_overrides
 from acclimate.core.lora import attach, trainable_parameters
 from acclimate.data.held_out import HeldOut
 from acclimate.errors import DataError
@@ -29,6 +29,11 @@ from acclimate.types import Example, Role
 from tests.tiny_run import write_tiny_bert
 
 CONFIG = with_overrides(RunConfig(), {"batch_size": 5, "group_size": 2, "temperature": 0.1})
+
+
+def sections(config: RunConfig) -> tuple[ObjectiveConfig, TrainConfig]:
+    """What a recipe reads of a config."""
+    return config.objective, config.train
 
 
 def changed(**settings: Any) -> RunConfig:
@@ -112,7 +117,7 @@ def test_contrastive_equals_loops_over_rows(
     expected_loss = plain_info_nce(encoder, config)
     expected_loss.backward()
     expected = gradients(trainable)
-    result = info_nce(encoder, EXAMPLES, SCHEDULE, config)(0)
+    result = info_nce(encoder, EXAMPLES, SCHEDULE, *sections(config))(0)
     assert result.loss == pytest.approx(expected_loss.item(), rel=1e-5)
     for name, gradient in gradients(trainable).items():
         torch.testing.assert_close(gradient, expected[name], rtol=1e-4, atol=1e-6)
@@ -124,7 +129,7 @@ def test_the_margin_changes_something_here(encoder: Encoder) -> None:
         changed(false_negative_margin=margin, mask_mined=mined)
         for margin, mined in ((None, False), (-0.2, False), (-0.2, True))
     ]
-    losses = {info_nce(encoder, EXAMPLES, SCHEDULE, config)(0).loss for config in configs}
+    losses = {info_nce(encoder, EXAMPLES, SCHEDULE, *sections(config))(0).loss for config in configs}
     assert len(losses) == 3
 
 
@@ -133,7 +138,9 @@ def test_a_task_has_its_own_prompts_and_its_weight_scales_the_gradient(encoder: 
     trainable = with_lora(encoder)
     found = []
     for weight in (1.0, 2.5):
-        loss_fn = info_nce(encoder, EXAMPLES, SCHEDULE, changed(group_size=1), Options(task="one", weight=weight))
+        loss_fn = info_nce(
+            encoder, EXAMPLES, SCHEDULE, *sections(changed(group_size=1)), Options(task="one", weight=weight)
+        )
         found.append((loss_fn(0), gradients(trainable)))
     (result, gradient), (weighted, scaled) = found
     anchors, positives = {e.anchor for e in EXAMPLES}, {e.positive for e in EXAMPLES}
@@ -147,7 +154,9 @@ def test_tokens_are_counted_once_per_unique_text(encoder: Encoder) -> None:
     with_lora(encoder)
     config = changed(group_size=1)
     texts = {example.anchor for example in EXAMPLES} | {example.positive for example in EXAMPLES}
-    assert info_nce(encoder, EXAMPLES, SCHEDULE, config)(0).tokens == sum(len(text.split()) for text in texts)
+    assert info_nce(encoder, EXAMPLES, SCHEDULE, *sections(config))(0).tokens == sum(
+        len(text.split()) for text in texts
+    )
 
 
 @pytest.mark.parametrize("checkpointing", [False, True])
@@ -162,7 +171,7 @@ def test_two_passes_have_the_same_dropout(
     per_token = activation_bytes_per_token(encoder.model.config, 8, checkpointing)
     for memory_gb in (1.0, 6.5 * per_token / 1e9):
         config = changed(activation_memory_gb=memory_gb, gradient_checkpointing=checkpointing)
-        loss_fn = info_nce(encoder, EXAMPLES, SCHEDULE, config)
+        loss_fn = info_nce(encoder, EXAMPLES, SCHEDULE, *sections(config))
         found.append((loss_fn(0).loss, gradients(trainable)))
     assert found[0][0] == found[1][0]
     for name, gradient in found[0][1].items():
@@ -174,7 +183,14 @@ def test_fixed_documents_get_no_gradient_and_are_looked_up(encoder: Encoder) -> 
     with torch.no_grad():
         fixed = {text: vector(encoder, text, "document").float().numpy() for text in texts}
     trainable = with_lora(encoder)
-    result = info_nce(encoder, EXAMPLES, SCHEDULE, CONFIG, Options(references=References(document_vectors=fixed)))(0)
+    result = info_nce(
+        encoder,
+        EXAMPLES,
+        SCHEDULE,
+        CONFIG.objective,
+        CONFIG.train,
+        Options(references=References(document_vectors=fixed)),
+    )(0)
     assert result.tokens == sum(len(text.split()) for text in {example.anchor for example in EXAMPLES})
 
     # By hand: all negatives of all rows are candidates, because they cost nothing.
@@ -210,7 +226,7 @@ def test_similarity_equals_a_loop(encoder: Encoder) -> None:
     ).mean()
     expected.backward()
     wanted = gradients(trainable)
-    result = pair_loss(encoder, examples, schedule, changed(loss="cosine-mse"))(0)
+    result = pair_loss(encoder, examples, schedule, *sections(changed(loss="cosine-mse")))(0)
     assert result.loss == pytest.approx(expected.item(), rel=1e-5)
     assert result.tokens == 2 + 1 + 1 + 3 + 1
     for name, gradient in gradients(trainable).items():
@@ -239,8 +255,8 @@ def test_given_texts_are_retained_and_nothing_else(encoder: Encoder, tmp_path: P
     base = {text: vector(encoder, text, "query").detach() for text in ("w30 w31", "w32")}
     with_lora(encoder)
     references = load_references(config, encoder)
-    result = info_nce(encoder, EXAMPLES, SCHEDULE, config, Options(references=references))(0)
-    plain = info_nce(encoder, EXAMPLES, SCHEDULE, CONFIG)(0)
+    result = info_nce(encoder, EXAMPLES, SCHEDULE, *sections(config), Options(references=references))(0)
+    plain = info_nce(encoder, EXAMPLES, SCHEDULE, *sections(CONFIG))(0)
     distances = [1 - base[text] @ vector(encoder, text, "query") for text in base]
     assert result.loss == pytest.approx(plain.loss + 20 * float(torch.stack(distances).mean().detach()), rel=1e-6)
     assert float(result.metrics["retain_distance"]) == pytest.approx((result.loss - plain.loss) / 20, rel=1e-6)
@@ -250,7 +266,7 @@ def test_given_texts_are_retained_and_nothing_else(encoder: Encoder, tmp_path: P
 def test_retained_texts_are_drawn_anew_in_every_step(encoder: Encoder, tmp_path: Path) -> None:
     with_lora(encoder)
     config = retaining(tmp_path, *(f"w{number}" for number in range(20, 60)))
-    bank = StepTexts(encoder, [], config, 3, Options(references=load_references(config, encoder)))
+    bank = StepTexts(encoder, [], *sections(config), 3, Options(references=load_references(config, encoder)))
     drawn = [tuple(bank._retained_in_step(step)) for step in (0, 1, 0)]
     assert drawn[0] == drawn[2] != drawn[1]
     assert all(len(set(numbers)) == 2 for numbers in drawn)

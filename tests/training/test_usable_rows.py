@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from acclimate.configs import RunConfig, with_overrides
+from acclimate.configs import ObjectiveConfig, RunConfig, TrainConfig, with_overrides
 from acclimate.errors import DataError, UsageError
 from acclimate.training.usable_rows import rows_for
 from acclimate.types import Example
@@ -15,8 +15,9 @@ MINED = Example("a", "b", ("c", "d"))
 SCORED = Example("a", "b", ("c", "d"), scores=(0.9, 0.1, 0.2))
 
 
-def config(loss: str, **changes: object) -> RunConfig:
-    return with_overrides(RunConfig(), {"loss": loss, **changes})
+def config(loss: str, **changes: object) -> tuple[ObjectiveConfig, TrainConfig]:
+    whole = with_overrides(RunConfig(), {"loss": loss, **changes})
+    return whole.objective, whole.train
 
 
 @pytest.mark.parametrize(
@@ -32,25 +33,25 @@ def config(loss: str, **changes: object) -> RunConfig:
 )
 def test_what_a_loss_lacks_is_named(example: Example, loss: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        rows_for([example], config(loss))
+        rows_for([example], *config(loss))
 
 
 def test_rows_that_lack_something_are_left_out() -> None:
-    assert rows_for([PLAIN, MINED, SCORED], config("triplet")) == ([MINED, SCORED], "triplet")
-    assert rows_for([PLAIN, MINED, SCORED], config("kl")) == ([SCORED], "kl")
-    assert rows_for([PAIR, Example("c", "d", label=0.2)], config("info-nce")) == ([PAIR], "info-nce")
+    assert rows_for([PLAIN, MINED, SCORED], *config("triplet")) == ([MINED, SCORED], "triplet")
+    assert rows_for([PLAIN, MINED, SCORED], *config("kl")) == ([SCORED], "kl")
+    assert rows_for([PAIR, Example("c", "d", label=0.2)], *config("info-nce")) == ([PAIR], "info-nce")
 
 
 def test_auto_follows_the_labels() -> None:
-    assert rows_for([PAIR], config("auto"))[1] == "cosine-mse"
-    assert rows_for([PLAIN], config("auto"))[1] == "info-nce"
+    assert rows_for([PAIR], *config("auto"))[1] == "cosine-mse"
+    assert rows_for([PLAIN], *config("auto"))[1] == "info-nce"
 
 
 def test_scores_must_match_their_documents_and_negatives_must_be_drawn() -> None:
     with pytest.raises(DataError, match="2 scores for one positive and 2 negatives"):
-        rows_for([Example("a", "b", ("c", "d"), scores=(0.9, 0.1))], config("kl"))
+        rows_for([Example("a", "b", ("c", "d"), scores=(0.9, 0.1))], *config("kl"))
     with pytest.raises(UsageError, match="group_size = 1"):
-        rows_for([MINED], config("triplet", group_size=1))
+        rows_for([MINED], *config("triplet", group_size=1))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_settings_that_exclude_each_other(settings: dict[str, object], message: 
 
 
 def test_one_dataset_among_several_leaves_what_its_loss_would_refuse() -> None:
-    objective = config("info-nce", guide="x", temperature_kind="learned").objective
+    objective, _ = config("info-nce", guide="x", temperature_kind="learned")
     other = objective.with_loss("cosent")
     assert (other.loss, other.guide, other.temperature_kind) == ("cosent", None, "fixed")
     assert objective.with_loss("info-nce") == objective

@@ -6,7 +6,8 @@ a step; all of them take the same arguments:
     encoder     the encoder in training
     examples    all training rows, as `rows_for` leaves them for the loss
     schedule    which rows a step has
-    config      the objective, group size, memory
+    objective   the loss and its settings
+    train       group size, memory
     options     task, weight, the models that the objective names (`step_texts.Options`)
 
 Legend: N training rows of the step, M documents, G documents of one row, D vector size.
@@ -22,7 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acclimate.configs import ObjectiveConfig, RunConfig
+from acclimate.configs import ObjectiveConfig, TrainConfig
 from acclimate.core import losses
 from acclimate.errors import UsageError
 from acclimate.models.devices import to_device
@@ -45,7 +46,8 @@ class Recipe(Protocol):
         encoder: Encoder,
         examples: Sequence[Example],
         schedule: TaskSchedule,
-        config: RunConfig,
+        objective: ObjectiveConfig,
+        train: TrainConfig,
         options: Options = DEFAULTS,
     ) -> LossFn: ...
 
@@ -54,12 +56,13 @@ def info_nce(
     encoder: Encoder,
     examples: Sequence[Example],
     schedule: TaskSchedule,
-    config: RunConfig,
+    objective: ObjectiveConfig,
+    train: TrainConfig,
     options: Options = DEFAULTS,
 ) -> LossFn:
     """InfoNCE over in-batch and drawn negatives, in the objective's blocks, with its masks and temperature."""
-    objective, references = config.objective, options.references
-    step_texts = StepTexts(encoder, _texts(examples), config, schedule.seed, options)
+    references = options.references
+    step_texts = StepTexts(encoder, _texts(examples), objective, train, schedule.seed, options)
     guide = None if references.guide is None else references.vectors(references.guide, _texts(examples), "guide")
     temperature = Temperature(
         objective,
@@ -70,7 +73,7 @@ def info_nce(
         device=encoder.device,
     )
     relations = Relations(examples)
-    negatives = config.train.group_size - 1 if references.document_vectors is None else None
+    negatives = train.group_size - 1 if references.document_vectors is None else None
 
     def loss_fn(step: int) -> StepResult:
         batch = batch_with_negatives(examples, schedule, step, negatives)
@@ -111,14 +114,15 @@ def pair_loss(
     encoder: Encoder,
     examples: Sequence[Example],
     schedule: TaskSchedule,
-    config: RunConfig,
+    objective: ObjectiveConfig,
+    train: TrainConfig,
     options: Options = DEFAULTS,
 ) -> LossFn:
     """A loss on labelled pairs: the cosine of two texts against their label."""
     first, second = options.roles
     texts = [(role, text) for e in examples for role, text in ((first, e.anchor), (second, e.positive))]
-    step_texts = StepTexts(encoder, texts, config, schedule.seed, options)
-    loss = PAIR_LOSSES[config.objective.loss]
+    step_texts = StepTexts(encoder, texts, objective, train, schedule.seed, options)
+    loss = PAIR_LOSSES[objective.loss]
 
     def loss_fn(step: int) -> StepResult:
         batch = [examples[row] for row in schedule.batch(step)]
@@ -128,7 +132,7 @@ def pair_loss(
 
         def loss_of(query_ND: Tensor, document_MD: Tensor) -> Tensor:
             a_ND, b_ND = query_ND[: len(batch)], document_MD if second == "document" else query_ND[len(batch) :]
-            return loss(a_ND, b_ND, label_N, config.objective)
+            return loss(a_ND, b_ND, label_N, objective)
 
         return step_texts.backward(step, queries, documents, loss_of)
 
@@ -139,17 +143,18 @@ def group_loss(
     encoder: Encoder,
     examples: Sequence[Example],
     schedule: TaskSchedule,
-    config: RunConfig,
+    objective: ObjectiveConfig,
+    train: TrainConfig,
     options: Options = DEFAULTS,
 ) -> LossFn:
     """A loss on each row's own documents, its positive and its drawn negatives, with a teacher's scores if needed."""
     fixed = options.references.document_vectors
-    negatives = config.train.group_size - 1 if fixed is None else None
-    step_texts = StepTexts(encoder, _texts(examples), config, schedule.seed, options)
-    loss = GROUP_LOSSES[config.objective.loss]
-    if lacking := len(examples) - len(rows_for(examples, config)[0]):  # can happen after mining again
+    negatives = train.group_size - 1 if fixed is None else None
+    step_texts = StepTexts(encoder, _texts(examples), objective, train, schedule.seed, options)
+    loss = GROUP_LOSSES[objective.loss]
+    if lacking := len(examples) - len(rows_for(examples, objective, train)[0]):  # can happen after mining again
         raise UsageError(
-            f"{lacking} of {len(examples)} examples lack negatives or scores for {config.objective.loss}",
+            f"{lacking} of {len(examples)} examples lack negatives or scores for {objective.loss}",
             fix="Train without mining again (remine_steps), or loosen the filters of mining.",
         )
 
@@ -167,7 +172,7 @@ def group_loss(
         def loss_of(query_ND: Tensor, document_MD: Tensor) -> Tensor:
             query_ND = losses.at_least_float32(query_ND)
             cosine_NG = torch.einsum("nd,ngd->ng", query_ND, document_MD.to(query_ND.dtype)[index_NG])
-            return loss(cosine_NG, scores_NG, present_NG, config.objective)
+            return loss(cosine_NG, scores_NG, present_NG, objective)
 
         return step_texts.backward(step, [example.anchor for example in batch], documents, loss_of)
 
@@ -178,7 +183,8 @@ def embedding_distillation(
     encoder: Encoder,
     examples: Sequence[Example],
     schedule: TaskSchedule,
-    config: RunConfig,
+    objective: ObjectiveConfig,
+    train: TrainConfig,
     options: Options = DEFAULTS,
 ) -> LossFn:
     """Embedding distillation: pull a batch's vectors towards a teacher's; labels and scores are ignored."""
@@ -189,12 +195,12 @@ def embedding_distillation(
     if any(example.label is not None for example in examples):
         second = options.roles[1]
     texts = list(_texts(examples, second))
-    step_texts = StepTexts(encoder, texts, config, schedule.seed, options)
+    step_texts = StepTexts(encoder, texts, objective, train, schedule.seed, options)
     teacher = references.vectors(references.teacher, texts, "teacher")
     fixed: Role | None = None if references.document_vectors is None else "document"
 
     def loss_fn(step: int) -> StepResult:
-        batch = batch_with_negatives(examples, schedule, step, config.train.group_size - 1)
+        batch = batch_with_negatives(examples, schedule, step, train.group_size - 1)
         computed = dict.fromkeys(named for named in _texts(batch, second) if named[0] != fixed)
         queries, documents = ([text for other, text in computed if other == role] for role in ROLES)
 
@@ -222,23 +228,25 @@ LOSSES: dict[str, Recipe] = {
 
 PAIR_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, ObjectiveConfig], Tensor]] = {
     "cosine-mse": lambda a, b, label, _: losses.cosine_mse(a, b, label),
-    "cosent": lambda a, b, label, config: losses.cosent(a, b, label, config.temperature),
-    "angle": lambda a, b, label, config: losses.angle(a, b, label, config.temperature),
-    "contrastive": lambda a, b, label, config: losses.contrastive(a, b, label, config.contrastive_margin),
-    "online-contrastive": lambda a, b, label, config: losses.online_contrastive(a, b, label, config.contrastive_margin),
-    "binary": lambda a, b, label, config: losses.binary_cross_entropy(
-        a, b, label, config.cosine_threshold, config.temperature
+    "cosent": lambda a, b, label, objective: losses.cosent(a, b, label, objective.temperature),
+    "angle": lambda a, b, label, objective: losses.angle(a, b, label, objective.temperature),
+    "contrastive": lambda a, b, label, objective: losses.contrastive(a, b, label, objective.contrastive_margin),
+    "online-contrastive": lambda a, b, label, objective: losses.online_contrastive(
+        a, b, label, objective.contrastive_margin
+    ),
+    "binary": lambda a, b, label, objective: losses.binary_cross_entropy(
+        a, b, label, objective.cosine_threshold, objective.temperature
     ),
 }
 """(unit rows [N, D], unit rows [N, D], labels [N], the objective) -> scalar."""
 
 GROUP_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, ObjectiveConfig], Tensor]] = {
-    "triplet": lambda cosine, _, present, config: losses.triplet(cosine, present, config.triplet_margin),
-    "margin-mse": lambda cosine, score, present, config: losses.margin_mse(
-        cosine, score / config.teacher_temperature, present
+    "triplet": lambda cosine, _, present, objective: losses.triplet(cosine, present, objective.triplet_margin),
+    "margin-mse": lambda cosine, score, present, objective: losses.margin_mse(
+        cosine, score / objective.teacher_temperature, present
     ),
-    "kl": lambda cosine, score, present, config: losses.kl_divergence(
-        cosine, score, present, config.temperature, config.teacher_temperature
+    "kl": lambda cosine, score, present, objective: losses.kl_divergence(
+        cosine, score, present, objective.temperature, objective.teacher_temperature
     ),
 }
 """(cosines [N, G], scores [N, G], True where a document is present [N, G], the objective) -> scalar."""

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from acclimate.configs import RunConfig
+from acclimate.configs import ObjectiveConfig, TrainConfig
 from acclimate.core.batching import step_seed
 from acclimate.core.lora import generated_as_leaves, held
 from acclimate.core.losses import mean_distance, narrowed, over_dims
@@ -28,7 +28,7 @@ from acclimate.training.chunk_budget import chunk_budget
 from acclimate.training.fit import StepResult
 from acclimate.training.gradcache import chunked_backward
 from acclimate.training.references import ROLES, FixedVectors, References
-from acclimate.types import PAIR_ROLE, Role
+from acclimate.types import PAIR_ROLE, Role, Sides
 
 RETAINED_SHARE = 0.25
 """Retained out-of-domain texts in a step, for each row of its batch."""
@@ -38,7 +38,7 @@ RETAINED_SEED = 1
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What every recipe takes besides the encoder, the examples, the schedule and the config."""
+    """What every recipe takes besides the encoder, the examples, the schedule and their settings."""
 
     task: str | None = None
     """Task whose prompts are put before the texts; the model's default prompts if not given."""
@@ -66,7 +66,8 @@ class StepTexts:
     Args:
         encoder: its trainable parameters get the gradient.
         texts: (role, text); repeated ones are kept once, also across roles where their prompts are the same.
-        config: memory, gradient checkpointing, dimensions, weight of the distance to the base.
+        objective: dimensions, weight of the distance to the base.
+        train: batch size, sides, memory, gradient checkpointing.
         seed: fixes the dropout.
         options: see `Options`.
 
@@ -78,7 +79,8 @@ class StepTexts:
         self,
         encoder: Encoder,
         texts: Iterable[tuple[Role, str]],
-        config: RunConfig,
+        objective: ObjectiveConfig,
+        train: TrainConfig,
         seed: int,
         options: Options = DEFAULTS,
     ) -> None:
@@ -88,7 +90,7 @@ class StepTexts:
         fixed = references.document_vectors
         self._fixed = None if fixed is None else FixedVectors({"document": fixed}, encoder.device)
         named: dict[tuple[str, str], tuple[Role, str]] = {}
-        retained = _with_roles(references.retained, config)
+        retained = _with_roles(references.retained, train.sides)
         for role, text in (*texts, *retained):
             if role == "query" or fixed is None:
                 named.setdefault(self._key(role, text), (role, text))
@@ -101,11 +103,11 @@ class StepTexts:
         self.tokens = _concatenate(parts)
         self.lengths_N = self.tokens.lengths
         self._dtype = torch.promote_types(next(encoder.model.parameters()).dtype, torch.float32)
-        self.budget = chunk_budget(encoder.model, encoder.device, config.train)
-        self._dims = _dims(config, encoder)
+        self.budget = chunk_budget(encoder.model, encoder.device, train)
+        self._dims = _dims(objective, encoder)
         self._retained = np.array([self._number[self._key(role, text)] for role, text in retained], np.int64)
-        self._retained_count = min(len(retained), math.ceil(RETAINED_SHARE * config.train.batch_size))
-        self._retain_weight = config.objective.effective_retain_weight
+        self._retained_count = min(len(retained), math.ceil(RETAINED_SHARE * train.batch_size))
+        self._retain_weight = objective.effective_retain_weight
         self._base: FixedVectors | None = None
         self._distance: Tensor | None = None
         if self._retain_weight:
@@ -211,15 +213,15 @@ class StepTexts:
         return self.encoder.use.prompts.prompt(role, self.task), text
 
 
-def _with_roles(texts: Sequence[str], config: RunConfig) -> list[tuple[Role, str]]:
+def _with_roles(texts: Sequence[str], sides: Sides) -> list[tuple[Role, str]]:
     """Give the texts the roles of query and document by turns; where only queries are adapted, all are queries."""
-    roles = ROLES[:1] if config.train.sides == "query" else ROLES
+    roles = ROLES[:1] if sides == "query" else ROLES
     return [(roles[index % len(roles)], text) for index, text in enumerate(texts)]
 
 
-def _dims(config: RunConfig, encoder: Encoder) -> dict[int, float]:
+def _dims(objective: ObjectiveConfig, encoder: Encoder) -> dict[int, float]:
     """Number of dimensions -> weight of the loss over them; empty where there is only the full size."""
-    dims, weights = config.objective.matryoshka_dims, config.objective.matryoshka_weights
+    dims, weights = objective.matryoshka_dims, objective.matryoshka_weights
     if not dims:
         return {}
     if max(dims) > encoder.use.dim:

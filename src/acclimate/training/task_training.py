@@ -79,7 +79,7 @@ def read_task(task: Task) -> TrainingTask:
     where = f"the dataset {task.label}"
     if not examples:
         raise DataError(f"{where}has no training examples", fix="Prepare data with a train split.")
-    rows, loss = rows_for(examples, task.config)
+    rows, loss = rows_for(examples, task.config.objective, task.config.train)
     if task.name is None:
         config = with_overrides(task.config, {"loss": loss})
     else:  # among several tasks, settings that only another's loss has are no conflict
@@ -176,7 +176,8 @@ class TaskLosses:
             self.encoder,
             one.examples,
             self.schedule.tasks[number],
-            one.task.config,
+            one.task.config.objective,
+            one.task.config.train,
             Options(
                 task=one.task.config.task,
                 weight=one.task.weight,

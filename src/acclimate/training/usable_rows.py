@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from acclimate.configs import RunConfig
+from acclimate.configs import ObjectiveConfig, TrainConfig
 from acclimate.errors import DataError, UsageError
 from acclimate.progress import say
 from acclimate.types import Example
@@ -17,7 +17,7 @@ SCORES = ("margin-mse", "kl")
 """Losses by what their rows need."""
 
 
-def rows_for(examples: Sequence[Example], config: RunConfig) -> tuple[list[Example], str]:
+def rows_for(examples: Sequence[Example], objective: ObjectiveConfig, train: TrainConfig) -> tuple[list[Example], str]:
     """Select the training rows that the objective's loss can use, and resolve the loss `auto`.
 
     Rows that lack what the loss needs are left out, and their number is printed.
@@ -26,7 +26,7 @@ def rows_for(examples: Sequence[Example], config: RunConfig) -> tuple[list[Examp
         UsageError: the loss does not fit the data.
         DataError: no row is left, or scores do not match their documents.
     """
-    loss: str = config.objective.loss
+    loss: str = objective.loss
     labelled = any(example.label is not None for example in examples)
     if loss == "auto":
         loss = "cosine-mse" if labelled else "info-nce"
@@ -39,8 +39,8 @@ def rows_for(examples: Sequence[Example], config: RunConfig) -> tuple[list[Examp
         if loss in SCORES:
             rows = _with("a teacher's scores", lambda example: example.scores is not None, rows, loss, labelled)
             _check_scores(rows)
-        if config.train.group_size < 2 and config.train.sides == "both":
-            raise UsageError(f"loss = {loss!r} with group_size = {config.train.group_size}", possible="2 or more")
+        if train.group_size < 2 and train.sides == "both":
+            raise UsageError(f"loss = {loss!r} with group_size = {train.group_size}", possible="2 or more")
     else:
         rows = list(examples)
     return rows, loss
