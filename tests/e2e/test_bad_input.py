@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import signal
@@ -220,6 +219,11 @@ def test_no_space_left_is_said_and_nothing_is_half_there(tmp_path: Path, model: 
     assert result.stdout.split() == [".work"]
 
 
+def heeds_ctrl_c() -> None:
+    """In the child: a suite that was started in the background has inherited an ignored SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_ctrl_c_keeps_what_is_finished_and_a_second_start_ends_the_work(tmp_path: Path, model: Path, run: Path) -> None:
     data = write_rows(tmp_path / "pairs.jsonl", pairs())
     before = artifacts(run)
@@ -227,7 +231,7 @@ def test_ctrl_c_keeps_what_is_finished_and_a_second_start_ends_the_work(tmp_path
     command = [sys.executable, "-m", "acclimate.cli.main", "adapt", str(data), "--out", str(run), "--model", str(model)]
     command += [*QUICK, "--seed", "7", "--epochs", "200", "--checkpoint-steps", "5", "--patience", "1000"]
     process = subprocess.Popen(
-        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env={**os.environ}
+        command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, preexec_fn=heeds_ctrl_c
     )
     deadline = time.monotonic() + 120
     while not list(run.glob(".work/adapter/**/*.safetensors")) and time.monotonic() < deadline:
