@@ -19,7 +19,7 @@ from typing import Annotated, Any, TypeAlias, get_args, get_origin, get_type_hin
 
 from cyclopts import Group, Parameter, Token
 
-from acclimate.configs import NONE, READS, RENAMED, SHORT, RunConfig, flag, settings_of, with_current_names
+from acclimate.configs import MODEL, NONE, READS, RENAMED, SHORT, RunConfig, flag, settings_of, with_current_names
 
 ConfigFile: TypeAlias = Annotated[Path | None, Parameter(help="TOML file with settings; flags win over it.")]
 Json: TypeAlias = Annotated[bool, Parameter(name="--json", negative=())]
@@ -29,16 +29,7 @@ Given: TypeAlias = Mapping[str, Any]
 FEW = 12
 """A command with no more settings shows all of them in its --help."""
 HEADINGS: dict[str, tuple[str, ...]] = {
-    "Model": (
-        "model",
-        "pooling",
-        "query_prompt",
-        "instruction",
-        "document_prompt",
-        "task",
-        "max_tokens",
-        "dim",
-    ),
+    "Model": MODEL,
     "Columns and labels": (
         "anchor_column",
         "positive_column",

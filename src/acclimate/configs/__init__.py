@@ -5,7 +5,16 @@ holds, what a stage function takes, and what the command line's flags are made f
 sections, so that every one of them is also a flag (`rank` -> `--rank`).
 """
 
-from acclimate.configs.commands import READS, SHORT, check_settings, commands_that_read, full_names, settings_of, used
+from acclimate.configs.commands import (
+    MODEL,
+    READS,
+    SHORT,
+    check_settings,
+    commands_that_read,
+    full_names,
+    settings_of,
+    used,
+)
 from acclimate.configs.datasets import DatasetConfig
 from acclimate.configs.domain import DomainConfig
 from acclimate.configs.evaluate import EvaluateConfig
@@ -22,6 +31,7 @@ from acclimate.configs.train import TrainConfig
 
 __all__ = [
     "DEFAULT_MODEL",
+    "MODEL",
     "NONE",
     "READS",
     "RENAMED",

@@ -13,19 +13,9 @@ from typing import Any, get_type_hints
 from acclimate.configs.run import RunConfig, effective
 from acclimate.errors import UsageError
 
-ENCODER = (
-    "model",
-    "pooling",
-    "query_prompt",
-    "instruction",
-    "document_prompt",
-    "task",
-    "max_tokens",
-    "dim",
-    "device",
-    "dtype",
-    "quantise_base",
-)
+MODEL = ("model", "pooling", "query_prompt", "instruction", "document_prompt", "task", "max_tokens", "dim")
+"""Which embedding model, and how it is used."""
+ENCODER = (*MODEL, "device", "dtype", "quantise_base")
 """What loads an embedding model."""
 COMPARISON = ("bootstrap", "confidence", "seed")
 """How sure a difference is. One model alone may be given them too: there is no difference that they could change."""
