@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 from acclimate.configs import PrepareConfig
 from acclimate.core.same_text import connected
 from acclimate.data.records import Record
-from acclimate.data.split import MIN_TEST, split_records
+from acclimate.data.split import MIN_TEST
 from acclimate.data.splits import Splits
 from acclimate.errors import DataError
 from acclimate.types import SPLITS, Split
 from tests.data.conftest import Build, build_source, jsonl, write_beir
+from tests.data.splitting import split_records
 
 
 def record(anchor: str, positive: str, split: Split = "train", **rest: object) -> Record:

@@ -11,10 +11,11 @@ import pytest
 from acclimate.configs import PrepareConfig
 from acclimate.core.same_text import same_text_key
 from acclimate.data.records import Record
-from acclimate.data.split import split_records, split_sources
+from acclimate.data.split import split_sources
 from acclimate.data.splits import Source, Splits
 from acclimate.errors import DataError
 from acclimate.types import SPLITS, Kind, Split
+from tests.data.splitting import split_records
 
 SEEDS = 60
 

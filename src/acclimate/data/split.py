@@ -12,7 +12,6 @@ import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from acclimate.configs import PrepareConfig
 from acclimate.core.same_text import TokenKeys, connected, same_text_key, same_texts
 from acclimate.data.leaks import remove_leaks, separate_documents, separate_near_duplicates
 from acclimate.data.records import Record
@@ -48,13 +47,6 @@ def draw(seed: int, purpose: str, *texts: str) -> int:
     draw."""
     digest = hashlib.blake2b("\0".join((str(seed), purpose, *texts)).encode(), digest_size=8)
     return int.from_bytes(digest.digest(), "big")
-
-
-def split_records(
-    records: Sequence[Record], kind: Kind, given: frozenset[Split], config: PrepareConfig, seed: int
-) -> Splits:
-    """Assign every record of one data set to a split; as `split_sources`."""
-    return split_sources([Source(records, kind, given, config)], seed)[0]
 
 
 def split_sources(sources: Sequence[Source], seed: int, token_keys: TokenKeys | None = None) -> list[Splits]:
