@@ -83,6 +83,10 @@ def test_every_stage_is_a_folder_and_a_row_of_the_report(finished: tuple[Path, s
     for folder in ("stages/1-pretrain/pairs", "stages/1-pretrain/adapter", "stages/2-finetune/adapter", "adapter"):
         assert {"settings.json", "inputs.json", "report.json"} <= {path.name for path in (run / folder).iterdir()}
     merge = json.loads((run / "adapter" / "report.json").read_text())["merge"]
+    assert third["best_of"] == len(merge["candidates"])
+    for row, path in ((first, "stages/1-pretrain"), (second, "stages/2-finetune")):
+        logged = [json.loads(line) for line in (run / path / "metrics.jsonl").read_text().splitlines()]
+        assert row["best_of"] == sum("dev" in line and line["step"] > 0 for line in logged) > 0
     assert third["dev_after"] == merge["chosen"]["dev"] == max(row["dev"] for row in merge["candidates"])
     # The trainings and the merge look at the same dev queries and the same pool.
     assert first["dev_before"] == pytest.approx(merge["base"])

@@ -249,18 +249,19 @@ def test_an_object_of_other_keys_does_not_widen_a_table() -> None:
 
 def test_stages_say_what_each_did_on_dev(run: Path) -> None:
     rows = [
-        {"stage": "1-pretrain", "examples": 1200, "dev_before": 0.5, "dev_after": 0.48, "kept": False},
+        {"stage": "1-pretrain", "examples": 1200, "dev_before": 0.5, "dev_after": 0.48, "best_of": 4, "kept": False},
         {
             "stage": "3-merge",
             "weights": {"2-finetune": 0.8, "base": 0.2},
             "dev_before": 0.6,
             "dev_after": 0.61,
+            "best_of": 1,
             "kept": True,
         },
     ]
     edit(run / "report.json", stages=rows)
     text = page_of(run).text
-    assert "1-pretrain 1,200 examples 0.5000 0.4800 −0.0200 dropped" in text
+    assert "1-pretrain 1,200 examples 0.5000 0.4800 best of 4 −0.0200 dropped" in text
     assert "3-merge 2-finetune 80 %, base 20 % 0.6000 0.6100 +0.0100 kept" in text
 
 

@@ -26,7 +26,8 @@ def show_run(summary: Mapping[str, Any], run: Path) -> None:
     console = _console()
     for row in summary.get("stages", []):
         outcome = "kept" if row["kept"] else "dropped"
-        console.print(f"stage {row['stage']}: dev {row['dev_before']:.4f} -> {row['dev_after']:.4f}, {outcome}")
+        after = f"{row['dev_after']:.4f} (best of {row['best_of']})"
+        console.print(f"stage {row['stage']}: dev {row['dev_before']:.4f} -> {after}, {outcome}")
     console.print(
         f"trained {train['trainable']:,} of {train['total']:,} parameters on {train['tokens']:,} tokens "
         f"({train['tokens_per_s']:,.0f}/s); minutes: "

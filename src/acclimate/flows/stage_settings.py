@@ -57,7 +57,11 @@ def watched(config: RunConfig) -> RunConfig:
 
 
 def helped(report: TrainReport) -> bool:
-    """Whether a training's best moment is better on dev than where it began."""
+    """Whether a training's best moment is better on dev than where it began.
+
+    The best of several evaluations is compared with one, so a training that changes nothing is kept more often than
+    not: this chooses, it proves nothing. The proof is the test split.
+    """
     best, base = report["train"]["best_score"], report["train"]["base_score"]
     return best is not None and base is not None and best > base
 
@@ -84,6 +88,7 @@ def stage_rows(pairs: WeakReport, pretrained: TrainReport, trained: TrainReport,
                 "seconds": numbers["step_s"],
                 "dev_before": numbers["base_score"],
                 "dev_after": numbers["best_score"],
+                "best_of": numbers["evaluations"],
                 "kept": chosen.get(name, 0.0) > 0,
             }
         )
@@ -93,6 +98,7 @@ def stage_rows(pairs: WeakReport, pretrained: TrainReport, trained: TrainReport,
         "weights": {name: value for name, value in chosen.items() if name != "dev"},
         "dev_before": alone["dev"],
         "dev_after": chosen["dev"],
+        "best_of": len(merged["merge"]["candidates"]),
         "kept": chosen[FINETUNE] != 1.0,
     }
     return [*rows, merge]

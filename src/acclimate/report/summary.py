@@ -41,6 +41,8 @@ class StageRow(TypedDict):
     stage: str
     dev_before: float | None
     dev_after: float | None
+    best_of: int
+    """How many scores on dev `dev_after` is the highest of; `dev_before` is one score."""
     kept: bool
     """Whether it is a part of the result."""
     examples: NotRequired[int]

@@ -115,9 +115,10 @@ def stages(rows: Sequence[StageRow]) -> Table | None:
         change = after - before if is_number(after) and is_number(before) else None
         weights = ", ".join(f"{name} {percent(share)}" for name, share in row.get("weights", {}).items())
         detail = weights or f"{count(row.get('examples'))} examples"
+        best_of = f"best of {row['best_of']}" if row.get("best_of", 1) > 1 else ""
         state = Cell("kept", tone="good") if row.get("kept") else Cell("dropped")
         table_rows.append(
-            Row(row["stage"], (Cell(score(before)), Cell(score(after)), Cell(signed(change)), state), detail)
+            Row(row["stage"], (Cell(score(before)), Cell(score(after), best_of), Cell(signed(change)), state), detail)
         )
     columns = ("Stage", "Dev before", "Dev after", "Difference", "Outcome")
     return Table("Stages, by NDCG@10 on dev", columns, tuple(table_rows)) if table_rows else None

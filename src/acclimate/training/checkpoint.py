@@ -43,6 +43,8 @@ class Progress:
     """The dev score before the first step."""
     stale: int = 0
     """Number of evaluations since the best one."""
+    evaluations: int = 0
+    """How often trained steps were scored so far: `best_score` is the highest of so many."""
     stopped: bool = False
     """No further step will be taken."""
     metrics_bytes: int = 0

@@ -140,6 +140,7 @@ def training_numbers(
         "planned_steps": schedule.steps,
         "best_step": state.best_step,
         "best_score": state.best_score,
+        "evaluations": state.evaluations,
         "learning_rate": schedule.learning_rate,
         "processes": processes.count(),
         "step_s": round(state.seconds, 3),
@@ -257,7 +258,9 @@ class _Training:
         say(f"step {self.state.step}: dev " + ", ".join(f"{name} {value:.4f}" for name, value in scores.items()))
         if self.state.step == 0:
             self.state.base_score = score
-        elif self.state.best_score is None or score > self.state.best_score:
+            return
+        self.state.evaluations += 1
+        if self.state.best_score is None or score > self.state.best_score:
             self.state.best_score, self.state.best_step, self.state.stale = score, self.state.step, 0
             self.best = copy_tensors(self.trainable)
         else:

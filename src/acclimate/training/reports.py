@@ -22,6 +22,8 @@ class TrainingNumbers(TypedDict):
     """The step that was kept; None where there is no dev split, and the last one was."""
     best_score: float | None
     """Its score on dev."""
+    evaluations: int
+    """How often trained steps were scored on dev; `best_score` is the highest of so many, so it flatters a little."""
     learning_rate: float
     """Peak."""
     processes: int
