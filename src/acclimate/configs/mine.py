@@ -20,9 +20,9 @@ class MineConfig:
     num_negatives: int = 4
     """Hard negatives kept per query."""
     range_min: int = 0
-    """Number of best-ranked candidates to skip; known positives do not count as candidates."""
+    """Number of best-ranked candidates to skip, of those that the filters leave."""
     range_max: int = 50
-    """Candidates ranked below this position are ignored."""
+    """Candidates ranked below this position are ignored; known positives do not count as candidates."""
     min_score: float | None = None
     """Candidates with a lower score are dropped."""
     max_score: float | None = None

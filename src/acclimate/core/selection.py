@@ -42,10 +42,10 @@ def select_negatives(
 ) -> Selection:
     """Choose up to `config.num_negatives` hard negatives for every query.
 
-    A candidate's position counts usable candidates only, so that a query's own positives do not use up
-    `range_min`. The score filters look at what is left in [range_min, range_max). Margins are taken from one positive
-    score per query; for several positives that is the lowest (as in sentence-transformers), so that a negative is
-    below each of them. The relative margin subtracts |positive| * margin, so that a negative score (a
+    Candidates are the first `range_max` usable ones, so that a query's own positives do not use up places. The score
+    filters come first; `range_min` then skips the best-ranked of what they have left (as in sentence-transformers).
+    Margins are taken from one positive score per query; for several positives that is the lowest (as there), so that
+    a negative is below each of them. The relative margin subtracts |positive| * margin, so that a negative score (a
     reranker's logit) lowers the threshold too.
 
     Args:
@@ -55,13 +55,16 @@ def select_negatives(
         config: range, score and margin filters, and how many.
         priority_NC: among what the filters leave, the lowest are taken; the best-ranked if not given.
     """
-    position_NC = np.cumsum(usable_NC, axis=1) - 1
-    alive_NC = usable_NC & (position_NC < config.range_max)
+    alive_NC = usable_NC & (np.cumsum(usable_NC, axis=1) <= config.range_max)
     candidates = int(alive_NC.sum())
     removed = {}
-    for name, drop_NC in _filters(score_NC, position_NC, positive_N[:, None], config).items():
+    for name, drop_NC in _filters(score_NC, positive_N[:, None], config).items():
         removed[name] = int((alive_NC & drop_NC).sum())
         alive_NC &= ~drop_NC
+    if config.range_min:
+        skipped_NC = alive_NC & (np.cumsum(alive_NC, axis=1) <= config.range_min)
+        removed["range_min"] = int(skipped_NC.sum())
+        alive_NC &= ~skipped_NC
     return Selection(_choose(alive_NC, priority_NC, config.num_negatives), candidates, removed)
 
 
@@ -114,13 +117,9 @@ def fill(
     return columns, filled
 
 
-def _filters(
-    score_NC: Floats, position_NC: NDArray[np.int64], positive_N1: Floats, config: MineConfig
-) -> dict[str, Booleans]:
-    """Filter -> the candidates it drops, for the filters that are set."""
+def _filters(score_NC: Floats, positive_N1: Floats, config: MineConfig) -> dict[str, Booleans]:
+    """Score filter -> the candidates it drops, for the filters that are set."""
     drops: dict[str, Booleans] = {}
-    if config.range_min:
-        drops["range_min"] = position_NC < config.range_min
     if config.max_score is not None:
         drops["max_score"] = score_NC > config.max_score
     if config.min_score is not None:
