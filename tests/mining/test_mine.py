@@ -311,7 +311,7 @@ def test_the_same_negatives_as_sentence_transformers(rules: dict[str, Any]) -> N
 
 
 def test_random_settings_choose_what_sentence_transformers_chooses(tmp_path: Path) -> None:
-    """All filters and ranges at once. Its `range_max` leaves room for the query with most positives: see `looked_at`."""
+    """All filters and ranges at once. Its `range_max` leaves room for the query with most positives (`looked_at`)."""
     from datasets import Dataset as Table
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.util import mine_hard_negatives
