@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sentence_transformers import SentenceTransformer
 
 from acclimate.errors import ModelError, UsageError
 from acclimate.formats.families import find_family
+from acclimate.models.encoder import Encoder
 from acclimate.prompts import Prompts
+from tests.models.tiny import as_sentence_transformer, tiny_bert
 
 TABLES = st.dictionaries(st.text(max_size=5), st.text(max_size=9), max_size=3)
+
+
+@pytest.fixture(scope="module")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return as_sentence_transformer(tiny_bert(tmp_path_factory.mktemp("prompts")))
 
 
 def test_tasks_and_defaults() -> None:
@@ -46,15 +57,26 @@ def test_damaged_json(value: object) -> None:
         ({"query": "q: ", "document": ""}, None, "q: ", ""),
         ({"query": "q: ", "passage": "p: "}, None, "q: ", "p: "),
         ({"query": None, "document": None}, None, "", ""),
-        ({"instruct": "i: "}, "instruct", "i: ", "i: "),
+        ({"document": "", "passage": "p: "}, None, "", ""),
+        ({"passage": "p: ", "corpus": "c: "}, None, "", "p: "),
+        ({"instruct": "i: "}, "instruct", "", ""),
         ({"query": "q: ", "instruct": "i: "}, "instruct", "q: ", ""),
     ],
 )
 def test_names_of_sentence_transformers(
-    named: dict[str, str | None], default: str | None, query: str, document: str
+    named: dict[str, str | None], default: str | None, query: str, document: str, tiny_folder: Path
 ) -> None:
-    prompts = Prompts.from_sentence_transformers(named, default)
+    """Its own `encode_query` and `encode_document`, on the same folder, choose the same."""
+    prompts = Prompts.from_sentence_transformers(named)
     assert (prompts.prompt("query"), prompts.prompt("document")) == (query, document)
+    settings = {"prompts": named, "default_prompt_name": default}
+    (tiny_folder / "config_sentence_transformers.json").write_text(json.dumps(settings))
+    theirs = SentenceTransformer(str(tiny_folder), device="cpu")
+    ours = Encoder.load(str(tiny_folder), device="cpu", dtype="float32")
+    if "document" not in named and document:  # documented so, and true once the placeholder is gone that hides them
+        assert theirs.prompts.pop("document") == ""
+    assert ours.encode(["list"], "query") == pytest.approx(theirs.encode_query(["list"]), abs=1e-5)
+    assert ours.encode(["list"], "document") == pytest.approx(theirs.encode_document(["list"]), abs=1e-5)
 
 
 def test_other_names_are_tasks() -> None:

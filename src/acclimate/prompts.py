@@ -107,18 +107,18 @@ class Prompts:
         return Prompts(_table(value, "query"), _table(value, "document"))
 
     @staticmethod
-    def from_sentence_transformers(named: Mapping[str, str | None], default_name: str | None = None) -> Prompts:
-        """Read the `prompts` and `default_prompt_name` of a `config_sentence_transformers.json`.
+    def from_sentence_transformers(named: Mapping[str, str | None]) -> Prompts:
+        """Read the `prompts` of a `config_sentence_transformers.json`, as `encode_query` and `encode_document` do.
 
-        "query" is the query prompt; "document", "passage" or "corpus", the first that is not empty, the document
-        prompt. A default prompt holds for both roles where the model names neither. Other names become tasks; a name
-        such as "retrieval.query" is the task "retrieval" of one role.
+        "query" is the query prompt; "document", "passage" or "corpus", the first that is there, the document prompt.
+        (sentence-transformers 6.2 documents this order, but takes the last two of a folder for "document" only where
+        they are given to its constructor too.) `default_prompt_name` is for texts without a role. Other names become
+        tasks; a name such as "retrieval.query" is the task "retrieval" of one role.
         """
         given = {name: text or "" for name, text in named.items()}
-        fallback = given.get(default_name or "", "") if not given.keys() & _ROLE_OF_SUFFIX.keys() else ""
-        document = next((given[name] for name in _DOCUMENT_NAMES if given.get(name)), fallback)
+        document = next((text for name in _DOCUMENT_NAMES if (text := named.get(name)) is not None), "")
         tables: dict[Role, dict[str, str]] = {
-            "query": {DEFAULT_TASK: given.get("query", fallback)},
+            "query": {DEFAULT_TASK: given.get("query", "")},
             "document": {DEFAULT_TASK: document},
         }
         for name, text in given.items():

@@ -186,6 +186,18 @@ def test_a_first_stage_that_does_not_help_is_dropped(config: RunConfig, tmp_path
     assert json.loads((tmp_path / "run/adapter/inputs.json").read_text())["2-finetune"] == inputs
 
 
+def test_only_the_second_stage_mines_again(config: RunConfig, tmp_path: Path) -> None:
+    """Weak pairs have no negatives."""
+    source = str(write_source(tmp_path / "source"))
+    summary = adapt(source, tmp_path / "run", replace(config, train=replace(TRAIN, epochs=2, remine_steps=3)))
+    first, second = (
+        json.loads((tmp_path / "run/stages" / name / "adapter/report.json").read_text())["train"]
+        for name in ("1-pretrain", "2-finetune")
+    )
+    assert "remined" not in first
+    assert second["remined"]["times"] == 1 and summary["train"]["remined"] == second["remined"]
+
+
 def test_what_cannot_have_three_stages_is_refused(config: RunConfig, tmp_path: Path) -> None:
     write_tiny_pairs(tmp_path / "pairs")
     with pytest.raises(UsageError, match="corpus"):

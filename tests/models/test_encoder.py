@@ -36,6 +36,7 @@ TEXTS = [
     "find large files, sort lines by name",
     " leading and trailing \n",
     "hello WORLD ünï 🚜",
+    "list [PAD] files <pad><pad> in a folder",
     "x",
     "list files in a folder",
 ]

@@ -233,6 +233,25 @@ def test_similarity_equals_a_loop(encoder: Encoder) -> None:
         torch.testing.assert_close(gradient, wanted[name], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.parametrize("roles", [("query", "query"), ("query", "document")])
+def test_both_texts_of_a_labelled_pair_have_the_roles_that_the_options_say(
+    encoder: Encoder, roles: tuple[Role, Role]
+) -> None:
+    """InfoNCE trains in the roles in which evaluation encodes them; the loss by hand, over in-batch negatives."""
+    encoder.use = encoder.use.changed(query_prompt="w30 ", document_prompt="w31 ")
+    rows = [("w1 w2", "w3"), ("w4", "w5 w6 w7"), ("w8", "w9")]
+    examples = [Example(first, second, label=1.0) for first, second in rows]
+    config = changed(temperature=0.1, false_negative_margin=None)
+    with_lora(encoder)
+    first, second = (
+        torch.stack([vector(encoder, row[place], role) for row in rows]) for place, role in enumerate(roles)
+    )
+    expected = nn.functional.cross_entropy(first @ second.T / 0.1, torch.arange(3))
+    schedule = replace(SCHEDULE, examples=3, batch_size=3)
+    result = info_nce(encoder, examples, schedule, *sections(config), Options(roles=roles))(0)
+    assert result.loss == pytest.approx(expected.item(), rel=1e-5)
+
+
 def test_drawn_negatives_are_a_function_of_seed_pass_and_example() -> None:
     example = Example("a", "b", tuple("cdefgh"), scores=(9.0, *map(float, map(ord, "cdefgh"))))
     draws = [draw_negatives(example, 2, seed=1, epoch=epoch, number=3) for epoch in range(20)]

@@ -35,9 +35,9 @@ def check_three_stages(dataset: Dataset) -> None:
 
 
 def pretraining(config: RunConfig) -> RunConfig:
-    """Stage 1: InfoNCE over weak pairs, which have no negatives of their own."""
+    """Stage 1: InfoNCE over weak pairs, which have no negatives of their own, and so none to mine again."""
     config = watched(config)
-    train = replace(config.train, epochs=config.stages.weak_epochs, group_size=1)
+    train = replace(config.train, epochs=config.stages.weak_epochs, group_size=1, remine_steps=None)
     return replace(config, train=train, objective=replace(config.objective, loss="info-nce"))
 
 

@@ -177,7 +177,7 @@ def _describe(
         config=config,
         pooling=pooling,
         normalise=normalise,
-        prompts=Prompts.from_sentence_transformers(named, settings.get("default_prompt_name")) if named else None,
+        prompts=Prompts.from_sentence_transformers(named) if named else None,
         max_tokens=int(min(own_limit, limit)),
         position_limit=limit,
         hidden=dim,

@@ -49,7 +49,7 @@ def packed_inputs(
     input_ids = to_device(torch.from_numpy(ids.astype(np.int64))[None], device)
     inputs: dict[str, Any] = {"input_ids": input_ids, **packing(model, lengths)}
     if "position_ids" in accepted:
-        inputs["position_ids"] = to_device(torch.from_numpy(positions + _first_position(model))[None], device)
+        inputs["position_ids"] = to_device(torch.from_numpy(_positions(model, ids, positions, lengths))[None], device)
     if "token_type_ids" in accepted:  # BERT's default for them ends at its last position
         inputs["token_type_ids"] = (
             torch.zeros_like(input_ids) if segments is None else to_device(torch.from_numpy(segments)[None], device)
@@ -97,7 +97,16 @@ def _parameters(forward: Any) -> frozenset[str]:
     return frozenset(inspect.signature(forward).parameters)
 
 
-def _first_position(model: nn.Module) -> int:
-    """Position of a text's first token."""
+def _positions(model: nn.Module, ids: Ids, positions: Counts, lengths: Counts) -> Counts:
+    """The positions, int64 [T], that the model itself gives to the tokens of a text.
+
+    RoBERTa counts from `pad_token_id` + 1 and does not count that token where a text spells it out: it stays at
+    `pad_token_id`, as transformers' `create_position_ids_from_input_ids` has it.
+    """
     config: Any = model.config
-    return int(config.pad_token_id) + 1 if config.model_type in OFFSET_POSITIONS else 0
+    if config.model_type not in OFFSET_POSITIONS:
+        return positions
+    counted = ids != config.pad_token_id
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(counted)])[np.cumsum(lengths) - lengths]
+    place: Counts = (np.cumsum(counted) - np.repeat(before, lengths)) * counted + int(config.pad_token_id)
+    return place

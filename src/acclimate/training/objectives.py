@@ -61,9 +61,10 @@ def info_nce(
     options: Options = DEFAULTS,
 ) -> LossFn:
     """InfoNCE over in-batch and drawn negatives, in the objective's blocks, with its masks and temperature."""
-    references = options.references
-    step_texts = StepTexts(encoder, _texts(examples), objective, train, schedule.seed, options)
-    guide = None if references.guide is None else references.vectors(references.guide, _texts(examples), "guide")
+    references, second = options.references, second_role(examples, options)
+    texts = list(_texts(examples, second))
+    step_texts = StepTexts(encoder, texts, objective, train, schedule.seed, options, second)
+    guide = None if references.guide is None else references.vectors(references.guide, texts, "guide")
     temperature = Temperature(
         objective,
         (example.anchor for example in examples),
@@ -85,7 +86,7 @@ def info_nce(
             guide_cosines = None
             if guide is not None:
                 guide_cosines = candidates.cosines(
-                    guide("query", candidates.queries), guide("document", candidates.documents)
+                    guide("query", candidates.queries), guide(second, candidates.documents)
                 )
             return losses.info_nce_blocks(
                 cosine,
@@ -121,20 +122,18 @@ def pair_loss(
     """A loss on labelled pairs: the cosine of two texts against their label."""
     first, second = options.roles
     texts = [(role, text) for e in examples for role, text in ((first, e.anchor), (second, e.positive))]
-    step_texts = StepTexts(encoder, texts, objective, train, schedule.seed, options)
+    step_texts = StepTexts(encoder, texts, objective, train, schedule.seed, options, second)
     loss = PAIR_LOSSES[objective.loss]
 
     def loss_fn(step: int) -> StepResult:
         batch = [examples[row] for row in schedule.batch(step)]
         anchors, others = [example.anchor for example in batch], [example.positive for example in batch]
         label_N = to_device(torch.tensor([example.label or 0.0 for example in batch]), encoder.device)
-        queries, documents = (anchors, others) if second == "document" else (anchors + others, [])
 
-        def loss_of(query_ND: Tensor, document_MD: Tensor) -> Tensor:
-            a_ND, b_ND = query_ND[: len(batch)], document_MD if second == "document" else query_ND[len(batch) :]
-            return loss(a_ND, b_ND, label_N, objective)
+        def loss_of(first_ND: Tensor, second_ND: Tensor) -> Tensor:
+            return loss(first_ND, second_ND, label_N, objective)
 
-        return step_texts.backward(step, queries, documents, loss_of)
+        return step_texts.backward(step, anchors, others, loss_of)
 
     return loss_fn
 
@@ -191,9 +190,7 @@ def embedding_distillation(
     references = options.references
     if references.teacher is None:
         raise UsageError("embedding-distillation has no teacher", fix="Give one with --embedding-teacher MODEL.")
-    second: Role = "document"
-    if any(example.label is not None for example in examples):
-        second = options.roles[1]
+    second = second_role(examples, options)
     texts = list(_texts(examples, second))
     step_texts = StepTexts(encoder, texts, objective, train, schedule.seed, options)
     teacher = references.vectors(references.teacher, texts, "teacher")
@@ -274,6 +271,11 @@ def draw_negatives(example: Example, count: int | None, seed: int, epoch: int, n
         negatives=tuple(example.negatives[index] for index in chosen),
         scores=None if scores is None else (scores[0], *(scores[1 + index] for index in chosen)),
     )
+
+
+def second_role(examples: Iterable[Example], options: Options) -> Role:
+    """The role of the examples' positives: a document's, or where they are labelled pairs what the options say."""
+    return options.roles[1] if any(example.label is not None for example in examples) else "document"
 
 
 def _texts(examples: Sequence[Example], second: Role = "document") -> Iterable[tuple[Role, str]]:

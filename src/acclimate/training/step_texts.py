@@ -70,6 +70,7 @@ class StepTexts:
         train: batch size, sides, memory, gradient checkpointing.
         seed: fixes the dropout.
         options: see `Options`.
+        second: role of what `backward` calls documents: of labelled pairs it may be that of a query.
 
     Raises:
         UsageError: a dimension that the model does not have.
@@ -83,8 +84,9 @@ class StepTexts:
         train: TrainConfig,
         seed: int,
         options: Options = DEFAULTS,
+        second: Role = "document",
     ) -> None:
-        self.encoder, self.seed = encoder, seed
+        self.encoder, self.seed, self._second = encoder, seed, second
         self.task, self.weight, self.autocast = options.task, options.weight, options.autocast
         references = options.references
         fixed = references.document_vectors
@@ -132,13 +134,13 @@ class StepTexts:
         Args:
             step: seeds the dropout.
             queries: texts of the step in the role of a query; repeated ones are computed once.
-            documents: texts in the role of a document; their vectors are looked up where they are fixed.
+            documents: texts in the second role; documents' vectors are looked up where they are fixed.
             loss_of: called once for each size of vectors.
             parameters: the loss's own parameters.
             metrics: gives further numbers to log.
         """
         computed: Sequence[str] = documents if self._fixed is None else ()
-        parts = [self._numbers("query", queries), self._numbers("document", computed), self._retained_in_step(step)]
+        parts = [self._numbers("query", queries), self._numbers(self._second, computed), self._retained_in_step(step)]
         numbers_U, inverse = np.unique(np.concatenate(parts), return_inverse=True)
         places = np.split(inverse, np.cumsum([len(part) for part in parts])[:-1])
         lengths_U = self.lengths_N[numbers_U]

@@ -36,7 +36,7 @@ from acclimate.training.reports import HardNegatives, TaskTraining
 from acclimate.training.schedule import MixedSchedule, TaskSchedule, numbered_texts
 from acclimate.training.setup import evaluation_steps
 from acclimate.training.step_texts import Options
-from acclimate.training.usable_rows import LABELS, rows_for
+from acclimate.training.usable_rows import rows_for
 from acclimate.types import PAIR_ROLE, Example
 
 DEV_DOCUMENTS = (200, 2000)
@@ -206,8 +206,7 @@ def document_vectors(encoder: Encoder, one: TrainingTask) -> Mapping[str, np.nda
 
     The corpus's vectors are in the cache. Documents that are mined later are among these.
     """
-    pairs_of_queries = one.data.kind == "pairs" and one.loss in LABELS
-    if one.task.config.train.sides == "both" or pairs_of_queries:
+    if one.task.config.train.sides == "both" or one.data.kind == "pairs":  # both texts of a pair are queries
         return None
     corpus_MD = _corpus_vectors(encoder, one)
     vectors = dict(zip(one.data.corpus.values(), corpus_MD, strict=True))
