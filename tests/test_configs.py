@@ -116,6 +116,8 @@ def test_an_old_name_in_a_file_is_understood_and_the_new_one_said(capsys: pytest
     config = config_from_mapping({"objective": {"anchor_source": "texts.txt", "anchor_weight": 3}}, "run.toml")
     assert config.objective == ObjectiveConfig(retain_data="texts.txt", retain_weight=3.0)
     assert "run.toml [objective]: anchor_source is called retain_data now" in capsys.readouterr().err
+    assert config_from_mapping({"evaluate": {"bootstrap": 300}}, "run.toml").evaluate.sign_flips == 300
+    assert "bootstrap is called sign_flips now" in capsys.readouterr().err
     both = {"objective": {"anchor_weight": 3, "retain_weight": 2}}
     with pytest.raises(UsageError, match=r"run\.toml \[objective\]: anchor_weight and retain_weight are given"):
         config_from_mapping(both, "run.toml")
@@ -171,7 +173,7 @@ def test_a_wrong_type_is_named(values: dict[str, Any], message: str) -> None:
         ("train", {"rank": 0}, "rank = 0"),
         ("train", {"targets": ()}, "targets is empty"),
         ("train", {"learning_rate": float("nan")}, "learning_rate = nan"),
-        ("evaluate", {"bootstrap": 1}, "bootstrap = 1"),
+        ("evaluate", {"sign_flips": 1}, "sign_flips = 1"),
     ],
 )
 def test_conflicts_are_rejected(section: str, values: dict[str, Any], message: str) -> None:

@@ -92,7 +92,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_step_by_step(run: Path, tmp_path: Path) -> None:
     mined = acclimate.mine(str(run), num_negatives=2)
     trained = acclimate.train(run, rank=2, epochs=1, batch_size=8, targets=["query", "key"])
-    evaluated = acclimate.evaluate(run, bootstrap=100)
+    evaluated = acclimate.evaluate(run, sign_flips=100)
     assert mined.folder == run / "negatives" and (run / "negatives" / "report.json").is_file()
     assert trained["train"]["examples"] > 0 and trained.folder == run / "adapter"
     assert json.loads((run / "adapter" / "settings.json").read_text())["train"]["targets"] == ["query", "key"]
@@ -214,7 +214,7 @@ def test_adapt_from_python_is_the_command(tmp_path: Path) -> None:
 
     model = str(tiny.as_sentence_transformer(tiny.tiny_bert(tmp_path / "model")))
     data = write_rows(tmp_path / "pairs.jsonl", pairs())
-    quick = {"rank": 2, "batch_size": 8, "epochs": 1, "bootstrap": 100, "dev_documents": 20, "split_by": "query"}
+    quick = {"rank": 2, "batch_size": 8, "epochs": 1, "sign_flips": 100, "dev_documents": 20, "split_by": "query"}
     summary = acclimate.adapt(data, out=tmp_path / "a", model=model, **quick)
     flags = [word for name, value in quick.items() for word in ("--" + name.replace("_", "-"), str(value))]
     main(["adapt", str(data), "--out", str(tmp_path / "b"), "--model", model, *flags])

@@ -15,7 +15,7 @@ from acclimate.configs import RunConfig, dump_config, settings_of
 from tests.models import tiny
 from tests.tiny_run import write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
 
-FEW = ("--rerank-group-size", "3", "--bootstrap", "100")
+FEW = ("--rerank-group-size", "3", "--sign-flips", "100")
 
 
 def failing(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
@@ -109,7 +109,7 @@ def test_the_older_spelling_does_the_same_with_a_hint(run: Path, capsys: pytest.
     )
     report = json.loads((run / "reranker" / "report.json").read_text())["train"]
     assert report["batch_size"] == 7 and report["steps"] == -(-report["examples"] // 7)
-    main(["evaluate", str(run), f"--reranker={run}", "--bootstrap", "100", "--json"])
+    main(["evaluate", str(run), f"--reranker={run}", "--sign-flips", "100", "--json"])
     output = capsys.readouterr()
     assert "acclimate evaluate-reranker RUN NAME" in output.err and "ndcg@10" in json.loads(output.out)
 
@@ -158,9 +158,9 @@ def test_compare_of_runs_on_the_queries_they_share(
     change_line(other / "dataset" / "queries.jsonl", '"_id": "q33", "text": "', '"_id": "q33", "text": "w59 ')
     for folder, seed in ((run, "1"), (other, "2")):
         main(["train", str(folder), "--epochs", "1", "--rank", "2", "--batch-size", "8", "--seed", seed])
-        main(["evaluate", str(folder), "--bootstrap", "100"])
+        main(["evaluate", str(folder), "--sign-flips", "100"])
     capsys.readouterr()
-    main(["compare", str(run), str(other), str(run), "--bootstrap", "100", "--json"])
+    main(["compare", str(run), str(other), str(run), "--sign-flips", "100", "--json"])
     result: dict[str, Any] = json.loads(capsys.readouterr().out)
     assert (result["shared"], result["measure"], result["kind"]) == (6, "ndcg@10", "retrieval")
     assert [row["tested"] for row in result["runs"]] == [8, 8, 8]
@@ -198,15 +198,15 @@ def test_compare_of_labelled_pairs_and_what_cannot_be_compared(
         main(["compare", str(pairs), str(pairs)])
     assert stop.value.code == 5 and "acclimate evaluate" in capsys.readouterr().err
     main(["train", str(pairs), "--epochs", "1", "--rank", "2", "--batch-size", "8"])
-    main(["evaluate", str(pairs), "--bootstrap", "100"])
+    main(["evaluate", str(pairs), "--sign-flips", "100"])
     capsys.readouterr()
-    main(["compare", str(pairs), str(pairs), "--bootstrap", "100", "--json"])
+    main(["compare", str(pairs), str(pairs), "--sign-flips", "100", "--json"])
     result = json.loads(capsys.readouterr().out)
     report = json.loads((pairs / "evaluation" / "report.json").read_text())
     assert (result["kind"], result["shared"]) == ("pairs", report["test"]["pairs"])
     assert result["runs"][0]["measures"]["spearman"] == pytest.approx(report["test"]["adapted"]["spearman"])
     main(["train", str(run), "--epochs", "1", "--rank", "2", "--batch-size", "8"])
-    main(["evaluate", str(run), "--bootstrap", "100"])
+    main(["evaluate", str(run), "--sign-flips", "100"])
     capsys.readouterr()
     assert "labelled pairs" in failing(capsys, "compare", run, pairs)
     other = tmp_path / "other"
@@ -214,7 +214,7 @@ def test_compare_of_labelled_pairs_and_what_cannot_be_compared(
     (other / "config.toml").write_text((run / "config.toml").read_text())
     main(["evaluate", str(other), "--json", "--adapter", str(run)])
     main(["train", str(other), "--epochs", "1", "--rank", "2", "--batch-size", "8"])
-    main(["evaluate", str(other), "--bootstrap", "100"])
+    main(["evaluate", str(other), "--sign-flips", "100"])
     capsys.readouterr()
     with pytest.raises(SystemExit) as stop:
         main(["compare", str(run), str(other)])

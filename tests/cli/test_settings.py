@@ -97,7 +97,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         made.do("encode", made.texts, "--out", made.folder / "vectors.npy", *base, *adapter)
     columns = ("--anchor-column", "q", "--positive-column", "response")
     adapt = ("adapt", made.data, "--out", made.folder / "adapted", *base, *QUICK, *columns)
-    made.do(*adapt, "--bootstrap", "100", "--recipe", "three-stage")
+    made.do(*adapt, "--sign-flips", "100", "--recipe", "three-stage")
     for stage in ("prepare", "mine", "train", "evaluate"):
         made.reads["adapt"] |= made.reads[stage]
     return made
@@ -141,7 +141,7 @@ def _train(world: World, base: tuple[str, ...]) -> None:
 
 
 def _evaluate(world: World, base: tuple[str, ...]) -> None:
-    few = ("--bootstrap", "100")
+    few = ("--sign-flips", "100")
     domain = ("--topics", world.topics, "--background", world.texts)
     world.do("evaluate", world.run, *few, *domain, mode="evaluate RUN")
     world.do("evaluate", world.run, *few, "--lexicon", world.lexicon, mode="evaluate RUN")

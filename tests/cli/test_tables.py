@@ -12,7 +12,7 @@ def test_an_evaluation(capsys: pytest.CaptureFixture[str]) -> None:
     show_evaluation(retrieval_evaluation("better"))
     words = " ".join(capsys.readouterr().out.split())
     assert "test split: 606 queries, 10,347 documents, 571 clusters" in words
-    assert "BM25: English, stop words left out (best ndcg@10 of 500 dev queries)." in words
+    assert "BM25: English, stop words left out (best NDCG@10 of 500 dev queries)." in words
 
 
 def test_a_reranking(capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,7 +19,7 @@ from acclimate.files import MAX_LINE_BYTES, hash_folder
 from tests.models.tiny import as_sentence_transformer, tiny_bert, tiny_qwen3
 
 DATA_ERROR, MODEL_ERROR, STORAGE_ERROR, INTERRUPTED = 3, 4, 5, 130
-QUICK = ("--split-by", "query", "--batch-size", "8", "--dev-documents", "20", "--bootstrap", "100", "--rank", "2")
+QUICK = ("--split-by", "query", "--batch-size", "8", "--dev-documents", "20", "--sign-flips", "100", "--rank", "2")
 CROPS = ("wheat", "rice", "maize", "barley", "cotton", "potato", "tea", "apple", "pear", "soy")
 ACTS = ("sow", "water", "prune", "harvest", "store", "graft", "weed", "spray", "fertilise", "dry")
 

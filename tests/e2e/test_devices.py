@@ -120,7 +120,7 @@ def test_three_stages_on_two_are_those_on_one(tmp_path: Path) -> None:
     source = write_source(tmp_path / "source")
     flags = ["--model", str(tmp_path / "tiny-bert"), "--pooling", "mean", "--device", "cpu", "--dtype", "float32"]
     flags += ["--recipe", "three-stage", "--batch-size", "8", "--rank", "2", "--learning-rate", "0.02"]
-    flags += ["--split-by", "query", "--bootstrap", "100"]
+    flags += ["--split-by", "query", "--sign-flips", "100"]
     scores = []
     for count in (1, 2):
         run = tmp_path / f"on-{count}"

@@ -32,7 +32,7 @@ FLAGS = {
     "batch-size": "32",
     "epochs": "3",
     "learning-rate": "0.01",
-    "bootstrap": "200",
+    "sign_flips": "200",
     "dim": "24",
 }
 

@@ -61,7 +61,7 @@ def write_config(folder: Path, model: Path, weight: float = 0.5, prompt: str = P
         eval_steps = 6
 
         [evaluate]
-        bootstrap = 100
+        sign_flips = 100
 
         [[datasets]]
         source = "{folder / "answers.jsonl"}"

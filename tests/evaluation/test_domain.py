@@ -33,7 +33,7 @@ def data_of(texts: Sequence[str], vocabulary: Vocabulary, topics: dict[str, str]
     return DomainData(list(texts), "document", vocabulary, topics or {}, "given: here")
 
 
-EVALUATE = EvaluateConfig(bootstrap=100)
+EVALUATE = EvaluateConfig(sign_flips=100)
 SEED = 42
 
 
@@ -98,10 +98,10 @@ def test_the_difference_of_auc_is_that_of_the_pairs() -> None:
         generator.integers(0, 4, len(same_P)) * 1.0,
         generator.integers(0, 4, len(same_P)) + same_P * 2.0,
     )
-    delta = compare_aucs(base_P, adapted_P, same_P, text_P2, resamples=300, confidence=0.9, seed=1)
+    delta = compare_aucs(base_P, adapted_P, same_P, text_P2, flips=300, confidence=0.9, seed=1)
     assert delta["value"] == pytest.approx(roc_auc_score(same_P, adapted_P) - roc_auc_score(same_P, base_P))
     assert delta["low"] < delta["value"] < delta["high"] and delta["p"] < 0.1
-    again = compare_aucs(adapted_P, base_P, same_P, text_P2, resamples=300, confidence=0.9, seed=1)
+    again = compare_aucs(adapted_P, base_P, same_P, text_P2, flips=300, confidence=0.9, seed=1)
     assert (again["low"], again["high"], again["p"]) == pytest.approx((-delta["high"], -delta["low"], delta["p"]))
 
 

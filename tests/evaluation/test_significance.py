@@ -14,7 +14,7 @@ from scipy import stats
 from acclimate.core import sign_flips
 from acclimate.evaluation.significance import compare_correlations, compare_means, verdict
 
-SETTINGS: dict[str, Any] = {"resamples": 400, "confidence": 0.95, "seed": 7}
+SETTINGS: dict[str, Any] = {"flips": 400, "confidence": 0.95, "seed": 7}
 
 
 def plain(sums: list[float], sizes: list[int], confidence: float) -> tuple[float, float, float]:
@@ -38,7 +38,7 @@ def test_equals_the_plain_enumeration(clusters: int) -> None:
     number = np.repeat(np.arange(clusters), generator.integers(1, 4, clusters))
     delta = generator.integers(-20, 60, number.size) / 100
     low, high, p = plain(np.bincount(number, delta).tolist(), np.bincount(number).tolist(), 0.9)
-    found = compare_means(np.zeros(number.size), delta, resamples=10, confidence=0.9, seed=0, clusters=number)
+    found = compare_means(np.zeros(number.size), delta, flips=10, confidence=0.9, seed=0, clusters=number)
     assert found["value"] == pytest.approx(delta.mean())
     assert (found["p"], found["clusters"]) == (p, clusters)
     assert (found["low"], found["high"]) == pytest.approx((low, high), abs=0.0051)
@@ -74,7 +74,7 @@ def test_fewer_than_six_clusters_exclude_nothing() -> None:
 @pytest.mark.parametrize("size", [50, 400, 5_000])
 def test_a_large_sample_is_that_of_the_t_test(size: int) -> None:
     delta = np.random.default_rng(size).normal(2 / size**0.5, 1, size)
-    found = compare_means(np.zeros(size), delta, resamples=20_000, confidence=0.95, seed=0)
+    found = compare_means(np.zeros(size), delta, flips=20_000, confidence=0.95, seed=0)
     expected = stats.ttest_1samp(delta, 0)
     interval = expected.confidence_interval()
     assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high), abs=0.1 / size**0.5)
@@ -144,7 +144,7 @@ def test_the_interval_excludes_0_exactly_where_p_is_below_alpha(
 ) -> None:
     clusters = np.arange(len(delta)) // per_cluster
     found = compare_means(
-        np.zeros(len(delta)), np.array(delta), resamples=300, confidence=confidence, seed=seed, clusters=clusters
+        np.zeros(len(delta)), np.array(delta), flips=300, confidence=confidence, seed=seed, clusters=clusters
     )
     assume(abs(found["p"] - (1 - confidence)) > 1e-9)
     assert (verdict(found) != "no evidence") == (found["p"] < 1 - confidence)
@@ -156,7 +156,7 @@ def test_the_interval_covers_the_truth_about_as_often_as_it_says() -> None:
     truth, covered, trials = 0.3, 0, 300
     for trial in range(trials):
         base = generator.normal(0, 1, 80)
-        found = compare_means(base, base + generator.normal(truth, 1, 80), resamples=300, confidence=0.9, seed=trial)
+        found = compare_means(base, base + generator.normal(truth, 1, 80), flips=300, confidence=0.9, seed=trial)
         covered += found["low"] <= truth <= found["high"]
     # 90 % of 300 is 270 with a standard deviation of 5.2.
     assert 255 <= covered <= 286
@@ -167,7 +167,7 @@ def test_without_a_difference_p_is_small_as_rarely_as_it_says() -> None:
     base = generator.normal(0, 1, (400, 100))
     adapted = base + generator.normal(0, 1, (400, 100))
     rejected = sum(
-        compare_means(b, a, resamples=300, confidence=0.95, seed=trial)["p"] < 0.05
+        compare_means(b, a, flips=300, confidence=0.95, seed=trial)["p"] < 0.05
         for trial, (b, a) in enumerate(zip(base, adapted, strict=True))
     )
     # 5 % of 400 is 20, standard deviation 4.4.

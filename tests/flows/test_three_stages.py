@@ -38,7 +38,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
         device="cpu",
         dtype="float32",
         train=TRAIN,
-        evaluate=EvaluateConfig(bootstrap=100),
+        evaluate=EvaluateConfig(sign_flips=100),
         stages=StagesConfig(recipe="three-stage", weak_epochs=2),
     )
 

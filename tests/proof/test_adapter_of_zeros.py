@@ -53,7 +53,7 @@ def run(request: pytest.FixtureRequest, model: Path, tmp_path_factory: pytest.Te
 @given(flags=st.fixed_dictionaries({}, optional=FLAGS))
 def test_it_is_never_better_under_any_flag(run: Path, model: Path, flags: dict[str, Any]) -> None:
     alike = {"device": "cpu", "dtype": "float32", "model": str(model)}
-    config = RunConfig(**{**alike, **flags}, evaluate=EvaluateConfig(bootstrap=200))
+    config = RunConfig(**{**alike, **flags}, evaluate=EvaluateConfig(sign_flips=200))
     report = evaluate(run / "dataset", run / "adapter", run / "evaluation", config)
     test = report["test"]
     assert test["adapted"] == pytest.approx(test["base"], abs=1e-6)

@@ -52,9 +52,9 @@ def test_the_variant_is_the_best_on_dev() -> None:
     data = Dataset("retrieval", corpus, queries, {"dev": qrels, "test": {"t": {"d3": 1}}})
     _, chosen = lexical_run(data, {"t": "is it important"}, 3)
     assert chosen["variant"] == "stop words left out" == max(chosen["tried"], key=chosen["tried"].__getitem__)
-    assert chosen["chosen"] == "best ndcg@10 of 3 dev queries"
+    assert chosen["chosen"] == "best NDCG@10 of 3 dev queries"
     data.qrels["train"] = data.qrels.pop("dev")
-    assert lexical_run(data, {}, 3)[1] == chosen | {"chosen": "best ndcg@10 of 3 training queries"}
+    assert lexical_run(data, {}, 3)[1] == chosen | {"chosen": "best NDCG@10 of 3 training queries"}
 
 
 def test_a_language_without_lists_has_its_words() -> None:

@@ -34,7 +34,7 @@ def bound(trials: int = TRIALS) -> float:
 
 def compare(delta: npt.NDArray[np.float64], clusters: npt.NDArray[np.int64] | None, seed: int) -> Delta:
     base = np.zeros(delta.size)
-    return compare_means(base, delta, resamples=FLIPS, confidence=CONFIDENCE, seed=seed, clusters=clusters)
+    return compare_means(base, delta, flips=FLIPS, confidence=CONFIDENCE, seed=seed, clusters=clusters)
 
 
 def of_documents(generator: Generator, documents: int, queries: int, truth: float = 0.0) -> npt.NDArray[np.float64]:
@@ -113,7 +113,7 @@ def test_the_level_of_correlations_holds(by_rank: bool, clusters: int, pairs: in
             adapted,
             np.clip(np.round(label), -2, 2),
             by_rank=by_rank,
-            resamples=FLIPS,
+            flips=FLIPS,
             confidence=CONFIDENCE,
             seed=seed,
             clusters=cluster,
@@ -136,6 +136,6 @@ def test_the_level_of_auc_over_pairs_of_texts_holds() -> None:
     def trial(generator: Generator, seed: int) -> Delta:
         centres = generator.normal(0, 0.5, (5, 8))
         base, adapted = cosines(generator, centres), cosines(generator, centres)
-        return compare_aucs(base, adapted, same, pairs, resamples=FLIPS, confidence=CONFIDENCE, seed=seed)
+        return compare_aucs(base, adapted, same, pairs, flips=FLIPS, confidence=CONFIDENCE, seed=seed)
 
     assert max(shares(trial, trials)) <= bound(trials)

@@ -45,7 +45,7 @@ TRAIN = TrainConfig(batch_size=16, epochs=0.5, rank=2, dev_documents=20)
 def config(tmp_path_factory: pytest.TempPathFactory) -> RunConfig:
     model = write_tiny_bert(tmp_path_factory.mktemp("model") / "tiny-bert")
     shared: dict[str, Any] = {"model": str(model), "pooling": "mean", "device": "cpu", "dtype": "float32"}
-    return RunConfig(**shared, train=TRAIN, evaluate=EvaluateConfig(bootstrap=100))
+    return RunConfig(**shared, train=TRAIN, evaluate=EvaluateConfig(sign_flips=100))
 
 
 def rows(count: int, seed: int = 0) -> list[dict[str, str]]:

@@ -95,7 +95,7 @@ def retrieval_evaluation(verdict: str) -> dict[str, Any]:
         "lexical": {
             "language": "english",
             "variant": "stop words left out",
-            "chosen": "best ndcg@10 of 500 dev queries",
+            "chosen": "best NDCG@10 of 500 dev queries",
             "tried": {"stop words left out, stemmed": 0.462, "stop words left out": 0.475, "words as they stand": 0.44},
         },
         "histograms": histograms((0.53, 0.11, 0.49, 0.12), (0.61, 0.1, 0.37, 0.12)),

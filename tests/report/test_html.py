@@ -80,7 +80,7 @@ def test_it_holds_every_part(html: str) -> None:
         "On 606 held-out queries, NDCG@10 went from 0.5207 to 0.7342: +0.2135 (95 % interval +0.1975 to +0.2295",
         "Use the adapted model.",
         "sign flips of 571 clusters: test queries that share a relevant document or their text count as one.",
-        "BM25: English, stop words left out (best ndcg@10 of 500 dev queries).",
+        "BM25: English, stop words left out (best NDCG@10 of 500 dev queries).",
         "水稻纹枯病的发病条件和防治方法是什么？",
         "✓ relevant",
         "exact duplicate 211",

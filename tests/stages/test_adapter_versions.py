@@ -39,7 +39,7 @@ def run(tmp_path: Path) -> RunFolder:
 def config_of(model: Path, **train: object) -> RunConfig:
     settings = replace(SETTINGS, **train)  # type: ignore[arg-type]
     return RunConfig(
-        model=str(model), device="cpu", dtype="float32", train=settings, evaluate=EvaluateConfig(bootstrap=100)
+        model=str(model), device="cpu", dtype="float32", train=settings, evaluate=EvaluateConfig(sign_flips=100)
     )
 
 

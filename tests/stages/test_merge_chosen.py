@@ -65,7 +65,7 @@ def world(tmp_path: Path) -> tuple[list[Path], RunConfig]:
     for name, strength in (("good", 0.0), ("fair", 0.05), ("bad", 1.0)):
         folders.append(tmp_path / name)
         write_adapter(tmp_path / name / "adapter", model, strength=strength)
-    config = RunConfig(model=str(model), device="cpu", dtype="float32", evaluate=EvaluateConfig(bootstrap=200))
+    config = RunConfig(model=str(model), device="cpu", dtype="float32", evaluate=EvaluateConfig(sign_flips=200))
     return folders, config
 
 

@@ -11,6 +11,7 @@ from acclimate.configs import PrepareConfig, RunConfig
 from acclimate.data.dataset import load_dataset
 from acclimate.errors import DataError
 from acclimate.files import hash_file, hash_folder
+from acclimate.formats.sources import tokenizer_hash
 from acclimate.stages.prepare import prepare
 
 ROW = '{"query": "question %d", "response": "the answer to it is %d"}\n'
@@ -29,7 +30,8 @@ def test_prepare_writes_keeps_and_makes_again(tmp_path: Path, capsys: pytest.Cap
     assert json.loads((out / "report.json").read_text()) == report
     assert report["counts"]["test"] == {"queries": 100, "documents": 100, "pairs": 100}
     assert report["counts"]["rejected"] == {"not JSON": 1} and report["timings"]["prepare_s"] > 0
-    assert json.loads((out / "inputs.json").read_text()) == {"pairs.jsonl": hash_file(path)}
+    inputs = {"pairs.jsonl": hash_file(path), "tokenizer": tokenizer_hash(RunConfig().base_model)}
+    assert json.loads((out / "inputs.json").read_text()) == inputs
     lengths = load_dataset(out).info["lengths"]
     # [CLS] question 17 [SEP]: every query has 4 of the model's tokens
     assert lengths["queries"]["tokens"] == {"p50": 4, "p90": 4, "p99": 4, "max": 4}

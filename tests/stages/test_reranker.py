@@ -33,7 +33,7 @@ def config_for(folder: Path, **rerank: Any) -> RunConfig:
         device="cpu",
         dtype="float32",
         train=TrainConfig(rank=4, eval_steps=3),
-        evaluate=EvaluateConfig(bootstrap=200),
+        evaluate=EvaluateConfig(sign_flips=200),
         mine=MineConfig(num_negatives=3, range_max=10),
         rerank=replace(RERANK, **rerank),
     )

@@ -44,7 +44,7 @@ def config_for(model: Path, **evaluate: object) -> RunConfig:
         model=str(model),
         device="cpu",
         dtype="float32",
-        evaluate=EvaluateConfig(bootstrap=200, **evaluate),  # type: ignore[arg-type]
+        evaluate=EvaluateConfig(sign_flips=200, **evaluate),  # type: ignore[arg-type]
     )
 
 

@@ -17,7 +17,7 @@ MODEL = ("model", "pooling", "query_prompt", "instruction", "document_prompt", "
 """Which embedding model, and how it is used."""
 ENCODER = (*MODEL, "device", "dtype", "quantise_base")
 """What loads an embedding model."""
-COMPARISON = ("bootstrap", "confidence", "seed")
+COMPARISON = ("sign_flips", "confidence", "seed")
 """How sure a difference is. One model alone may be given them too: there is no difference that they could change."""
 RERANKER = ("rerank_instruction", "pair_tokens")
 """What loads a reranker, besides device and dtype."""
@@ -81,7 +81,7 @@ READS: dict[str, tuple[str, ...]] = {
     "train": (*ENCODER, "seed", "limit", "train", "objective", *MINE_AGAIN, *RERANKER, "domain", "guard"),
     "train-reranker": (*ENCODER, "seed", *TRAIN_RERANKER, *RERANKER),
     "evaluate": (*ENCODER, "seed", "limit", "evaluate", "domain", "prepare"),
-    "evaluate-reranker": (*ENCODER, "seed", "retriever", "rerank_depth", *RERANKER, "bootstrap", "confidence"),
+    "evaluate-reranker": (*ENCODER, "seed", "retriever", "rerank_depth", *RERANKER, "sign_flips", "confidence"),
     "report": (),
     "versions": (),
     "merge": ("model", "pooling", "device", "dtype", "seed", "limit", "merge", "guard", "guard_bound"),

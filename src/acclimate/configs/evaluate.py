@@ -11,7 +11,7 @@ from acclimate.configs.checks import check_at_least, check_fraction
 class EvaluateConfig:
     """Base and adapted compared on the test split."""
 
-    bootstrap: int = 2000
+    sign_flips: int = 2000
     """Number of random sign flips, which give intervals and p-values; where all flips are few, all are tried."""
     confidence: float = 0.95
     """Confidence level of the intervals."""
@@ -26,6 +26,6 @@ class EvaluateConfig:
     """Documents per query in the run files."""
 
     def __post_init__(self) -> None:
-        check_at_least("bootstrap", self.bootstrap, 100)
+        check_at_least("sign_flips", self.sign_flips, 100)
         check_at_least("top_k", self.top_k, 10)
         check_fraction("confidence", self.confidence)

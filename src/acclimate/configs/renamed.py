@@ -11,6 +11,7 @@ from acclimate.progress import say
 RENAMED = {
     "anchor_source": "retain_data",
     "anchor_weight": "retain_weight",
+    "bootstrap": "sign_flips",
 }
 """Old name -> new name."""
 

@@ -179,7 +179,7 @@ def relatedness(models: Models, domain: DomainData, settings: EvaluateConfig, se
         adapted_P,
         same_P,
         text_P2,
-        resamples=settings.bootstrap,
+        flips=settings.sign_flips,
         confidence=settings.confidence,
         seed=seed,
     )
@@ -243,7 +243,7 @@ def _compared(scores: Mapping[str, Both], settings: EvaluateConfig, seed: int) -
             name: compare_means(
                 np.array(base),
                 np.array(adapted),
-                resamples=settings.bootstrap,
+                flips=settings.sign_flips,
                 confidence=settings.confidence,
                 seed=seed,
             )

@@ -67,7 +67,7 @@ def lexical_run(dataset: Dataset, queries: Queries, depth: int) -> tuple[Run, Le
     indexes = {name: BM25(dataset.corpus, analyser) for name, analyser in tried.items()}
     scores = {name: evaluate_run(index.rank(asked, 10), qrels)[0][MEASURE] for name, index in indexes.items()}
     variant = max(scores, key=lambda name: scores[name])
-    chosen = f"best {MEASURE} of {len(qrels):,} {which} queries"
+    chosen = f"best {MEASURE.upper()} of {len(qrels):,} {which} queries"
     run = indexes[variant].rank(queries, depth)
     return run, {"language": language, "variant": variant, "chosen": chosen, "tried": scores}
 

@@ -28,7 +28,7 @@ def compare_means(
     base_N: Floats,
     adapted_N: Floats,
     *,
-    resamples: int,
+    flips: int,
     confidence: float,
     seed: int,
     clusters: Clusters | None = None,
@@ -41,7 +41,7 @@ def compare_means(
     Args:
         base_N: the base model's score per query, between 0 and 1.
         adapted_N: the adapted model's score on the same queries in the same order.
-        resamples: random sign flips, where there are too many clusters to try all.
+        flips: random sign flips, where there are too many clusters to try all.
         confidence: level of the interval, e.g. 0.95.
         seed: fixes the flips.
         clusters: of the queries; each for itself if not given.
@@ -50,7 +50,7 @@ def compare_means(
         {"value", "low", "high", "p", "clusters"} of adapted - base.
     """
     delta_N = np.asarray(adapted_N, np.float64) - np.asarray(base_N, np.float64)
-    return _tested(delta_N, clusters, 1.0, resamples=resamples, confidence=confidence, seed=seed)
+    return _tested(delta_N, clusters, 1.0, flips=flips, confidence=confidence, seed=seed)
 
 
 def compare_correlations(
@@ -59,7 +59,7 @@ def compare_correlations(
     label_N: Floats,
     *,
     by_rank: bool,
-    resamples: int,
+    flips: int,
     confidence: float,
     seed: int,
     clusters: Clusters | None = None,
@@ -75,7 +75,7 @@ def compare_correlations(
         adapted_N: the adapted model's.
         label_N: the labels.
         by_rank: Spearman's correlation; else Pearson's.
-        resamples: random sign flips.
+        flips: random sign flips.
         confidence: level of the interval.
         seed: fixes the flips.
         clusters: of the pairs; each for itself if not given.
@@ -83,7 +83,7 @@ def compare_correlations(
     correlation = spearman_influence if by_rank else pearson_influence
     (base, base_influence_N), (adapted, adapted_influence_N) = (correlation(x, label_N) for x in (base_N, adapted_N))
     pseudo_N = adapted - base + adapted_influence_N - base_influence_N
-    return _tested(pseudo_N, clusters, 2.0, resamples=resamples, confidence=confidence, seed=seed)
+    return _tested(pseudo_N, clusters, 2.0, flips=flips, confidence=confidence, seed=seed)
 
 
 def compare_aucs(
@@ -92,7 +92,7 @@ def compare_aucs(
     same_P: npt.NDArray[np.bool_],
     text_P2: npt.NDArray[np.intp],
     *,
-    resamples: int,
+    flips: int,
     confidence: float,
     seed: int,
 ) -> Delta:
@@ -105,14 +105,14 @@ def compare_aucs(
         adapted_P: the adapted model's.
         same_P: the positive class; both classes have a pair.
         text_P2: the two texts of every pair, as numbers 0 to N - 1.
-        resamples: random sign flips.
+        flips: random sign flips.
         confidence: level of the interval.
         seed: fixes the flips.
     """
     base, base_influence_N = auc_influence(base_P, same_P, text_P2)
     adapted, adapted_influence_N = auc_influence(adapted_P, same_P, text_P2)
     pseudo_N = adapted - base + adapted_influence_N - base_influence_N
-    return _tested(pseudo_N, None, 1.0, resamples=resamples, confidence=confidence, seed=seed)
+    return _tested(pseudo_N, None, 1.0, flips=flips, confidence=confidence, seed=seed)
 
 
 def verdict(delta: Mapping[str, float]) -> Verdict:
@@ -127,12 +127,12 @@ def _tested(
     clusters: Clusters | None,
     limit: float,
     *,
-    resamples: int,
+    flips: int,
     confidence: float,
     seed: int,
 ) -> Delta:
     numbers = np.arange(delta_N.size) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     size_C = np.bincount(numbers).astype(np.float64)
     sum_C = np.asarray(np.bincount(numbers, weights=delta_N), np.float64)
-    low, high, p = sign_flip_test(sum_C, size_C, flips=resamples, confidence=confidence, limit=limit, seed=seed)
+    low, high, p = sign_flip_test(sum_C, size_C, flips=flips, confidence=confidence, limit=limit, seed=seed)
     return {"value": float(delta_N.mean()), "low": low, "high": high, "p": p, "clusters": size_C.size}

@@ -166,7 +166,7 @@ def evaluate(data: str | Path, *, adapter: str | Path | None = None, config: Con
         data: a run with an adapter; or any data, or a run together with `adapter` or a `model` that is not its base.
         adapter: adapter or run folder to put on the model.
         config: see `Config`.
-        settings: such as `bootstrap=5000`.
+        settings: such as `sign_flips=5000`.
 
     Returns:
         what `run/evaluation/report.json` holds ("tasks" with these for each of several); of one model its measures.
@@ -309,7 +309,7 @@ def compare(runs: Sequence[str | Path], *, config: Config = None, **settings: An
     Args:
         runs: two or more folders of runs that were evaluated; the others are compared with the first.
         config: see `Config`.
-        settings: such as `bootstrap=5000`.
+        settings: such as `sign_flips=5000`.
 
     Returns:
         see `acclimate.stages.compare_runs`.

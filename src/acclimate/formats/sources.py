@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Unpack
 
@@ -30,6 +30,14 @@ DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+TOKENIZER_FILES = (
+    "tokenizer*.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.*",
+    "merges.txt",
+    "*.model",
+)
 HUB_IGNORED = ["onnx/*", "openvino/*", "*/onnx/*", "*/openvino/*"]
 
 
@@ -62,6 +70,13 @@ class ModelSource:
             json.dumps(self.use.to_json(), sort_keys=True),
             *(hash_file(path) for path in settings_files(self.files)),
         )
+
+    @cached_property
+    def architecture(self) -> str:
+        """sha256 over the config.json of every transformer and Dense layer: what is computed with the weights."""
+        files = self.files
+        folders = {files.transformer, files.query_transformer or files.transformer, *files.heads}
+        return hash_text(*(hash_file(folder / "config.json") for folder in sorted(folders)))
 
     def adjusted(self, use: TextUse, **settings: Unpack[TextSettings]) -> TextUse:
         """Return `use` with a user's settings, checked against what this model can do.
@@ -134,6 +149,17 @@ def describe(found: TransformerFolder, model_id: str, sha256: str, pooling: Pool
     )
     query_sha256 = hash_weights(found.query_transformer) if found.query_transformer else None
     return ModelSource(model_id, found, sha256, use, query_sha256)
+
+
+def tokenizer_hash(name: str) -> str:
+    """sha256 over what decides how many and which tokens a model reads of a text; nothing is loaded.
+
+    Raises:
+        ModelError: not found, or damaged.
+    """
+    found = read_folder(locate(name)[0])
+    paths = sorted({path for pattern in TOKENIZER_FILES for path in found.transformer.glob(pattern)})
+    return hash_text(str(found.max_tokens), str(found.lowercase), *(hash_file(path) for path in paths))
 
 
 def locate(name: str) -> tuple[Path, str | None]:

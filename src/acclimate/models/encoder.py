@@ -312,6 +312,7 @@ class Encoder:
         queries_alone = role == "query" and self.source.query_sha256
         return {
             "weights": self.source.query_sha256 if queries_alone else self.source.sha256,
+            "architecture": self.source.architecture,
             "adapter": self._adapter_of(role),
             "prompt": self.use.prompts.prompt(role, task),
             "tokenizer": tokenizer_fingerprint(self.tokenizer),

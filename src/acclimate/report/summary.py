@@ -17,8 +17,8 @@ class Base(TypedDict):
     sha256: str
 
 
-class TaskSummary(TypedDict):
-    """What is said of one task."""
+class TaskSummary(TypedDict, total=False):
+    """What is said of one task: all of these fields."""
 
     source: str
     kind: Kind
@@ -53,20 +53,9 @@ class StageRow(TypedDict):
     """Stage -> its weight in the merge."""
 
 
-class RunSummary(TypedDict, total=False):
-    """`RUN/report.json`: of a run with one task, that task's `TaskSummary` and this; of one with several, `tasks`."""
+class RunSummary(TaskSummary, total=False):
+    """`RUN/report.json`: of a run with one task, also that task's summary; of one with several, `tasks` and `guard`."""
 
-    source: str
-    kind: Kind
-    test: SplitScores
-    verdict: Verdict
-    recommend: str
-    sides: Sides
-    confidence: float
-    dataset: dict[str, Any]
-    mining: dict[str, Any]
-    guard: list[GuardRow]
-    domain: dict[str, Any]
     tasks: dict[str, TaskSummary]
     command: str
     timings: dict[str, float]

@@ -100,6 +100,25 @@ def load_pair(
     return before, after
 
 
+def compared_base(name: str | Path, *, base: str | None = None, pooling: Pooling | None = None) -> ModelSource:
+    """Find the model that an adapted one is compared with: the one that it was made from.
+
+    Args:
+        name: see the top of this file.
+        base: see `load`; of a whole model without a record of its base, it is taken for it.
+        pooling: of such a model.
+
+    Raises:
+        ModelError: see `resolve`.
+    """
+    if (folder := adapter_folder(name)) is not None:
+        return _adapter_and_base(folder, base)[1]
+    if (folder := full_folder(name)) is not None:
+        facts = read_facts(folder)
+        return find_base(folder, facts["base"]["id"], facts["base"]["sha256"], base, facts["use"].pooling)
+    return resolve_model(base or DEFAULT_MODEL, pooling=pooling)
+
+
 def base_of(name: str | Path, model: str | None) -> str | None:
     """Return `model` where it holds the weights that the adapter at `name` was made for, else None.
 
@@ -185,18 +204,14 @@ def _load(name: str | Path, base: str | None, *, with_base: bool, settings: Load
         plain = Encoder.open(source, use, **settings)
         return [plain, plain.with_adapter(dataclasses.replace(adapter, use=use))]
     if (folder := full_folder(name)) is not None:
-        facts, source = read_facts(folder), resolve_model(str(folder))
-        use = _trained_use(facts["use"], source, settings)
-        encoders = [Encoder.open(source, use, **settings)]
-        if with_base:
-            before = find_base(folder, facts["base"]["id"], facts["base"]["sha256"], base, use.pooling)
-            encoders.insert(0, Encoder.open(before, use, **settings))
-        return encoders
-    source = resolve_model(str(name), pooling=text.get("pooling"))
-    use = source.adjusted(source.use, **text)
+        source = resolve_model(str(folder))
+        use = _trained_use(read_facts(folder)["use"], source, settings)
+    else:
+        source = resolve_model(str(name), pooling=text.get("pooling"))
+        use = source.adjusted(source.use, **text)
     sources = [source]
-    if with_base:  # a whole model that does not say what it was made from
-        sources.insert(0, resolve_model(base or DEFAULT_MODEL, pooling=use.pooling))
+    if with_base:
+        sources.insert(0, compared_base(name, base=base, pooling=use.pooling))
     return [Encoder.open(one, use, **settings) for one in sources]
 
 

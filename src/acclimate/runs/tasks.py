@@ -15,6 +15,9 @@ from acclimate.runs.run_folder import RunFolder
 BESIDE = "beside "
 """How the names of the other data sets of a run begin, among the inputs of one."""
 
+TOKENIZER = "tokenizer"
+"""The input of a data set by which its texts are counted in tokens, and found to be the same."""
+
 
 @dataclass(frozen=True, slots=True)
 class Task:

@@ -50,7 +50,7 @@ def compare_runs(runs: Sequence[Path], config: RunConfig) -> dict[str, Any]:
 
     Args:
         runs: folders of runs that were evaluated.
-        config: `task`, of runs with several; `seed`, `evaluate.bootstrap` and `evaluate.confidence`.
+        config: `task`, of runs with several; `seed`, `evaluate.sign_flips` and `evaluate.confidence`.
 
     Returns:
         {"kind", "measure" (the one that decides), "shared" (how many), "confidence", "warnings", "runs": [{"run",
@@ -150,7 +150,7 @@ def _measures(run: _Evaluated, shared: Sequence[Key]) -> dict[str, float | None]
 def _deltas(
     first: _Evaluated, other: _Evaluated, shared: Sequence[Key], settings: EvaluateConfig, seed: int
 ) -> dict[str, Delta]:
-    drawn: dict[str, Any] = {"resamples": settings.bootstrap, "confidence": settings.confidence, "seed": seed}
+    drawn: dict[str, Any] = {"flips": settings.sign_flips, "confidence": settings.confidence, "seed": seed}
     drawn["clusters"] = _clusters(first.kind, shared)
     if first.kind == "retrieval":
         return {

@@ -37,11 +37,11 @@ from acclimate.progress import say
 from acclimate.retrieval.trec import write_trec
 from acclimate.runs.guards import guard_data, guard_hashes
 from acclimate.runs.opening import open_dataset, require_adapter
-from acclimate.runs.resolve import base_of, load, load_pair, resolve, trained_folder
+from acclimate.runs.resolve import base_of, compared_base, load, load_pair, resolve, trained_folder
 from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.runs.step import Work, step
-from acclimate.runs.tasks import BESIDE, one_task
-from acclimate.runs.trained_on import trained_on, without_seen
+from acclimate.runs.tasks import BESIDE, TOKENIZER, one_task
+from acclimate.runs.trained_on import trained_on, trained_on_hash, without_seen
 
 Scores = RankingScores | PairScores
 
@@ -196,14 +196,21 @@ def _own_split(source: str, adapter: Path) -> Dataset | None:
         return None
     hashes = source_hashes(source, None)
     for dataset, inputs in prepared.items():
-        own = {name: value for name, value in inputs.items() if name != CORPUS and not name.startswith(BESIDE)}
+        ignored = {CORPUS, TOKENIZER}
+        own = {name: value for name, value in inputs.items() if name not in ignored and not name.startswith(BESIDE)}
         if own == hashes:
             return open_dataset(dataset)
     return None
 
 
 def _inputs(dataset: Path, adapter: Path, config: RunConfig) -> dict[str, str]:
-    inputs = {"method": METHOD, "dataset": hash_folder(dataset), "adapter": resolve(adapter, base=config.model).sha256}
+    inputs = {
+        "method": METHOD,
+        "dataset": hash_folder(dataset),
+        "base": compared_base(adapter, base=config.model).fingerprint,
+        "adapter": resolve(adapter, base=config.model).sha256,
+        "trained_on": trained_on_hash([adapter, config.model]),
+    }
     inputs |= domain_hashes(config.domain, config.evaluate.guard)
     if config.evaluate.topics is not None:
         inputs["topics"] = source_hash(config.evaluate.topics)

@@ -115,7 +115,7 @@ def _deltas(before: PerQuery, after: PerQuery, data: Dataset, config: RunConfig)
         measure: compare_means(
             np.array([scores[measure] for scores in before.values()]),
             np.array([after[query][measure] for query in before]),
-            resamples=config.evaluate.bootstrap,
+            flips=config.evaluate.sign_flips,
             confidence=config.evaluate.confidence,
             seed=config.seed,
             clusters=clusters,

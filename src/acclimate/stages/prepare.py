@@ -17,9 +17,11 @@ from acclimate.data.build import build_datasets
 from acclimate.data.dataset import Dataset, write_dataset
 from acclimate.data.readers import source_hashes
 from acclimate.data.reports import PreparedReport
+from acclimate.formats.folders import read_folder
+from acclimate.formats.sources import locate, tokenizer_hash
 from acclimate.progress import say
 from acclimate.runs.step import Work, step
-from acclimate.runs.tasks import BESIDE
+from acclimate.runs.tasks import BESIDE, TOKENIZER
 from acclimate.types import Rejected
 
 UNLIMITED_TOKENS = 1_000_000
@@ -54,6 +56,7 @@ def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]]) -> list[Prepa
     """
     first = parts[0][2]
     hashes = processes.on_main(lambda: [source_hashes(source, config.prepare.corpus) for source, _, config in parts])
+    tokenizer = processes.on_main(lambda: tokenizer_hash(first.base_model))
 
     @cache
     def built() -> list[tuple[Dataset, list[Rejected]]]:
@@ -65,9 +68,8 @@ def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]]) -> list[Prepa
     reports = []
     for number, (source, out, config) in enumerate(parts):
         others = [other for other in range(len(parts)) if other != number]
-        inputs = hashes[number] | {
-            f"{BESIDE}{other}: {name}": value for other in others for name, value in hashes[other].items()
-        }
+        beside = {f"{BESIDE}{other}: {name}": value for other in others for name, value in hashes[other].items()}
+        inputs = {**hashes[number], TOKENIZER: tokenizer, **beside}
         settings = {
             **asdict(config.prepare),
             "seed": config.seed,
@@ -123,8 +125,6 @@ def _token_keys(config: RunConfig) -> TokenKeys:
 def _tokenizer(config: RunConfig) -> tuple[Any, int]:
     """The run's tokenizer, and how many tokens its model reads."""
     # Imported here: bad data shall be told at once, not after the seconds that torch and transformers take to load.
-    from acclimate.formats.folders import read_folder
-    from acclimate.formats.sources import locate
     from acclimate.models.loading import load_tokenizer
 
     found = read_folder(locate(config.base_model)[0])

@@ -53,7 +53,7 @@ COMMAND = Command(
         "lexicon",
         "background",
         "topics",
-        "bootstrap",
+        "sign_flips",
         "confidence",
         "limit",
         "task",

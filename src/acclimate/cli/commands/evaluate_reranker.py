@@ -49,7 +49,7 @@ COMMAND = Command(
         "retriever",
         "rerank_instruction",
         "pair_tokens",
-        "bootstrap",
+        "sign_flips",
         "confidence",
         "model",
         "task",
