@@ -58,7 +58,7 @@ def test_it_is_never_better_under_any_flag(run: Path, model: Path, flags: dict[s
     test = report["test"]
     assert test["adapted"] == pytest.approx(test["base"], abs=1e-6)
     assert report["verdict"] == "no evidence"
-    hits = search(run, "w1 w2 w3", config)
+    hits = search(run, "w1 w2 w3", 5, config)
     assert [hit["id"] for hit in hits["adapted"]] == [hit["id"] for hit in hits["base"]]
     cosines = similarity(run, "w1 w2", "w3 w4", config)
     assert cosines["adapted"] == pytest.approx(cosines["base"], abs=1e-6)
@@ -75,7 +75,7 @@ def test_one_model_is_measured_and_encoded_alike_with_and_without_it(
     (tmp_path / "texts.txt").write_text("w1 w2 w3 w4\nw5\nW6 w7\n")
     for role in ("query", "document"):
         for adapter, name in ((None, "base.npy"), (run, "adapted.npy")):
-            encode(tmp_path / "texts.txt", tmp_path / name, alone, role=role, adapter=adapter)
+            encode(tmp_path / "texts.txt", role, adapter, tmp_path / name, alone)
         np.testing.assert_allclose(np.load(tmp_path / "base.npy"), np.load(tmp_path / "adapted.npy"), atol=1e-6)
 
 
@@ -84,4 +84,4 @@ def test_another_pooling_than_it_was_trained_with_is_refused(run: Path, model: P
     with pytest.raises(UsageError, match=r"pooling = 'cls', and the adapter was trained with 'mean'"):
         evaluate(run / "dataset", run / "adapter", run / "evaluation", other)
     with pytest.raises(UsageError, match="trained with 'mean'"):
-        search(run, "w1", other)
+        search(run, "w1", 5, other)

@@ -63,7 +63,7 @@ def config(model: Path) -> RunConfig:
         dtype="float32",
         mine=MineConfig(num_negatives=1),
         train=TrainConfig(batch_size=16, epochs=0.5, rank=2, dev_documents=20),
-        evaluate=EvaluateConfig(bootstrap=100),
+        evaluate=EvaluateConfig(sign_flips=100),
     )
 
 

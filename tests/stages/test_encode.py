@@ -30,10 +30,10 @@ def test_rows_follow_the_file(suffix: str, config: RunConfig, tmp_path: Path) ->
     rows = TEXTS if suffix == ".txt" else [json.dumps({"_id": "1", "text": text}) for text in TEXTS]
     source.write_text("\n".join(rows) + "\n", encoding="utf-8")
     expected = Encoder.load(config.base_model, **config.loading).encode(TEXTS, "query")
-    report = encode(source, tmp_path / "out.npy", config, "query")
+    report = encode(source, "query", None, tmp_path / "out.npy", config)
     assert (report["texts"], report["dim"], report["model"]) == (4, 32, "model")
     assert np.array_equal(np.load(tmp_path / "out.npy"), expected)
-    encode(source, tmp_path / "out.safetensors", config, "query")
+    encode(source, "query", None, tmp_path / "out.safetensors", config)
     assert np.array_equal(load_file(tmp_path / "out.safetensors")["vectors"], expected)
 
 
@@ -43,16 +43,16 @@ def test_bad_input_leaves_the_older_file_alone(config: RunConfig, tmp_path: Path
     broken = tmp_path / "texts.jsonl"
     broken.write_text('{"text": "fine"}\n{"title": "no text"}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"texts\.jsonl, row 2: has the fields title"):
-        encode(broken, out, config)
+        encode(broken, "document", None, out, config)
     broken.write_text('{"text": "fine"}\n{"text"\n', encoding="utf-8")
     with pytest.raises(DataError, match="row 2: not JSON"):
-        encode(broken, out, config)
+        encode(broken, "document", None, out, config)
     with pytest.raises(DataError, match="no such file"):
-        encode(tmp_path / "nothing.txt", out, config)
+        encode(tmp_path / "nothing.txt", "document", None, out, config)
     latin = tmp_path / "latin.txt"
     latin.write_bytes("café".encode("latin-1"))
     with pytest.raises(DataError, match="not UTF-8"):
-        encode(latin, out, config)
+        encode(latin, "document", None, out, config)
     assert out.read_bytes() == b"older"
     assert not list(tmp_path.glob(".*partial"))
 
@@ -61,6 +61,6 @@ def test_impossible_outputs(config: RunConfig, tmp_path: Path) -> None:
     source = tmp_path / "texts.txt"
     source.write_text("list files\n")
     with pytest.raises(UsageError, match=r"\.npy, \.safetensors"):
-        encode(source, tmp_path / "out.csv", config)
+        encode(source, "document", None, tmp_path / "out.csv", config)
     with pytest.raises(StorageError, match="cannot be written"):
-        encode(source, tmp_path / "no" / "such" / "folder.npy", config)
+        encode(source, "document", None, tmp_path / "no" / "such" / "folder.npy", config)

@@ -84,7 +84,7 @@ def test_evaluation_before_and_after(trained: tuple[Path, RunConfig, dict[str, A
         assert report["delta"][measure]["value"] == pytest.approx(change)
         assert report["delta"][measure]["low"] <= change <= report["delta"][measure]["high"]
     data = load_dataset(run / "dataset")
-    reranker = load_reranker(str(run), config)
+    reranker = load_reranker(str(run), config.rerank, device=config.device, dtype=config.dtype)
     lines = [line.split() for line in (run / "reranking" / "runs" / "reranked.trec").read_text().splitlines()]
     assert len(lines) == 8 * 20
     for query, _, document, _, score, _ in lines[:5]:
@@ -98,7 +98,7 @@ def test_evaluation_before_and_after(trained: tuple[Path, RunConfig, dict[str, A
 def test_its_scores_are_mined_with(trained: tuple[Path, RunConfig, dict[str, Any]], tmp_path: Path) -> None:
     run, config, _ = trained
     mine(run / "dataset", tmp_path / "negatives", replace(config, mine=replace(config.mine, reranker=str(run))))
-    reranker = load_reranker(str(run), config)
+    reranker = load_reranker(str(run), config.rerank, device=config.device, dtype=config.dtype)
     examples = read_examples(tmp_path / "negatives" / EXAMPLES_FILE)
     assert len(examples) == 24
     for example in examples[:4]:
@@ -113,8 +113,8 @@ def test_texts_and_runs_are_reranked(
     run, config, _ = trained
     texts = ["w1 w2 w3", "w4", "w1 w9 w10"]
     (tmp_path / "texts.txt").write_text("\n".join(texts) + "\n", encoding="utf-8")
-    result = rerank_texts("w1 w2", tmp_path / "texts.txt", str(run), config, top=2)
-    scores = load_reranker(str(run), config).score("w1 w2", texts)
+    result = rerank_texts("w1 w2", tmp_path / "texts.txt", str(run), 2, config)
+    scores = load_reranker(str(run), config.rerank, device=config.device, dtype=config.dtype).score("w1 w2", texts)
     best = np.argsort(-scores)[:2]
     assert [found["row"] for found in result["results"]] == (best + 1).tolist()
     assert result["results"][0]["probability"] == pytest.approx(1 / (1 + np.exp(-scores.max())), abs=1e-5)
@@ -122,7 +122,7 @@ def test_texts_and_runs_are_reranked(
     evaluate_reranker(run, str(run), config)
     dataset, runs = run / "dataset", run / "reranking" / "runs"
     files = (runs / "retrieved.trec", dataset / "queries.jsonl", dataset / "corpus.jsonl")
-    rerank_run(*files, tmp_path / "again.trec", str(run), config)
+    rerank_run(*files, str(run), tmp_path / "again.trec", config)
     ours = [line.split()[:4] for line in (tmp_path / "again.trec").read_text().splitlines()]
     assert ours == [line.split()[:4] for line in (runs / "reranked.trec").read_text().splitlines()]
 

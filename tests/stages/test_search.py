@@ -23,7 +23,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_both_sides_by_brute_force_and_vectors_are_kept(tmp_path: Path, model: Path, sides: Sides, kept: int) -> None:
     dataset = write_retrieval(tmp_path)
     write_adapter(tmp_path / "adapter", model, strength=1.0, sides=sides)
-    found = search(tmp_path, "wheat and rain", config_for(model), top=4)
+    found = search(tmp_path, "wheat and rain", 4, config_for(model))
     encoder = Encoder.load(str(model), device="cpu", dtype="float32")
     documents = encoder.encode(list(dataset.corpus.values()), "document")
     cosine = (documents @ encoder.encode(["wheat and rain"], "query")[0]).astype(float)
@@ -35,22 +35,22 @@ def test_both_sides_by_brute_force_and_vectors_are_kept(tmp_path: Path, model: P
 
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / ".work" / "cache").rglob("*.npy")}
     assert len(files) == kept
-    assert search(tmp_path, "wheat and rain", config_for(model), top=4) == found
+    assert search(tmp_path, "wheat and rain", 4, config_for(model)) == found
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / ".work" / "cache").rglob("*.npy")} == files
 
 
 def test_what_it_refuses(tmp_path: Path, model: Path) -> None:
     config = config_for(model)
     with pytest.raises(StorageError, match="acclimate prepare"):
-        search(tmp_path, "rain", config)
+        search(tmp_path, "rain", 5, config)
     write_retrieval(tmp_path)
     with pytest.raises(StorageError, match="acclimate train"):
-        search(tmp_path, "rain", config)
+        search(tmp_path, "rain", 5, config)
     with pytest.raises(UsageError, match="empty"):
-        search(tmp_path, "  ", config)
+        search(tmp_path, "  ", 5, config)
     with pytest.raises(UsageError, match="top = 0"):
-        search(tmp_path, "rain", config, top=0)
+        search(tmp_path, "rain", 0, config)
     write_pairs(tmp_path / "pairs")
     write_adapter(tmp_path / "pairs" / "adapter", model, strength=0.1)
     with pytest.raises(UsageError, match="acclimate similarity"):
-        search(tmp_path / "pairs", "rain", config)
+        search(tmp_path / "pairs", "rain", 5, config)

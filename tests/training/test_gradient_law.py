@@ -22,7 +22,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.training import step_texts
 from acclimate.training.gradcache import activation_bytes_per_token
 from acclimate.training.objectives import GROUP_LOSSES, LOSSES, PAIR_LOSSES
-from acclimate.training.references import load_references
+from acclimate.training.references import load_references, temperature_lexicon
 from acclimate.training.schedule import TaskSchedule
 from acclimate.training.step_texts import Options
 from acclimate.types import Example
@@ -121,7 +121,10 @@ def step(world: World, settings: dict[str, Any]) -> tuple[float, dict[str, Tenso
     config, encoder = world.config(settings), world.base.fork()
     generator = torch.Generator().manual_seed(1)
     layers = attach(encoder.model, ["all-linear"], rank=2, dropout=0.4, generator=generator)
-    references = load_references(config, encoder)
+    lexicon = (
+        temperature_lexicon([], config.domain, (), seed=0) if settings.get("temperature_kind") == "adaptive" else None
+    )
+    references = load_references(config.objective, encoder, lexicon=lexicon)
     for layer in layers.values():
         layer.double()
         nn.init.normal_(layer.B, std=0.3, generator=generator)

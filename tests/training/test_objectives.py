@@ -273,7 +273,7 @@ def test_given_texts_are_retained_and_nothing_else(encoder: Encoder, tmp_path: P
     config = retaining(tmp_path, "w30 w31", "w32")  # of a batch of five a step takes two: both
     base = {text: vector(encoder, text, "query").detach() for text in ("w30 w31", "w32")}
     with_lora(encoder)
-    references = load_references(config, encoder)
+    references = load_references(config.objective, encoder)
     result = info_nce(encoder, EXAMPLES, SCHEDULE, *sections(config), Options(references=references))(0)
     plain = info_nce(encoder, EXAMPLES, SCHEDULE, *sections(CONFIG))(0)
     distances = [1 - base[text] @ vector(encoder, text, "query") for text in base]
@@ -285,7 +285,7 @@ def test_given_texts_are_retained_and_nothing_else(encoder: Encoder, tmp_path: P
 def test_retained_texts_are_drawn_anew_in_every_step(encoder: Encoder, tmp_path: Path) -> None:
     with_lora(encoder)
     config = retaining(tmp_path, *(f"w{number}" for number in range(20, 60)))
-    bank = StepTexts(encoder, [], *sections(config), 3, Options(references=load_references(config, encoder)))
+    bank = StepTexts(encoder, [], *sections(config), 3, Options(references=load_references(config.objective, encoder)))
     drawn = [tuple(bank._retained_in_step(step)) for step in (0, 1, 0)]
     assert drawn[0] == drawn[2] != drawn[1]
     assert all(len(set(numbers)) == 2 for numbers in drawn)
@@ -299,6 +299,6 @@ def holding(*queries: str) -> HeldOut:
 
 def test_held_out_texts_are_not_retained(encoder: Encoder, tmp_path: Path) -> None:
     config = retaining(tmp_path, "w30 w31", "W32", "w33")
-    assert load_references(config, encoder, held_out=holding("w32", "w33 ?")).retained == ("w30 w31",)
+    assert load_references(config.objective, encoder, held_out=holding("w32", "w33 ?")).retained == ("w30 w31",)
     with pytest.raises(DataError, match="no text but those of dev and test queries"):
-        load_references(config, encoder, held_out=holding("w30 w31", "w32", "w33"))
+        load_references(config.objective, encoder, held_out=holding("w30 w31", "w32", "w33"))

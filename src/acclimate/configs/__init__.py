@@ -23,7 +23,7 @@ from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import PrepareConfig
 from acclimate.configs.renamed import RENAMED, flag, with_current_names
-from acclimate.configs.rerank import RerankConfig
+from acclimate.configs.rerank import RerankConfig, Retriever
 from acclimate.configs.run import DEFAULT_MODEL, RunConfig, effective, for_dataset, with_overrides
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.toml import NONE, checked_settings, config_from_mapping, dump_config, load_config
@@ -44,6 +44,7 @@ __all__ = [
     "ObjectiveConfig",
     "PrepareConfig",
     "RerankConfig",
+    "Retriever",
     "RunConfig",
     "StagesConfig",
     "TrainConfig",

@@ -7,6 +7,7 @@ from typing import Literal, TypeAlias
 
 from acclimate.configs.checks import check_above, check_at_least
 
+Retriever: TypeAlias = Literal["auto", "base", "adapted"]
 RerankLoss: TypeAlias = Literal["listwise", "pointwise", "pairwise", "margin-mse", "kl"]
 
 
@@ -16,7 +17,7 @@ class RerankConfig:
 
     rerank_depth: int = 100
     """Number of best retrieved documents that are reranked."""
-    retriever: Literal["auto", "base", "adapted"] = "auto"
+    retriever: Retriever = "auto"
     """Which of the run's embedding models retrieves them. auto: the adapted one, if there is one."""
     rerank_instruction: str | None = None
     """Instruction for Qwen3-Reranker: what makes a document relevant. Its own, about web search, if not given."""

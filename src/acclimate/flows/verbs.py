@@ -256,7 +256,7 @@ def search(run: str | Path, query: str, *, top: int = 5, config: Config = None, 
     effective = configured("search", settings, config, Path(run))
     from acclimate.stages.search import search as stage
 
-    return Result(stage(Path(run), query, effective, top=top))
+    return Result(stage(Path(run), query, top, effective))
 
 
 def similarity(run: str | Path, text_a: str, text_b: str, *, config: Config = None, **settings: Any) -> Result:
@@ -300,7 +300,7 @@ def encode_file(
     effective = configured("encode", settings, config)
     from acclimate.stages.encode import encode as stage
 
-    return Result(stage(Path(texts), Path(out), effective, role, None if adapter is None else Path(adapter)))
+    return Result(stage(Path(texts), role, None if adapter is None else Path(adapter), Path(out), effective))
 
 
 def compare(runs: Sequence[str | Path], *, config: Config = None, **settings: Any) -> Result:

@@ -6,6 +6,7 @@ bytes a text. Among a million of them (8 MB) an unseen query is taken for a seen
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -39,6 +40,11 @@ class TrainedOn:
         """Collect the ids of texts, and of pairs in either order."""
         unique = {text_id(text) for text in set(texts)} | {pair_id(*pair) for pair in set(pairs)}
         return cls(np.array(sorted(unique), np.uint64))
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the set, for the inputs of an artifact."""
+        return hashlib.sha256(bytes([self.complete]) + self.ids.tobytes()).hexdigest()
 
     def __or__(self, other: TrainedOn) -> TrainedOn:
         """What either of two models has been trained on."""

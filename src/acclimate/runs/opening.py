@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Unpack
 
-from acclimate.configs import RunConfig
+from acclimate.configs import DEFAULT_MODEL, Retriever
 from acclimate.data.dataset import Dataset, is_dataset, load_dataset
 from acclimate.errors import StorageError, UsageError
 from acclimate.formats.sources import resolve_model
 from acclimate.models.encoder import Encoder
-from acclimate.runs.resolve import load, load_pair, resolve
-
-ADAPTER_FILES = ("adapter_config.json", "modules.json")
-"""An adapter folder holds the first, a fully trained model only the second."""
+from acclimate.runs.resolve import load, load_pair, resolve, trained_folder
+from acclimate.text_use import LoadSettings
+from acclimate.types import Pooling
 
 
 def open_dataset(folder: Path) -> Dataset:
@@ -42,46 +41,38 @@ def open_retrieval_dataset(folder: Path) -> Dataset:
     return data
 
 
-def load_retriever(adapter: Path, config: RunConfig) -> tuple[Encoder, Literal["base", "adapted"]]:
+def load_retriever(
+    adapter: Path, wanted: Retriever, base: str | None = None, **loading: Unpack[LoadSettings]
+) -> tuple[Encoder, Literal["base", "adapted"]]:
     """Load the embedding model that retrieves what a reranker reads, and say which of the two it is.
 
     Args:
-        adapter: `RUN/adapter`; may be missing, unless the config asks for it.
-        config: the base, and `retriever`.
+        adapter: `RUN/adapter`; may be missing, unless the adapted model is wanted.
+        wanted: see `RerankConfig.retriever`.
+        base: where the base is; if not given: the adapter's own, and without an adapter the embedded default.
+        loading: how it is loaded.
 
     Raises:
-        StorageError: the adapted model is asked for and is not there.
+        StorageError: the adapted model is wanted and is not there.
     """
-    if not _retrieves_adapted(adapter, config):
-        return load_base(adapter, config), "base"
-    require_adapter(adapter)
-    return load(adapter, base=config.model, **config.loading), "adapted"
+    if not _retrieves_adapted(adapter, wanted):
+        return load_base(adapter, base, **loading), "base"
+    return load(trained_folder(adapter), base=base, **loading), "adapted"
 
 
-def load_base(adapter: Path, config: RunConfig) -> Encoder:
-    """Load the base of the run's adapter, used as the adapter uses it; where there is none yet, the run's model."""
+def load_base(adapter: Path, base: str | None = None, **loading: Unpack[LoadSettings]) -> Encoder:
+    """Load the base of the run's adapter, used as the adapter uses it; where there is none yet, `base` as it is."""
     if not adapter.is_dir():
-        return Encoder.load(config.base_model, **config.loading)
-    return load_pair(adapter, base=config.model, **config.loading)[0]
+        return Encoder.load(base or DEFAULT_MODEL, **loading)
+    return load_pair(adapter, base=base, **loading)[0]
 
 
-def retriever_hash(adapter: Path, config: RunConfig) -> str:
+def retriever_hash(adapter: Path, wanted: Retriever, base: str | None = None, *, pooling: Pooling | None = None) -> str:
     """Return what changes with what `load_retriever` gives."""
     if not adapter.is_dir():
-        return resolve_model(config.base_model, pooling=config.pooling).fingerprint
-    return f"{_retrieves_adapted(adapter, config)} {resolve(adapter, base=config.model).sha256}"
+        return resolve_model(base or DEFAULT_MODEL, pooling=pooling).fingerprint
+    return f"{_retrieves_adapted(adapter, wanted)} {resolve(adapter, base=base).sha256}"
 
 
-def _retrieves_adapted(adapter: Path, config: RunConfig) -> bool:
-    wanted = config.rerank.retriever
+def _retrieves_adapted(adapter: Path, wanted: Retriever) -> bool:
     return wanted == "adapted" or (wanted == "auto" and adapter.is_dir())
-
-
-def require_adapter(folder: Path) -> None:
-    """Make sure that an adapter, or a fully trained model, is at `RUN/adapter`.
-
-    Raises:
-        StorageError: there is none.
-    """
-    if not any((folder / name).exists() for name in ADAPTER_FILES):
-        raise StorageError(f"{folder} holds no adapter", fix=f"Make it with: acclimate train {folder.parent}")

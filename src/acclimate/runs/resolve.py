@@ -12,12 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, Unpack
 
-from acclimate.configs import DEFAULT_MODEL, RunConfig
+from acclimate.configs import DEFAULT_MODEL, RerankConfig
 from acclimate.errors import ModelError, StorageError, UsageError
 from acclimate.files import CONFIG_FILE, hash_text, read_json
 from acclimate.formats import peft
 from acclimate.formats.facts import ADAPTER_FILE, check_base, read_facts
 from acclimate.formats.reranker_folder import RerankerSource, resolve_reranker
+from acclimate.formats.sentence_transformers import MODULES_FILE
 from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.adapter import Adapter, load_adapter
 from acclimate.models.encoder import Encoder
@@ -149,14 +150,20 @@ def full_folder(name: str | Path) -> Path | None:
 
 
 def trained_folder(name: str | Path) -> Path:
-    """Return the folder of the adapter or whole model that training or merging wrote.
+    """Return the folder of the adapter or whole model that training or merging wrote, or a whole model in its place.
+
+    Args:
+        name: a run, or the folder itself.
 
     Raises:
         StorageError: there is none.
     """
-    folder = adapter_folder(name) or full_folder(name)
+    places = (RunFolder(Path(name)).adapter, Path(name))
+    whole = next((place for place in places if (place / MODULES_FILE).is_file()), None)
+    folder = adapter_folder(name) or full_folder(name) or whole
     if folder is None:
-        raise StorageError(f"{name} holds no adapter", fix="Make one with: acclimate train RUN")
+        run = RunFolder.around(Path(name)).path if Path(name).name == RunFolder(Path()).adapter.name else name
+        raise StorageError(f"{name} holds no adapter", fix=f"Make one with: acclimate train {run}")
     return folder
 
 
@@ -177,21 +184,26 @@ def reranker_source(name: str) -> RerankerSource:
     return resolve_reranker(name)
 
 
-def load_reranker(name: str, config: RunConfig) -> Reranker:
+def load_reranker(name: str, settings: RerankConfig, *, device: str = "auto", dtype: str = "auto") -> Reranker:
     """Load a reranker (see `reranker_source`) with a run's settings.
+
+    Args:
+        name: a run with a reranker, a folder, or a hub id.
+        settings: its instruction, and its most tokens per pair.
+        device: see `RunConfig.device`.
+        dtype: see `RunConfig.dtype`.
 
     Raises:
         StorageError: a run without a reranker.
         ModelError: it cannot be found or used.
         UsageError: a setting that it cannot have.
     """
-    settings = config.rerank
     return Reranker.open(
         reranker_source(name),
         instruction=settings.rerank_instruction,
         max_tokens=settings.pair_tokens,
-        device=config.device,
-        dtype=config.dtype,
+        device=device,
+        dtype=dtype,
     )
 
 

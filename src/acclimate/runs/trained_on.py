@@ -8,7 +8,6 @@ from pathlib import Path
 
 from acclimate.data.dataset import Dataset
 from acclimate.errors import DataError
-from acclimate.files import hash_text
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.trained_on import TRAINED_ON_FILE, TrainedOn, read_trained_on
 from acclimate.progress import say
@@ -29,12 +28,6 @@ def trained_on(names: Iterable[str | Path | None]) -> TrainedOn:
         if folder is not None:
             found |= read_trained_on(folder)
     return found
-
-
-def trained_on_hash(names: Iterable[str | Path | None]) -> str:
-    """sha256 over what `trained_on` reads, for the inputs of an artifact."""
-    found = trained_on(names)
-    return hash_text(str(found.complete), found.ids.tobytes().hex())
 
 
 def reranker_trained_on(name: str | None) -> TrainedOn:

@@ -21,17 +21,15 @@ from acclimate.types import Role
 FORMATS = (".npy", ".safetensors")
 
 
-def encode(
-    source: Path, out: Path, config: RunConfig, role: Role = "document", adapter: Path | None = None
-) -> dict[str, Any]:
+def encode(source: Path, role: Role, adapter: Path | None, out: Path, config: RunConfig) -> dict[str, Any]:
     """Encode the texts of a file, one row each, in their order.
 
     Args:
         source: .jsonl with a field "text" (or "sentence", "content"), else plain text, one per line.
-        out: .npy (float32 [N, D]) or .safetensors (the tensor "vectors"); written whole or not at all.
-        config: model, prompts, dim, device, dtype.
         role: whether the texts are queries or documents.
         adapter: an adapter or run folder; its base is the one that it names, or lies where `config.model` says.
+        out: .npy (float32 [N, D]) or .safetensors (the tensor "vectors"); written whole or not at all.
+        config: model, prompts, dim, device, dtype.
 
     Returns:
         {"texts", "dim", "seconds", "texts_per_s", "model", "out"}.

@@ -36,12 +36,12 @@ from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.retrieval.trec import write_trec
 from acclimate.runs.guards import guard_data, guard_hashes
-from acclimate.runs.opening import open_dataset, require_adapter
+from acclimate.runs.opening import open_dataset
 from acclimate.runs.resolve import base_of, compared_base, load, load_pair, resolve, trained_folder
 from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import BESIDE, TOKENIZER, one_task
-from acclimate.runs.trained_on import trained_on, trained_on_hash, without_seen
+from acclimate.runs.trained_on import trained_on, without_seen
 
 Scores = RankingScores | PairScores
 
@@ -64,7 +64,7 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> Eval
         DataError: nothing to test on; or guard data, a lexicon, a background or topics that cannot be read.
     """
     data = open_dataset(dataset)
-    require_adapter(adapter)
+    trained_folder(adapter)
     settings, inputs = effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config)
     cache = RunFolder(out.parent).cache
     make = partial(_measure, data, adapter, cache, config)
@@ -209,7 +209,7 @@ def _inputs(dataset: Path, adapter: Path, config: RunConfig) -> dict[str, str]:
         "dataset": hash_folder(dataset),
         "base": compared_base(adapter, base=config.model).fingerprint,
         "adapter": resolve(adapter, base=config.model).sha256,
-        "trained_on": trained_on_hash([adapter, config.model]),
+        "trained_on": trained_on([adapter, config.model]).sha256,
     }
     inputs |= domain_hashes(config.domain, config.evaluate.guard)
     if config.evaluate.topics is not None:

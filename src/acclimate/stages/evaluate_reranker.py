@@ -16,6 +16,7 @@ from acclimate.evaluation.measures import evaluate_run
 from acclimate.evaluation.reports import RerankingReport
 from acclimate.evaluation.significance import Delta, compare_means, verdict
 from acclimate.files import hash_folder, write_jsonl
+from acclimate.formats.trained_on import TrainedOn
 from acclimate.retrieval.rank import rank
 from acclimate.retrieval.rerank import rerank
 from acclimate.retrieval.trec import write_trec
@@ -53,21 +54,30 @@ def evaluate_reranker(dataset: Path, adapter: Path, name: str, out: Path, config
     """
     data = open_retrieval_dataset(dataset)
     settings = {"reranker": name, **used(config, "evaluate-reranker")}
-    inputs = {"method": METHOD, "dataset": hash_folder(dataset), "retriever": retriever_hash(adapter, config)}
-    inputs["reranker"] = reranker_source(name).fingerprint
+    inputs = {
+        "method": METHOD,
+        "dataset": hash_folder(dataset),
+        "retriever": retriever_hash(adapter, config.rerank.retriever, config.model, pooling=config.pooling),
+        "reranker": reranker_source(name).fingerprint,
+        "trained_on": _trained_on(adapter, name, config).sha256,
+    }
     cache = RunFolder(out.parent).cache
     make = partial(_evaluate, data, adapter, name, cache, config)
     return step("evaluate reranker", out, settings, inputs, make, seconds="rerank_s")
 
 
+def _trained_on(adapter: Path, name: str, config: RunConfig) -> TrainedOn:
+    return trained_on([adapter, config.model]) | reranker_trained_on(name)
+
+
 def _evaluate(data: Dataset, adapter: Path, name: str, cache: Path, config: RunConfig) -> Work[RerankingReport]:
     depth = config.rerank.rerank_depth
-    seen = trained_on([adapter, config.model]) | reranker_trained_on(name)
+    seen = _trained_on(adapter, name, config)
     data, left_out = without_seen(data, seen, "the dataset")
     queries, qrels = judged_queries(data)
-    retriever, which = load_retriever(adapter, config)
+    retriever, which = load_retriever(adapter, config.rerank.retriever, config.model, **config.loading)
     retrieved = rank(retriever, queries, data.corpus, depth, cache=cache)
-    reranker = load_reranker(name, config)
+    reranker = load_reranker(name, config.rerank, device=config.device, dtype=config.dtype)
     reranked = rerank(reranker, retrieved, queries, data.corpus, depth, label="rerank")
     runs = {"retrieved": retrieved, "reranked": reranked}
     scored = {order: evaluate_run(found, qrels) for order, found in runs.items()}

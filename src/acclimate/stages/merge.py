@@ -75,7 +75,7 @@ def merge(models: Sequence[str | Path], out: Path, config: RunConfig, *, data: P
     _check(names, out, config)
     dataset = _dataset_of(names[0], data) if _is_chosen(config) else None
     settings = {**effective(config, "merge", *(["evaluate"] if dataset else [])), "models": names}
-    parts = read_models(names, config)
+    parts = read_models(names, config.merge, base=config.model, pooling=config.pooling, machine=config.machine)
     inputs = {f"model {number}": fingerprint for number, fingerprint in enumerate(parts.fingerprints, 1)}
     inputs |= {"dataset": hash_folder(dataset), **guard_hashes(config.evaluate.guard)} if dataset else {}
 

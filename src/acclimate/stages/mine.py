@@ -106,4 +106,4 @@ def _teacher(config: RunConfig) -> Encoder:
 
 def _reranker(config: RunConfig) -> Reranker | None:
     name = config.mine.reranker
-    return load_reranker(name, config) if name else None
+    return load_reranker(name, config.rerank, device=config.device, dtype=config.dtype) if name else None

@@ -17,15 +17,15 @@ from acclimate.runs.resolve import load_reranker
 from acclimate.types import Rejected
 
 
-def rerank_texts(query: str, source: Path, name: str, config: RunConfig, top: int | None = None) -> dict[str, Any]:
+def rerank_texts(query: str, source: Path, name: str, top: int | None, config: RunConfig) -> dict[str, Any]:
     """Put the texts of a file in order for one query.
 
     Args:
         query: what is asked.
         source: .jsonl with a field "text" (or "sentence", "content"), else plain text, one per line.
         name: a reranker: a run with one, a folder, or a hub id.
+        top: how many to return; all if None.
         config: device, dtype, `rerank`.
-        top: how many to return; all if not given.
 
     Returns:
         {"query", "reranker", "results": [{"row", "score", "probability", "text"}]}, best first; `row` is the text's
@@ -41,7 +41,7 @@ def rerank_texts(query: str, source: Path, name: str, config: RunConfig, top: in
     if top is not None and top < 1:
         raise UsageError(f"top = {top}", possible="1 or more")
     texts = read_texts(source)
-    reranker = load_reranker(name, config)
+    reranker = load_reranker(name, config.rerank, device=config.device, dtype=config.dtype)
     scores = reranker.score(query, texts, label="rerank").tolist()
     order = sorted(range(len(texts)), key=lambda row: (-scores[row], row))
     results = [
@@ -52,7 +52,7 @@ def rerank_texts(query: str, source: Path, name: str, config: RunConfig, top: in
 
 
 def rerank_run(
-    candidates: Path, queries: Path, corpus: Path, out: Path, name: str, config: RunConfig
+    candidates: Path, queries: Path, corpus: Path, name: str, out: Path, config: RunConfig
 ) -> dict[str, Any]:
     """Put the first `rerank_depth` candidates of every query of a TREC run in order anew.
 
@@ -60,8 +60,8 @@ def rerank_run(
         candidates: a run file: query Q0 document rank score tag.
         queries: JSONL (or any table) with `_id` and `text`.
         corpus: the same for documents, maybe with `title`.
-        out: the run file to write.
         name: a reranker: a run with one, a folder, or a hub id.
+        out: the run file to write.
         config: device, dtype, `rerank`.
 
     Returns:
@@ -76,7 +76,7 @@ def rerank_run(
     if rejected:
         say(f"{len(rejected)} rows are not used, the first: {rejected[0].source} row {rejected[0].row}")
     run = read_trec(candidates, query_texts, document_texts)
-    reranker = load_reranker(name, config)
+    reranker = load_reranker(name, config.rerank, device=config.device, dtype=config.dtype)
     depth = config.rerank.rerank_depth
     reranked = rerank(reranker, run, query_texts, document_texts, depth, label="rerank")
     write_trec(out, reranked, "acclimate-rerank", depth)

@@ -10,13 +10,13 @@ from acclimate.data.dataset import Dataset
 from acclimate.errors import UsageError
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.rank import rank
-from acclimate.runs.opening import open_dataset, require_adapter
-from acclimate.runs.resolve import load_pair
+from acclimate.runs.opening import open_dataset
+from acclimate.runs.resolve import load_pair, trained_folder
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import one_task
 
 
-def search(run: Path, query: str, config: RunConfig, top: int = 5) -> dict[str, Any]:
+def search(run: Path, query: str, top: int, config: RunConfig) -> dict[str, Any]:
     """Search a run's corpus with the base and with the adapted model.
 
     The documents' vectors are kept in `RUN/.work/cache`, where `evaluate` puts them too.
@@ -24,8 +24,8 @@ def search(run: Path, query: str, config: RunConfig, top: int = 5) -> dict[str, 
     Args:
         run: the run's folder.
         query: what to search for.
-        config: the run's model, device and dtype; `task`: the one of several tasks whose corpus is searched.
         top: documents to return.
+        config: the run's model, device and dtype; `task`: the one of several tasks whose corpus is searched.
 
     Returns:
         {"query", "base": [{"id", "text", "score"}], "adapted": [the same]}, best first.
@@ -40,13 +40,13 @@ def search(run: Path, query: str, config: RunConfig, top: int = 5) -> dict[str, 
         raise UsageError(f"top = {top}", possible="1 or more")
     task = one_task(run, config)
     data = open_dataset(task.dataset)
-    require_adapter(RunFolder(run).adapter)
+    adapter = trained_folder(RunFolder(run).adapter)
     if data.kind == "pairs":
         raise UsageError(
             f"{run} holds labelled pairs, no documents to search", fix=f"Compare two texts: acclimate similarity {run}"
         )
     cache = task.folder.cache
-    base, adapted = load_pair(RunFolder(run).adapter, base=config.model, **task.config.loading)
+    base, adapted = load_pair(adapter, base=config.model, **task.config.loading)
     return {
         "query": query,
         "base": _hits(base, data, query, cache, top, "base"),

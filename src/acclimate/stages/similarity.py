@@ -7,8 +7,7 @@ from pathlib import Path
 from acclimate.configs import RunConfig
 from acclimate.errors import UsageError
 from acclimate.evaluation.compare import text_cosines
-from acclimate.runs.opening import require_adapter
-from acclimate.runs.resolve import load_pair
+from acclimate.runs.resolve import load_pair, trained_folder
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import one_task
 
@@ -31,8 +30,7 @@ def similarity(run: Path, text_a: str, text_b: str, config: RunConfig) -> dict[s
     """
     if not text_a.strip() or not text_b.strip():
         raise UsageError("one of the texts is empty", fix="Give two texts.")
-    adapter = RunFolder(run).adapter
-    require_adapter(adapter)
+    adapter = trained_folder(RunFolder(run).adapter)
     base, adapted = load_pair(adapter, base=config.model, **one_task(run, config).config.loading)
     return {
         name: float(text_cosines(encoder, [text_a], [text_b])[0])

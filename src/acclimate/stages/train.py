@@ -155,7 +155,9 @@ def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
         inputs[f"{task.label}dataset"] = hash_folder(task.dataset)
         if task.mined:
             inputs[f"{task.label}negatives"] = hash_folder(task.negatives)
-        inputs |= {f"{task.label}{name}": value for name, value in reference_hashes(task.config).items()}
+        own = task.config
+        hashes = reference_hashes(own.objective, own.domain, own.evaluate.guard, model=own.model)
+        inputs |= {f"{task.label}{name}": value for name, value in hashes.items()}
         if task.config.objective.retain_data:
             inputs |= guard_hashes(config.evaluate.guard)  # what tests them is not retained
     if config.train.start_adapter:

@@ -74,8 +74,12 @@ def train_reranker(
         Interrupted: ctrl-C; a second start goes on from the last checkpoint.
     """
     data, rows = open_retrieval_dataset(dataset), negatives or dataset
-    inputs = {"dataset": hash_folder(dataset), "reranker": reranker_source(base).fingerprint}
-    inputs |= {"examples": hash_folder(rows), "retriever": retriever_hash(adapter, config)}
+    inputs = {
+        "dataset": hash_folder(dataset),
+        "reranker": reranker_source(base).fingerprint,
+        "examples": hash_folder(rows),
+        "retriever": retriever_hash(adapter, config.rerank.retriever, config.model, pooling=config.pooling),
+    }
     settings = {"base": base, **used(config, "train-reranker")}
     identity = hash_config({"config": settings, "inputs": inputs})
 
@@ -196,7 +200,7 @@ def _selection(
     if not qrels:
         say(NO_DEV)
         return None
-    retriever, name = load_retriever(adapter, config)
+    retriever, name = load_retriever(adapter, config.rerank.retriever, config.model, **config.loading)
     queries = {query: data.queries[query] for query in qrels}
     run = rank(retriever, queries, data.corpus, DEV_DEPTH, cache=cache)
     say(f"dev: {len(queries)} queries, {DEV_DEPTH} documents each, retrieved by the {name} model; step 0 is its order")

@@ -8,7 +8,7 @@ Legend: N texts, D vector size.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from acclimate.configs import RunConfig
+from acclimate.configs import DomainConfig, ObjectiveConfig
 from acclimate.core.lexicon import Lexicon
 from acclimate.core.lora import adapters_off
 from acclimate.data.background import texts_of_source
@@ -32,6 +32,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.retrieval.vector_cache import encode_corpus
 from acclimate.runs.resolve import base_of, load, resolve
+from acclimate.text_use import LoadSettings
 from acclimate.types import Role
 
 ROLES: tuple[Role, Role] = ("query", "document")
@@ -105,60 +106,97 @@ class References:
 
 
 def load_references(
-    config: RunConfig,
+    objective: ObjectiveConfig,
     encoder: Encoder,
     cache: Path | None = None,
     *,
+    models: Callable[[str], Encoder] = load,
+    base: Callable[[], Encoder] | None = None,
     document_vectors: Mapping[str, np.ndarray] | None = None,
-    texts: Sequence[str] = (),
+    lexicon: Lexicon | None = None,
     held_out: HeldOut | None = None,
-    loaded: dict[str, Encoder] | None = None,
 ) -> References:
-    """Load the models that the objective names, and the terms that it counts.
+    """Load the models that the objective names, and the texts that it retains.
 
     Args:
-        config: the whole run.
-        encoder: the encoder in training: it has an adapter, which can be switched off, or is trained whole (then the
-            base is loaded again).
+        objective: says which.
+        encoder: the encoder in training.
         cache: folder in which vectors are kept; nothing is kept if not given.
+        models: gives the guide and the teacher by their names (`ModelsByName`).
+        base: loads the model before training where `encoder` is trained whole, and has no adapter to switch off.
         document_vectors: the documents' vectors, where they do not change.
-        texts: texts of the domain, from which a lexicon is extracted where none is given.
+        lexicon: the terms of an adaptive temperature (`temperature_lexicon`).
         held_out: what the training must not be told: it is not retained.
-        loaded: models by name, shared between several tasks.
 
     Raises:
         ModelError: a model cannot be loaded.
-        UsageError: the adaptive temperature has no terms.
-        DataError: the lexicon, the background or the out-of-domain texts cannot be read.
+        DataError: the out-of-domain texts cannot be read, or all of them are held out.
     """
-    objective = config.objective
-    models = {} if loaded is None else loaded
-
-    def loaded_once(name: str | None) -> Encoder | None:
-        if name is not None and name not in models:
-            base = base_of(name, config.model)
-            models[name] = load(name, base=base, device=str(encoder.device), dtype=config.dtype)
-        return None if name is None else models[name]
-
-    base = None
+    before = None
     if objective.effective_retain_weight:
-        base = Encoder.load(config.base_model, **config.loading) if config.train.full else encoder
-    retained, excluded = _retained_texts(config, held_out or HeldOut())
+        before = encoder if base is None else base()
+    retained, excluded = _retained_texts(objective.retain_data, held_out or HeldOut())
     return References(
-        guide=loaded_once(objective.guide),
-        teacher=loaded_once(objective.embedding_teacher),
-        base=base,
+        guide=None if objective.guide is None else models(objective.guide),
+        teacher=None if objective.embedding_teacher is None else models(objective.embedding_teacher),
+        base=before,
         retained=retained,
         retained_excluded=excluded,
-        lexicon=_lexicon(texts, config) if objective.temperature_kind == "adaptive" else None,
+        lexicon=lexicon,
         document_vectors=document_vectors,
         cache=cache,
     )
 
 
-def _retained_texts(config: RunConfig, held_out: HeldOut) -> tuple[tuple[str, ...], int]:
+class ModelsByName:
+    """Guides and teachers, each loaded once, also where several tasks name it.
+
+    Args:
+        model: the run's model, where the base of one that is an adapter may be.
+        device: where they run.
+        dtype: see `RunConfig.dtype`.
+    """
+
+    def __init__(self, model: str | None, *, device: str, dtype: str) -> None:
+        self._model, self._machine = model, LoadSettings(device=device, dtype=dtype)
+        self._loaded: dict[str, Encoder] = {}
+
+    def __call__(self, name: str) -> Encoder:
+        """Load a model.
+
+        Raises:
+            ModelError: it cannot be loaded.
+        """
+        if name not in self._loaded:
+            self._loaded[name] = load(name, base=base_of(name, self._model), **self._machine)
+        return self._loaded[name]
+
+
+def temperature_lexicon(texts: Sequence[str], domain: DomainConfig, guard: Sequence[str], *, seed: int) -> Lexicon:
+    """Read the terms that lower an adaptive temperature, or extract them.
+
+    Args:
+        texts: texts of the domain, from which a lexicon is extracted where none is given.
+        domain: the lexicon, or how it is extracted.
+        guard: data of other domains, from which terms are told apart.
+        seed: fixes the samples.
+
+    Raises:
+        UsageError: there are no terms.
+        DataError: the lexicon or the background cannot be read.
+    """
+    vocabulary = domain_vocabulary(texts, domain, guard, seed=seed)
+    if not len(vocabulary.lexicon):
+        raise UsageError(
+            f"the adaptive temperature has no terms ({vocabulary.origin})",
+            fix="Give a list of terms with --lexicon FILE, or texts of other kinds with --background.",
+        )
+    say(f"adaptive temperature by {len(vocabulary.lexicon):,} terms, {vocabulary.origin}")
+    return vocabulary.lexicon
+
+
+def _retained_texts(source: str | None, held_out: HeldOut) -> tuple[tuple[str, ...], int]:
     """The texts, and how many were left out because dev, test or a guard holds them."""
-    source = config.objective.retain_data
     if source is None:
         return (), 0
     found = texts_of_source(source, held_out=False)
@@ -177,25 +215,21 @@ def _retained_texts(config: RunConfig, held_out: HeldOut) -> tuple[tuple[str, ..
     return tuple(chosen), excluded
 
 
-def _lexicon(texts: Sequence[str], config: RunConfig) -> Lexicon:
-    vocabulary = domain_vocabulary(texts, config.domain, config.evaluate.guard, seed=config.seed)
-    if not len(vocabulary.lexicon):
-        raise UsageError(
-            f"the adaptive temperature has no terms ({vocabulary.origin})",
-            fix="Give a list of terms with --lexicon FILE, or texts of other kinds with --background.",
-        )
-    say(f"adaptive temperature by {len(vocabulary.lexicon):,} terms, {vocabulary.origin}")
-    return vocabulary.lexicon
+def reference_hashes(
+    objective: ObjectiveConfig, domain: DomainConfig, guard: Sequence[str], *, model: str | None = None
+) -> dict[str, str]:
+    """Setting -> hash of what it names: inputs of the training.
 
-
-def reference_hashes(config: RunConfig) -> dict[str, str]:
-    """Setting -> hash of what it names: inputs of the training."""
-    names = {"guide": config.objective.guide, "embedding_teacher": config.objective.embedding_teacher}
-    hashes = {
-        setting: resolve(name, base=base_of(name, config.model)).sha256 for setting, name in names.items() if name
-    }
-    if config.objective.retain_data is not None:
-        hashes["retain_data"] = source_hash(config.objective.retain_data)
-    if config.objective.temperature_kind == "adaptive":
-        hashes |= domain_hashes(config.domain, config.evaluate.guard)
+    Args:
+        objective: the models, and the texts to retain.
+        domain: the lexicon of an adaptive temperature.
+        guard: what its terms are told apart from.
+        model: the run's model, where the base of a model that is an adapter may be.
+    """
+    names = {"guide": objective.guide, "embedding_teacher": objective.embedding_teacher}
+    hashes = {setting: resolve(name, base=base_of(name, model)).sha256 for setting, name in names.items() if name}
+    if objective.retain_data is not None:
+        hashes["retain_data"] = source_hash(objective.retain_data)
+    if objective.temperature_kind == "adaptive":
+        hashes |= domain_hashes(domain, guard)
     return hashes

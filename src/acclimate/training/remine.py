@@ -80,7 +80,9 @@ class Remining:
     def _mine(self, one: TrainingTask, source: MiningInput, fixed_MD: Vectors | None) -> Work[MineReport]:
         config = one.task.config
         if config.mine.reranker is not None and self._reranker is None:
-            self._reranker = load_reranker(config.mine.reranker, config)
+            self._reranker = load_reranker(
+                config.mine.reranker, config.rerank, device=config.device, dtype=config.dtype
+            )
         self.encoder.model.eval()
         blocks = mine_negatives(
             source,

@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ from acclimate.runs.trained_on import told_by
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import LossFn, Selection, StepResult
 from acclimate.training.objectives import LOSSES
-from acclimate.training.references import ROLES, load_references
+from acclimate.training.references import ROLES, ModelsByName, References, load_references, temperature_lexicon
 from acclimate.training.reports import HardNegatives, TaskTraining
 from acclimate.training.schedule import MixedSchedule, TaskSchedule, numbered_texts
 from acclimate.training.setup import evaluation_steps
@@ -134,20 +135,10 @@ class TaskLosses:
     ) -> None:
         self.tasks, self.encoder, self.schedule = tasks, encoder, schedule
         self._autocast, self._trainable = autocast, trainable
-        loaded: dict[str, Encoder] = {}
+        config = tasks[0].task.config
+        models = ModelsByName(config.model, device=str(encoder.device), dtype=config.dtype)
         held = held_out_of(tasks)
-        self._references = [
-            load_references(
-                one.task.config,
-                one.encoder(encoder),
-                one.task.folder.cache,
-                document_vectors=document_vectors(one.encoder(encoder), one),
-                texts=one.texts,
-                held_out=held,
-                loaded=loaded,
-            )
-            for one in tasks
-        ]
+        self._references = [_references_of(one, one.encoder(encoder), models, held) for one in tasks]
         self._losses = [self._recipe(number) for number in range(len(tasks))]
         self.told = TrainedOn()
         """What the training is told, over all its steps."""
@@ -187,6 +178,22 @@ class TaskLosses:
                 autocast=self._autocast,
             ),
         )
+
+
+def _references_of(one: TrainingTask, encoder: Encoder, models: ModelsByName, held: HeldOut) -> References:
+    config, lexicon = one.task.config, None
+    if config.objective.temperature_kind == "adaptive":
+        lexicon = temperature_lexicon(one.texts, config.domain, config.evaluate.guard, seed=config.seed)
+    return load_references(
+        config.objective,
+        encoder,
+        one.task.folder.cache,
+        models=models,
+        base=partial(Encoder.load, config.base_model, **config.loading) if config.train.full else None,
+        document_vectors=document_vectors(encoder, one),
+        lexicon=lexicon,
+        held_out=held,
+    )
 
 
 def held_out_of(tasks: Sequence[TrainingTask]) -> HeldOut:

@@ -48,11 +48,11 @@ def rerank(
         check_settings("rerank QUERY --texts FILE", settings)
         from acclimate.stages import rerank as stage
 
-        result = stage.rerank_texts(query, texts, reranker, config, top)
+        result = stage.rerank_texts(query, texts, reranker, top, config)
     elif candidates and queries and corpus and out and not query and texts is None:
         from acclimate.stages import rerank as stage
 
-        result = stage.rerank_run(candidates, queries, corpus, out, reranker, config)
+        result = stage.rerank_run(candidates, queries, corpus, reranker, out, config)
     else:
         possible = "QUERY --texts FILE, or --candidates RUN.trec --queries FILE --corpus FILE --out FILE"
         raise UsageError("rerank needs texts to put in order", possible=possible)
