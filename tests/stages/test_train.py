@@ -18,6 +18,7 @@ from acclimate.models.adapter import load_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.runs.resolve import load as load_encoder
 from acclimate.stages.train import train
+from tests.models.tiny import as_sentence_transformer
 from tests.tiny_run import write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
 
 SETTINGS = TrainConfig(batch_size=8, epochs=4, rank=4, learning_rate=0.02, dev_documents=20, eval_steps=4)
@@ -113,6 +114,24 @@ def test_pairs_are_learnt_by_cosine_mse(tmp_path: Path, config: RunConfig, full:
     assert sum(losses[-3:]) < 0.8 * sum(losses[:3])  # three steps are one pass over the pairs
     assert report["train"]["loss"] == "cosine-mse"
     assert (report["train"]["trainable"] == report["train"]["total"]) == full
+
+
+@pytest.mark.parametrize("loss", ["info-nce", "cosine-mse", "embedding-distillation"])
+@pytest.mark.parametrize("sides", ["both", "query"])
+def test_both_sentences_of_a_pair_are_queries_whatever_the_loss(
+    tmp_path: Path, config: RunConfig, loss: Any, sides: Any
+) -> None:
+    """So they are measured: the prompt of documents means nothing to labelled pairs, nor do their fixed vectors."""
+    dataset = write_tiny_pairs(tmp_path / "dataset")
+    teacher = as_sentence_transformer(write_tiny_bert(tmp_path / "teacher", 0.4))
+    taught = {"embedding_teacher": str(teacher)} if loss == "embedding-distillation" else {}
+    objective = ObjectiveConfig(loss=loss, **taught)
+    config = replace(config, objective=objective, train=replace(SETTINGS, sides=sides, epochs=1))
+    hashes = set()
+    for name, prompt in (("plain", None), ("prompted", "w9 w8 ")):
+        train(dataset, None, tmp_path / name / "adapter", replace(config, document_prompt=prompt, query_prompt="w7 "))
+        hashes.add(load_adapter(tmp_path / name / "adapter").sha256)
+    assert len(hashes) == 1
 
 
 def test_full_training_is_saved_as_a_model(tmp_path: Path, config: RunConfig, model: Path) -> None:
