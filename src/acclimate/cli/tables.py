@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from acclimate.report.words import lexical_note
+from acclimate.report.words import folds_note, lexical_note
 from acclimate.runs.run_folder import RunFolder
 
 PERCENT = 100.0
@@ -86,6 +86,8 @@ def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
     if note := lexical_note(report.get("lexical", {})):
         console.print(Text(note))
     console.print(_verdict(report))
+    if folds := report.get("folds"):
+        console.print(Text(folds_note(len(folds))), soft_wrap=True)
     for guard in report.get("guard", []):
         console.print(_guard_line(guard))
 

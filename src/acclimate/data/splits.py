@@ -16,6 +16,19 @@ Key: TypeAlias = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
+class Fold:
+    """One of the parts into which a data set is cut, each of which is the test once (cross-validation)."""
+
+    number: int
+    """From 1."""
+    of: int
+    """How many there are."""
+
+    def __str__(self) -> str:
+        return f"fold {self.number} of {self.of}"
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """One data set, cleaned but not split; records of a source without splits all say `train`."""
 

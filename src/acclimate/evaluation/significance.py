@@ -63,6 +63,7 @@ def compare_correlations(
     confidence: float,
     seed: int,
     clusters: Clusters | None = None,
+    folds: Clusters | None = None,
 ) -> Delta:
     """Difference of two models' correlations with the labels of the same pairs; as `compare_means` otherwise.
 
@@ -79,10 +80,18 @@ def compare_correlations(
         confidence: level of the interval.
         seed: fixes the flips.
         clusters: of the pairs; each for itself if not given.
+        folds: of the pairs, where each fold has an adapted model of its own: cosines of different models are not
+            ranked together, so the correlations are those within each fold, averaged by its number of pairs.
     """
     correlation = spearman_influence if by_rank else pearson_influence
-    (base, base_influence_N), (adapted, adapted_influence_N) = (correlation(x, label_N) for x in (base_N, adapted_N))
-    pseudo_N = adapted - base + adapted_influence_N - base_influence_N
+    fold_N = np.zeros(label_N.size, np.intp) if folds is None else np.asarray(folds)
+    pseudo_N = np.empty(label_N.size)
+    for fold in np.unique(fold_N):
+        of_fold_N = fold_N == fold
+        (base, base_influence), (adapted, adapted_influence) = (
+            correlation(x[of_fold_N], label_N[of_fold_N]) for x in (base_N, adapted_N)
+        )
+        pseudo_N[of_fold_N] = adapted - base + adapted_influence - base_influence
     return _tested(pseudo_N, clusters, 2.0, resamples=resamples, confidence=confidence, seed=seed)
 
 

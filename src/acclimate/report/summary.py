@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from acclimate.evaluation.reports import GuardRow, RerankingReport, SplitScores
+from acclimate.evaluation.reports import FoldRow, GuardRow, RerankingReport, SplitScores
 from acclimate.evaluation.significance import Verdict
 from acclimate.training.reports import EncoderTraining
 from acclimate.types import Kind, Sides
@@ -33,6 +33,8 @@ class TaskSummary(TypedDict):
     """What `mine` reported, without its timings; empty where nothing was mined."""
     guard: list[GuardRow]
     domain: dict[str, Any]
+    folds: NotRequired[list[FoldRow]]
+    """Of a cross-validation: "test" is then that of all folds together, not of the adapter that is kept."""
 
 
 class StageRow(TypedDict):
@@ -67,6 +69,7 @@ class RunSummary(TypedDict, total=False):
     mining: dict[str, Any]
     guard: list[GuardRow]
     domain: dict[str, Any]
+    folds: list[FoldRow]
     tasks: dict[str, TaskSummary]
     command: str
     timings: dict[str, float]

@@ -137,6 +137,15 @@ def tested(test: Mapping[str, Any]) -> str:
     return f"The interval and p come from sign flips{clusters}. No test {noun[:-1]} was seen in training."
 
 
+def folds_note(folds: int) -> str:
+    """What the numbers of a cross-validation are about, and what they are not about."""
+    return (
+        f"These numbers are about the way of training: {folds} adapters, each trained on"
+        f" {folds - 1} of {folds} parts of the data and tested on the part that it had not seen. The adapter that is"
+        " kept was trained in the same way on all data; it has no test of its own."
+    )
+
+
 def lexical_note(lexical: Mapping[str, Any]) -> str:
     """How BM25 was set up, and how that was chosen."""
     if not lexical:
