@@ -142,7 +142,7 @@ def test_what_cannot_be_is_said_in_one_line(config: RunConfig, tmp_path: Path) -
     with pytest.raises(UsageError, match="folds = 1"):
         StagesConfig(folds=1)
     two = replace(
-        config, datasets=(DatasetConfig(source="a.jsonl", task="a"), DatasetConfig(source="b.jsonl", task="b"))
+        config, datasets=(DatasetConfig(source="a.jsonl", name="a"), DatasetConfig(source="b.jsonl", name="b"))
     )
     with pytest.raises(UsageError, match="--folds 3 with 2 datasets"):
         adapt_in_folds(None, tmp_path / "run", two)
