@@ -32,7 +32,8 @@ def pool(folds: Sequence[EvaluatedFold], config: EvaluateConfig, seed: int) -> E
     """Take the tests of all folds together: every query is in one of them, with an adapter that has not seen it.
 
     A measure is the mean over all tested queries; of labelled pairs the folds' correlations, averaged by their number
-    of pairs. Clusters are joined over all folds, and their signs flipped as in one test (`significance`).
+    of pairs. Clusters are joined over all folds, and their signs flipped as in one test. The interval is wider, because
+    the folds' trainings overlap (`significance.fold_inflation`).
 
     Args:
         folds: in their order.
@@ -116,6 +117,7 @@ def _ranking_deltas(folds: Sequence[EvaluatedFold], config: EvaluateConfig, seed
             confidence=config.confidence,
             seed=seed,
             clusters=clusters,
+            folds=len(folds),
         )
         for name in RETRIEVAL_MEASURES
     }

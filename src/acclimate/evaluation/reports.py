@@ -84,8 +84,8 @@ class EvaluationReport(TypedDict):
     """Queries whose ranking got much better, with their first documents."""
     lost: NotRequired[list[dict[str, Any]]]
     folds: NotRequired[list[FoldRow]]
-    """Of a cross-validation: "test" is then that of all folds together, each with an adapter of its own, while "guard"
-    and "domain" are of the first fold's adapter."""
+    """Those of a cross-validation: "test" is then that of all folds together, each with an adapter of its own, while
+    "guard" and "domain" are of the first fold's adapter."""
     timings: NotRequired[dict[str, float]]
 
 

@@ -34,7 +34,7 @@ class TaskSummary(TypedDict):
     guard: list[GuardRow]
     domain: dict[str, Any]
     folds: NotRequired[list[FoldRow]]
-    """Of a cross-validation: "test" is then that of all folds together, not of the adapter that is kept."""
+    """Those of a cross-validation: "test" is then that of all folds together, not of the adapter that is kept."""
 
 
 class StageRow(TypedDict):
