@@ -16,7 +16,6 @@ from acclimate.report.folder import RunParts
 from acclimate.report.qualifiers import qualifiers
 from acclimate.report.words import (
     Tone,
-    Verdict,
     count,
     domain_notes,
     duration,
@@ -89,7 +88,7 @@ def _result(run: RunParts) -> dict[str, Any]:
     test, evaluated = run.test, bool(run.test.get("base"))
     evaluation: Mapping[str, Any] = run.evaluation or {}
     return {
-        "verdict": _verdict(report, test, confidence) if evaluated else None,
+        "verdict": verdict(str(report.get("verdict", "no evidence")), test, confidence, report) if evaluated else None,
         "recommend": report.get("recommend"),
         "query_side": report.get("sides", config.get("train", {}).get("sides")) == "query",
         "subject": _subject(run),
@@ -113,11 +112,6 @@ def _result(run: RunParts) -> dict[str, Any]:
         "guard_bound": config.get("evaluate", {}).get("guard_bound"),
         "forgot": tables.forgot(report.get("guard", [])),
     }
-
-
-def _verdict(report: Mapping[str, Any], test: Mapping[str, Any], confidence: float | None) -> Verdict:
-    folds = len(report.get("folds") or ())
-    return verdict(str(report.get("verdict", "no evidence")), test, confidence, folds=folds)
 
 
 def _subject(run: RunParts) -> list[tuple[str, str]]:

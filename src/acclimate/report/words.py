@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeGuard
 
 Tone = Literal["", "good", "bad"]
@@ -32,6 +33,7 @@ METRIC_NAMES = {
     "definition_accuracy@1": "A term finds its definition, accuracy@1",
     "topic_auc": "Texts of one topic are closer than texts of different topics, ROC-AUC",
 }
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 SIMILARITY_METRICS = ("positive_cosine", "negative_cosine", "margin")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SCRIPTS = (("ja", "\u3040", "\u30ff"), ("ko", "\uac00", "\ud7a3"), ("zh", "\u4e00", "\u9fff"))
@@ -214,16 +216,18 @@ def _place(rank: Any, ranked: Any) -> str:
     return f"place {count(rank)}" if is_number(rank) else f"not among the first {count(ranked)}"
 
 
-def verdict(run_verdict: str, test: Mapping[str, Any], confidence: float | None, *, folds: int = 0) -> Verdict:
+def verdict(
+    run_verdict: str, test: Mapping[str, Any], confidence: float | None, report: Mapping[str, Any] = NOTHING
+) -> Verdict:
     """The outcome in plain words, with the number and its interval.
 
     Args:
         run_verdict: `better`, `no evidence` or `worse`, as the evaluation decided it.
         test: `base`, `adapted` and `delta` of the test split.
         confidence: the interval's level, e.g. 0.95.
-        folds: of a cross-validation, how many; then it is about models trained in this way.
+        report: the evaluation's, or the run's; with `folds` it is about models that are trained in this way.
     """
-    model = "A model adapted in this way" if folds else "The adapted model"
+    model = "A model adapted in this way" if report.get("folds") else "The adapted model"
     key = primary_metric(test)
     delta: Mapping[str, Any] = test.get("delta", {}).get(key, {})
     change = "" if key is None else _change(key, test, delta, confidence)
