@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,8 @@ def test_the_adapter_that_is_kept_has_seen_all_and_each_fold_s_nothing_of_its_te
         assert all(seen.has_text(query) for query in queries) and not any(own.has_text(query) for query in queries)
         assert find_leaks(folder) == []
     assert not (run / "dataset" / "qrels" / "test.tsv").exists()
+    warnings = json.loads((run / "dataset" / "dataset.json").read_text())["warnings"]
+    assert not any("test queries, fewer" in warning for warning in warnings)  # the verdict does not rest on it
     assert {path.name for path in prepared_runs(run)} == {run.name, *"123"} and find_leaks(run) == []
 
 
@@ -101,6 +104,26 @@ def test_a_second_start_keeps_everything(
     said = capsys.readouterr().err
     assert "runs again" not in said and "because" not in said and said.count("is kept") >= 4 * FOLDS + 4
     assert (run / "adapter" / "adapter_model.safetensors").read_bytes() == before
+
+
+def test_a_fold_that_is_gone_is_made_again_and_the_others_are_kept(
+    run: Path, source: str, config: RunConfig, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As after a kill in the second fold's training: nothing else runs again, and all ends as without the kill."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, symlinks=True)
+    second = copy / "folds" / "2"
+    (second / "adapter").unlink()
+    for part in ("adapters", "evaluation"):
+        shutil.rmtree(second / part)
+    capsys.readouterr()
+    report = adapt_in_folds(source, copy, config)
+    said = capsys.readouterr().err
+    made = [line for line in said.splitlines() if " runs" in line]
+    assert [line.partition(":")[0] for line in made] == ["train", "evaluate"]
+    before = json.loads((run / "report.json").read_text())
+    assert report["test"] == before["test"] and report["folds"] == before["folds"]
+    assert (copy / "adapter").readlink() == (run / "adapter").readlink()
 
 
 def test_the_report_says_what_the_numbers_are_about(run: Path) -> None:

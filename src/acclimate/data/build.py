@@ -45,7 +45,7 @@ def build_datasets(
         seed: of the splits and of what is left out.
         limit: use at most this many queries (or labelled pairs) of each, drawn evenly.
         token_keys: by which texts are the same too, if a model is known (`core.same_text`).
-        fold: of the only source, this part is the test (cross-validation).
+        fold: of the only source, this part is the test (cross-validation), or there is none (`ALL_DATA`).
 
     Returns:
         For each source the dataset, and every row of the source that is not in it, with the reason.
@@ -67,7 +67,7 @@ def build_datasets(
         chosen = sample(splits.records, raw.kind, settings.per_label, limit, seed)
         rejected = [*raw.rejected, *unclean, *splits.rejected]
         dataset = _retrieval(raw, records, chosen) if label_range is None else _labelled_pairs(chosen, label_range)
-        dataset.info = _describe(dataset, raw, splits, rejected, settings, fold is None and settings.test_fraction > 0)
+        dataset.info = _describe(dataset, raw, splits, rejected, settings, fold is None)
         if label_range is not None:
             dataset.info["label_range"] = list(label_range)
         built.append((dataset, rejected))

@@ -61,7 +61,7 @@ def split_sources(
         sources: the data sets.
         seed: fixes the draw.
         token_keys: by which texts are the same too, if a model is known.
-        fold: of the only data set, this part is the test; the others are the training.
+        fold: of the only data set, this part is the test, the others the training; or all is (`ALL_DATA`).
 
     Returns:
         the splits of each data set.
@@ -128,8 +128,10 @@ class _Splitter:
                 self._check_and_move(split, found, units, {number: (mode, why)})
 
     def _cut_fold(self, fold: Fold) -> None:
-        """Make one fold of the only data set its test. A group larger than a fold would be stays in train, always."""
+        """Make one fold of the only data set its test, or none. A group larger than a fold stays in train, always."""
         (one,), (splits,) = self.sources, self.splits
+        if not fold.number:
+            return
         if "test" in one.given:
             raise DataError(
                 "the data brings a test split, which folds would mix with its train split",

@@ -14,7 +14,7 @@ from typing import Any
 
 from acclimate import processes
 from acclimate.configs import RunConfig, dump_config
-from acclimate.data.splits import Fold
+from acclimate.data.splits import ALL_DATA, Fold
 from acclimate.errors import UsageError
 from acclimate.files import locked, write_text
 from acclimate.flows.adapt import summarise, train_adapter
@@ -52,9 +52,8 @@ def adapt_in_folds(source: str | None, run: Path, config: RunConfig) -> RunSumma
         reports = [report for fold in folds for report in _prove(task, fold)]
         pooled = pool_folds([folder.fold(fold.number) for fold in folds], task.evaluation, task.config)
         say("all folds are tested; now the adapter that is kept, on all data")
-        whole = on_all_data(task)
-        prepared = prepare_together([(whole.source, whole.dataset, whole.config)])
-        trained = train_adapter([whole], run, whole.config)
+        prepared = prepare_together([(task.source, task.dataset, task.config)], ALL_DATA)
+        trained = train_adapter([task], run, task.config)
         return summarise(run, config, [task], prepared, trained, [pooled], started, reports)
 
 
@@ -72,12 +71,6 @@ def one_dataset(run: Path, config: RunConfig, source: str | None) -> tuple[Task,
             fix="Run each dataset by itself, or leave --folds out.",
         )
     return tasks[0], [Fold(fold, number) for fold in range(1, number + 1)]
-
-
-def on_all_data(task: Task) -> Task:
-    """The task without a test split: what would be tested is trained on. Dev stays, to choose the best step."""
-    config = replace(task.config, prepare=replace(task.config.prepare, test_fraction=0.0))
-    return replace(task, config=config)
 
 
 def _prove(task: Task, fold: Fold) -> list[Mapping[str, Any] | None]:

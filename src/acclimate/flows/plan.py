@@ -13,12 +13,12 @@ import numpy as np
 from acclimate.configs import RunConfig
 from acclimate.data.build import build_datasets
 from acclimate.data.dataset import Dataset
-from acclimate.data.splits import Fold
+from acclimate.data.splits import ALL_DATA, Fold
 from acclimate.data.weak import weak_pairs
-from acclimate.flows.folds import on_all_data, one_dataset
+from acclimate.flows.folds import one_dataset
 from acclimate.models.devices import activation_gb
 from acclimate.models.encoder import Encoder
-from acclimate.runs.tasks import Task, all_tasks
+from acclimate.runs.tasks import all_tasks
 from acclimate.types import Example, Rejected
 
 SAMPLE_TEXTS = 256
@@ -59,12 +59,12 @@ def _plan_of_folds(source: str | None, config: RunConfig) -> dict[str, Any]:
     """The trainings of the folds, each about as long as the first, and the one on all data."""
     task, folds = one_dataset(Path(), config, source)
 
-    def plan_of(task: Task, fold: Fold | None) -> dict[str, Any]:
+    def plan_of(fold: Fold) -> dict[str, Any]:
         settings = [(task.source, task.config.prepare)]
         (built,) = build_datasets(settings, seed=config.seed, limit=config.limit, fold=fold)
         return _plan_of_task(*built, task.config)
 
-    fold, whole = plan_of(task, folds[0]), plan_of(on_all_data(task), None)
+    fold, whole = plan_of(folds[0]), plan_of(ALL_DATA)
     minutes = len(folds) * fold["estimated_minutes"]["total"] + whole["estimated_minutes"]["total"]
     return {
         "folds": len(folds),

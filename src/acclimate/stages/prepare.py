@@ -52,7 +52,7 @@ def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]], fold: Fold | 
 
     Args:
         parts: of each data set the source, the folder to write, and its settings; otherwise as `prepare`.
-        fold: of the only data set, this part is the test (cross-validation).
+        fold: of the only data set, this part is the test (cross-validation), or there is none (`ALL_DATA`).
     """
     first = parts[0][2]
     hashes = processes.on_main(lambda: [source_hashes(source, config.prepare.corpus) for source, _, config in parts])
