@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from acclimate.report import made, plots, tables
+from acclimate.report import details, plots, tables
 from acclimate.report.folder import RunParts
 from acclimate.report.qualifiers import qualifiers
 from acclimate.report.words import (
@@ -143,21 +143,21 @@ def _training(run: RunParts) -> dict[str, Any]:
     curves = [plots.loss_curve(rows), plots.dev_curve(rows, best_step), plots.margin_curve(rows, best_step)]
     return {
         "curves": [curve for curve in curves if curve],
-        "training": made.training(summary.get("train", {})),
+        "training": details.training(summary.get("train", {})),
         "stages": tables.stages(summary.get("stages", [])),
         "timings": tables.timings(summary.get("timings", {})),
     }
 
 
 def _data(run: RunParts) -> dict[str, Any]:
-    return {"data_tables": made.data(run.dataset or {}, run.kind), "rejected": tables.reasons(run.rejected)}
+    return {"data_tables": details.data(run.dataset or {}, run.kind), "rejected": tables.reasons(run.rejected)}
 
 
 def _mining(run: RunParts) -> dict[str, Any]:
     audit = run.audit or {}
     return {
         "mining_histogram": plots.mining_histogram(audit.get("histograms", {})),
-        "mining_tables": made.mining(audit),
+        "mining_tables": details.mining(audit),
         "suspects": [_record(item) for item in audit.get("likeliest_false_negatives", [])],
         "too_few": [str(query_id) for query_id in audit.get("queries_with_too_few_ids", [])],
     }
