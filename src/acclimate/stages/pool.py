@@ -45,7 +45,7 @@ def pool_folds(folds: Sequence[RunFolder], out: Path, config: RunConfig) -> Eval
 
         return Work(write)
 
-    return step("pool", out, settings, inputs, make, seconds="pool_s", alone=True)
+    return step("pool", out, settings, inputs, make, seconds="evaluate_s", alone=True)
 
 
 def _read(fold: RunFolder) -> EvaluatedFold:
