@@ -53,10 +53,14 @@ def test_how_to_read_it(run: Path) -> None:
 
 
 def test_of_folds(run: Path) -> None:
-    rows = [{"fold": fold, "tested": 40, "base": 0.5, "adapted": 0.5 + fold / 100} for fold in range(1, 6)]
+    rows = [
+        {"fold": fold, "tested": 40, "base": 0.5, "adapted": 0.5 + fold / 100, "near_duplicates": 2}
+        for fold in range(1, 6)
+    ]
     edit(run / "evaluation" / "report.json", folds=rows)
     assert "5 adapters, each trained on 4 of 5 parts of the data" in said(run, False)
     assert "One training with one seed" not in said(run, False)
+    assert "10 dev and test queries of the folds are nearly" in said(run, True) and "303" not in said(run, True)
     page = render(read_run(run))
     assert "A model adapted in this way is better." in page and "NDCG@10 of each fold" in page
 

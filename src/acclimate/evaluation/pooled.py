@@ -98,7 +98,8 @@ def _mean(measures: Sequence[Measures], sizes: Sequence[int]) -> dict[str, float
 def _row(number: int, fold: EvaluatedFold, main: str) -> FoldRow:
     test = fold.report["test"]
     base, adapted = test["base"][main] or 0.0, test["adapted"][main] or 0.0
-    return {"fold": number, "tested": len(fold.rows), "base": base, "adapted": adapted}
+    near = int(fold.data.info.get("counts", {}).get("near_duplicates", 0))
+    return {"fold": number, "tested": len(fold.rows), "base": base, "adapted": adapted, "near_duplicates": near}
 
 
 def _most(folds: Sequence[EvaluatedFold], which: str, sign: int) -> list[dict[str, Any]]:

@@ -59,6 +59,8 @@ class FoldRow(TypedDict):
     """The main measure."""
     adapted: float
     """That of the adapter that was trained on the other folds."""
+    near_duplicates: int
+    """Dev and test queries (pairs) of the fold that are nearly one of its training texts."""
 
 
 class EvaluationReport(TypedDict):

@@ -71,7 +71,7 @@ def verdict_plot(test: Mapping[str, Any], key: str | None) -> Plot | None:
         svg = to_svg(figure, "verdict", f"{metric_name(key)}: {words}.")
     keys = [Key("base", "upright", "base"), Key("adapted", "dot", "adapted, with the interval of the difference")]
     keys += [Key("ink", "upright-dotted", "BM25")] if is_number(lexical) else []
-    return Plot(f"{metric_name(key)} on the test split", svg, tuple(keys))
+    return Plot(f"{metric_name(key)}, base and adapted", svg, tuple(keys))
 
 
 def metric_bars(test: Mapping[str, Any]) -> Plot | None:

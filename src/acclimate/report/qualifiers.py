@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from acclimate.evaluation.reports import FoldRow
 from acclimate.report.folder import RunParts
 from acclimate.report.words import count, folds_note, metric_name, percent, primary_metric, tested
 
@@ -30,17 +31,18 @@ def qualifiers(run: RunParts) -> list[Qualifier]:
     if not run.test.get("base"):
         return []
     evaluation: Mapping[str, Any] = run.evaluation or run.summary or {}
-    folds = len(evaluation.get("folds") or ())
+    folds = evaluation.get("folds") or ()
+    strict = (run.summary or {}).get("config", {}).get("prepare", {}).get("strict_near")
     dataset = run.dataset or (run.summary or {}).get("dataset") or {}
     found = [
         *_of_training(evaluation, run.test),
-        *_of_data(dataset, run.kind),
+        *(_of_folds([] if strict else folds, run.kind) if folds else _of_data(dataset, run.kind)),
         *_of_guards(evaluation),
         *map(Qualifier, _other_warnings(dataset, run.audit is not None)),
     ]
     if note := tested(run.test):
         found.append(Qualifier(note))
-    found.append(Qualifier(folds_note(folds) if folds else ONE_TRAINING))
+    found.append(Qualifier(folds_note(len(folds)) if folds else ONE_TRAINING))
     return sorted(found, key=lambda one: not one.weakens)
 
 
@@ -90,6 +92,20 @@ def _of_data(dataset: Mapping[str, Any], kind: str) -> list[Qualifier]:
             )
         )
     return found
+
+
+def _of_folds(folds: Sequence[FoldRow], kind: str) -> list[Qualifier]:
+    """As `_of_data`, of the folds: the dataset that the kept adapter is trained on has no test."""
+    near, asked = sum(fold["near_duplicates"] for fold in folds), "pairs" if kind == "pairs" else "queries"
+    if not near:
+        return []
+    return [
+        Qualifier(
+            f"{count(near)} dev and test {asked} of the folds are nearly a text that their adapter was trained on,"
+            " which may flatter it; --strict-near removes these training rows.",
+            True,
+        )
+    ]
 
 
 def _removed(dataset: Mapping[str, Any]) -> bool:
