@@ -69,6 +69,14 @@ def write_data(folder: Path) -> None:
     (folder / "texts.txt").write_text("".join(pair["response"] + "\n" for pair in pairs[:20]), encoding="utf-8")
 
 
+def test_the_readme_installs_the_torch_that_is_tested() -> None:
+    """Without a version, pip would take PyTorch's newest from its CPU index, and then another from the constraints."""
+    (pinned,) = re.findall(r"^torch==(\S+)$", (ROOT / "constraints.txt").read_text(encoding="utf-8"), re.M)
+    for name in ("README.md", "README.zh-CN.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert re.findall(r"^pip install torch(\S*)", text, re.M) == [f"=={pinned}"] * 2
+
+
 def run_shell(code: str) -> None:
     """Each command of a block, by the command line's own entry but in this process: ten starts would take a minute."""
     for line in code.replace("\\\n", " ").splitlines():

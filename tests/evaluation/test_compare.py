@@ -60,7 +60,28 @@ def test_won_and_lost_are_sorted_cut_and_leave_out_what_is_equal() -> None:
     assert won[0]["query"] == "text of q11"
     first, second = won[0]["base_top"]
     assert (first["id"], len(first["text"]), first["relevant"]) == ("d", SHOWN_CHARS, False)
-    assert second == {"id": "e", "text": "short", "score": 0.5, "relevant": True}
+    assert second == {"rank": 2, "id": "e", "text": "short", "score": 0.5, "relevant": True}
+    assert (won[0]["base_rank"], won[0]["adapted_rank"], won[0]["ranked"]) == (2, 2, 2)
+
+
+def test_a_relevant_document_below_the_first_ones_is_shown_at_its_place() -> None:
+    """Place 5 of 6 before; not ranked at all after."""
+    dataset = Dataset(
+        "retrieval", {f"d{n}": f"text {n}" for n in range(7)}, {"q": "query"}, qrels={"test": {"q": {"d5": 1}}}
+    )
+    ranked = {f"d{n}": 1.0 - n / 10 for n in (0, 1, 2, 3, 5, 6)}
+    without = {f"d{n}": 1.0 - n / 10 for n in (0, 1, 2, 3, 6)}
+    before = RankingScores({}, NONE, NONE, {"q": ranked}, {"q": {"ndcg@10": 0.4}})
+    after = RankingScores({}, NONE, NONE, {"q": without}, {"q": {"ndcg@10": 0.0}})
+    _, (lost,) = won_and_lost(before, after, dataset)
+    assert [(row["rank"], row["relevant"]) for row in lost["base_top"]] == [
+        (1, False),
+        (2, False),
+        (3, False),
+        (5, True),
+    ]
+    assert [row["rank"] for row in lost["adapted_top"]] == [1, 2, 3]
+    assert (lost["base_rank"], lost["adapted_rank"]) == (5, None)
 
 
 def test_a_test_split_without_a_relevant_document_is_refused() -> None:

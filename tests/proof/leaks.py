@@ -38,12 +38,13 @@ def find_leaks(run: Path) -> list[str]:
     """Name every test text of a run that stands in a training row, as a negative, a retained text, or in dev.
 
     Args:
-        run: a run's folder, with one data set or with several tasks.
+        run: a run's folder, with one data set or with several tasks. Each fold of a cross-validation (`folds/NUMBER`)
+            is a run of its own, because what one fold is tested with the others are trained on.
 
     Returns:
         one line for each leak, none if all is well.
     """
-    datasets = [path.parent for path in sorted(run.rglob("dataset.json")) if ".work" not in path.parts]
+    datasets = [path.parent for path in _files(run, "dataset.json") if ".work" not in path.parts]
     tested = Tested()
     for dataset in datasets:
         _read_split(dataset, "test", tested)
@@ -56,7 +57,7 @@ def find_leaks(run: Path) -> list[str]:
         ]
         found += [f"{dataset}: test pair in dev: {tested.pairs[key]!r}" for key in dev.pairs if key in tested.pairs]
     hashes = {hash_folder(dataset) for dataset in datasets}
-    for path in sorted(run.rglob(TRAINED_ON_FILE)):
+    for path in _files(run, TRAINED_ON_FILE):
         inputs = json.loads((path.parent / "inputs.json").read_text())
         if not hashes <= set(inputs.values()):
             continue  # an older version, made when the data was split otherwise; `evaluate` leaves out what it has seen
@@ -64,6 +65,11 @@ def find_leaks(run: Path) -> list[str]:
         found += [f"{path}: test query {text!r}" for text in tested.queries.values() if seen.has_text(text)]
         found += [f"{path}: test pair {pair!r}" for pair in tested.texts if seen.has_pair(*pair)]
     return found
+
+
+def _files(run: Path, name: str) -> list[Path]:
+    """The files of a name in a run, without those of its folds."""
+    return [path for path in sorted(run.rglob(name)) if "folds" not in path.relative_to(run).parts]
 
 
 def prepared_runs(folder: Path) -> list[Path]:
@@ -74,7 +80,7 @@ def prepared_runs(folder: Path) -> list[Path]:
 
 
 def _leaks_into_training(run: Path, tested: Tested) -> Iterator[str]:
-    for path in (path for name in TRAINING_FILES for path in sorted(run.rglob(name))):
+    for path in (path for name in TRAINING_FILES for path in _files(run, name)):
         for number, row in enumerate(_rows(path), 1):
             single = [row[name] for name in TEXTS if name in row]
             several = [text for name in LISTS for text in row.get(name, ())]

@@ -84,8 +84,17 @@ def test_it_holds_every_part(html: str) -> None:
         "水稻纹枯病的发病条件和防治方法是什么？",
         "✓ relevant",
         "exact duplicate 211",
-        "tokens per second 4,785",
-        "trained parameters 1,327,104",
+        "Tokens per second 4,785",
+        "Trained parameters 1,327,104 of 24,040,320 (5.52 %)",
+        "Steps 81 of 162 planned",
+        "Time in steps 4 min 12 s",
+        "Test given 606 590 611",
+        "Latin 93 %",
+        "303 (27.4 %) of the dev and test queries are nearly a training text",
+        "12 test queries are left out",
+        "41 documents have the text of another document.",
+        "The relevant document: place 37 with the base model, place 1 with the adapted one.",
+        "The relevant document: place 1 with the base model, not among the first 100 with the adapted one.",
         "The 20 likeliest false negatives",
         "A term finds a text that holds it, accuracy@1",
         "Used as queries: 812 of 1,000 terms",
@@ -98,7 +107,9 @@ def test_it_holds_every_part(html: str) -> None:
         "--strict-documents removes",
     ):
         assert words in page.text, words
-    assert len(page.all("svg")) == 6
+    assert len(page.all("svg")) == 7
+    for raw in ("step s", "planned steps", "p50", "with negatives", "mining adds them"):
+        assert raw not in page.text.replace("Time in steps", ""), raw
     assert 'class="absent"' not in html
 
 

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from acclimate.report.words import lexical_note
+from acclimate.report.words import folds_note, lexical_note
 from acclimate.runs.run_folder import RunFolder
 
 PERCENT = 100.0
@@ -61,7 +61,10 @@ def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
     test = report["test"]
     counted = {name: test[name] for name in ("queries", "pairs", "documents") if name in test}
     clusters = [delta["clusters"] for delta in test["delta"].values() if "clusters" in delta]
-    title = "test split: " + ", ".join(f"{value:,} {name}" for name, value in counted.items())
+    folds = len(report.get("folds", ()))
+    title = (f"tests of {folds} folds: " if folds else "test split: ") + ", ".join(
+        f"{value:,} {name}" for name, value in counted.items()
+    )
     title += f", {clusters[0]:,} clusters" if clusters else ""
     title = f"{task}, {title}" if task else title
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
@@ -86,6 +89,8 @@ def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
     if note := lexical_note(report.get("lexical", {})):
         console.print(Text(note))
     console.print(_verdict(report))
+    if folds:
+        console.print(Text(folds_note(folds)), soft_wrap=True)
     for guard in report.get("guard", []):
         console.print(_guard_line(guard))
 

@@ -17,7 +17,7 @@ from acclimate.data.readers import read_source
 from acclimate.data.records import RawData, Record
 from acclimate.data.sample import sample
 from acclimate.data.split import split_sources
-from acclimate.data.splits import Source, Splits
+from acclimate.data.splits import Fold, Source, Splits
 from acclimate.errors import DataError
 from acclimate.types import Corpus, Example, LabelledPair, Qrels, Rejected, Split
 
@@ -35,6 +35,7 @@ def build_datasets(
     seed: int,
     limit: int | None = None,
     token_keys: TokenKeys | None = None,
+    fold: Fold | None = None,
 ) -> list[tuple[Dataset, list[Rejected]]]:
     """Turn the sources of a run into datasets that are leak-free, each by itself and all together.
 
@@ -44,6 +45,7 @@ def build_datasets(
         seed: of the splits and of what is left out.
         limit: use at most this many queries (or labelled pairs) of each, drawn evenly.
         token_keys: by which texts are the same too, if a model is known (`core.same_text`).
+        fold: of the only source, this part is the test (cross-validation), or there is none (`ALL_DATA`).
 
     Returns:
         For each source the dataset, and every row of the source that is not in it, with the reason.
@@ -58,14 +60,14 @@ def build_datasets(
         for (raw, _), (records, _), (_, settings) in zip(raws, cleaned, sources, strict=True)
     ]
     built = []
-    split = split_sources(unsplit, seed, token_keys)
+    split = split_sources(unsplit, seed, token_keys, fold)
     for (raw, label_range), (records, unclean), splits, (_, settings) in zip(
         raws, cleaned, split, sources, strict=True
     ):
         chosen = sample(splits.records, raw.kind, settings.per_label, limit, seed)
         rejected = [*raw.rejected, *unclean, *splits.rejected]
         dataset = _retrieval(raw, records, chosen) if label_range is None else _labelled_pairs(chosen, label_range)
-        dataset.info = _describe(dataset, raw, splits, rejected, settings)
+        dataset.info = _describe(dataset, raw, splits, rejected, settings, fold is None)
         if label_range is not None:
             dataset.info["label_range"] = list(label_range)
         built.append((dataset, rejected))
@@ -183,7 +185,12 @@ def _labelled_pairs(chosen: dict[Split, list[Record]], label_range: tuple[float,
 
 
 def _describe(
-    dataset: Dataset, raw: RawData, splits: Splits, rejected: list[Rejected], settings: PrepareConfig
+    dataset: Dataset,
+    raw: RawData,
+    splits: Splits,
+    rejected: list[Rejected],
+    settings: PrepareConfig,
+    tested_alone: bool,
 ) -> dict[str, Any]:
     notes = list(raw.notes)
     if dataset.kind == "retrieval" and settings.per_label is not None:
@@ -207,7 +214,7 @@ def _describe(
         },
         "lengths": {side: {"characters": facts.percentiles(map(len, column))} for side, column in texts.items()},
         "languages": facts.languages([text for column in texts.values() for text in facts.evenly(column)]),
-        "warnings": facts.warnings(dataset, rejected, splits.shared_documents) + notes,
+        "warnings": facts.warnings(dataset, rejected, splits.shared_documents, tested_alone=tested_alone) + notes,
         "splits": {split: splits.made[split] for split in ("train", "dev", "test") if split in splits.made},
         "columns": raw.columns,
     }

@@ -87,8 +87,18 @@ def languages(texts: Sequence[str]) -> dict[str, float]:
     return {script: round(count / total, 4) for script, count in ordered if count / total >= 0.001}
 
 
-def warnings(dataset: Dataset, rejected: Sequence[Rejected], shared_documents: int) -> list[str]:
-    """What the user should know before training on this."""
+def warnings(
+    dataset: Dataset, rejected: Sequence[Rejected], shared_documents: int, *, tested_alone: bool = True
+) -> list[str]:
+    """What the user should know before training on this.
+
+    Args:
+        dataset: what was made of the source.
+        rejected: rows that are not in it.
+        shared_documents: documents of dev and test that are in train too.
+        tested_alone: whether the verdict rests on this test split; not where it is one of several folds, or none is
+            wanted.
+    """
     notes: list[str] = []
     examples = len(dataset.examples)
     if examples == 0:
@@ -105,7 +115,7 @@ def warnings(dataset: Dataset, rejected: Sequence[Rejected], shared_documents: i
         ("dev", FEW_DEV, "the best checkpoint is chosen by little evidence"),
     )
     for split, few, why in small:
-        if sizes[split] < few and (examples or split == "test"):
+        if sizes[split] < few and (tested_alone if split == "test" else examples):
             noun = "queries" if dataset.kind == "retrieval" else "pairs"
             notes.append(f"{sizes[split]} {split} {noun}, fewer than {few}: {why}")
     rows = len(rejected) + sum(sizes.values())

@@ -11,11 +11,12 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from acclimate.core.same_text import TokenKeys, connected, same_text_key, same_texts
 from acclimate.data.leaks import remove_leaks, separate_documents, separate_near_duplicates
 from acclimate.data.records import Record
-from acclimate.data.splits import Source, Splits, held_out
+from acclimate.data.splits import Fold, Source, Splits, held_out
 from acclimate.errors import DataError
 from acclimate.types import Kind, Split
 
@@ -28,6 +29,8 @@ that the user asks for (a query, a column's value), unless the wanted share of t
 NAMED = 3
 """Groups that are named where they are too large for a split."""
 NAME_CHARS = 60
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,28 +52,32 @@ def draw(seed: int, purpose: str, *texts: str) -> int:
     return int.from_bytes(digest.digest(), "big")
 
 
-def split_sources(sources: Sequence[Source], seed: int, token_keys: TokenKeys | None = None) -> list[Splits]:
+def split_sources(
+    sources: Sequence[Source], seed: int, token_keys: TokenKeys | None = None, fold: Fold | None = None
+) -> list[Splits]:
     """Assign every record of all data sets of a run to a split, so that none is trained on what another is tested with.
 
     Args:
         sources: the data sets.
         seed: fixes the draw.
         token_keys: by which texts are the same too, if a model is known.
+        fold: of the only data set, this part is the test, the others the training; or all is (`ALL_DATA`).
 
     Returns:
         the splits of each data set.
 
     Raises:
-        DataError: too few test queries can be set apart without a leak, or the column has too few values.
+        DataError: too few test queries can be set apart without a leak, or the column has too few values; there are
+            fewer groups than folds.
     """
-    return _Splitter(sources, seed, token_keys).run()
+    return _Splitter(sources, seed, token_keys, fold).run()
 
 
 class _Splitter:
     """The splits of all data sets in the making."""
 
-    def __init__(self, sources: Sequence[Source], seed: int, token_keys: TokenKeys | None) -> None:
-        self.sources, self.seed = sources, seed
+    def __init__(self, sources: Sequence[Source], seed: int, token_keys: TokenKeys | None, fold: Fold | None) -> None:
+        self.sources, self.seed, self.fold = sources, seed, fold
         texts = (text for one in sources for record in one.records for text in (record.anchor, record.positive))
         self._names = same_texts(texts, token_keys)
         self.splits = [Splits.given(one) for one in sources]
@@ -83,7 +90,10 @@ class _Splitter:
     def run(self) -> list[Splits]:
         for split in ("test", "dev"):
             remove_leaks(self.sources, self.splits, self.key)
-            self._cut(split)
+            if split == "test" and self.fold is not None:
+                self._cut_fold(self.fold)
+            else:
+                self._cut(split)
         remove_leaks(self.sources, self.splits, self.key)
         held = held_out(self.sources, self.splits, ("dev", "test"), self.key, range(len(self.sources)))
         for one, splits in zip(self.sources, self.splits, strict=True):
@@ -116,6 +126,28 @@ class _Splitter:
                 units = self._units([number], mode, split)
                 found = _choose(units, self._fits([number], split, mode), number, self._target(number, split))
                 self._check_and_move(split, found, units, {number: (mode, why)})
+
+    def _cut_fold(self, fold: Fold) -> None:
+        """Make one fold of the only data set its test, or none. A group larger than a fold stays in train, always."""
+        (one,), (splits,) = self.sources, self.splits
+        if not fold.number:
+            return
+        if "test" in one.given:
+            raise DataError(
+                "the data brings a test split, which folds would mix with its train split",
+                fix="Leave --folds out: the given split is the test; or give one file of pairs that are not split.",
+            )
+        mode = one.config.split_by
+        units = self._units([0], mode, "test")
+        most = max(self._pairs(0) / fold.of, 1)
+        fitting = [unit for unit in units if len(unit.members[0]) <= most]
+        if len(fitting) < fold.of:
+            raise _too_few_groups(fold, len(fitting), len(units) - len(fitting), mode)
+        chosen = deal(fitting, [unit.queries[0] for unit in fitting], fold.of)[fold.number - 1]
+        queries = sum(unit.queries[0] for unit in chosen)
+        splits.made["test"] = f"{fold}, cut by {mode}: {queries} of {self._total(0)} {_noun(one.kind)}"
+        splits.notes += _too_large([unit for unit in units if len(unit.members[0]) > most], 0, "a fold", self._pairs(0))
+        self._move("test", chosen, [0])
 
     def _dev_mode(self, number: int) -> tuple[str, str]:
         """In the way of the test split, or by query where the given test shares most of its documents with train."""
@@ -207,13 +239,17 @@ class _Splitter:
                 how = "cut by" if split == "test" else "cut from train by"
                 splits.made[split] = f"{how} {mode}{why}: {queries} of {total} {_noun(one.kind)}"
             splits.notes += _too_large([unit for unit in units if not fits(unit)], number, split, self._pairs(number))
+        self._move(split, chosen, modes)
+
+    def _move(self, split: Split, chosen: Sequence[_Unit], cutting: Collection[int]) -> None:
+        """Move groups out of train: into the split of the data sets that are cut, out of the others altogether."""
         for number, splits in enumerate(self.splits):
             moved = {place for unit in chosen for place in unit.members.get(number, ())}
             if not moved:
                 continue
             train = splits.records["train"]
             out = [train[place] for place in sorted(moved)]
-            if number in modes:
+            if number in cutting:
                 splits.records[split] = out
             else:
                 splits.rejected += [
@@ -238,6 +274,27 @@ def _choose(units: Sequence[_Unit], fits: Callable[[_Unit], bool], number: int, 
     return chosen
 
 
+def deal(items: Sequence[T], sizes: Sequence[int], hands: int) -> list[list[T]]:
+    """Deal items out, in their order, each to the hand that holds the least so far; every item goes to one hand."""
+    dealt: list[list[T]] = [[] for _ in range(hands)]
+    held = [0] * hands
+    for item, size in zip(items, sizes, strict=True):
+        least = held.index(min(held))
+        dealt[least].append(item)
+        held[least] += size
+    return dealt
+
+
+def _too_few_groups(fold: Fold, groups: int, larger: int, mode: str) -> DataError:
+    what = {"component": "that share texts", "query": "of one query"}.get(mode, f"of one {mode}")
+    beside = f", and {larger:,} larger than a fold" if larger else ""
+    return DataError(
+        f"{fold.of} folds cannot be cut from {groups:,} groups of pairs {what}{beside}",
+        possible=f"--folds 2 to {groups}, --split-by query" if groups > 1 else "--split-by query",
+        fix="Give fewer folds, or --split-by query (documents are then shared with training), or bring more data.",
+    )
+
+
 def _too_few(queries: int, total: int, kind: Kind, mode: str, sizes: Sequence[int]) -> DataError:
     pairs = max(sum(sizes), 1)
     largest = max(sizes, default=0) / pairs
@@ -247,13 +304,14 @@ def _too_few(queries: int, total: int, kind: Kind, mode: str, sizes: Sequence[in
         if mode == "component"
         else f"no test split can be cut by {mode} from {total} {_noun(kind)} in {len(sizes)} groups "
         f"(the largest holds {largest:.0%} of the pairs)",
-        possible="--split-by query (documents may then be shared with training), --split-by COLUMN, "
+        possible="adapt --folds 5 (cross-validation: every query is tested once, by an adapter that has not seen it), "
+        "--split-by query (documents may then be shared with training), --split-by COLUMN, "
         "a larger --test-fraction, or a folder with given train and test files",
         fix="Choose one of these, or bring more data.",
     )
 
 
-def _too_large(units: Sequence[_Unit], number: int, split: Split, pairs: int) -> list[str]:
+def _too_large(units: Sequence[_Unit], number: int, split: str, pairs: int) -> list[str]:
     """Name the groups that stay in train because of their size."""
     sizes = [(len(unit.members[number]), unit.name) for unit in units if number in unit.members]
     if not sizes:

@@ -16,6 +16,23 @@ Key: TypeAlias = Callable[[str], str]
 
 
 @dataclass(frozen=True, slots=True)
+class Fold:
+    """One of the parts into which a data set is cut, each of which is the test once (cross-validation)."""
+
+    number: int
+    """From 1; 0 is none of them (`ALL_DATA`)."""
+    of: int
+    """How many there are."""
+
+    def __str__(self) -> str:
+        return f"fold {self.number} of {self.of}" if self.number else "all data, without a test split"
+
+
+ALL_DATA = Fold(0, 1)
+"""What is trained on where the proof has been made: no test split, dev as ever."""
+
+
+@dataclass(frozen=True, slots=True)
 class Source:
     """One data set, cleaned but not split; records of a source without splits all say `train`."""
 

@@ -247,21 +247,34 @@ def won_and_lost(
             "adapted": adapted.per_query[query][name],
             "base_top": _top(base.run[query], dataset, grades),
             "adapted_top": _top(adapted.run[query], dataset, grades),
+            "base_rank": _rank(base.run[query], grades),
+            "adapted_rank": _rank(adapted.run[query], grades),
+            "ranked": len(base.run[query]),
         }
 
     return [row(query) for query in rising[:SHOWN_QUERIES]], [row(query) for query in falling[:SHOWN_QUERIES]]
 
 
 def _top(ranked: Mapping[str, float], dataset: Dataset, grades: Mapping[str, int]) -> list[dict[str, Any]]:
+    """The first documents of a ranking, and the first relevant one, wherever it stands in it."""
+    best = _rank(ranked, grades)
     return [
         {
+            "rank": rank,
             "id": document,
             "text": _shortened(dataset.corpus[document]),
             "score": score,
             "relevant": grades.get(document, 0) > 0,
         }
-        for document, score in list(ranked.items())[:SHOWN_DOCUMENTS]
+        for rank, (document, score) in enumerate(ranked.items(), start=1)
+        if rank <= SHOWN_DOCUMENTS or rank == best
     ]
+
+
+def _rank(ranked: Mapping[str, float], grades: Mapping[str, int]) -> int | None:
+    """The place of the first relevant document, from 1; None where none was ranked."""
+    places = (rank for rank, document in enumerate(ranked, start=1) if grades.get(document, 0) > 0)
+    return next(places, None)
 
 
 def _shortened(text: str) -> str:

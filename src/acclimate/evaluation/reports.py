@@ -9,6 +9,9 @@ from acclimate.evaluation.lexical import LexicalChoice
 from acclimate.evaluation.significance import Delta, Verdict
 from acclimate.types import Kind, Sides
 
+PER_QUERY_FILE = "per_query.jsonl"
+"""Beside an evaluation's `report.json`: every test query's measures by both models, or every test pair's cosines."""
+
 Measures: TypeAlias = Mapping[str, float | None]
 
 
@@ -46,6 +49,20 @@ class GuardRow(Counts):
     warn: bool
 
 
+class FoldRow(TypedDict):
+    """One fold of a cross-validation."""
+
+    fold: int
+    tested: int
+    """Test queries (pairs)."""
+    base: float
+    """The main measure."""
+    adapted: float
+    """That of the adapter that was trained on the other folds."""
+    near_duplicates: int
+    """Dev and test queries (pairs) of the fold that are nearly one of its training texts."""
+
+
 class EvaluationReport(TypedDict):
     """What `evaluate` reports."""
 
@@ -68,6 +85,9 @@ class EvaluationReport(TypedDict):
     won: NotRequired[list[dict[str, Any]]]
     """Queries whose ranking got much better, with their first documents."""
     lost: NotRequired[list[dict[str, Any]]]
+    folds: NotRequired[list[FoldRow]]
+    """Those of a cross-validation: "test" is then that of all folds together, each with an adapter of its own, while
+    "guard" and "domain" are of the first fold's adapter."""
     timings: NotRequired[dict[str, float]]
 
 

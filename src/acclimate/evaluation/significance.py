@@ -7,11 +7,13 @@ Shape suffixes: N queries or pairs, P pairs of texts, C clusters.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import norm
 
 from acclimate.core.influence import auc_influence, pearson_influence, spearman_influence
 from acclimate.core.sign_flips import sign_flip_test
@@ -32,6 +34,7 @@ def compare_means(
     confidence: float,
     seed: int,
     clusters: Clusters | None = None,
+    folds: int = 1,
 ) -> Delta:
     """Difference of the means of two models on the same queries, with an interval and a p-value that agree.
 
@@ -45,12 +48,13 @@ def compare_means(
         confidence: level of the interval, e.g. 0.95.
         seed: fixes the flips.
         clusters: of the queries; each for itself if not given.
+        folds: of a cross-validation whose tests these are, together: the interval is wider (`fold_inflation`).
 
     Returns:
         {"value", "low", "high", "p", "clusters"} of adapted - base.
     """
     delta_N = np.asarray(adapted_N, np.float64) - np.asarray(base_N, np.float64)
-    return _tested(delta_N, clusters, 1.0, flips=flips, confidence=confidence, seed=seed)
+    return _tested(delta_N, clusters, 1.0, flips=flips, confidence=confidence, seed=seed, folds=folds)
 
 
 def compare_correlations(
@@ -63,6 +67,7 @@ def compare_correlations(
     confidence: float,
     seed: int,
     clusters: Clusters | None = None,
+    folds: Clusters | None = None,
 ) -> Delta:
     """Difference of two models' correlations with the labels of the same pairs; as `compare_means` otherwise.
 
@@ -79,11 +84,20 @@ def compare_correlations(
         confidence: level of the interval.
         seed: fixes the flips.
         clusters: of the pairs; each for itself if not given.
+        folds: of the pairs, where each fold has an adapted model of its own: cosines of different models are not
+            ranked together, so the correlations are those within each fold, averaged by its number of pairs. The
+            interval is wider (`fold_inflation`).
     """
     correlation = spearman_influence if by_rank else pearson_influence
-    (base, base_influence_N), (adapted, adapted_influence_N) = (correlation(x, label_N) for x in (base_N, adapted_N))
-    pseudo_N = adapted - base + adapted_influence_N - base_influence_N
-    return _tested(pseudo_N, clusters, 2.0, flips=flips, confidence=confidence, seed=seed)
+    fold_N = np.zeros(label_N.size, np.intp) if folds is None else np.asarray(folds)
+    pseudo_N, numbers = np.empty(label_N.size), np.unique(fold_N)
+    for fold in numbers:
+        of_fold_N = fold_N == fold
+        (base, base_influence), (adapted, adapted_influence) = (
+            correlation(x[of_fold_N], label_N[of_fold_N]) for x in (base_N, adapted_N)
+        )
+        pseudo_N[of_fold_N] = adapted - base + adapted_influence - base_influence
+    return _tested(pseudo_N, clusters, 2.0, flips=flips, confidence=confidence, seed=seed, folds=numbers.size)
 
 
 def compare_aucs(
@@ -122,6 +136,16 @@ def verdict(delta: Mapping[str, float]) -> Verdict:
     return "worse" if delta["high"] < 0 else "no evidence"
 
 
+def fold_inflation(folds: int) -> float:
+    """How many times larger the variance of a mean over all folds may be than that of independent tests.
+
+    What is tested in one fold is trained on in the others, so a pair of queries can tell twice by chance, once in each
+    direction: of a training that is linear in its rows and learns from noise alone, the variance is 2 times as large.
+    The factor taken is Nadeau and Bengio's (2003) for repeated splits, with K folds: (1/K + 1/(K - 1)) / (1/K).
+    """
+    return 1.0 if folds == 1 else 1.0 + folds / (folds - 1)
+
+
 def _tested(
     delta_N: npt.NDArray[np.float64],
     clusters: Clusters | None,
@@ -130,9 +154,15 @@ def _tested(
     flips: int,
     confidence: float,
     seed: int,
+    folds: int = 1,
 ) -> Delta:
     numbers = np.arange(delta_N.size) if clusters is None else np.unique(clusters, return_inverse=True)[1]
     size_C = np.bincount(numbers).astype(np.float64)
     sum_C = np.asarray(np.bincount(numbers, weights=delta_N), np.float64)
-    low, high, p = sign_flip_test(sum_C, size_C, flips=flips, confidence=confidence, limit=limit, seed=seed)
+    # Of folds the flips are taken at a higher confidence, by the normal distribution; as many lie beyond it as usual.
+    wider = math.sqrt(fold_inflation(folds))
+    doubt = 1 - confidence if folds == 1 else float(2 * norm.sf(wider * norm.isf((1 - confidence) / 2)))
+    flips = math.ceil((flips + 1) * (1 - confidence) / doubt) if folds > 1 else flips
+    low, high, p = sign_flip_test(sum_C, size_C, flips=flips, confidence=1 - doubt, limit=limit, seed=seed)
+    p = p if folds == 1 else float(2 * norm.sf(norm.isf(p / 2) / wider))
     return {"value": float(delta_N.mean()), "low": low, "high": high, "p": p, "clusters": size_C.size}

@@ -8,7 +8,7 @@ import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,7 +17,7 @@ from acclimate.configs import RunConfig, dump_config, effective
 from acclimate.data.reports import PreparedReport
 from acclimate.evaluation.reports import EvaluationReport
 from acclimate.files import REPORT_FILE, locked, read_json, write_json, write_text
-from acclimate.flows.mine_and_train import mine_and_train
+from acclimate.flows.mine_and_train import MineReports, mine_and_train
 from acclimate.flows.three_stages import three_stages
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.sources import resolve_model
@@ -56,22 +56,65 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
     with locked(run):
         processes.on_main(lambda: write_text(folder.config, written))
         prepared = prepare_together([(task.source, task.dataset, task.config) for task in tasks])
-        stages: list[StageRow] = []
-        if config.stages.recipe == "three-stage":
-            mined, trained, stages = three_stages(run, tasks[0].config)
-        else:
-            mined, trained = mine_and_train(tasks, folder.adapter, config)
-        trained = _of_the_one_in_use(folder, trained)
+        trained = train_adapter(tasks, run, config)
         evaluated = [evaluate(task.dataset, folder.adapter, task.evaluation, task.config) for task in tasks]
-        parts = [_part(*row) for row in zip(tasks, prepared, mined, evaluated, strict=True)]
-        summary = _summary(config, tasks, parts, trained, _timings([*prepared, *mined, trained, *evaluated]))
-        if stages:
-            summary["stages"] = stages
-        summary["model"] = read_json(folder.adapter / ADAPTER_FILE)["base"]
-        summary["timings"]["total_s"] = round(time.monotonic() - started, 3)
-        if processes.is_main():
-            write_json(folder.report, summary)
-            report(run)
+        return summarise(run, config, tasks, prepared, trained, evaluated, started)
+
+
+@dataclass(frozen=True, slots=True)
+class Trained:
+    """What a training reports, whichever recipe it follows."""
+
+    mined: MineReports
+    report: TrainReport
+    stages: list[StageRow]
+    """A row for each stage of a training that has several."""
+
+
+def train_adapter(tasks: Sequence[Task], run: Path, config: RunConfig) -> Trained:
+    """Mine and train on a run's prepared data, by the recipe that the config asks for; writes `run/adapter`."""
+    if config.stages.recipe == "three-stage":
+        return Trained(*three_stages(run, tasks[0].config))
+    return Trained(*mine_and_train(tasks, RunFolder(run).adapter, config), [])
+
+
+def summarise(
+    run: Path,
+    config: RunConfig,
+    tasks: Sequence[Task],
+    prepared: Sequence[PreparedReport],
+    trained: Trained,
+    evaluated: Sequence[EvaluationReport],
+    started: float,
+    before: Sequence[Mapping[str, Any] | None] = (),
+) -> RunSummary:
+    """Write `run/report.json` and `run/report.html`.
+
+    Args:
+        run: the run's folder.
+        config: the whole run.
+        tasks: one for each dataset; so are `prepared` and `evaluated`.
+        prepared: what `prepare` reported.
+        trained: what `train_adapter` gave.
+        evaluated: what `evaluate` reported, or the pooled evaluation of all folds.
+        started: when the run began, by `time.monotonic`.
+        before: reports of further stages, whose time counts.
+
+    Returns:
+        what `run/report.json` holds.
+    """
+    folder = RunFolder(run)
+    training = _of_the_one_in_use(folder, trained.report)
+    parts = [_part(*row) for row in zip(tasks, prepared, trained.mined, evaluated, strict=True)]
+    timings = _timings([*before, *prepared, *trained.mined, training, *evaluated])
+    summary = _summary(config, tasks, parts, training, timings)
+    if trained.stages:
+        summary["stages"] = trained.stages
+    summary["model"] = read_json(folder.adapter / ADAPTER_FILE)["base"]
+    summary["timings"]["total_s"] = round(time.monotonic() - started, 3)
+    if processes.is_main():
+        write_json(folder.report, summary)
+        report(run)
     return summary
 
 
@@ -84,7 +127,7 @@ def _of_the_one_in_use(run: RunFolder, trained: TrainReport) -> TrainReport:
 
 def _part(task: Task, prepared: PreparedReport, mined: MineReport | None, evaluated: EvaluationReport) -> TaskSummary:
     """What is said of one task."""
-    return {
+    part: TaskSummary = {
         "source": task.source,
         "kind": evaluated["kind"],
         "test": evaluated["test"],
@@ -97,6 +140,9 @@ def _part(task: Task, prepared: PreparedReport, mined: MineReport | None, evalua
         "guard": evaluated.get("guard", []),
         "domain": evaluated.get("domain", {}),
     }
+    if "folds" in evaluated:
+        part["folds"] = evaluated["folds"]
+    return part
 
 
 def _untimed(report: Mapping[str, Any]) -> dict[str, Any]:

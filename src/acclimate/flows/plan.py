@@ -13,7 +13,9 @@ import numpy as np
 from acclimate.configs import RunConfig
 from acclimate.data.build import build_datasets
 from acclimate.data.dataset import Dataset
+from acclimate.data.splits import ALL_DATA, Fold
 from acclimate.data.weak import weak_pairs
+from acclimate.flows.folds import one_dataset
 from acclimate.models.devices import activation_gb
 from acclimate.models.encoder import Encoder
 from acclimate.runs.tasks import all_tasks
@@ -37,6 +39,8 @@ def plan(source: str | None, config: RunConfig) -> dict[str, Any]:
         pairs, texts, tokens, steps, and estimates of minutes and memory (in GiB), for each task where there are
         several, with what they come to; nothing is written.
     """
+    if config.stages.folds is not None:
+        return _plan_of_folds(source, config)
     tasks = all_tasks(Path(), config, source)
     built = build_datasets([(t.source, t.config.prepare) for t in tasks], seed=config.seed, limit=config.limit)
     plans = {task.name: _plan_of_task(*data, task.config) for task, data in zip(tasks, built, strict=True)}
@@ -48,6 +52,27 @@ def plan(source: str | None, config: RunConfig) -> dict[str, Any]:
         "steps": sum(plan["steps"] for plan in plans.values()),
         "estimated_minutes": round(total, 1),
         "estimated_memory_gib": max(plan["estimated_memory_gib"] for plan in plans.values()),
+    }
+
+
+def _plan_of_folds(source: str | None, config: RunConfig) -> dict[str, Any]:
+    """The trainings of the folds, each about as long as the first, and the one on all data."""
+    task, folds = one_dataset(Path(), config, source)
+
+    def plan_of(fold: Fold) -> dict[str, Any]:
+        settings = [(task.source, task.config.prepare)]
+        (built,) = build_datasets(settings, seed=config.seed, limit=config.limit, fold=fold)
+        return _plan_of_task(*built, task.config)
+
+    fold, whole = plan_of(folds[0]), plan_of(ALL_DATA)
+    minutes = len(folds) * fold["estimated_minutes"]["total"] + whole["estimated_minutes"]["total"]
+    return {
+        "folds": len(folds),
+        "each fold, as the first": fold,
+        "the adapter that is kept": whole,
+        "steps": len(folds) * fold["steps"] + whole["steps"],
+        "estimated_minutes": round(minutes, 1),
+        "estimated_memory_gib": max(fold["estimated_memory_gib"], whole["estimated_memory_gib"]),
     }
 
 

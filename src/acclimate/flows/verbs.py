@@ -79,6 +79,10 @@ def adapt(
         from acclimate.flows.plan import plan
 
         return Result(plan(source, effective))
+    if effective.stages.folds is not None:
+        from acclimate.flows.folds import adapt_in_folds
+
+        return Result(adapt_in_folds(source, Path(out), effective), Path(out))
     from acclimate.flows.adapt import adapt as flow
 
     return Result(flow(source, Path(out), effective), Path(out))

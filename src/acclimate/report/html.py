@@ -11,10 +11,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from acclimate.report import plots, tables
+from acclimate.report import details, plots, tables
 from acclimate.report.folder import RunParts
+from acclimate.report.qualifiers import qualifiers
 from acclimate.report.words import (
-    TRAINING_NAMES,
     Tone,
     count,
     domain_notes,
@@ -23,11 +23,12 @@ from acclimate.report.words import (
     is_number,
     lexical_note,
     percent,
+    places,
     plain,
+    primary_metric,
     score,
     script_language,
     signed,
-    tested,
     tone_of,
     verdict,
 )
@@ -39,13 +40,14 @@ DOCUMENT_CHARS = 320
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A query whose ranking changed much, with its top documents before and after."""
+    """A query whose ranking changed much: the relevant document's place, and the top documents, before and after."""
 
     query: str
     delta: str
     tone: Tone
     before: str
     after: str
+    places: str
     rankings: tuple[tuple[str, list[dict[str, Any]]], ...]
 
 
@@ -86,12 +88,14 @@ def _result(run: RunParts) -> dict[str, Any]:
     test, evaluated = run.test, bool(run.test.get("base"))
     evaluation: Mapping[str, Any] = run.evaluation or {}
     return {
-        "verdict": verdict(str(report.get("verdict", "no evidence")), test, confidence) if evaluated else None,
+        "verdict": verdict(str(report.get("verdict", "no evidence")), test, confidence, report) if evaluated else None,
         "recommend": report.get("recommend"),
         "query_side": report.get("sides", config.get("train", {}).get("sides")) == "query",
-        "facts": _facts(run),
+        "subject": _subject(run),
+        "verdict_plot": plots.verdict_plot(test, primary_metric(test)),
+        "qualifiers": qualifiers(run),
         "headline": tables.headline(test, confidence),
-        "tested": tested(test),
+        "folds": tables.folds(report.get("folds") or [], primary_metric(test)),
         "lexical": lexical_note(evaluation.get("lexical", {})),
         "bars": plots.metric_bars(test),
         "cosines": tables.similarity(test),
@@ -110,26 +114,18 @@ def _result(run: RunParts) -> dict[str, Any]:
     }
 
 
-def _facts(run: RunParts) -> list[tuple[str, str]]:
-    """What was adapted, on what, how long it took: the line under the headline."""
+def _subject(run: RunParts) -> list[tuple[str, str]]:
+    """What was adapted to what, on how much, and how long it took: each with its name."""
     summary, test = run.summary or {}, run.test
     train, model = summary.get("train", {}), summary.get("model", {})
     facts = [
         ("Model", excerpt(model.get("id", ""), FACT_CHARS)),
         ("Data", excerpt(summary.get("source", ""), FACT_CHARS)),
-        ("Test queries", count(test["queries"]) if "queries" in test else ""),
-        ("Test pairs", count(test["pairs"]) if "pairs" in test else ""),
         ("Documents", count(test["documents"]) if "documents" in test else ""),
-        ("Trained parameters", _share(train.get("trainable"), train.get("total"))),
+        ("Training examples", count(train["examples"]) if "examples" in train else ""),
         ("Time in all", duration(summary["timings"]["total_s"]) if "total_s" in summary.get("timings", {}) else ""),
     ]
     return [(name, value) for name, value in facts if value]
-
-
-def _share(trainable: Any, total: Any) -> str:
-    if not is_number(trainable):
-        return ""
-    return f"{count(trainable)} ({percent(trainable / total)})" if is_number(total) and total else count(trainable)
 
 
 def _change(item: Mapping[str, Any]) -> Change:
@@ -137,39 +133,31 @@ def _change(item: Mapping[str, Any]) -> Change:
     tone = tone_of({"low": delta, "high": delta})
     rankings = (("Base", list(item.get("base_top", []))), ("Adapted", list(item.get("adapted_top", []))))
     query = excerpt(item.get("query", ""), QUERY_CHARS)
-    return Change(query, signed(delta, 2), tone, score(item.get("base"), 2), score(item.get("adapted"), 2), rankings)
+    before, after = score(item.get("base"), 2), score(item.get("adapted"), 2)
+    return Change(query, signed(delta, 2), tone, before, after, places(item), rankings)
 
 
 def _training(run: RunParts) -> dict[str, Any]:
     rows, summary = run.metrics or [], run.summary or {}
-    train = summary.get("train", {})
-    named = {TRAINING_NAMES.get(key, key): value for key, value in train.items()}
-    best_step = train.get("best_step")
+    best_step = summary.get("train", {}).get("best_step")
     curves = [plots.loss_curve(rows), plots.dev_curve(rows, best_step), plots.margin_curve(rows, best_step)]
     return {
         "curves": [curve for curve in curves if curve],
-        "training_values": tables.values("Training", named),
+        "training": details.training(summary.get("train", {})),
         "stages": tables.stages(summary.get("stages", [])),
         "timings": tables.timings(summary.get("timings", {})),
     }
 
 
 def _data(run: RunParts) -> dict[str, Any]:
-    dataset = run.dataset or {}
-    shown = {key: value for key, value in dataset.items() if key not in ("warnings", "kind") and value is not None}
-    return {
-        "warnings": [str(warning) for warning in dataset.get("warnings", [])],
-        "data_values": tables.values("Data", shown),
-        "rejected": tables.reasons(run.rejected),
-    }
+    return {"data_tables": details.data(run.dataset or {}, run.kind), "rejected": tables.reasons(run.rejected)}
 
 
 def _mining(run: RunParts) -> dict[str, Any]:
     audit = run.audit or {}
-    counts = {key: value for key, value in audit.items() if not isinstance(value, list) and key != "histograms"}
     return {
         "mining_histogram": plots.mining_histogram(audit.get("histograms", {})),
-        "mining_values": tables.values("Mining", counts),
+        "mining_tables": details.mining(audit),
         "suspects": [_record(item) for item in audit.get("likeliest_false_negatives", [])],
         "too_few": [str(query_id) for query_id in audit.get("queries_with_too_few_ids", [])],
     }

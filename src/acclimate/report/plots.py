@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from acclimate.report.svg import COLOURS, page_style, to_svg
-from acclimate.report.words import METRIC_NAMES, is_number, metric_name, score
+from acclimate.report.words import METRIC_NAMES, interval, is_number, metric_name, score
 
 WIDTH_INCHES = 5.0
 """360 units of the SVG: a phone's width, so that labels keep their size there."""
@@ -44,6 +44,34 @@ class Plot:
     svg: str
     keys: tuple[Key, ...]
     caption: str = ""
+
+
+def verdict_plot(test: Mapping[str, Any], key: str | None) -> Plot | None:
+    """The verdict's measure on one axis: base, adapted with the interval of the difference, and BM25."""
+    base, adapted = test.get("base", {}).get(key), test.get("adapted", {}).get(key)
+    delta, lexical = test.get("delta", {}).get(key, {}), (test.get("bm25") or {}).get(key)
+    if not (
+        key and is_number(base) and is_number(adapted) and is_number(delta.get("low")) and is_number(delta["high"])
+    ):
+        return None
+    low, high = base + delta["low"], base + delta["high"]
+    with page_style():
+        figure = Figure(figsize=(WIDTH_INCHES, 0.9), layout="constrained")
+        axes = figure.subplots()
+        axes.axvline(base, color=COLOURS["base"], linewidth=2.4)
+        axes.plot([low, high], [0, 0], color=COLOURS["adapted"], linewidth=6, alpha=0.35, solid_capstyle="butt")
+        axes.plot(adapted, 0, "o", color=COLOURS["adapted"], markersize=9)
+        if is_number(lexical):
+            axes.axvline(lexical, color=COLOURS["ink"], linewidth=1.4, linestyle=":")
+        ends = [base, low, high, adapted, *([lexical] if is_number(lexical) else [])]
+        room = 0.12 * max(max(ends) - min(ends), 0.02)
+        axes.set(xlim=(min(ends) - room, max(ends) + room), ylim=(-1, 1), yticks=[])
+        axes.xaxis.set_major_locator(MaxNLocator(7, steps=ROUND_STEPS))
+        words = f"base {score(base)}, adapted {score(adapted)}, interval of the difference {interval(delta)}"
+        svg = to_svg(figure, "verdict", f"{metric_name(key)}: {words}.")
+    keys = [Key("base", "upright", "base"), Key("adapted", "dot", "adapted, with the interval of the difference")]
+    keys += [Key("ink", "upright-dotted", "BM25")] if is_number(lexical) else []
+    return Plot(f"{metric_name(key)}, base and adapted", svg, tuple(keys))
 
 
 def metric_bars(test: Mapping[str, Any]) -> Plot | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from acclimate.evaluation.reports import GuardRow, RerankingReport, SplitScores
+from acclimate.evaluation.reports import FoldRow, GuardRow, RerankingReport, SplitScores
 from acclimate.evaluation.significance import Verdict
 from acclimate.training.reports import EncoderTraining
 from acclimate.types import Kind, Sides
@@ -33,6 +33,8 @@ class TaskSummary(TypedDict, total=False):
     """What `mine` reported, without its timings; empty where nothing was mined."""
     guard: list[GuardRow]
     domain: dict[str, Any]
+    folds: NotRequired[list[FoldRow]]
+    """Those of a cross-validation: "test" is then that of all folds together, not of the adapter that is kept."""
 
 
 class StageRow(TypedDict):
@@ -62,6 +64,7 @@ class RunSummary(TaskSummary, total=False):
     train: EncoderTraining
     config: dict[str, Any]
     versions: dict[str, str]
+    folds: list[FoldRow]
     stages: list[StageRow]
     model: Base
     reranking: RerankingReport

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from acclimate.evaluation.reports import GuardRow, RerankingReport
+from acclimate.evaluation.reports import FoldRow, GuardRow, RerankingReport
 from acclimate.report.summary import StageRow
 from acclimate.report.words import (
     ABSENT,
@@ -61,7 +61,9 @@ class Table:
 
 def headline(test: Mapping[str, Any], confidence: float | None) -> Table | None:
     """Base, adapted, difference with interval and p, and BM25: one row per metric."""
-    return _comparison(test, [name for name in _ordered(test) if name not in SIMILARITY_METRICS], confidence, "Scores")
+    return _comparison(
+        test, [name for name in _ordered(test) if name not in SIMILARITY_METRICS], confidence, "All measures"
+    )
 
 
 def similarity(test: Mapping[str, Any]) -> Table | None:
@@ -105,6 +107,17 @@ def guard(checks: Sequence[GuardRow]) -> Table | None:
         rows.append(Row(str(check.get("name", "")), (before, after, change, state), metric_name(key)))
     columns = ("Data", "Base", "Adapted", "Difference", "Verdict")
     return Table("Guard data", columns, tuple(rows)) if rows else None
+
+
+def folds(rows: Sequence[FoldRow], measure: str | None) -> Table | None:
+    """Every fold of a cross-validation: how many it tested, and its adapter beside the base."""
+    table_rows = []
+    for row in rows:
+        before, after = row["base"], row["adapted"]
+        cells = (count(row["tested"]), score(before), score(after), signed(after - before))
+        table_rows.append(Row(f"Fold {row['fold']}", tuple(map(Cell, cells))))
+    columns = ("Fold", "Tested", "Base", "Adapted", "Difference")
+    return Table(f"{metric_name(str(measure))} of each fold", columns, tuple(table_rows)) if table_rows else None
 
 
 def stages(rows: Sequence[StageRow]) -> Table | None:
@@ -171,9 +184,9 @@ def reasons(rejected: Mapping[str, int]) -> Table | None:
 def timings(seconds: Mapping[str, Any]) -> Table | None:
     """Where the time went."""
     rows = tuple(
-        Row("in all" if name == "total_s" else plain(name.removesuffix("_s")), (Cell(duration(value)),))
+        Row("In all" if name == "total_s" else plain(name.removesuffix("_s")).capitalize(), (Cell(duration(value)),))
         for name, value in seconds.items()
-        if is_number(value)
+        if is_number(value) and value  # nothing was mined in no time at all
     )
     return Table("Time", (), rows) if rows else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from acclimate.report import html, plots, tables
+from acclimate.report import details, html, plots, tables
 from acclimate.report.folder import RunParts
 from acclimate.report.tables import Cell, Row, Table
 from acclimate.report.words import count, interval, metric_name, p_value, primary_metric, score, signed, tone_of
@@ -36,7 +36,7 @@ def render(run: RunParts) -> str:
         result=_result(tasks),
         curves=[curve for curve in curves if curve],
         trained=_trained(train["tasks"]),
-        values=tables.values("Training", values),
+        training=details.training(values),
         timings=tables.timings(summary.get("timings", {})),
         guard=tables.guard(summary.get("guard", [])),
         guard_bound=summary.get("config", {}).get("evaluate", {}).get("guard_bound"),

@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeGuard
 
 Tone = Literal["", "good", "bad"]
@@ -32,13 +33,7 @@ METRIC_NAMES = {
     "definition_accuracy@1": "A term finds its definition, accuracy@1",
     "topic_auc": "Texts of one topic are closer than texts of different topics, ROC-AUC",
 }
-TRAINING_NAMES = {
-    "tokens": "tokens trained on",
-    "tokens_per_s": "tokens per second",
-    "trainable": "trained parameters",
-    "total": "parameters in all",
-    "best_step": "step kept",
-}
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 SIMILARITY_METRICS = ("positive_cosine", "negative_cosine", "margin")
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SCRIPTS = (("ja", "\u3040", "\u30ff"), ("ko", "\uac00", "\ud7a3"), ("zh", "\u4e00", "\u9fff"))
@@ -129,12 +124,22 @@ def tested(test: Mapping[str, Any]) -> str:
     delta = test.get("delta", {}).get(primary_metric(test), {})
     if "low" not in delta:
         return ""
-    noun = "queries" if "ndcg@10" in test["base"] else "pairs"
+    noun, one = ("queries", "query") if "ndcg@10" in test["base"] else ("pairs", "pair")
     shared = "a relevant document or their text" if noun == "queries" else "a sentence"
     clusters = ""
     if is_number(delta.get("clusters")):
         clusters = f" of {count(delta['clusters'])} clusters: test {noun} that share {shared} count as one"
-    return f"The interval and p come from sign flips{clusters}. No test {noun[:-1]} was seen in training."
+    return f"The interval and p come from sign flips{clusters}. No test {one} was seen in training."
+
+
+def folds_note(folds: int) -> str:
+    """What the numbers of a cross-validation are about, and what they are not about."""
+    return (
+        f"These numbers are about the way of training: {folds} adapters, each trained on"
+        f" {folds - 1} of {folds} parts of the data and tested on the part that it had not seen. The adapter that is"
+        " kept was trained in the same way on all data; it has no test of its own. The interval is widened, because the"
+        " tested part of one adapter is in the training of the others."
+    )
 
 
 def lexical_note(lexical: Mapping[str, Any]) -> str:
@@ -199,23 +204,39 @@ def script_language(text: str) -> str:
     return next((tag for tag, first, last in _SCRIPTS if any(first <= letter <= last for letter in text)), "")
 
 
-def verdict(run_verdict: str, test: Mapping[str, Any], confidence: float | None) -> Verdict:
+def places(change: Mapping[str, Any]) -> str:
+    """Where the best relevant document of a query stands, before and after; nothing where that was not recorded."""
+    if "base_rank" not in change:
+        return ""
+    before, after = (_place(change.get(f"{side}_rank"), change.get("ranked")) for side in ("base", "adapted"))
+    return f"The relevant document: {before} with the base model, {after} with the adapted one."
+
+
+def _place(rank: Any, ranked: Any) -> str:
+    return f"place {count(rank)}" if is_number(rank) else f"not among the first {count(ranked)}"
+
+
+def verdict(
+    run_verdict: str, test: Mapping[str, Any], confidence: float | None, report: Mapping[str, Any] = NOTHING
+) -> Verdict:
     """The outcome in plain words, with the number and its interval.
 
     Args:
         run_verdict: `better`, `no evidence` or `worse`, as the evaluation decided it.
         test: `base`, `adapted` and `delta` of the test split.
         confidence: the interval's level, e.g. 0.95.
+        report: the evaluation's, or the run's; with `folds` it is about models that are trained in this way.
     """
+    model = "A model adapted in this way" if report.get("folds") else "The adapted model"
     key = primary_metric(test)
     delta: Mapping[str, Any] = test.get("delta", {}).get(key, {})
     change = "" if key is None else _change(key, test, delta, confidence)
     if run_verdict == "better":
-        return Verdict("The adapted model is better.", change, "Use the adapted model.", "good")
+        return Verdict(f"{model} is better.", change, "Use the adapted model.", "good")
     if run_verdict == "worse":
-        return Verdict("The adapted model is worse.", change, "Keep the base model.", "bad")
+        return Verdict(f"{model} is worse.", change, "Keep the base model.", "bad")
     return Verdict(
-        "No evidence that the adapted model is better.",
+        f"No evidence that {model[0].lower()}{model[1:]} is better.",
         f"{change} A difference of this size can be chance.".strip(),
         "Keep the base model, or come back with more data.",
         "",

@@ -9,7 +9,7 @@ from acclimate.data.dataset import is_dataset
 from acclimate.files import REPORT_FILE, WORK
 
 DATASET, NEGATIVES, ADAPTER, EVALUATION = "dataset", "negatives", "adapter", "evaluation"
-STAGES, TASKS = "stages", "tasks"
+STAGES, TASKS, FOLDS = "stages", "tasks", "folds"
 AUDIT_FILE = "audit.json"
 PAGE_FILE = "report.html"
 
@@ -18,8 +18,8 @@ PAGE_FILE = "report.html"
 class RunFolder:
     """A run on disk, by the paths of its parts; whether they are there is another question.
 
-    A task of several (`RUN/tasks/NAME`) and a stage of a training that has several (`RUN/stages/NAME`) are folders of
-    the same form.
+    A task of several (`RUN/tasks/NAME`), a stage of a training that has several (`RUN/stages/NAME`) and a fold of a
+    cross-validation (`RUN/folds/NUMBER`) are folders of the same form.
     """
 
     path: Path
@@ -106,8 +106,10 @@ class RunFolder:
 
     @property
     def cache(self) -> Path:
-        """Vectors of the corpus; the stages of a run share those of the run."""
-        return (self.path.parent.parent if self.path.parent.name == STAGES else self.path) / WORK / "cache"
+        """Vectors of the corpus; the stages and the folds of a run share those of the run."""
+        if self.path.parent.name in (STAGES, FOLDS):
+            return RunFolder(self.path.parent.parent).cache
+        return self.path / WORK / "cache"
 
     @property
     def tasks(self) -> Path:
@@ -121,6 +123,10 @@ class RunFolder:
     def stage(self, name: str) -> RunFolder:
         """One stage of a training that has several."""
         return RunFolder(self.path / STAGES / name)
+
+    def fold(self, number: int) -> RunFolder:
+        """One fold of a cross-validation: what is trained on the others, and tested on it; from 1."""
+        return RunFolder(self.path / FOLDS / str(number))
 
     @classmethod
     def around(cls, artifact: Path) -> RunFolder:

@@ -16,13 +16,13 @@ from acclimate.errors import DataError, StorageError, UsageError
 from acclimate.evaluation.clusters import pair_clusters, query_clusters
 from acclimate.evaluation.compare import MAIN_MEASURE
 from acclimate.evaluation.measures import RETRIEVAL_MEASURES, pair_measures
+from acclimate.evaluation.reports import PER_QUERY_FILE
 from acclimate.evaluation.significance import Delta, compare_correlations, compare_means, verdict
 from acclimate.files import hash_text, iter_jsonl
 from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.runs.tasks import one_task
 from acclimate.types import Kind, LabelledPair, Qrels
 
-PER_QUERY_FILE = "per_query.jsonl"
 CORRELATIONS = {"spearman": True, "pearson": False}
 """Measure of labelled pairs -> whether by rank."""
 
@@ -102,6 +102,8 @@ def _read(run: Path, config: RunConfig) -> _Evaluated:
         raise StorageError(f"{task.evaluation} holds no scores", fix=f"Make them with: acclimate evaluate {run}")
     data = load_dataset(task.dataset)
     rows = [line.value for line in iter_jsonl(path) if isinstance(line.value, dict)]
+    if any("fold" in row for row in rows):
+        raise UsageError(f"{run} was proven by folds: it has no test split to share", possible="runs with a test split")
     try:
         keyed = _pairs(rows, data) if data.kind == "pairs" else _queries(rows, data)
     except KeyError as error:

@@ -27,7 +27,7 @@ from acclimate.evaluation.compare import (
 from acclimate.evaluation.domain import DomainData, Models, domain_data, relatedness, term_accuracy
 from acclimate.evaluation.lexical import LexicalChoice, lexical_run
 from acclimate.evaluation.measures import evaluate_run, relative_loss
-from acclimate.evaluation.reports import Counts, EvaluationReport, GuardRow, SplitScores
+from acclimate.evaluation.reports import PER_QUERY_FILE, Counts, EvaluationReport, GuardRow, SplitScores
 from acclimate.evaluation.significance import verdict
 from acclimate.files import INPUTS_FILE, hash_folder, read_json, write_jsonl, write_text
 from acclimate.formats.facts import ADAPTER_FILE
@@ -286,7 +286,7 @@ def _write_rankings(
     lexical_means, lexical_per_query = evaluate_run(lexical, qrels)
     scored = {"base": base.per_query, "adapted": adapted.per_query, "bm25": lexical_per_query}
     rows = ({"query_id": query, **{name: scores[query] for name, scores in scored.items()}} for query in qrels)
-    write_jsonl(folder / "per_query.jsonl", rows)
+    write_jsonl(folder / PER_QUERY_FILE, rows)
     (folder / "runs").mkdir()
     for name, run in (("base", base.run), ("adapted", adapted.run), ("bm25", lexical)):
         write_trec(folder / "runs" / f"{name}.trec", run, name, config.evaluate.top_k)
@@ -306,4 +306,4 @@ def _write_pairs(folder: Path, data: Dataset, base: PairScores, adapted: PairSco
         }
         for pair, before, after in columns
     )
-    write_jsonl(folder / "per_query.jsonl", rows)
+    write_jsonl(folder / PER_QUERY_FILE, rows)

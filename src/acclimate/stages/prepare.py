@@ -17,6 +17,7 @@ from acclimate.data.build import build_datasets
 from acclimate.data.dataset import Dataset, write_dataset
 from acclimate.data.readers import source_hashes
 from acclimate.data.reports import PreparedReport
+from acclimate.data.splits import Fold
 from acclimate.formats.folders import read_folder
 from acclimate.formats.sources import locate, tokenizer_hash
 from acclimate.progress import say
@@ -48,11 +49,12 @@ def prepare(source: str, out: Path, config: RunConfig) -> PreparedReport:
     return prepare_together([(source, out, config)])[0]
 
 
-def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]]) -> list[PreparedReport]:
+def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]], fold: Fold | None = None) -> list[PreparedReport]:
     """Prepare all data sets of a run: they are split together, so that none trains on what another is tested with.
 
     Args:
         parts: of each data set the source, the folder to write, and its settings; otherwise as `prepare`.
+        fold: of the only data set, this part is the test (cross-validation), or there is none (`ALL_DATA`).
     """
     first = parts[0][2]
     hashes = processes.on_main(lambda: [source_hashes(source, config.prepare.corpus) for source, _, config in parts])
@@ -63,7 +65,7 @@ def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]]) -> list[Prepa
         for source, _, _ in parts:
             say(f"prepare: reading {source}")
         sources = [(source, config.prepare) for source, _, config in parts]
-        return build_datasets(sources, seed=first.seed, limit=first.limit, token_keys=_token_keys(first))
+        return build_datasets(sources, seed=first.seed, limit=first.limit, token_keys=_token_keys(first), fold=fold)
 
     reports = []
     for number, (source, out, config) in enumerate(parts):
@@ -76,6 +78,7 @@ def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]]) -> list[Prepa
             "limit": config.limit,
             "model": config.base_model,
             "max_tokens": config.max_tokens,
+            **({"fold": str(fold)} if fold else {}),
             **({"beside": [asdict(parts[other][2].prepare) for other in others]} if others else {}),
         }
         make = partial(_prepared, source, config, number, built)
