@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -13,24 +9,20 @@ from pathlib import Path
 from typing import Any, cast
 
 from acclimate import processes
-from acclimate.configs import RunConfig, dump_config, effective
-from acclimate.data.reports import PreparedReport
-from acclimate.evaluation.reports import EvaluationReport
-from acclimate.files import REPORT_FILE, locked, read_json, write_json, write_text
+from acclimate.configs import RunConfig
+from acclimate.files import read_json
 from acclimate.flows.mine_and_train import mine_and_train
+from acclimate.flows.record import stage_of
 from acclimate.flows.three_stages import three_stages
-from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.sources import resolve_model
-from acclimate.mining.reports import MineReport
-from acclimate.report.summary import RunSummary, StageRow, TaskSummary
+from acclimate.ownership import check_replaceable, marker, written_by
+from acclimate.report.summary import RunSummary, StageRow
+from acclimate.runs.records import write_settings
 from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.step import no_adapter
 from acclimate.runs.tasks import Task, all_tasks
 from acclimate.stages.evaluate import evaluate
 from acclimate.stages.prepare import prepare_together
-from acclimate.stages.report import report
-from acclimate.training.reports import TrainReport
-
-LIBRARIES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "acclimate")
 
 
 def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
@@ -52,76 +44,31 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
     started = time.monotonic()
     tasks, folder = all_tasks(run, config, source), RunFolder(run)
     resolve_model(config.base_model, pooling=config.pooling)  # a model that cannot be used is refused before any work
-    written = dump_config(replace(config, model=config.base_model))
-    with locked(run):
-        processes.on_main(lambda: write_text(folder.config, written))
+    config = replace(config, model=config.base_model)
+    with stage_of(run, config, "acclimate.adapt", page=True) as more:
+        processes.on_main(lambda: _check_outputs(tasks, folder))
+        processes.on_main(lambda: write_settings(folder, config))  # a second start may read them
         prepared = prepare_together([(task.source, task.dataset, task.config) for task in tasks])
         stages: list[StageRow] = []
         if config.stages.recipe == "three-stage":
             mined, trained, stages = three_stages(run, tasks[0].config)
         else:
             mined, trained = mine_and_train(tasks, folder.adapter, config)
-        trained = _of_the_one_in_use(folder, trained)
         evaluated = [evaluate(task.dataset, folder.adapter, task.evaluation, task.config) for task in tasks]
-        parts = [_part(*row) for row in zip(tasks, prepared, mined, evaluated, strict=True)]
-        summary = _summary(config, tasks, parts, trained, _timings([*prepared, *mined, trained, *evaluated]))
         if stages:
-            summary["stages"] = stages
-        summary["model"] = read_json(folder.adapter / ADAPTER_FILE)["base"]
-        summary["timings"]["total_s"] = round(time.monotonic() - started, 3)
-        if processes.is_main():
-            write_json(folder.report, summary)
-            report(run)
-    return summary
+            more["stages"] = stages
+        seconds = _timings([*prepared, *mined, trained, *evaluated])
+        more["timings"] = seconds | {"total_s": round(time.monotonic() - started, 3)}
+    return cast(RunSummary, processes.on_main(lambda: read_json(folder.report)))
 
 
-def _of_the_one_in_use(run: RunFolder, trained: TrainReport) -> TrainReport:
-    """The report of the training that made the adapter in use: another one than the last where one was promoted."""
-    path = run.adapter / REPORT_FILE
-    found = read_json(path) if path.is_file() else {}
-    return {**trained, "train": found["train"]} if "train" in found else trained
-
-
-def _part(task: Task, prepared: PreparedReport, mined: MineReport | None, evaluated: EvaluationReport) -> TaskSummary:
-    """What is said of one task."""
-    return {
-        "source": task.source,
-        "kind": evaluated["kind"],
-        "test": evaluated["test"],
-        "verdict": evaluated["verdict"],
-        "recommend": evaluated["recommend"],
-        "sides": evaluated["sides"],
-        "confidence": evaluated["confidence"],
-        "dataset": _untimed(prepared),
-        "mining": _untimed(mined or {}),
-        "guard": evaluated.get("guard", []),
-        "domain": evaluated.get("domain", {}),
-    }
-
-
-def _untimed(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in report.items() if name != "timings"}
-
-
-def _summary(
-    config: RunConfig,
-    tasks: Sequence[Task],
-    parts: Sequence[TaskSummary],
-    trained: TrainReport,
-    timings: dict[str, float],
-) -> RunSummary:
-    """The summary of the run: of its one task, or of each of them."""
-    named = {str(task.name): part for task, part in zip(tasks, parts, strict=True)}
-    of_tasks = parts[0] if len(parts) == 1 else {"tasks": named, "guard": parts[0]["guard"]}
-    whole: RunSummary = {
-        "command": shlex.join(["acclimate", *sys.argv[1:]]),
-        "timings": timings,
-        "train": trained["train"],
-        "config": effective(config, "domain", "prepare", "mine", "train", "stages", "objective", "evaluate"),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in LIBRARIES},
-    }
-    return cast(RunSummary, {**of_tasks, **whole})
+def _check_outputs(tasks: Sequence[Task], run: RunFolder) -> None:
+    """Refuse at once what a later stage would refuse: a folder of the user's where it has to write."""
+    check_replaceable(run.adapter, no_adapter)
+    for task in tasks:
+        for folder, kind in ((task.dataset, "prepare"), (task.negatives, "mine"), (task.evaluation, "evaluate")):
+            if marker(folder) is None:
+                check_replaceable(folder, written_by(kind))
 
 
 def _timings(reports: Sequence[Mapping[str, Any] | None]) -> dict[str, float]:

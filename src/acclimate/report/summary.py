@@ -33,6 +33,9 @@ class TaskSummary(TypedDict, total=False):
     """What `mine` reported, without its timings; empty where nothing was mined."""
     guard: list[GuardRow]
     domain: dict[str, Any]
+    outdated: NotRequired[str]
+    """Why the scores are not those of the adapter in use."""
+    reranking: NotRequired[RerankingReport]
 
 
 class StageRow(TypedDict):
@@ -57,7 +60,13 @@ class RunSummary(TaskSummary, total=False):
     """`RUN/report.json`: of a run with one task, also that task's summary; of one with several, `tasks` and `guard`."""
 
     tasks: dict[str, TaskSummary]
+    format: str
+    """acclimate: what marks the file as ours, with `version`."""
+    version: int
+    made: dict[str, dict[str, str]]
+    """Part of the run -> the command that made it, and when (`command`, `time`)."""
     command: str
+    """The one that made all of it, where it was one."""
     timings: dict[str, float]
     train: EncoderTraining
     config: dict[str, Any]
