@@ -6,6 +6,7 @@ import contextlib
 import errno
 import fcntl
 import hashlib
+import itertools
 import json
 import os
 import shutil
@@ -16,6 +17,8 @@ from typing import Any, BinaryIO
 
 from acclimate import processes
 from acclimate.errors import AcclimateError, DataError, StorageError
+from acclimate.ownership import MARKER_FILE, check_replaceable, claim_work, is_listed, mark, written_by
+from acclimate.progress import say
 
 CONFIG_FILE = "settings.json"
 """Not config.json: in a folder with a model that is transformers' name for the architecture."""
@@ -23,6 +26,8 @@ REPORT_FILE = "report.json"
 INPUTS_FILE = "inputs.json"
 WORK = ".work"
 """Folder of work in progress, beside what the work is for."""
+MAY_NOT = (errno.EACCES, errno.EPERM, errno.EROFS)
+"""What the system says where something may not be written."""
 MAX_LINE_BYTES = 8 * 1024 * 1024
 """A line longer than this is a broken file (a missing newline), not a document."""
 
@@ -176,7 +181,7 @@ def storage_error(path: Path, error: OSError) -> AcclimateError:
     """Our error for an `OSError` met while writing `path`."""
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"{path}: no space left on the disk", fix="Free some space and start again; it goes on.")
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
+    if error.errno in MAY_NOT:
         return StorageError(f"{path} cannot be written (permission denied)", fix="Choose another --out.")
     return StorageError(f"{path} cannot be written ({error.strerror or error})")
 
@@ -198,9 +203,11 @@ def hash_text(*parts: str) -> str:
 
 
 def hash_folder(folder: Path) -> str:
-    """sha256 over the names and bytes of an artifact's files; its report (timings) is left out."""
+    """sha256 over the names and bytes of an artifact's files; what differs from time to time, its report (timings) and
+    its marker (who wrote it, and when), is left out."""
     names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    return hash_text(*(f"{name}\0{hash_file(folder / name)}" for name in names if name != REPORT_FILE))
+    counted = [name for name in names if name not in (REPORT_FILE, MARKER_FILE)]
+    return hash_text(*(f"{name}\0{hash_file(folder / name)}" for name in counted))
 
 
 def hash_config(config: Mapping[str, Any]) -> str:
@@ -219,31 +226,39 @@ def artifact(
     config: Mapping[str, Any],
     inputs: Mapping[str, str],
     *,
+    kind: str = "artifact",
     publish: Callable[[Path, Path], None] | None = None,
 ) -> Iterator[Path]:
     """Yield a fresh folder to write into; on success it becomes `out`, fsynced and renamed, else nothing changes.
 
-    Writes `settings.json` and `inputs.json` beside what the caller writes. An older artifact at `out` stays untouched
-    until the new one is complete.
+    Writes `settings.json`, `inputs.json` and a marker beside what the caller writes. An older artifact at `out` stays
+    untouched until the new one is complete.
 
     Args:
         out: the folder that shall be there in the end.
         config: every effective value of the stage.
         inputs: name -> hash of what the stage read.
+        kind: which step writes it; the artifact of another one is not replaced.
         publish: puts the finished folder (first argument) where it can be found at `out`; `replace_folder` if None.
 
     Raises:
         StorageError: another process is writing it, or it cannot be written.
+        UsageError: what is at `out` is not ours.
     """
     fresh = work_folder(out) / "new"
     with held(work_folder(out) / "lock", out), storage_errors(out):
         recover(out)
+        if publish is None:
+            check_replaceable(out, written_by(kind))
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
         yield fresh
         write_json(fresh / CONFIG_FILE, config)
         write_json(fresh / INPUTS_FILE, inputs)
+        mark(fresh, kind)
         fsync_tree(fresh)
+        if publish is None:  # once more: much may have been put there while it was made
+            check_replaceable(out, written_by(kind))
         (publish or replace_folder)(fresh, out)
         shutil.rmtree(work_folder(out), ignore_errors=True)
 
@@ -251,12 +266,26 @@ def artifact(
 def replace_folder(fresh: Path, out: Path) -> None:
     """Let `fresh` be `out`; a kill between the two renames is undone by `recover(out)`."""
     old = work_folder(out) / "old"
-    shutil.rmtree(old, ignore_errors=True)
+    discard(old, out)
     if out.exists():
         old.parent.mkdir(parents=True, exist_ok=True)
         out.rename(old)
     fresh.rename(out)
     fsync(out.parent)
+    discard(old, out)
+
+
+def discard(folder: Path, place: Path) -> None:
+    """Delete a folder if all that is in it is ours; else put it beside `place`, where it was, and say so."""
+    if not folder.is_dir() or folder.is_symlink():
+        folder.unlink(missing_ok=True)
+    elif is_listed(folder) or not any(folder.iterdir()):
+        shutil.rmtree(folder, ignore_errors=True)
+    else:
+        names = (place.with_name(f"{place.name}.before{number or ''}") for number in itertools.count())
+        aside = next(name for name in names if not os.path.lexists(name))
+        folder.rename(aside)
+        say(f"what was at {place} is now {aside}: nothing in it says that all of it may be deleted")
 
 
 @contextlib.contextmanager
@@ -283,6 +312,7 @@ def held(lock: Path, place: Path) -> Iterator[None]:
         StorageError: another process holds it, or it cannot be written.
     """
     with storage_errors(place):
+        claim_work(next(folder for folder in lock.parents if folder.name == WORK))
         lock.parent.mkdir(parents=True, exist_ok=True)
         stream = lock.open("w")
     with stream:

@@ -246,3 +246,72 @@ def test_ctrl_c_keeps_what_is_finished_and_a_second_start_ends_the_work(tmp_path
     command[command.index("200")] = "1"
     assert subprocess.run(command, capture_output=True).returncode == 0
     assert artifacts(run)["adapter"] != before["adapter"]
+
+
+@pytest.mark.parametrize("command", ["prepare", "mine", "evaluate"])
+def test_ctrl_c_outside_training_is_one_message_too(command: str, tmp_path: Path, model: Path, run: Path) -> None:
+    data = write_rows(tmp_path / "pairs.jsonl", pairs())
+    words = {
+        "prepare": ["prepare", str(data), "--out", str(tmp_path / "new"), "--model", str(model)],
+        "mine": ["mine", str(run), "--num-negatives", "3"],
+        "evaluate": ["evaluate", str(run), "--bootstrap", "100000"],
+    }
+    before = artifacts(run)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "acclimate", *words[command]],
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        text=True,
+        preexec_fn=heeds_ctrl_c,
+    )
+    assert process.stderr is not None
+    first = process.stderr.readline()
+    assert first.startswith(f"{command}: "), first
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == INTERRUPTED, err
+    assert "Traceback" not in err
+    (line,) = [line for line in err.splitlines() if line.startswith("acclimate: ")]
+    assert "stopped" in line and "again" in line
+    assert artifacts(run) == before
+
+
+READ_ONLY = (
+    'mount --bind "$0" "$0" && mount -o remount,ro,bind "$0" || exit 99; touch "$0"/x 2>/dev/null && exit 98; "$@"'
+)
+
+
+def on_a_read_only_disk(folder: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """A command with a folder mounted for reading only: permissions alone would not stop root."""
+    unshare = ["unshare", "--user", "--map-root-user", "--mount"]
+    if shutil.which("unshare") is None or subprocess.run([*unshare, "true"], capture_output=True).returncode:
+        pytest.skip("no private mounts on this machine")
+    command = [*unshare, "sh", "-c", READ_ONLY, str(folder), sys.executable, "-m", "acclimate", *words]
+    result = subprocess.run(command, capture_output=True, text=True)
+    if result.returncode == 99:
+        pytest.skip("no private mounts on this machine")
+    return result
+
+
+@pytest.mark.parametrize("cached", [True, False])
+def test_a_run_on_a_read_only_disk_can_be_used(cached: bool, tmp_path: Path, run: Path, model: Path) -> None:
+    if not cached:
+        shutil.rmtree(run / ".work")
+    texts = tmp_path / "texts.txt"
+    texts.write_text("sow the wheat\n")
+    commands = [
+        ["search", str(run), "when to sow wheat"],
+        ["similarity", str(run), "sow", "reap"],
+        ["evaluate", str(run), "--adapter", str(run), "--model", str(model)],
+        ["encode", str(texts), "--adapter", str(run), "--out", str(tmp_path / "texts.npy")],
+    ]
+    for words in commands:
+        result = on_a_read_only_disk(run, *words)
+        assert result.returncode == 0, (words[0], result.stderr)
+        assert ("these vectors are not kept" in result.stderr) == (not cached and words[0] in ("search", "evaluate"))
+
+
+def test_a_command_that_has_to_write_says_that_it_cannot(run: Path) -> None:
+    result = on_a_read_only_disk(run, "mine", str(run), "--num-negatives", "3")
+    assert result.returncode == STORAGE_ERROR
+    assert "cannot be written (permission denied)" in result.stderr and "Traceback" not in result.stderr

@@ -43,16 +43,16 @@ def test_bad_input_leaves_the_older_file_alone(config: RunConfig, tmp_path: Path
     broken = tmp_path / "texts.jsonl"
     broken.write_text('{"text": "fine"}\n{"title": "no text"}\n', encoding="utf-8")
     with pytest.raises(DataError, match=r"texts\.jsonl, row 2: has the fields title"):
-        encode(broken, "document", None, out, config)
+        encode(broken, "document", None, out, config, replace=True)
     broken.write_text('{"text": "fine"}\n{"text"\n', encoding="utf-8")
     with pytest.raises(DataError, match="row 2: not JSON"):
-        encode(broken, "document", None, out, config)
+        encode(broken, "document", None, out, config, replace=True)
     with pytest.raises(DataError, match="no such file"):
-        encode(tmp_path / "nothing.txt", "document", None, out, config)
+        encode(tmp_path / "nothing.txt", "document", None, out, config, replace=True)
     latin = tmp_path / "latin.txt"
     latin.write_bytes("café".encode("latin-1"))
     with pytest.raises(DataError, match="not UTF-8"):
-        encode(latin, "document", None, out, config)
+        encode(latin, "document", None, out, config, replace=True)
     assert out.read_bytes() == b"older"
     assert not list(tmp_path.glob(".*partial"))
 

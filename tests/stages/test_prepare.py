@@ -55,11 +55,9 @@ def test_short_limit_is_a_warning(tmp_path: Path) -> None:
 
 
 def test_a_failure_leaves_the_older_artifact(tmp_path: Path) -> None:
-    out = tmp_path / "dataset"
-    out.mkdir()
-    (out / "corpus.jsonl").write_text("older\n")
+    out, path = tmp_path / "dataset", source(tmp_path)
+    prepare(str(path), out, RunConfig())
     before = hash_folder(out)
-    path = source(tmp_path)
     path.write_text("{broken\n")
     with pytest.raises(DataError, match=r"pairs.jsonl: no usable row; row 1: not JSON"):
         prepare(str(path), out, RunConfig())

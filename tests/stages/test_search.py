@@ -8,8 +8,14 @@ import numpy as np
 import pytest
 
 from acclimate.errors import StorageError, UsageError
+from acclimate.files import hash_folder, write_json
 from acclimate.models.encoder import Encoder
+from acclimate.runs.opening import load_base
+from acclimate.runs.resolve import load, resolve
+from acclimate.runs.run_folder import RunFolder
+from acclimate.stages.evaluate import evaluate_model
 from acclimate.stages.search import search
+from acclimate.stages.similarity import similarity
 from acclimate.types import Sides
 from tests.stages.worlds import config_for, tiny_embedder, write_adapter, write_pairs, write_retrieval
 
@@ -54,3 +60,40 @@ def test_what_it_refuses(tmp_path: Path, model: Path) -> None:
     write_adapter(tmp_path / "pairs" / "adapter", model, strength=0.1)
     with pytest.raises(UsageError, match="acclimate similarity"):
         search(tmp_path / "pairs", "rain", 5, config)
+
+
+@pytest.mark.parametrize("place", ["old", "versions"])
+@pytest.mark.parametrize("writable", [True, False])
+def test_an_adapter_that_a_kill_has_taken_away_is_found(
+    tmp_path: Path, model: Path, place: str, writable: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two renames that make an older run's folder a version, or replace it: every reader finds it."""
+    write_retrieval(tmp_path)
+    run = RunFolder(tmp_path)
+    write_adapter(run.adapter, model, strength=1.0)
+    config = config_for(model)
+    found = search(tmp_path, "wheat and rain", 4, config)
+    if place == "old":
+        (tmp_path / ".work" / "adapter").mkdir(parents=True)
+        run.adapter.rename(tmp_path / ".work" / "adapter" / "old")
+    else:
+        name = hash_folder(run.adapter)[:16]
+        run.adapters.mkdir()
+        run.adapter.rename(run.adapters / name)
+        write_json(run.adapter_history, {"history": [{"version": name, "by": "training"}]})
+    if not writable:
+        refuse = StorageError("cannot be written")
+
+        def denied(run: RunFolder) -> None:  # noqa: ARG001
+            raise refuse
+
+        monkeypatch.setattr("acclimate.runs.versions.restore", denied)
+    for reader in (
+        lambda: search(tmp_path, "wheat and rain", 4, config) == found,
+        lambda: similarity(tmp_path, "wheat", "rain", config)["adapted"] < 1,
+        lambda: resolve(tmp_path, base=str(model)).kind == resolve(run.adapter, base=str(model)).kind == "adapter",
+        lambda: evaluate_model(str(tmp_path), run.adapter, config)["queries"] == 12,
+        lambda: load_base(run.adapter, config.model).source.sha256 == load(run.path, base=str(model)).source.sha256,
+    ):
+        assert reader()
+        assert run.adapter.is_dir() == writable

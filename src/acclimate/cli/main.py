@@ -43,6 +43,7 @@ from acclimate.cli.options import Command, setting_of
 from acclimate.configs import check_settings
 from acclimate.errors import AcclimateError, Interrupted, UsageError
 from acclimate.files import storage_error
+from acclimate.ownership import commanded
 
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Adapt a model": (
@@ -79,6 +80,7 @@ def application(chosen: str = "", everything: bool = False) -> App:
         help_format="plaintext",
         help="Adapt a text-embedding model to a domain, prove that it got better, and use it.",
         help_epilogue="acclimate COMMAND --help shows what matters and an example, --help-all every setting.",
+        suppress_keyboard_interrupt=False,  # `main` says what ctrl-C has left
     )
     flags_whole = DefaultFormatter(column_specs=whole_flags)
     app["--help"].group = app["--version"].group = Group("Options", sort_key=len(GROUPS))
@@ -149,7 +151,8 @@ def _run(arguments: Sequence[str]) -> None:
         words = [COMMANDS[command].respelt(word) for word in words]
     try:
         app = application(command, everything)
-        app(words, exit_on_error=False, print_error=False, result_action="return_value")
+        with commanded("acclimate", *arguments):
+            app(words, exit_on_error=False, print_error=False, result_action="return_value")
     except UnknownOptionError as error:
         word = error.token.keyword or error.token.value
         if command and (name := setting_of(word, command)):

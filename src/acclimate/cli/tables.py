@@ -322,4 +322,5 @@ def _number(value: Any) -> str:
 
 
 def _console() -> Console:
-    return Console(highlight=False)
+    """A console that prints every text as it is: in a path, a name or a query, brackets and colons are no mark-up."""
+    return Console(highlight=False, markup=False, emoji=False)

@@ -26,7 +26,7 @@ from acclimate.configs.renamed import RENAMED, flag, with_current_names
 from acclimate.configs.rerank import RerankConfig, Retriever
 from acclimate.configs.run import DEFAULT_MODEL, RunConfig, effective, for_dataset, with_overrides
 from acclimate.configs.stages import StagesConfig
-from acclimate.configs.toml import NONE, checked_settings, config_from_mapping, dump_config, load_config
+from acclimate.configs.toml import NONE, SETTINGS_MARK, checked_settings, config_from_mapping, dump_config, load_config
 from acclimate.configs.train import TrainConfig
 
 __all__ = [
@@ -35,6 +35,7 @@ __all__ = [
     "NONE",
     "READS",
     "RENAMED",
+    "SETTINGS_MARK",
     "SHORT",
     "DatasetConfig",
     "DomainConfig",

@@ -108,6 +108,25 @@ class RunConfig:
         return self.model or DEFAULT_MODEL
 
     @property
+    def named(self) -> tuple[str, ...]:
+        """The files, folders and models that the settings name, besides the data sets: what stages read."""
+        names = (
+            self.model,
+            self.prepare.corpus,
+            self.domain.lexicon,
+            self.domain.background,
+            self.mine.teacher,
+            self.mine.reranker,
+            self.train.start_adapter,
+            self.objective.guide,
+            self.objective.embedding_teacher,
+            self.objective.retain_data,
+            self.evaluate.topics,
+            *self.evaluate.guard,
+        )
+        return tuple(name for name in names if name is not None)
+
+    @property
     def machine(self) -> LoadSettings:
         """Where and how models run."""
         return {"device": self.device, "dtype": self.dtype}

@@ -15,6 +15,8 @@ from acclimate.configs.renamed import with_current_names
 from acclimate.configs.run import RunConfig
 from acclimate.errors import DataError, UsageError
 
+SETTINGS_MARK = "# Settings of an acclimate run, format 1. Every stage brings them up to date."
+"""The first line of a `config.toml` that is ours to write."""
 NONE = "none"
 """How TOML and flags spell None (TOML has no null)."""
 
@@ -33,20 +35,40 @@ def config_from_mapping(values: Mapping[str, Any], where: str) -> RunConfig:
     return config
 
 
-def load_config(path: Path) -> RunConfig:
+def load_config(path: Path, *, over: Path | None = None) -> RunConfig:
     """Read a `config.toml`.
+
+    Args:
+        path: the file.
+        over: another one; what `path` does not say is as it is there.
 
     Raises:
         DataError: the file is missing or is not TOML.
         UsageError: an unknown key or a value of the wrong type.
     """
+    if over is None:
+        return config_from_mapping(_read(path), str(path))
+    below, above = (_current(_read(file), str(file)) for file in (over, path))
+    for name, value in above.items():
+        below[name] = {**below.get(name, {}), **value} if isinstance(value, dict) else value
+    return config_from_mapping(below, str(path))
+
+
+def _current(values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The values of a file by the names that settings have now."""
+    tables = {name: with_current_names(value, where) for name, value in values.items() if isinstance(value, dict)}
+    return {**with_current_names(values, where), **tables}
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise DataError(f"{path}: no such file", fix="Give a TOML file to --config.") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: not valid TOML ({error})", fix="Correct the line named.") from None
-    return config_from_mapping(values, str(path))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read ({error.strerror or error})", fix="Give a TOML file.") from None
 
 
 def checked_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -76,7 +98,7 @@ def checked_settings(values: Mapping[str, Any], where: str) -> dict[str, Any]:
 def dump_config(config: RunConfig) -> str:
     """Write the config as TOML, with every effective value; a dataset's table holds only the values that it sets."""
     hints = get_type_hints(RunConfig)
-    lines: list[str] = []
+    lines = [SETTINGS_MARK]
     sections: list[str] = []
     tables: list[str] = []
     for item in dataclasses.fields(config):

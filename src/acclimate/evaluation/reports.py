@@ -70,6 +70,8 @@ class EvaluationReport(TypedDict):
     test: SplitScores
     training_known: bool
     """Whether the adapter, and all that it was made from, say what they were trained on."""
+    adapter_version: NotRequired[str]
+    """Which version of the adapter was measured."""
     verdict: Verdict
     recommend: str
     """adapted where that is better, else base."""

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import shlex
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,24 +9,20 @@ from pathlib import Path
 from typing import Any, cast
 
 from acclimate import processes
-from acclimate.configs import RunConfig, dump_config, effective
-from acclimate.data.reports import PreparedReport
-from acclimate.evaluation.reports import EvaluationReport
-from acclimate.files import REPORT_FILE, locked, read_json, write_json, write_text
-from acclimate.flows.mine_and_train import MineReports, mine_and_train
+from acclimate.configs import RunConfig
+from acclimate.files import read_json
+from acclimate.flows.mine_and_train import mine_and_train
+from acclimate.flows.record import stage_of
 from acclimate.flows.three_stages import three_stages
-from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.sources import resolve_model
-from acclimate.mining.reports import MineReport
-from acclimate.report.summary import RunSummary, StageRow, TaskSummary
+from acclimate.ownership import check_replaceable, marker, written_by
+from acclimate.report.summary import RunSummary, StageRow
+from acclimate.runs.records import write_settings
 from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.step import no_adapter
 from acclimate.runs.tasks import Task, all_tasks
 from acclimate.stages.evaluate import evaluate
 from acclimate.stages.prepare import prepare_together
-from acclimate.stages.report import report
-from acclimate.training.reports import TrainReport
-
-LIBRARIES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "acclimate")
 
 
 def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
@@ -52,21 +44,25 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
     started = time.monotonic()
     tasks, folder = all_tasks(run, config, source), RunFolder(run)
     resolve_model(config.base_model, pooling=config.pooling)  # a model that cannot be used is refused before any work
-    written = dump_config(replace(config, model=config.base_model))
-    with locked(run):
-        processes.on_main(lambda: write_text(folder.config, written))
+    config = replace(config, model=config.base_model)
+    with stage_of(run, config, "acclimate.adapt", page=True) as more:
+        processes.on_main(lambda: check_outputs(tasks, folder))
+        processes.on_main(lambda: write_settings(folder, config))  # a second start may read them
         prepared = prepare_together([(task.source, task.dataset, task.config) for task in tasks])
         trained = train_adapter(tasks, run, config)
         evaluated = [evaluate(task.dataset, folder.adapter, task.evaluation, task.config) for task in tasks]
-        return summarise(run, config, tasks, prepared, trained, evaluated, started)
+        if trained.stages:
+            more["stages"] = trained.stages
+        more["timings"] = timings([*prepared, *trained.reports, *evaluated], started)
+    return cast(RunSummary, processes.on_main(lambda: read_json(folder.report)))
 
 
 @dataclass(frozen=True, slots=True)
 class Trained:
     """What a training reports, whichever recipe it follows."""
 
-    mined: MineReports
-    report: TrainReport
+    reports: list[Mapping[str, Any] | None]
+    """Those of mining and of the training."""
     stages: list[StageRow]
     """A row for each stage of a training that has several."""
 
@@ -74,106 +70,25 @@ class Trained:
 def train_adapter(tasks: Sequence[Task], run: Path, config: RunConfig) -> Trained:
     """Mine and train on a run's prepared data, by the recipe that the config asks for; writes `run/adapter`."""
     if config.stages.recipe == "three-stage":
-        return Trained(*three_stages(run, tasks[0].config))
-    return Trained(*mine_and_train(tasks, RunFolder(run).adapter, config), [])
+        mined, trained, stages = three_stages(run, tasks[0].config)
+        return Trained([*mined, trained], stages)
+    mined, trained = mine_and_train(tasks, RunFolder(run).adapter, config)
+    return Trained([*mined, trained], [])
 
 
-def summarise(
-    run: Path,
-    config: RunConfig,
-    tasks: Sequence[Task],
-    prepared: Sequence[PreparedReport],
-    trained: Trained,
-    evaluated: Sequence[EvaluationReport],
-    started: float,
-    before: Sequence[Mapping[str, Any] | None] = (),
-) -> RunSummary:
-    """Write `run/report.json` and `run/report.html`.
-
-    Args:
-        run: the run's folder.
-        config: the whole run.
-        tasks: one for each dataset; so are `prepared` and `evaluated`.
-        prepared: what `prepare` reported.
-        trained: what `train_adapter` gave.
-        evaluated: what `evaluate` reported, or the pooled evaluation of all folds.
-        started: when the run began, by `time.monotonic`.
-        before: reports of further stages, whose time counts.
-
-    Returns:
-        what `run/report.json` holds.
-    """
-    folder = RunFolder(run)
-    training = _of_the_one_in_use(folder, trained.report)
-    parts = [_part(*row) for row in zip(tasks, prepared, trained.mined, evaluated, strict=True)]
-    timings = _timings([*before, *prepared, *trained.mined, training, *evaluated])
-    summary = _summary(config, tasks, parts, training, timings)
-    if trained.stages:
-        summary["stages"] = trained.stages
-    summary["model"] = read_json(folder.adapter / ADAPTER_FILE)["base"]
-    summary["timings"]["total_s"] = round(time.monotonic() - started, 3)
-    if processes.is_main():
-        write_json(folder.report, summary)
-        report(run)
-    return summary
+def check_outputs(tasks: Sequence[Task], run: RunFolder) -> None:
+    """Refuse at once what a later stage would refuse: a folder of the user's where it has to write."""
+    check_replaceable(run.adapter, no_adapter)
+    for task in tasks:
+        for folder, kind in ((task.dataset, "prepare"), (task.negatives, "mine"), (task.evaluation, "evaluate")):
+            if marker(folder) is None:
+                check_replaceable(folder, written_by(kind))
 
 
-def _of_the_one_in_use(run: RunFolder, trained: TrainReport) -> TrainReport:
-    """The report of the training that made the adapter in use: another one than the last where one was promoted."""
-    path = run.adapter / REPORT_FILE
-    found = read_json(path) if path.is_file() else {}
-    return {**trained, "train": found["train"]} if "train" in found else trained
-
-
-def _part(task: Task, prepared: PreparedReport, mined: MineReport | None, evaluated: EvaluationReport) -> TaskSummary:
-    """What is said of one task."""
-    part: TaskSummary = {
-        "source": task.source,
-        "kind": evaluated["kind"],
-        "test": evaluated["test"],
-        "verdict": evaluated["verdict"],
-        "recommend": evaluated["recommend"],
-        "sides": evaluated["sides"],
-        "confidence": evaluated["confidence"],
-        "dataset": _untimed(prepared),
-        "mining": _untimed(mined or {}),
-        "guard": evaluated.get("guard", []),
-        "domain": evaluated.get("domain", {}),
-    }
-    if "folds" in evaluated:
-        part["folds"] = evaluated["folds"]
-    return part
-
-
-def _untimed(report: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in report.items() if name != "timings"}
-
-
-def _summary(
-    config: RunConfig,
-    tasks: Sequence[Task],
-    parts: Sequence[TaskSummary],
-    trained: TrainReport,
-    timings: dict[str, float],
-) -> RunSummary:
-    """The summary of the run: of its one task, or of each of them."""
-    named = {str(task.name): part for task, part in zip(tasks, parts, strict=True)}
-    of_tasks = parts[0] if len(parts) == 1 else {"tasks": named, "guard": parts[0]["guard"]}
-    whole: RunSummary = {
-        "command": shlex.join(["acclimate", *sys.argv[1:]]),
-        "timings": timings,
-        "train": trained["train"],
-        "config": effective(config, "domain", "prepare", "mine", "train", "stages", "objective", "evaluate"),
-        "versions": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in LIBRARIES},
-    }
-    return cast(RunSummary, {**of_tasks, **whole})
-
-
-def _timings(reports: Sequence[Mapping[str, Any] | None]) -> dict[str, float]:
-    """Seconds of each stage, over all tasks."""
+def timings(reports: Sequence[Mapping[str, Any] | None], started: float) -> dict[str, float]:
+    """Seconds of each stage, over all tasks, and since the start (of `time.monotonic`)."""
     seconds: dict[str, float] = {}
     for found in reports:
         for name, value in (found or {"timings": {"mine_s": 0.0}})["timings"].items():
             seconds[name] = round(seconds.get(name, 0.0) + value, 3)
-    return seconds
+    return seconds | {"total_s": round(time.monotonic() - started, 3)}

@@ -10,17 +10,19 @@ import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from acclimate import processes
-from acclimate.configs import RunConfig, dump_config
+from acclimate.configs import RunConfig
 from acclimate.data.splits import ALL_DATA, Fold
 from acclimate.errors import UsageError
-from acclimate.files import locked, write_text
-from acclimate.flows.adapt import summarise, train_adapter
+from acclimate.files import read_json
+from acclimate.flows.adapt import check_outputs, timings, train_adapter
+from acclimate.flows.record import stage_of
 from acclimate.formats.sources import resolve_model
 from acclimate.progress import say
 from acclimate.report.summary import RunSummary
+from acclimate.runs.records import write_settings
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import Task, all_tasks
 from acclimate.stages.evaluate import evaluate
@@ -46,15 +48,19 @@ def adapt_in_folds(source: str | None, run: Path, config: RunConfig) -> RunSumma
     task, folds = one_dataset(run, config, source)
     folder = RunFolder(run)
     resolve_model(config.base_model, pooling=config.pooling)
-    written = dump_config(replace(config, model=config.base_model))
-    with locked(run):
-        processes.on_main(lambda: write_text(folder.config, written))
+    config = replace(config, model=config.base_model)
+    with stage_of(run, config, "acclimate.adapt", page=True) as more:
+        processes.on_main(lambda: check_outputs([task], folder))
+        processes.on_main(lambda: write_settings(folder, config))
         reports = [report for fold in folds for report in _prove(task, fold)]
         pooled = pool_folds([folder.fold(fold.number) for fold in folds], task.evaluation, task.config)
         say("all folds are tested; now the adapter that is kept, on all data")
         prepared = prepare_together([(task.source, task.dataset, task.config)], ALL_DATA)
         trained = train_adapter([task], run, task.config)
-        return summarise(run, config, [task], prepared, trained, [pooled], started, reports)
+        if trained.stages:
+            more["stages"] = trained.stages
+        more["timings"] = timings([*reports, pooled, *prepared, *trained.reports], started)
+    return cast(RunSummary, processes.on_main(lambda: read_json(folder.report)))
 
 
 def one_dataset(run: Path, config: RunConfig, source: str | None) -> tuple[Task, list[Fold]]:
@@ -84,4 +90,4 @@ def _prove(task: Task, fold: Fold) -> list[Mapping[str, Any] | None]:
     prepared = prepare_together([(task.source, task.dataset, config)], fold)
     trained = train_adapter([task], folder.path, config)
     evaluated = evaluate(task.dataset, folder.adapter, task.evaluation, config)
-    return [*prepared, *trained.mined, trained.report, evaluated]
+    return [*prepared, *trained.reports, evaluated]

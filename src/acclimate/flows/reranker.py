@@ -1,14 +1,12 @@
-"""A run's reranker: trained on the run's data, measured behind the run's retrieval, said in the run's report."""
+"""A run's reranker: trained on the run's data, measured behind the run's retrieval."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from acclimate import processes
 from acclimate.configs import RunConfig
 from acclimate.data.dataset import EXAMPLES_FILE
 from acclimate.evaluation.reports import RerankingReport
-from acclimate.files import read_json, write_json
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import one_task
 from acclimate.stages import evaluate_reranker as evaluation
@@ -34,7 +32,7 @@ def train_reranker(run: Path, base: str, config: RunConfig) -> RerankerTrainRepo
 
 
 def evaluate_reranker(run: Path, name: str, config: RunConfig) -> RerankingReport:
-    """Measure a reranker behind a run's retrieval; writes `RUN/reranking`, and the run's report gets that part.
+    """Measure a reranker behind a run's retrieval; writes `RUN/reranking`.
 
     Args:
         run: the run's folder.
@@ -44,8 +42,5 @@ def evaluate_reranker(run: Path, name: str, config: RunConfig) -> RerankingRepor
     Raises:
         AcclimateError: whatever the stage raises.
     """
-    task, whole = one_task(run, config), RunFolder(run)
-    report = evaluation.evaluate_reranker(task.dataset, whole.adapter, name, task.folder.reranking, task.config)
-    if processes.is_main() and whole.report.is_file():
-        write_json(whole.report, read_json(whole.report) | {"reranking": report})
-    return report
+    task, adapter = one_task(run, config), RunFolder(run).adapter
+    return evaluation.evaluate_reranker(task.dataset, adapter, name, task.folder.reranking, task.config)

@@ -23,22 +23,24 @@ from acclimate.configs import (
 )
 from acclimate.errors import StorageError, UsageError
 from acclimate.files import locked
+from acclimate.ownership import called, commanded
 from acclimate.report.result import Result
 from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.types import Role
 
 Config: TypeAlias = RunConfig | str | Path | None
-"""The whole run's settings, or a TOML file of them; if None, the run's own `config.toml`, or else the defaults."""
+"""Settings of the whole run; or a TOML file, where what it does not say is as the run's own `config.toml` says, which
+holds what earlier stages were told, or else as the defaults."""
 
 
 def configured(command: str, settings: Mapping[str, Any], config: Config = None, run: Path | None = None) -> RunConfig:
-    """The effective config: the defaults, then `config` (or else the run's own `config.toml`), then the settings.
+    """The effective config: the defaults, then the run's own `config.toml`, then `config`, then the settings.
 
     Args:
         command: its name, which says what it reads.
         settings: by name; they win.
         config: see `Config`.
-        run: whose `config.toml` is taken where there is no `config`.
+        run: whose `config.toml` counts: what its earlier stages were told is remembered there.
 
     Raises:
         UsageError: a setting that the command does not read, or that cannot be.
@@ -50,10 +52,14 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
     if isinstance(config, RunConfig):
         base = config
     elif config is not None:
-        base = load_config(Path(config))
+        own = None if run is None or not RunFolder(run).config.exists() else RunFolder(run).config
+        base = load_config(Path(config), over=own)
     elif run is not None and RunFolder(run).config.exists():
         base = load_config(RunFolder(run).config)
-    return with_overrides(base, checked_settings(settings, command))
+    settings = checked_settings(settings, command)
+    if (loss := settings.get("loss")) not in (None, base.objective.loss):  # what belongs to another loss is forgotten
+        base = dataclasses.replace(base, objective=base.objective.with_loss(loss))
+    return with_overrides(base, settings)
 
 
 def adapt(
@@ -85,7 +91,8 @@ def adapt(
         return Result(adapt_in_folds(source, Path(out), effective), Path(out))
     from acclimate.flows.adapt import adapt as flow
 
-    return Result(flow(source, Path(out), effective), Path(out))
+    with commanded(by=called("adapt", data, out=out, config=config, **settings)):
+        return Result(flow(source, Path(out), effective), Path(out))
 
 
 def prepare(data: str | Path | None = None, *, out: str | Path, config: Config = None, **settings: Any) -> Result:
@@ -99,11 +106,13 @@ def prepare(data: str | Path | None = None, *, out: str | Path, config: Config =
     """
     run, source = Path(out), None if data is None else str(data)
     effective = configured("prepare", settings, config, run)
+    effective = dataclasses.replace(effective, model=effective.base_model)
+    from acclimate.flows.record import stage_of
     from acclimate.runs.tasks import all_tasks
     from acclimate.stages.prepare import prepare as stage
 
     tasks = all_tasks(run, effective, source)
-    with locked(run):
+    with stage_of(run, effective, called("prepare", data, out=out, config=config, **settings)):
         return _result(
             RunFolder(run).dataset, {task.name: stage(task.source, task.dataset, task.config) for task in tasks}
         )
@@ -122,7 +131,7 @@ def mine(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
     from acclimate.runs.tasks import minable_tasks
     from acclimate.stages.mine import mine as stage
 
-    with _at_work_in(run):
+    with _at_work_in(run, effective, called("mine", run, config=config, **settings)):
         tasks = minable_tasks(run, effective)
         reports = {task.name: stage(task.dataset, task.negatives, task.config) for task in tasks}
     return _result(RunFolder(run).negatives, reports)
@@ -138,10 +147,11 @@ def train(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
     """
     run = Path(run)
     effective = configured("train", settings, config, run)
+    effective = dataclasses.replace(effective, model=effective.base_model)
     from acclimate.runs.tasks import all_tasks
     from acclimate.stages.train import train_tasks
 
-    with _at_work_in(run):
+    with _at_work_in(run, effective, called("train", run, config=config, **settings)):
         tasks = [dataclasses.replace(task, mined=task.negatives.is_dir()) for task in all_tasks(run, effective)]
         return Result(train_tasks(tasks, RunFolder(run).adapter, effective), RunFolder(run).adapter)
 
@@ -159,7 +169,7 @@ def train_reranker(run: str | Path, base: str, *, config: Config = None, **setti
     effective = configured("train-reranker", settings, config, run)
     from acclimate.flows.reranker import train_reranker as flow
 
-    with _at_work_in(run):
+    with _at_work_in(run, effective, called("train_reranker", run, base, config=config, **settings)):
         return Result(flow(run, base, effective), RunFolder(run).reranker)
 
 
@@ -177,19 +187,21 @@ def evaluate(data: str | Path, *, adapter: str | Path | None = None, config: Con
     """
     check_settings("evaluate", settings)
     from acclimate.runs.tasks import tasks_of
+    from acclimate.runs.versions import in_use
     from acclimate.stages import evaluate as stage
 
     run = Path(data)
     prepared = is_run(run)
     effective = configured("evaluate", settings, config, run if prepared else None)
-    compares = adapter is None and RunFolder(run).adapter.is_dir() and stage.is_base(RunFolder(run).adapter, effective)
+    own = in_use(RunFolder(run).adapter)
+    compares = adapter is None and own.is_dir() and stage.is_base(own, effective)
     if compares:
         check_settings("evaluate RUN" + " with guard data" * bool(effective.evaluate.guard), settings)
     else:
         check_settings("evaluate of one model on " + ("RUN" if prepared else "DATA"), settings)
     if not compares:
         return Result(stage.evaluate_model(str(data), None if adapter is None else Path(adapter), effective))
-    with _at_work_in(run):
+    with _at_work_in(run, effective, called("evaluate", data, config=config, **settings)):
         reports = {
             task.name: stage.evaluate(task.dataset, RunFolder(run).adapter, task.evaluation, task.config)
             for task in tasks_of(run, effective)
@@ -210,7 +222,7 @@ def evaluate_reranker(run: str | Path, reranker: str, *, config: Config = None, 
     effective = configured("evaluate-reranker", settings, config, run)
     from acclimate.flows.reranker import evaluate_reranker as flow
 
-    with _at_work_in(run):
+    with _at_work_in(run, effective, called("evaluate_reranker", run, reranker, config=config, **settings)):
         return Result(flow(run, reranker, effective), RunFolder(run).reranking)
 
 
@@ -288,6 +300,7 @@ def encode_file(
     out: str | Path,
     role: Role = "document",
     adapter: str | Path | None = None,
+    replace: bool = False,
     config: Config = None,
     **settings: Any,
 ) -> Result:
@@ -298,13 +311,15 @@ def encode_file(
         out: .npy or .safetensors.
         role: whose prompt, and side of the adapter, is used.
         adapter: adapter or run folder to put on the model.
+        replace: write over a file at `out`, whoever wrote it.
         config: see `Config`.
         settings: such as `dim=128`.
     """
     effective = configured("encode", settings, config)
     from acclimate.stages.encode import encode as stage
 
-    return Result(stage(Path(texts), role, None if adapter is None else Path(adapter), Path(out), effective))
+    own = None if adapter is None else Path(adapter)
+    return Result(stage(Path(texts), role, own, Path(out), effective, replace=replace))
 
 
 def compare(runs: Sequence[str | Path], *, config: Config = None, **settings: Any) -> Result:
@@ -343,13 +358,17 @@ def versions(run: str | Path, *, promote: str | None = None, rollback: bool = Fa
     from acclimate.runs import versions as kept
 
     folder = RunFolder(Path(run))
-    if not folder.adapter.is_dir():
+    if not kept.in_use(folder.adapter).is_dir():
         raise StorageError(f"{run} holds no adapter", fix=f"Make one with: acclimate train {run}")
     with locked(folder.path):
         if promote is not None:
             kept.promote(folder, promote)
         elif rollback:
             kept.rollback(folder)
+        if promote is not None or rollback:
+            from acclimate.flows.record import refresh
+
+            refresh(folder)
         rows = [
             {"name": it.name, "set_by": it.set_by, "metrics": dict(read_facts(it.folder)["metrics"])}
             for it in kept.versions(folder)
@@ -365,9 +384,11 @@ def _result(folder: Path, reports: Mapping[str | None, Mapping[str, Any]]) -> Re
 
 
 @contextmanager
-def _at_work_in(run: Path) -> Iterator[None]:
-    """One process at a time in a run that has a dataset."""
+def _at_work_in(run: Path, config: RunConfig, call: str) -> Iterator[None]:
+    """One process at a time in a run that has a dataset; the run remembers the settings, and what was done."""
     if not is_run(run):
         raise StorageError(f"{run} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {run}")
-    with locked(run):
+    from acclimate.flows.record import stage_of
+
+    with stage_of(run, config, call):
         yield

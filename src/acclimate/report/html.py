@@ -90,6 +90,7 @@ def _result(run: RunParts) -> dict[str, Any]:
     return {
         "verdict": verdict(str(report.get("verdict", "no evidence")), test, confidence, report) if evaluated else None,
         "recommend": report.get("recommend"),
+        "outdated": (run.summary or {}).get("outdated"),
         "query_side": report.get("sides", config.get("train", {}).get("sides")) == "query",
         "subject": _subject(run),
         "verdict_plot": plots.verdict_plot(test, primary_metric(test)),
@@ -175,6 +176,7 @@ def _reproduce(run: RunParts) -> dict[str, Any]:
     source = "" if tables_of_data else shlex.quote(str(summary.get("source", "DATA"))) + " "
     return {
         "command": summary.get("command"),
+        "made": summary.get("made", {}),
         "again": f"acclimate adapt {source}--config config.toml --out RUN",
         "model": tables.values("Base model", summary.get("model", {})),
         "versions": tables.values("Versions", summary.get("versions", {})),

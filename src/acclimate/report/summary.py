@@ -35,6 +35,9 @@ class TaskSummary(TypedDict, total=False):
     domain: dict[str, Any]
     folds: NotRequired[list[FoldRow]]
     """Those of a cross-validation: "test" is then that of all folds together, not of the adapter that is kept."""
+    outdated: NotRequired[str]
+    """Why the scores are not those of the adapter in use."""
+    reranking: NotRequired[RerankingReport]
 
 
 class StageRow(TypedDict):
@@ -59,7 +62,13 @@ class RunSummary(TaskSummary, total=False):
     """`RUN/report.json`: of a run with one task, also that task's summary; of one with several, `tasks` and `guard`."""
 
     tasks: dict[str, TaskSummary]
+    format: str
+    """acclimate: what marks the file as ours, with `version`."""
+    version: int
+    made: dict[str, dict[str, str]]
+    """Part of the run -> the command that made it, and when (`command`, `time`)."""
     command: str
+    """The one that made all of it, where it was one."""
     timings: dict[str, float]
     train: EncoderTraining
     config: dict[str, Any]

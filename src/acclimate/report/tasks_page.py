@@ -42,6 +42,7 @@ def render(run: RunParts) -> str:
         guard_bound=summary.get("config", {}).get("evaluate", {}).get("guard_bound"),
         forgot=tables.forgot(summary.get("guard", [])),
         command=summary.get("command"),
+        made=summary.get("made", {}),
         versions=tables.values("Versions", summary.get("versions", {})),
     )
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 from acclimate.errors import DataError
-from acclimate.files import iter_lines, storage_errors
+from acclimate.files import iter_lines, open_output
 from acclimate.types import Run
 
 FORM = "six columns: query Q0 document rank score tag"
@@ -17,10 +17,11 @@ FORM = "six columns: query Q0 document rank score tag"
 def write_trec(path: Path, run: Run, tag: str, top_k: int) -> None:
     """Write the first `top_k` documents of every query in six columns: query Q0 document rank score tag.
 
-    The columns are split at white space, so white space in an id is written as in a URL (%20).
+    The file is written whole or not at all. The columns are split at white space, so white space in an id is written
+    as in a URL (%20).
     """
-    with storage_errors(path), path.open("w", encoding="utf-8") as stream:
-        stream.writelines(_lines(run, tag, top_k))
+    with open_output(path) as stream:
+        stream.writelines(line.encode() for line in _lines(run, tag, top_k))
 
 
 def read_trec(path: Path, queries: Iterable[str], documents: Iterable[str]) -> Run:

@@ -6,6 +6,7 @@ Shapes: M documents, D dimensions.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import time
 from collections.abc import Sequence
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 
 from acclimate import processes
-from acclimate.files import hash_text, storage_errors
+from acclimate.files import MAY_NOT, WORK, hash_text, storage_errors
+from acclimate.ownership import claim_work
+from acclimate.progress import say
 from acclimate.retrieval.shares import joined, stride
 from acclimate.retrieval.top_k import BLOCK_DOCUMENTS, Vectors
 from acclimate.types import Role
@@ -23,6 +26,8 @@ from acclimate.types import Role
 if TYPE_CHECKING:
     from acclimate.models.encoder import Encoder
 
+MODEL_FOLDER = "[0-9a-f]{32}"
+"""How the folder of one model's vectors is called."""
 BLOCK_TEXTS = 16384
 """Texts encoded between two writes to the cache."""
 KEPT_MODELS = 6
@@ -51,14 +56,19 @@ def encode_corpus(
         role: whose prompt is used.
         task: the task whose prompt is used.
 
+    A cache that may not be written (a run on a disk for reading only) gives what it holds; the rest is in memory only.
+
     Raises:
-        StorageError: the cache cannot be written.
+        StorageError: no space is left for the cache.
     """
     if cache is None or not texts:
         return joined(processes.gather(encoder.encode(stride(texts), role, task, label=label)))
     path = vectors_path(encoder, texts, cache, role, task)
     with storage_errors(path):
         if not processes.on_main(lambda: _load_vectors(path, len(texts), encoder.use.dim) is not None):
+            if not processes.on_main(lambda: _is_writable(path)):
+                say(f"{cache} may not be written: these vectors are not kept")
+                return joined(processes.gather(encoder.encode(stride(texts), role, task, label=label)))
             _write_vectors(path, encoder, texts, role, task, label)
         vectors: Vectors = np.load(path, mmap_mode="r")
         processes.on_main(lambda: _forget_unused(cache, path.parent))
@@ -87,12 +97,32 @@ def _load_vectors(path: Path, count: int, dim: int) -> Vectors | None:
 
 
 def _forget_unused(cache: Path, used: Path) -> None:
-    """Note that one model's folder is in use, and delete the folders unused for longest."""
+    """Note that one model's folder is in use, and delete the folders unused for longest; nothing where that may not be
+    written."""
     now = time.time_ns()
-    os.utime(used, ns=(now, now))
-    by_use = sorted((path for path in cache.iterdir() if path.is_dir()), key=lambda path: path.stat().st_mtime_ns)
+    try:
+        os.utime(used, ns=(now, now))
+    except OSError as error:
+        if error.errno in MAY_NOT:
+            return
+        raise
+    own = (path for path in cache.iterdir() if re.fullmatch(MODEL_FOLDER, path.name) and path.is_dir())
+    by_use = sorted(own, key=lambda path: path.stat().st_mtime_ns)
     for folder in by_use[:-KEPT_MODELS]:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_writable(path: Path) -> bool:
+    """Whether the folder for a file of vectors can be made, and a file in it."""
+    try:
+        if path.parent.parent.parent.name == WORK:
+            claim_work(path.parent.parent.parent)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return os.access(path.parent, os.W_OK | os.X_OK)
+    except OSError as error:
+        if error.errno in MAY_NOT:
+            return False
+        raise
 
 
 def _write_vectors(

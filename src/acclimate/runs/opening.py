@@ -11,6 +11,7 @@ from acclimate.errors import StorageError, UsageError
 from acclimate.formats.sources import resolve_model
 from acclimate.models.encoder import Encoder
 from acclimate.runs.resolve import load, load_pair, resolve, trained_folder
+from acclimate.runs.versions import in_use
 from acclimate.text_use import LoadSettings
 from acclimate.types import Pooling
 
@@ -62,17 +63,17 @@ def load_retriever(
 
 def load_base(adapter: Path, base: str | None = None, **loading: Unpack[LoadSettings]) -> Encoder:
     """Load the base of the run's adapter, used as the adapter uses it; where there is none yet, `base` as it is."""
-    if not adapter.is_dir():
+    if not in_use(adapter).is_dir():
         return Encoder.load(base or DEFAULT_MODEL, **loading)
     return load_pair(adapter, base=base, **loading)[0]
 
 
 def retriever_hash(adapter: Path, wanted: Retriever, base: str | None = None, *, pooling: Pooling | None = None) -> str:
     """Return what changes with what `load_retriever` gives."""
-    if not adapter.is_dir():
+    if not in_use(adapter).is_dir():
         return resolve_model(base or DEFAULT_MODEL, pooling=pooling).fingerprint
     return f"{_retrieves_adapted(adapter, wanted)} {resolve(adapter, base=base).sha256}"
 
 
 def _retrieves_adapted(adapter: Path, wanted: Retriever) -> bool:
-    return wanted == "adapted" or (wanted == "auto" and adapter.is_dir())
+    return wanted == "adapted" or (wanted == "auto" and in_use(adapter).is_dir())

@@ -24,6 +24,7 @@ from acclimate.models.adapter import Adapter, load_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
 from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.versions import in_use
 from acclimate.text_use import LoadSettings, TextUse, text_settings
 from acclimate.types import Pooling
 
@@ -135,7 +136,7 @@ def base_of(name: str | Path, model: str | None) -> str | None:
 
 def adapter_folder(name: str | Path) -> Path | None:
     """Return the folder that holds the adapter: a run's, or the named folder itself; None where there is none."""
-    for folder in (RunFolder(Path(name)).adapter, Path(name)):
+    for folder in _places(name):
         if (folder / peft.CONFIG_FILE).is_file():
             return folder
     return None
@@ -143,10 +144,15 @@ def adapter_folder(name: str | Path) -> Path | None:
 
 def full_folder(name: str | Path) -> Path | None:
     """Return the folder of a fully trained or merged model: a run's, or the named one; None where there is none."""
-    for folder in (RunFolder(Path(name)).adapter, Path(name)):
+    for folder in _places(name):
         if (folder / ADAPTER_FILE).is_file() and not (folder / peft.CONFIG_FILE).is_file():
             return folder
     return None
+
+
+def _places(name: str | Path) -> list[Path]:
+    """Where the adapter or model of a name may lie: it names a run, or the folder itself."""
+    return [in_use(RunFolder(Path(name)).adapter), in_use(Path(name))]
 
 
 def trained_folder(name: str | Path) -> Path:
@@ -158,8 +164,7 @@ def trained_folder(name: str | Path) -> Path:
     Raises:
         StorageError: there is none.
     """
-    places = (RunFolder(Path(name)).adapter, Path(name))
-    whole = next((place for place in places if (place / MODULES_FILE).is_file()), None)
+    whole = next((place for place in _places(name) if (place / MODULES_FILE).is_file()), None)
     folder = adapter_folder(name) or full_folder(name) or whole
     if folder is None:
         run = RunFolder.around(Path(name)).path if Path(name).name == RunFolder(Path()).adapter.name else name

@@ -12,6 +12,8 @@ DATASET, NEGATIVES, ADAPTER, EVALUATION = "dataset", "negatives", "adapter", "ev
 STAGES, TASKS, FOLDS = "stages", "tasks", "folds"
 AUDIT_FILE = "audit.json"
 PAGE_FILE = "report.html"
+ADAPTER_FILES = ("adapter_config.json", "modules.json")
+"""An adapter folder holds the first, a fully trained model only the second."""
 
 
 @dataclass(frozen=True, slots=True)

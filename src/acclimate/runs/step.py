@@ -3,15 +3,26 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from acclimate import processes
-from acclimate.files import REPORT_FILE, artifact, differences, is_current, read_json, write_json
+from acclimate.files import (
+    INPUTS_FILE,
+    REPORT_FILE,
+    artifact,
+    differences,
+    is_current,
+    read_json,
+    storage_errors,
+    work_folder,
+    write_json,
+)
+from acclimate.ownership import MARKER_FILE, Objection, check_replaceable, claim_work, no_objection, written_by
 from acclimate.progress import say
-from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.run_folder import ADAPTER_FILES, RunFolder, is_run
 from acclimate.runs.versions import publish, restore, trained_before
 
 R = TypeVar("R", bound=Mapping[str, Any])
@@ -44,6 +55,7 @@ def step(
     make: Callable[[], Work[R]],
     *,
     seconds: str,
+    reads: Sequence[str | Path] = (),
     alone: bool = False,
     versioned: bool = False,
 ) -> R:
@@ -57,7 +69,8 @@ def step(
         settings: every effective value of the step; a part of a value's name is found by dots ("train.rank").
         inputs: name -> hash of what the step reads.
         make: computes the results in every process, and returns how they are written.
-        seconds: the key of the step's duration in `timings`.
+        seconds: the key of the step's duration in `timings`; without its ending, what its artifact is marked with.
+        reads: files, folders and models (also of the hub) that it reads; none may lie in `out`, nor `out` in one.
         alone: the first process alone calls `make`: there is nothing to share.
         versioned: `out` is `RUN/adapter`, of which every version is kept.
 
@@ -66,16 +79,26 @@ def step(
 
     Raises:
         StorageError: another process writes the artifact, or it cannot be written.
+        UsageError: something at `out` is not ours, or is read.
         AcclimateError: whatever `make` raises.
     """
-    started = time.monotonic()
-    kept = processes.on_main(lambda: _kept(name, out, settings, inputs, versioned))
+    started, kind = time.monotonic(), seconds.removesuffix("_s")
+
+    def looked_at() -> Path | None:
+        # Of a versioned artifact nothing is replaced: an adapter may be trained on from itself.
+        check_replaceable(out, no_objection, () if versioned else parts_read(reads))
+        found = _kept(name, out, settings, inputs, versioned)
+        if found is None:
+            _check_writable(out, no_adapter if versioned else written_by(kind))
+        return found
+
+    kept = processes.on_main(looked_at)
     if kept is not None:
         return read_json(kept / REPORT_FILE)  # type: ignore[return-value]
     work = Work(_never) if alone and not processes.is_main() else make()
 
     def write() -> R:
-        with artifact(out, settings, inputs, publish=publish if versioned else None) as folder:
+        with artifact(out, settings, inputs, kind=kind, publish=publish if versioned else None) as folder:
             report: Any = work.write(folder)
             report["timings"] = {seconds: round(time.monotonic() - started, 3)}
             write_json(folder / REPORT_FILE, report)
@@ -84,6 +107,29 @@ def step(
     if not processes.is_main():
         work.meanwhile()
     return processes.on_main(write)
+
+
+def _check_writable(out: Path, objection: Objection) -> None:
+    check_replaceable(out, objection)
+    with storage_errors(out):
+        claim_work(work_folder(out).parent)
+
+
+def parts_read(names: Iterable[str | Path]) -> Iterator[str | Path]:
+    """Yield the names; instead of a run's, those of its parts that others read."""
+    for name in names:
+        run = RunFolder(Path(name))
+        parts = (run.dataset, run.negatives, run.adapter, run.reranker)
+        if is_run(run.path) or no_adapter(run.adapter) == "":
+            yield from (part for part in parts if part.exists())
+        else:
+            yield name
+
+
+def no_adapter(out: Path) -> str:
+    """The objection to taking what is at `RUN/adapter` for an adapter, or a model, from a training or another tool."""
+    found = out.is_symlink() or any((out / name).is_file() for name in (MARKER_FILE, INPUTS_FILE, *ADAPTER_FILES))
+    return "" if found and out.is_dir() else f"{out} is neither an adapter nor a model"
 
 
 def _kept(name: str, out: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], versioned: bool) -> Path | None:

@@ -8,6 +8,7 @@ The link is the truth: an entry of the history that it does not follow is of a s
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator
@@ -18,6 +19,7 @@ from typing import Literal, TypeAlias, get_args
 
 from acclimate.errors import StorageError, UsageError
 from acclimate.files import (
+    discard,
     fsync,
     fsync_tree,
     hash_folder,
@@ -119,6 +121,28 @@ def publish(fresh: Path, out: Path) -> None:
             _say_kept(run, before, name)
 
 
+def in_use(adapter: Path) -> Path:
+    """Find what `RUN/adapter` leads to, for whoever reads it.
+
+    A kill may have taken it away between two renames: then it is put back; where that cannot be done (a disk for
+    reading only, another process at work), it is read where it lies.
+
+    Args:
+        adapter: `RUN/adapter`; any other path is returned as it is, and so is this one where nothing is to be found.
+    """
+    run = RunFolder(adapter.parent)
+    if adapter.is_dir() or adapter != run.adapter:
+        return adapter
+    remains = [_legacy_copy(run), work_folder(run.adapters) / "old"]
+    remains += [run.adapters / entry.version for entry in reversed(_history(run))]
+    found = next((folder for folder in remains if folder.is_dir()), None)
+    if found is None:
+        return adapter
+    with contextlib.suppress(StorageError):
+        restore(run)
+    return adapter if adapter.is_dir() else found
+
+
 def trained_before(run: RunFolder) -> list[Path]:
     """Where a training's result may be that `RUN/adapter` does not lead to: all versions, once one was promoted."""
     with _switching(run):
@@ -199,7 +223,7 @@ def _adopt(run: RunFolder) -> None:
     if is_copy:
         _put_away(run)
     else:
-        shutil.rmtree(run.adapters / name, ignore_errors=True)
+        discard(run.adapters / name, run.path / name)
         run.adapter.rename(run.adapters / name)
     link.replace(run.adapter)
     fsync(run.path)
@@ -211,7 +235,7 @@ def _add(run: RunFolder, fresh: Path) -> str:
     if _is_whole(folder):  # the same content
         shutil.rmtree(fresh)
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder, run.path / name)
         run.adapters.mkdir(parents=True, exist_ok=True)
         fresh.rename(folder)
         fsync(run.adapters)
@@ -311,7 +335,7 @@ def _copy(source: Path, target: Path, run: RunFolder) -> None:
     """Copy a folder, whole or not at all."""
     partial = work_folder(run.adapters) / "partial"
     shutil.rmtree(partial, ignore_errors=True)
-    shutil.rmtree(target, ignore_errors=True)
+    discard(target, run.path / target.name)
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copytree(source, partial)
     fsync_tree(partial)

@@ -42,6 +42,7 @@ from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import BESIDE, TOKENIZER, one_task
 from acclimate.runs.trained_on import trained_on, without_seen
+from acclimate.runs.versions import NAME_CHARS
 
 Scores = RankingScores | PairScores
 
@@ -68,7 +69,7 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> Eval
     settings, inputs = effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config)
     cache = RunFolder(out.parent).cache
     make = partial(_measure, data, adapter, cache, config)
-    return step("evaluate", out, settings, inputs, make, seconds="evaluate_s")
+    return step("evaluate", out, settings, inputs, make, seconds="evaluate_s", reads=[dataset, adapter, *config.named])
 
 
 def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Work[EvaluationReport]:
@@ -86,6 +87,7 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
     def write(folder: Path) -> EvaluationReport:
         report = _report([data, *guards], base, adapted, config)
         report["training_known"] = seen.complete
+        report["adapter_version"] = hash_folder(adapter)[:NAME_CHARS]
         report["test"]["trained_on"] = left_out
         for row, count in zip(report["guard"], guards_left_out, strict=True):
             row["trained_on"] = count

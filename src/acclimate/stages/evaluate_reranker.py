@@ -63,7 +63,7 @@ def evaluate_reranker(dataset: Path, adapter: Path, name: str, out: Path, config
     }
     cache = RunFolder(out.parent).cache
     make = partial(_evaluate, data, adapter, name, cache, config)
-    return step("evaluate reranker", out, settings, inputs, make, seconds="rerank_s")
+    return step("evaluate reranker", out, settings, inputs, make, seconds="rerank_s", reads=[dataset, adapter, name])
 
 
 def _trained_on(adapter: Path, name: str, config: RunConfig) -> TrainedOn:

@@ -21,6 +21,7 @@ from acclimate.formats.full_model import save_folded
 from acclimate.formats.trained_on import TrainedOn, read_trained_on, write_trained_on
 from acclimate.models.adapter import load_adapter
 from acclimate.models.mergeable import MergeableAdapters, MergeableModels
+from acclimate.ownership import MARKER_FILE
 from acclimate.progress import say
 from acclimate.report import merge_page, model_card
 from acclimate.report.summary import MergeReport, RunSummary
@@ -34,7 +35,7 @@ from acclimate.runs.trained_on import asked_in, trained_on
 
 GREEDY_SOUP = "greedy-soup"
 INTERPOLATE = "interpolate"
-_NOT_THE_MODEL = shutil.ignore_patterns(CONFIG_FILE, INPUTS_FILE, REPORT_FILE)
+_NOT_THE_MODEL = shutil.ignore_patterns(CONFIG_FILE, INPUTS_FILE, REPORT_FILE, MARKER_FILE)
 """Files of the stage that wrote a folder; the artifact made from it gets its own."""
 
 
@@ -72,19 +73,21 @@ def merge(models: Sequence[str | Path], out: Path, config: RunConfig, *, data: P
     if len(models) == 1 and asked.method is None and not asked.weights and asked.merged_rank is None:
         return _fold(Path(models[0]), out, config)
     names = [str(name) for name in models]
-    _check(names, out, config)
+    _check(names, config)
     dataset = _dataset_of(names[0], data) if _is_chosen(config) else None
     settings = {**effective(config, "merge", *(["evaluate"] if dataset else [])), "models": names}
     parts = read_models(names, config.merge, base=config.model, pooling=config.pooling, machine=config.machine)
     inputs = {f"model {number}": fingerprint for number, fingerprint in enumerate(parts.fingerprints, 1)}
     inputs |= {"dataset": hash_folder(dataset), **guard_hashes(config.evaluate.guard)} if dataset else {}
 
+    reads = [Path(name) for name in (*names, *config.named)] + ([dataset] if dataset else [])
+
     def make() -> Work[MergeReport]:
         choice = _choose(parts, dataset, config)
         merged = parts.merge(choice.method, choice.weights, asked, config.seed)
         return Work(lambda folder: _write(folder, parts, merged, choice, config, out.name))
 
-    return step("merge", out, settings, inputs, make, seconds="merge_s")
+    return step("merge", out, settings, inputs, make, seconds="merge_s", reads=reads)
 
 
 def _write(
@@ -119,7 +122,6 @@ def _write(
 def _fold(run_or_adapter: Path, out: Path, config: RunConfig) -> MergeReport:
     """One adapter into its base; a run trained with `--full` holds such a folder already, which is copied."""
     trained = _trained(run_or_adapter)
-    _refuse_inside(out, trained)
 
     def write(folder: Path) -> MergeReport:
         report = _write_folded(trained, folder, config)
@@ -127,7 +129,8 @@ def _fold(run_or_adapter: Path, out: Path, config: RunConfig) -> MergeReport:
         return report
 
     inputs = {"adapter": hash_folder(trained)}
-    return step("merge", out, effective(config), inputs, lambda: Work(write), seconds="merge_s")
+    reads = [run_or_adapter, trained]
+    return step("merge", out, effective(config), inputs, lambda: Work(write), seconds="merge_s", reads=reads)
 
 
 def _write_folded(folder: Path, fresh: Path, config: RunConfig) -> MergeReport:
@@ -151,13 +154,9 @@ def _write_folded(folder: Path, fresh: Path, config: RunConfig) -> MergeReport:
     }
 
 
-def _check(names: Sequence[str], out: Path, config: RunConfig) -> None:
+def _check(names: Sequence[str], config: RunConfig) -> None:
     """Everything that can be refused before a model is read."""
     asked = config.merge
-    for name in names:
-        folder = adapter_folder(name) or full_folder(name) or Path(name)
-        if folder.is_dir():
-            _refuse_inside(out, folder)
     if asked.method == GREEDY_SOUP:
         if len(names) < 2 or asked.weights:
             raise UsageError(
@@ -251,11 +250,6 @@ def _dataset_of(first: str, data: Path | None) -> Path:
     raise UsageError(
         f"{places[0]} holds no dataset whose dev split could decide", fix="Name a run or a dataset with --data."
     )
-
-
-def _refuse_inside(out: Path, folder: Path) -> None:
-    if out.resolve() == folder.resolve() or folder.resolve() in out.resolve().parents:
-        raise UsageError(f"--out {out} lies inside {folder}", fix="Choose another --out.")
 
 
 def _trained(run_or_adapter: Path) -> Path:

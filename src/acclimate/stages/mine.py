@@ -60,7 +60,7 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> MineReport:
 
         return Work(write, work.meanwhile)
 
-    return step("mine", out, effective(config, "mine"), inputs, make, seconds="mine_s")
+    return step("mine", out, effective(config, "mine"), inputs, make, seconds="mine_s", reads=[dataset, *config.named])
 
 
 def _announced(report: MineReport, config: RunConfig) -> MineReport:

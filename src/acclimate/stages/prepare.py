@@ -68,6 +68,7 @@ def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]], fold: Fold | 
         return build_datasets(sources, seed=first.seed, limit=first.limit, token_keys=_token_keys(first), fold=fold)
 
     reports = []
+    reads = [name for source, _, config in parts for name in (source, *config.named)]
     for number, (source, out, config) in enumerate(parts):
         others = [other for other in range(len(parts)) if other != number]
         beside = {f"{BESIDE}{other}: {name}": value for other in others for name, value in hashes[other].items()}
@@ -82,7 +83,7 @@ def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]], fold: Fold | 
             **({"beside": [asdict(parts[other][2].prepare) for other in others]} if others else {}),
         }
         make = partial(_prepared, source, config, number, built)
-        reports.append(step("prepare", out, settings, inputs, make, seconds="prepare_s", alone=True))
+        reports.append(step("prepare", out, settings, inputs, make, seconds="prepare_s", reads=reads, alone=True))
     return reports
 
 

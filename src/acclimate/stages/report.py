@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from acclimate.files import write_text
+from acclimate.ownership import check_replaceable
 from acclimate.report import html, tasks_page
 from acclimate.report.folder import read_run, read_task
+from acclimate.runs.records import not_page
 from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.versions import in_use
 
 
 def report(run: Path) -> Path:
@@ -21,9 +24,14 @@ def report(run: Path) -> Path:
     Raises:
         DataError: there is no such run.
         StorageError: a part of it is damaged, or the page cannot be written.
+        UsageError: a file of that name is not ours.
     """
-    folder, whole = RunFolder(run), read_run(run)
+    folder = RunFolder(run)
+    in_use(folder.adapter)  # put back, where a kill has taken it away
+    whole = read_run(run)
     tasks = (whole.summary or {}).get("tasks", {})
+    for page in (folder.page, *(folder.task(name).page for name in tasks)):
+        check_replaceable(page, not_page)
     for name in tasks:
         write_text(folder.task(name).page, html.render(read_task(run, whole, name)))
     write_text(folder.page, tasks_page.render(whole) if tasks else html.render(whole))

@@ -10,11 +10,16 @@ from acclimate.configs import RunConfig
 from acclimate.data.beir import read_texts_by_id
 from acclimate.data.texts import read_texts
 from acclimate.errors import UsageError
+from acclimate.files import iter_lines
+from acclimate.ownership import check_replaceable, no_objection
 from acclimate.progress import say
 from acclimate.retrieval.rerank import rerank
 from acclimate.retrieval.trec import read_trec, write_trec
 from acclimate.runs.resolve import load_reranker
 from acclimate.types import Rejected
+
+TAG = "acclimate-rerank"
+"""The last column of a run that was reranked."""
 
 
 def rerank_texts(query: str, source: Path, name: str, top: int | None, config: RunConfig) -> dict[str, Any]:
@@ -52,7 +57,7 @@ def rerank_texts(query: str, source: Path, name: str, top: int | None, config: R
 
 
 def rerank_run(
-    candidates: Path, queries: Path, corpus: Path, name: str, out: Path, config: RunConfig
+    candidates: Path, queries: Path, corpus: Path, name: str, out: Path, config: RunConfig, *, replace: bool = False
 ) -> dict[str, Any]:
     """Put the first `rerank_depth` candidates of every query of a TREC run in order anew.
 
@@ -63,14 +68,18 @@ def rerank_run(
         name: a reranker: a run with one, a folder, or a hub id.
         out: the run file to write.
         config: device, dtype, `rerank`.
+        replace: a file at `out` goes, whoever wrote it; else only a run of this function, known by its tag.
 
     Returns:
         {"queries", "pairs", "reranker", "out"}.
 
     Raises:
         DataError: a file cannot be read, or an id of the run is unknown.
+        UsageError: a file at `out` stays.
         ModelError: the reranker cannot be used.
     """
+    objection = no_objection if replace and not out.is_dir() else _not_reranked
+    check_replaceable(out, objection, [candidates, queries, corpus])
     rejected: list[Rejected] = []
     query_texts, document_texts = (read_texts_by_id(path, rejected, {})[0] for path in (queries, corpus))
     if rejected:
@@ -79,9 +88,16 @@ def rerank_run(
     reranker = load_reranker(name, config.rerank, device=config.device, dtype=config.dtype)
     depth = config.rerank.rerank_depth
     reranked = rerank(reranker, run, query_texts, document_texts, depth, label="rerank")
-    write_trec(out, reranked, "acclimate-rerank", depth)
+    write_trec(out, reranked, TAG, depth)
     pairs = sum(map(len, reranked.values()))
     return {"queries": len(reranked), "pairs": pairs, "reranker": reranker.source.id, "out": str(out)}
+
+
+def _not_reranked(out: Path) -> str:
+    """The objection to replacing a run file: its lines do not end with our tag."""
+    if out.is_file() and all(text.split()[-1:] == [TAG] and not error for _, text, error in iter_lines(out)):
+        return ""
+    return f"{out} is there already, and acclimate did not write it (--replace takes its place)"
 
 
 def sigmoid(score: float) -> float:

@@ -22,8 +22,10 @@ from acclimate.models.adapter import Adapter, continue_from, load_adapter
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.devices import DTYPES, choose_device, choose_dtype
 from acclimate.models.encoder import Encoder
+from acclimate.ownership import check_replaceable
 from acclimate.progress import say
 from acclimate.runs.guards import guard_hashes
+from acclimate.runs.records import not_metrics
 from acclimate.runs.resolve import adapter_folder
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
@@ -104,6 +106,7 @@ def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -
     course = mixed_schedule(parts, config.train, config.seed, _learning_rate(config, encoder))
     selection = dev_selection(parts, encoder, course, config.train)
     metrics = RunFolder(out.parent).metrics
+    check_replaceable(metrics, not_metrics)
     autocast = mixed_precision(encoder.device, choose_dtype(config.dtype, encoder.device), encoder.dtype)
     losses = TaskLosses(parts, encoder, course, autocast, trainable)
     mined = work_folder(out) / "mined"

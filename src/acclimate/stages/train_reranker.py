@@ -19,9 +19,11 @@ from acclimate.formats.trained_on import write_trained_on
 from acclimate.models.devices import choose_dtype
 from acclimate.models.reranker import Reranker
 from acclimate.models.reranker_saving import save_reranker, save_reranker_adapter
+from acclimate.ownership import check_replaceable
 from acclimate.progress import say
 from acclimate.retrieval.rank import rank
 from acclimate.runs.opening import load_retriever, open_retrieval_dataset, retriever_hash
+from acclimate.runs.records import not_metrics
 from acclimate.runs.resolve import reranker_source
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
@@ -87,13 +89,14 @@ def train_reranker(
         examples = _examples(read_examples(rows / EXAMPLES_FILE), config.rerank.rerank_loss)
         return _train(data, examples, adapter, base, out, config, identity)
 
-    return step("train reranker", out, settings, inputs, make, seconds="train_reranker_s")
+    return step("train reranker", out, settings, inputs, make, seconds="train_reranker_s", reads=[dataset, rows, base])
 
 
 def _train(
     data: Dataset, examples: list[Example], adapter: Path, base: str, out: Path, config: RunConfig, identity: str
 ) -> Work[RerankerTrainReport]:
     run = RunFolder(out.parent)
+    check_replaceable(run.reranker_metrics, not_metrics)
     reranker, full = _load(base, config)
     trainable = _trainable(reranker, full, config)
     course = _course(config, len(examples), reranker, full)

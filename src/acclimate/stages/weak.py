@@ -45,7 +45,7 @@ def weak(dataset: Path, out: Path, config: RunConfig) -> WeakReport:
 
         return Work(write)
 
-    return step("weak pairs", out, settings, inputs, make, seconds="weak_pairs_s", alone=True)
+    return step("weak pairs", out, settings, inputs, make, seconds="weak_pairs_s", reads=[dataset], alone=True)
 
 
 def _found(dataset: Path, config: RunConfig) -> dict[str, list[Example]]:

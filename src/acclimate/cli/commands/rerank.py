@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from acclimate.cli.options import Command, Given, Json
 from acclimate.configs import check_settings
@@ -21,6 +24,7 @@ def rerank(
     queries: Path | None = None,
     corpus: Path | None = None,
     out: Path | None = None,
+    replace: Annotated[bool, Parameter(negative=())] = False,
     top: int | None = None,
     json_output: Json = False,
     settings: Given,
@@ -35,6 +39,7 @@ def rerank(
         queries: JSONL with "_id" and "text".
         corpus: JSONL with "_id", "text" and maybe "title".
         out: the run file to write.
+        replace: write over a file at --out, whoever wrote it.
         top: how many texts to show; all if not given.
         json_output: print one JSON object and nothing else.
         settings: of the reranker.
@@ -52,7 +57,7 @@ def rerank(
     elif candidates and queries and corpus and out and not query and texts is None:
         from acclimate.stages import rerank as stage
 
-        result = stage.rerank_run(candidates, queries, corpus, reranker, out, config)
+        result = stage.rerank_run(candidates, queries, corpus, reranker, out, config, replace=replace)
     else:
         possible = "QUERY --texts FILE, or --candidates RUN.trec --queries FILE --corpus FILE --out FILE"
         raise UsageError("rerank needs texts to put in order", possible=possible)
