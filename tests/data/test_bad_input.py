@@ -126,13 +126,14 @@ def test_two_kinds_in_one_file(build: Build) -> None:
 def test_beir_errors(tmp_path: Path) -> None:
     corpus, queries = {"d1": "it is me"}, {"q1": "who is it"}
     folder = write_beir(tmp_path / "a", corpus, queries, train=[("q1", "d1", 1), ("q1", "d9", 1)])
-    with pytest.raises(DataError, match=r"train.tsv row 3: document id 'd9' is not in corpus.jsonl"):
-        build_source(folder)
+    dataset, rejected = build_source(folder)
+    assert dataset.qrels == {"train": {"q1": {"d1": 1}}}
+    assert [(row.source, row.row, row.reason) for row in rejected] == [
+        ("qrels/train.tsv", 3, "unknown document id ('d9')")
+    ]
+    assert "1 judgements name a document that is not there: d9" in dataset.info["warnings"]
     folder = write_beir(tmp_path / "b", corpus, queries, train=[("q7", "d1", 1)])
-    with pytest.raises(DataError, match=r"train.tsv row 2: query id 'q7' is not in queries.jsonl"):
-        build_source(folder)
-    (folder / "qrels" / "train.tsv").write_text("q1\td1\t1\n")
-    with pytest.raises(DataError, match=r"train.tsv"):
+    with pytest.raises(DataError, match=r"train.tsv: no usable judgement among 1; row 2: unknown query id \('q7'\)"):
         build_source(folder)
     (folder / "qrels" / "train.tsv").write_text("q\td\tscore\nq1\td1\t1\n")
     with pytest.raises(DataError, match=r"no column query-id; columns found: 'q', 'd', 'score'"):
@@ -142,8 +143,9 @@ def test_beir_errors(tmp_path: Path) -> None:
         build_source(folder)
     folder = write_beir(tmp_path / "c", corpus, queries, train=[("q1", "d1", 1)])
     (folder / "corpus.jsonl").write_text(jsonl({"_id": "d1", "text": "one"}, {"_id": "d1", "text": "other"}))
-    with pytest.raises(DataError, match=r"corpus.jsonl row 2: the id 'd1' came before"):
-        build_source(folder)
+    dataset, rejected = build_source(folder)
+    assert dataset.corpus == {"d1": "one"} and rejected[0].reason == "its id has another text already ('d1')"
+    assert "1 rows give an id a second text, which is not used: d1" in dataset.info["warnings"]
     (folder / "corpus.jsonl").unlink()
     with pytest.raises(DataError, match=r"corpus.jsonl: no such file"):
         build_source(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from acclimate.data.beir import add_documents
 from acclimate.data.clean import clean
 from acclimate.data.dataset import Dataset, map_label
 from acclimate.data.readers import read_source
-from acclimate.data.records import RawData, Record
+from acclimate.data.records import RawData, Record, folded
 from acclimate.data.sample import sample
 from acclimate.data.split import split_sources
 from acclimate.data.splits import Fold, Source, Splits
@@ -79,7 +80,25 @@ def _read(source: str, settings: PrepareConfig) -> tuple[RawData, tuple[float, f
     raw = read_source(source, settings)
     if settings.corpus is not None:
         add_documents(raw, Path(settings.corpus))
+    _spell_alike(raw)
     return raw, _label_range(raw, settings, source) if raw.kind == "pairs" else None
+
+
+def _spell_alike(raw: RawData) -> None:
+    """Let texts that differ in white space alone be one text, spelt as where it comes first; those that have ids of
+    their own stay as they are."""
+    spelling: dict[str, str] = {}
+    for text in (*raw.corpus.values(), *raw.unnamed):
+        spelling.setdefault(folded(text), text)
+
+    def alike(text: str) -> str:
+        return spelling.setdefault(folded(text), text)
+
+    for place, record in enumerate(raw.records):
+        if record.anchor_id is None:
+            texts = alike(record.anchor), alike(record.positive), tuple(map(alike, record.negatives))
+            if texts != (record.anchor, record.positive, record.negatives):
+                raw.records[place] = replace(record, anchor=texts[0], positive=texts[1], negatives=texts[2])
 
 
 def _label_range(raw: RawData, settings: PrepareConfig, source: str) -> tuple[float, float]:

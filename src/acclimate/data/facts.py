@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from acclimate.data.dataset import Dataset
+from acclimate.data.records import folded
 from acclimate.types import SPLITS, Rejected, Split
 
 FEW_PAIRS = 10_000
@@ -124,7 +125,7 @@ def warnings(
     if shared_documents:
         noun = "documents" if dataset.kind == "retrieval" else "sentences"
         notes.append(f"{shared_documents:,} {noun} of dev and test are in train too; --strict-documents removes them")
-    twins = len(dataset.corpus) - len(set(dataset.corpus.values()))
+    twins = len(dataset.corpus) - len(set(map(folded, dataset.corpus.values())))
     if twins:
         notes.append(f"{twins:,} documents have the text of another document")
     return notes

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.configs import RunConfig
-from acclimate.data.beir import read_texts_by_id
+from acclimate.data.beir import TextsById
 from acclimate.data.texts import read_texts
 from acclimate.errors import UsageError
 from acclimate.progress import say
 from acclimate.retrieval.rerank import rerank
 from acclimate.retrieval.trec import read_trec, write_trec
 from acclimate.runs.resolve import load_reranker
-from acclimate.types import Rejected
 
 
 def rerank_texts(query: str, source: Path, name: str, top: int | None, config: RunConfig) -> dict[str, Any]:
@@ -22,7 +21,8 @@ def rerank_texts(query: str, source: Path, name: str, top: int | None, config: R
 
     Args:
         query: what is asked.
-        source: .jsonl with a field "text" (or "sentence", "content"), else plain text, one per line.
+        source: any table with a field "text" (or "contents", "content", "sentence", "passage"), or plain text, one per
+            line.
         name: a reranker: a run with one, a folder, or a hub id.
         top: how many to return; all if None.
         config: device, dtype, `rerank`.
@@ -71,9 +71,13 @@ def rerank_run(
         DataError: a file cannot be read, or an id of the run is unknown.
         ModelError: the reranker cannot be used.
     """
-    rejected: list[Rejected] = []
-    query_texts, document_texts = (read_texts_by_id(path, rejected, {})[0] for path in (queries, corpus))
-    if rejected:
+    sides = TextsById(), TextsById()
+    for side, path in zip(sides, (queries, corpus), strict=True):
+        side.read(path)
+        for note in side.notes:
+            say(note)
+    query_texts, document_texts = (side.texts for side in sides)
+    if rejected := [row for side in sides for row in side.rejected]:
         say(f"{len(rejected)} rows are not used, the first: {rejected[0].source} row {rejected[0].row}")
     run = read_trec(candidates, query_texts, document_texts)
     reranker = load_reranker(name, config.rerank, device=config.device, dtype=config.dtype)
