@@ -55,6 +55,23 @@ def test_every_line_broken_names_the_first(build: Build) -> None:
         build("x.jsonl", "\n{broken\n{worse\n")
 
 
+def test_rejected_rows_are_told_where_the_rest_is_too_few(build: Build) -> None:
+    """All that a user sees of 300 rows may be that 90 are too few."""
+    good = jsonl(*({"query": f"question {n}", "response": f"answer {n}"} for n in range(90)))
+    bad = jsonl(*({"query": f"question {n}", "response": ""} for n in range(200)), {"query": "question 1"})
+    with pytest.raises(DataError, match=r"only 45 of 90 queries .* 100 are needed") as error:
+        build("x.jsonl", good + bad, test_fraction=0.1)
+    message = str(error.value)
+    assert "over fewer, a mean is uncertain by more than 0.08" in message and "it takes 200 or more" in message
+    assert "201 rows rejected: 200 empty (response), first x.jsonl row 91; 1 unknown columns" in message
+
+
+def test_every_reason_is_told_where_no_row_can_be_used(build: Build) -> None:
+    rows = jsonl({"query": "who", "response": ""}, {"query": "", "response": "me"}, {"query": "x", "response": "y"})
+    with pytest.raises(DataError, match=r"3 rows rejected: 2 empty \(response\), first x.jsonl row 1; 1 too short"):
+        build("x.jsonl", rows)
+
+
 def test_not_utf8(build: Build) -> None:
     dataset, rejected = build("x.jsonl", GOOD.encode() + b'{"query": "\xff"}\n')
     assert len(dataset.examples) == 1 and rejected[0].reason == "not UTF-8 (byte 11)"

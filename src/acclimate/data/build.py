@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -56,12 +57,14 @@ def build_datasets(
     """
     raws = [_read(source, settings) for source, settings in sources]
     cleaned = [clean(raw.records, raw.kind) for raw, _ in raws]
+    unusable = [row for (raw, _), (_, unclean) in zip(raws, cleaned, strict=True) for row in (*raw.rejected, *unclean)]
     unsplit = [
         Source(records, raw.kind, raw.given, settings)
         for (raw, _), (records, _), (_, settings) in zip(raws, cleaned, sources, strict=True)
     ]
     built = []
-    split = split_sources(unsplit, seed, token_keys, fold)
+    with _rejected_rows_told(unusable):
+        split = split_sources(unsplit, seed, token_keys, fold)
     for (raw, label_range), (records, unclean), splits, (_, settings) in zip(
         raws, cleaned, split, sources, strict=True
     ):
@@ -75,13 +78,26 @@ def build_datasets(
     return built
 
 
+@contextmanager
+def _rejected_rows_told(rejected: Sequence[Rejected]) -> Iterator[None]:
+    """Add to an error of the data which rows had been rejected before it: often they are the reason."""
+    try:
+        yield
+    except DataError as error:
+        told = facts.by_reason(rejected)
+        raise DataError(
+            f"{error.found}; {told}" if told else error.found, possible=error.possible, fix=error.fix
+        ) from None
+
+
 def _read(source: str, settings: PrepareConfig) -> tuple[RawData, tuple[float, float] | None]:
     """The raw data, and the range of its labels where it has some."""
     raw = read_source(source, settings)
     if settings.corpus is not None:
         add_documents(raw, Path(settings.corpus))
     _spell_alike(raw)
-    return raw, _label_range(raw, settings, source) if raw.kind == "pairs" else None
+    with _rejected_rows_told(raw.rejected):
+        return raw, _label_range(raw, settings, source) if raw.kind == "pairs" else None
 
 
 def _spell_alike(raw: RawData) -> None:

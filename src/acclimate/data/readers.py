@@ -14,6 +14,7 @@ from acclimate.configs import PrepareConfig
 from acclimate.data.beir import beir_files, is_beir, read_beir, read_qa
 from acclimate.data.columns import Form, recognise, records_of
 from acclimate.data.dataset import FILES, Dataset, is_dataset, load_dataset
+from acclimate.data.facts import by_reason
 from acclimate.data.hub import HUB_ID, hub_rows, is_saved, load_hub, load_saved, saved_files
 from acclimate.data.kinds import is_table_name, kind_of, looks_like_file
 from acclimate.data.labels import settle_labels
@@ -244,9 +245,10 @@ def no_usable_row(where: str, rejected: list[Rejected]) -> DataError:
     if not rejected:
         return DataError(f"{where}: no row", fix="Give a file with at least one row (below the header, if it has one).")
     first = rejected[0]
+    others = f": {by_reason(rejected)}" if len({row.reason for row in rejected}) > 1 else ""
     return DataError(
         f"{where}: no usable row; row {first.row}: {first.reason}",
-        fix=f"Correct it ({len(rejected)} rows were rejected in all).",
+        fix=f"Correct it ({len(rejected)} rows were rejected in all{others}).",
     )
 
 
