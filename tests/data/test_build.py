@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import unicodedata
 from collections import Counter
@@ -169,6 +170,20 @@ def test_write_then_load_is_identity(
             folder = Path(place)
             write_dataset(folder, dataset, [])
             assert is_dataset(folder) and load_dataset(folder) == dataset
+
+
+def test_a_folder_of_a_release_that_quoted_nothing(tmp_path: Path, build: Build) -> None:
+    """There, a quote at the beginning of a field was a letter."""
+    dataset, rejected = build("x.csv", 'sentence1,sentence2,label\n"""A"" is",b c,0\nd e,f \\n g,2\n')
+    (tmp_path / "x").mkdir()
+    write_dataset(tmp_path / "x", dataset, rejected)
+    info = json.loads((tmp_path / "x" / "dataset.json").read_text())
+    del info["quoting"]
+    (tmp_path / "x" / "dataset.json").write_text(json.dumps(info))
+    (tmp_path / "x" / "pairs" / "train.tsv").write_text(
+        'sentence1\tsentence2\tlabel\n"A" is\tb c\t0\nd e\tf \\n g\t2\n'
+    )
+    assert load_dataset(tmp_path / "x").pairs == dataset.pairs
 
 
 def test_damaged_dataset(tmp_path: Path, build: Build) -> None:

@@ -21,6 +21,7 @@ from acclimate.data.sample import sample
 from acclimate.data.split import split_sources
 from acclimate.data.splits import Fold, Source, Splits
 from acclimate.errors import DataError
+from acclimate.progress import say
 from acclimate.types import Corpus, Example, LabelledPair, Qrels, Rejected, Split
 
 
@@ -58,12 +59,13 @@ def build_datasets(
     raws = [_read(source, settings) for source, settings in sources]
     cleaned = [clean(raw.records, raw.kind) for raw, _ in raws]
     unusable = [row for (raw, _), (_, unclean) in zip(raws, cleaned, strict=True) for row in (*raw.rejected, *unclean)]
+    notes = [note for raw, _ in raws for note in raw.notes]
     unsplit = [
         Source(records, raw.kind, raw.given, settings)
         for (raw, _), (records, _), (_, settings) in zip(raws, cleaned, sources, strict=True)
     ]
     built = []
-    with _rejected_rows_told(unusable):
+    with _told(unusable, notes):
         split = split_sources(unsplit, seed, token_keys, fold)
     for (raw, label_range), (records, unclean), splits, (_, settings) in zip(
         raws, cleaned, split, sources, strict=True
@@ -79,11 +81,14 @@ def build_datasets(
 
 
 @contextmanager
-def _rejected_rows_told(rejected: Sequence[Rejected]) -> Iterator[None]:
-    """Add to an error of the data which rows had been rejected before it: often they are the reason."""
+def _told(rejected: Sequence[Rejected], notes: Sequence[str]) -> Iterator[None]:
+    """Tell with an error of the data how the source was read, and which rows were rejected: often that is the
+    reason."""
     try:
         yield
     except DataError as error:
+        for note in notes:
+            say(f"  warning: {note}")
         told = facts.by_reason(rejected)
         raise DataError(
             f"{error.found}; {told}" if told else error.found, possible=error.possible, fix=error.fix
@@ -96,7 +101,7 @@ def _read(source: str, settings: PrepareConfig) -> tuple[RawData, tuple[float, f
     if settings.corpus is not None:
         add_documents(raw, Path(settings.corpus))
     _spell_alike(raw)
-    with _rejected_rows_told(raw.rejected):
+    with _told(raw.rejected, raw.notes):
         return raw, _label_range(raw, settings, source) if raw.kind == "pairs" else None
 
 

@@ -263,7 +263,6 @@ def _read_tables(tables: Iterable[tuple[Split, str, Rows]], given: frozenset[Spl
         (form.label for form in reading.forms.values() if isinstance(form, Form) and form.label_found), None
     ):
         raw = settle_labels(raw, found)
-        roles = raw.columns
     if reading.prompts:
         prompt, count = max(reading.prompts.items(), key=lambda item: (item[1], item[0]))
         raw.notes.append(
