@@ -63,12 +63,16 @@ def test_rejected_rows_are_told_where_the_rest_is_too_few(build: Build) -> None:
         build("x.jsonl", good + bad, test_fraction=0.1)
     message = str(error.value)
     assert "over fewer, a mean is uncertain by more than 0.08" in message and "it takes 200 or more" in message
-    assert "201 rows rejected: 200 empty (response), first x.jsonl row 91; 1 unknown columns" in message
+    assert (
+        "201 rows rejected: x.jsonl row 91: empty (response), and 199 more; x.jsonl row 291: unknown columns" in message
+    )
 
 
 def test_every_reason_is_told_where_no_row_can_be_used(build: Build) -> None:
     rows = jsonl({"query": "who", "response": ""}, {"query": "", "response": "me"}, {"query": "x", "response": "y"})
-    with pytest.raises(DataError, match=r"3 rows rejected: 2 empty \(response\), first x.jsonl row 1; 1 too short"):
+    with pytest.raises(
+        DataError, match=r"3 rows rejected: x.jsonl row 1: empty \(response\), and 1 more; x.jsonl row 3: too"
+    ):
         build("x.jsonl", rows)
 
 

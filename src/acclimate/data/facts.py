@@ -58,7 +58,10 @@ def by_reason(rejected: Sequence[Rejected]) -> str:
     for row in rejected:
         groups.setdefault(row.reason.partition(" (")[0], []).append(row)
     largest = sorted(groups.values(), key=lambda rows: -len(rows))
-    named = [f"{len(rows):,} {rows[0].reason}, first {rows[0].source} row {rows[0].row}" for rows in largest[:REASONS]]
+    named = [
+        f"{rows[0].source} row {rows[0].row}: {rows[0].reason}" + (f", and {len(rows) - 1:,} more" if rows[1:] else "")
+        for rows in largest[:REASONS]
+    ]
     if not named:
         return ""
     more = f"; {len(groups) - REASONS} more reasons" if len(groups) > REASONS else ""
