@@ -5,16 +5,19 @@ from __future__ import annotations
 import gzip
 import json
 import sys
+import zipfile
 from pathlib import Path
 
 import pytest
 
+from acclimate.configs import PrepareConfig
 from acclimate.data.dataset import Dataset
 from acclimate.data.kinds import kind_of
 from acclimate.data.opening import detect_encoding, read_all
-from acclimate.data.readers import source_hashes
+from acclimate.data.readers import read_source, source_hashes
 from acclimate.data.texts import read_texts
 from acclimate.errors import DataError, MissingExtraError
+from acclimate.files import MAX_LINE_BYTES
 from tests.data.conftest import Build, build_source, jsonl, write_beir
 
 FILES = Path(__file__).parent / "files"
@@ -252,6 +255,7 @@ def test_an_open_quote_in_csv_costs_one_line(build: Build) -> None:
         ("x.tsv", 'text\nan "odd" one\ntwo\n', ['an "odd" one', "two"]),
         ("x.txt", "one\n\n{two}\n", ["one", "", "{two}"]),
         ("x.txt", "[1] one\n[2] two\n", ["[1] one", "[2] two"]),
+        ("x.json", '["one",\n "two"]', ["one", "two"]),
         ("x.jsonl", '{"title": "T", "text": "one"}\n', ["T one"]),
         ("x.md", "# one\n    code\n", ["# one", "code"]),
     ],
@@ -261,6 +265,26 @@ def test_texts_of_every_kind(tmp_path: Path, name: str, content: str, expected: 
     assert read_texts(tmp_path / name) == expected
     (tmp_path / f"{name}.gz").write_bytes(gzip.compress(content.encode()))
     assert read_texts(tmp_path / f"{name}.gz") == expected
+
+
+def test_one_line_of_json_may_be_longer_than_a_line(tmp_path: Path) -> None:
+    """As pandas' `to_json(orient="records")` writes it."""
+    rows = [{"query": f"{question} {n}", "answer": FIRST_ANSWER * 4} for n in range(9000) for question in QUESTIONS]
+    (tmp_path / "x.json").write_text(json.dumps(rows))
+    assert (tmp_path / "x.json").stat().st_size > MAX_LINE_BYTES
+    assert len(read_source(str(tmp_path / "x.json"), PrepareConfig()).records) == 36000
+
+
+def test_empty_columns_at_the_right_are_none(build: Build) -> None:
+    dataset, rejected = build("x.csv", "query,answer,,\nwho is it,it is me,,\nwhat is it,a thing\nwhy,because,,more\n")
+    assert [example.anchor for example in dataset.examples] == ["who is it", "what is it"]
+    assert [row.reason for row in rejected] == ["wrong number of columns (4, expected 2)"]
+
+
+def test_a_sheet_in_an_archive(tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "x.xlsx.zip", "w") as archive:
+        archive.write(FILES / "pairs.xlsx", "x.xlsx")
+    assert questions(build_source(tmp_path / "x.xlsx.zip")[0]) == QUESTIONS
 
 
 def test_texts_without_a_column_of_texts(tmp_path: Path) -> None:

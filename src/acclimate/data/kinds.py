@@ -7,7 +7,16 @@ import zipfile
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from acclimate.data.opening import COMPRESSED, extension, is_office, open_bytes, read_lines
+from acclimate.data.opening import (
+    COMPRESSED,
+    WIDE,
+    detect_encoding,
+    extension,
+    is_office,
+    open_bytes,
+    open_text_bytes,
+    read_lines,
+)
 from acclimate.errors import DataError
 from acclimate.files import open_input
 
@@ -128,7 +137,7 @@ def _kind_of_text(path: Path, ending: str) -> FileKind:
     lines = (text or error for _, text, error in read_lines(path) if error or text.strip())
     first, second = next(lines, ""), next(lines, "")
     named = ending in JSON_LINES or ending == ".json"
-    start = first.lstrip()[:1]
+    start = _beginning(path)  # not of the line: one that is too long for a line may be a whole file of JSON
     if start == "{" and _is_json(first, dict):
         return "jsonl" if second else "json"
     if start == "[" and not (ending in JSON_LINES and _is_json(second, dict)):
@@ -137,6 +146,14 @@ def _kind_of_text(path: Path, ending: str) -> FileKind:
     if start == "{" and (named or first.strip() == "{"):
         return "jsonl" if _is_json(second, dict) else "json"
     return "jsonl" if named else "text"
+
+
+def _beginning(path: Path) -> str:
+    """The first character that is no white space."""
+    encoding = detect_encoding(path)
+    with open_text_bytes(path, encoding) as stream:
+        head = stream.read(4096)
+    return head.decode("utf-8" if encoding in WIDE else encoding, "replace").lstrip("\ufeff \t\r\n")[:1]
 
 
 def _is_json(text: str, kind: type) -> bool:

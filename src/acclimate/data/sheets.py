@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from acclimate.data.opening import damaged
+from acclimate.data.opening import damaged, open_bytes
 from acclimate.errors import DataError, MissingExtraError
-from acclimate.files import open_input
 
 
 def sheet_rows(path: Path) -> Iterator[tuple[int, list[Any]]]:
@@ -53,7 +52,7 @@ def _workbook(path: Path) -> Iterator[Any]:
         import openpyxl
     except ImportError:
         raise MissingExtraError(f"{path} is an Excel file, which", "files") from None
-    with open_input(path) as stream:
+    with open_bytes(path) as stream:
         content = io.BytesIO(stream.read())
     try:
         book = openpyxl.load_workbook(content, read_only=True, data_only=True)

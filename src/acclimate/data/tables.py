@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 from acclimate.data.delimited import fields_of
 from acclimate.data.kinds import DELIMITERS, kind_of, no_rows
+from acclimate.data.names import TEXTS
 from acclimate.data.opening import COMPRESSED, encoding_note, extension, open_bytes, read_lines
 from acclimate.data.sheets import other_sheets, sheet_rows
 from acclimate.data.whole_json import items_of, load_json
@@ -105,10 +106,10 @@ def _whole_json(path: Path, source: str) -> Rows:
 
 
 def json_rows(items: Iterable[Any], source: str) -> Rows:
-    """The items of a JSON array as rows; what is no object is rejected."""
+    """The items of a JSON array as rows: objects, or texts by themselves; what is neither is rejected."""
     for row, item in enumerate(items, start=1):
-        if isinstance(item, dict):
-            yield Row(source, row, item)
+        if isinstance(item, dict | str):
+            yield Row(source, row, {TEXTS[0]: item} if isinstance(item, str) else item)
         else:
             yield Rejected(
                 source, row, f"a JSON {type(item).__name__}, not an object", writable(str(item)[:SHOWN_CHARS])
@@ -116,13 +117,16 @@ def json_rows(items: Iterable[Any], source: str) -> Rows:
 
 
 def _named(path: Path, source: str, fields: Iterator[tuple[int, list[Any]] | Rejected], columns: Sequence[str]) -> Rows:
-    """Fields with the names of their columns: those given, else those of the first row."""
+    """Fields with the names of their columns: those given, else those of the first row. Excel adds empty columns at the
+    right, which are none."""
     names = [name.strip() for name in columns]
     for row in fields:
         if isinstance(row, Rejected):
             yield row
             continue
         number, values = row
+        while len(values) > max(len(names), 1) and not str(values[-1]).strip():
+            values.pop()
         if not names:
             names = _header(path, values)
         elif len(values) != len(names):
