@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tomllib
+
 import pytest
 
+from acclimate.configs import PrepareConfig, RunConfig, config_from_mapping, dump_config
 from acclimate.errors import DataError
 from tests.data.conftest import Build
 
@@ -59,6 +62,12 @@ def test_zero_and_one_of_repeated_queries_is_relevance(build: Build, values: tup
 def test_zero_and_one_of_single_queries_are_labels(build: Build) -> None:
     dataset, _ = build("x.csv", rows("query,response,label", [0, 1, 1, 0]))
     assert dataset.kind == "pairs"
+
+
+def test_none_is_not_the_default_in_config_toml() -> None:
+    config = RunConfig(prepare=PrepareConfig(label_column="none"))
+    again = config_from_mapping(tomllib.loads(dump_config(config)), "config.toml")
+    assert again.prepare.label_column == "none" != RunConfig().prepare.label_column
 
 
 def test_sentences_without_labels_by_request(build: Build) -> None:
