@@ -134,12 +134,14 @@ def looks_like_file(name: str) -> bool:
 
 def _kind_of_text(path: Path, ending: str) -> FileKind:
     """JSON of some kind, by its first lines, or text."""
-    lines = (text or error for _, text, error in read_lines(path) if error or text.strip())
-    first, second = next(lines, ""), next(lines, "")
+    lines = ((text, error) for _, text, error in read_lines(path) if error or text.strip())
+    (first, broken), (second, also_broken) = next(lines, ("", "")), next(lines, ("", ""))
     named = ending in JSON_LINES or ending == ".json"
+    if broken and ending in JSON_LINES:
+        return "jsonl"
     start = _beginning(path)  # not of the line: one that is too long for a line may be a whole file of JSON
     if start == "{" and _is_json(first, dict):
-        return "jsonl" if second else "json"
+        return "jsonl" if second or also_broken else "json"
     if start == "[" and not (ending in JSON_LINES and _is_json(second, dict)):
         # A text file may well begin with a bracket: there the whole line must be JSON, or nothing but the bracket.
         return "json" if named or _is_json(first, list) or first.strip() in ("[", "[{") else "text"
