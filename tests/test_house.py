@@ -406,7 +406,7 @@ def tracked_texts() -> Iterator[tuple[str, str]]:
     for name in listed.stdout.splitlines():
         path = ROOT / name
         if path.is_file() and path.suffix not in {".png", ".parquet", ".npy", ".safetensors"}:
-            yield name, path.read_text(encoding="utf-8")
+            yield name, path.read_text(encoding="utf-8", errors="replace")
 
 
 FORBIDDEN = {

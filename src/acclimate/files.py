@@ -48,36 +48,49 @@ def iter_jsonl(path: Path) -> Iterator[Line]:
     Raises:
         DataError: the file cannot be opened.
     """
-    for row, text, error in iter_lines(path):
-        if error:
-            yield Line(row, None, error)
-        elif text.strip():
-            yield _parse_line(row, text.strip())
+    yield from parse_jsonl(iter_lines(path))
 
 
 def iter_lines(path: Path) -> Iterator[tuple[int, str, str]]:
-    """Every line of a text file as (1-based row, text without its end, what is wrong with it or "").
-
-    Only a newline ends a line, unlike `str.splitlines`; a byte order mark is dropped.
+    """Every line of a text file of ours as (1-based row, text without its end, what is wrong with it or "").
 
     Raises:
         DataError: the file cannot be opened.
     """
     with open_input(path) as stream:
-        row = 0
-        while raw := stream.readline(MAX_LINE_BYTES + 1):
-            row += 1
-            if len(raw) > MAX_LINE_BYTES:
-                while not raw.endswith(b"\n") and (raw := stream.readline(MAX_LINE_BYTES)):
-                    pass
-                yield row, "", f"longer than {MAX_LINE_BYTES // 2**20} MiB in one line"
-                continue
-            try:
-                text = raw.decode("utf-8-sig" if row == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                yield row, "", f"not UTF-8 (byte {error.start})"
-            else:
-                yield row, text.rstrip("\r\n"), ""
+        yield from lines_of(stream)
+
+
+def lines_of(stream: BinaryIO, encoding: str = "utf-8") -> Iterator[tuple[int, str, str]]:
+    """Every line of an open file, as `iter_lines`; a line that is too long, or not in the encoding, costs that line.
+
+    Args:
+        stream: of bytes; a line ends with a line feed.
+        encoding: of the lines; in it a line feed is one byte.
+    """
+    row = 0
+    while raw := stream.readline(MAX_LINE_BYTES + 1):
+        row += 1
+        if len(raw) > MAX_LINE_BYTES:
+            while not raw.endswith(b"\n") and (raw := stream.readline(MAX_LINE_BYTES)):
+                pass
+            yield row, "", f"longer than {MAX_LINE_BYTES // 2**20} MiB in one line"
+            continue
+        try:
+            text = raw.decode("utf-8-sig" if row == 1 and encoding == "utf-8" else encoding)
+        except UnicodeDecodeError as error:
+            yield row, "", f"not {encoding.upper()} (byte {error.start})"
+        else:
+            yield row, text.rstrip("\r\n"), ""
+
+
+def parse_jsonl(lines: Iterable[tuple[int, str, str]]) -> Iterator[Line]:
+    """Every non-blank line, of `iter_lines` or `lines_of`, as a JSON object or the reason why it is none."""
+    for row, text, error in lines:
+        if error:
+            yield Line(row, None, error)
+        elif text.strip():
+            yield _parse_line(row, text.strip())
 
 
 def _parse_line(row: int, text: str) -> Line:

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from cyclopts import App, CycloptsError
 
-from acclimate.cli.main import COMMANDS
+from acclimate.cli.lists import one_flag_a_word
+from acclimate.cli.main import COMMANDS, main
 from acclimate.cli.options import Command, Given, every_setting
 from acclimate.configs import RunConfig
 from acclimate.errors import UsageError
@@ -47,6 +48,31 @@ def test_a_field_s_documentation_is_one_line_of_help() -> None:
 def test_none_is_a_value_and_not_the_absence_of_one() -> None:
     assert parse("--relative-margin", "none") == {"relative_margin": None}
     assert configured(parse("--relative-margin", "none"), None).mine.relative_margin is None
+
+
+@pytest.mark.parametrize(
+    ("command", "words", "spread"),
+    [
+        ("train", "RUN --targets query key", "RUN --targets query --targets key"),
+        ("train", "--targets query key RUN", "--targets query --targets key RUN"),
+        ("train", "--targets query,key RUN", "--targets query,key RUN"),
+        ("train", "--targets query RUN --rank 8", "--targets query RUN --rank 8"),
+        ("train", "--full --matryoshka-dims 64 128 RUN", "--full --matryoshka-dims 64 --matryoshka-dims 128 RUN"),
+        ("prepare", "x.tsv --columns a b c --out RUN", "x.tsv --columns a --columns b --columns c --out RUN"),
+        ("prepare", "--columns a pyproject.toml --out RUN", "--columns a pyproject.toml --out RUN"),
+        ("merge", "a b --out c --weights 0.5 0.5", "a b --out c --weights 0.5 --weights 0.5"),
+        ("merge", "--weights 0.5 0.5 a b --out c", "--weights 0.5 --weights 0.5 a b --out c"),
+        ("search", "RUN --top 3 words", "RUN --top 3 words"),
+    ],
+)
+def test_lists_by_words(command: str, words: str, spread: str) -> None:
+    assert one_flag_a_word(COMMANDS[command], words.split()) == spread.split()
+
+
+def test_lists_by_words_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["prepare", str(tmp_path / "absent.tsv"), "--columns", "query", "answer", "--out", str(tmp_path / "run")])
+    assert "absent.tsv: no such file" in capsys.readouterr().err
 
 
 def test_lists_by_comma_or_repetition() -> None:

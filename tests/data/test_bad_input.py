@@ -55,6 +55,27 @@ def test_every_line_broken_names_the_first(build: Build) -> None:
         build("x.jsonl", "\n{broken\n{worse\n")
 
 
+def test_rejected_rows_are_told_where_the_rest_is_too_few(build: Build) -> None:
+    """All that a user sees of 300 rows may be that 90 are too few."""
+    good = jsonl(*({"query": f"question {n}", "response": f"answer {n}"} for n in range(90)))
+    bad = jsonl(*({"query": f"question {n}", "response": ""} for n in range(200)), {"query": "question 1"})
+    with pytest.raises(DataError, match=r"only 45 of 90 queries .* 100 are needed") as error:
+        build("x.jsonl", good + bad, test_fraction=0.1)
+    message = str(error.value)
+    assert "over fewer, a mean is uncertain by more than 0.08" in message and "it takes 200 or more" in message
+    assert (
+        "201 rows rejected: x.jsonl row 91: empty (response), and 199 more; x.jsonl row 291: unknown columns" in message
+    )
+
+
+def test_every_reason_is_told_where_no_row_can_be_used(build: Build) -> None:
+    rows = jsonl({"query": "who", "response": ""}, {"query": "", "response": "me"}, {"query": "x", "response": "y"})
+    with pytest.raises(
+        DataError, match=r"3 rows rejected: x.jsonl row 1: empty \(response\), and 1 more; x.jsonl row 3: too"
+    ):
+        build("x.jsonl", rows)
+
+
 def test_not_utf8(build: Build) -> None:
     dataset, rejected = build("x.jsonl", GOOD.encode() + b'{"query": "\xff"}\n')
     assert len(dataset.examples) == 1 and rejected[0].reason == "not UTF-8 (byte 11)"
@@ -126,13 +147,14 @@ def test_two_kinds_in_one_file(build: Build) -> None:
 def test_beir_errors(tmp_path: Path) -> None:
     corpus, queries = {"d1": "it is me"}, {"q1": "who is it"}
     folder = write_beir(tmp_path / "a", corpus, queries, train=[("q1", "d1", 1), ("q1", "d9", 1)])
-    with pytest.raises(DataError, match=r"train.tsv row 3: document id 'd9' is not in corpus.jsonl"):
-        build_source(folder)
+    dataset, rejected = build_source(folder)
+    assert dataset.qrels == {"train": {"q1": {"d1": 1}}}
+    assert [(row.source, row.row, row.reason) for row in rejected] == [
+        ("qrels/train.tsv", 3, "unknown document id ('d9')")
+    ]
+    assert "1 judgements name a document that is not there: d9" in dataset.info["warnings"]
     folder = write_beir(tmp_path / "b", corpus, queries, train=[("q7", "d1", 1)])
-    with pytest.raises(DataError, match=r"train.tsv row 2: query id 'q7' is not in queries.jsonl"):
-        build_source(folder)
-    (folder / "qrels" / "train.tsv").write_text("q1\td1\t1\n")
-    with pytest.raises(DataError, match=r"train.tsv"):
+    with pytest.raises(DataError, match=r"train.tsv: no usable judgement among 1; row 2: unknown query id \('q7'\)"):
         build_source(folder)
     (folder / "qrels" / "train.tsv").write_text("q\td\tscore\nq1\td1\t1\n")
     with pytest.raises(DataError, match=r"no column query-id; columns found: 'q', 'd', 'score'"):
@@ -142,8 +164,9 @@ def test_beir_errors(tmp_path: Path) -> None:
         build_source(folder)
     folder = write_beir(tmp_path / "c", corpus, queries, train=[("q1", "d1", 1)])
     (folder / "corpus.jsonl").write_text(jsonl({"_id": "d1", "text": "one"}, {"_id": "d1", "text": "other"}))
-    with pytest.raises(DataError, match=r"corpus.jsonl row 2: the id 'd1' came before"):
-        build_source(folder)
+    dataset, rejected = build_source(folder)
+    assert dataset.corpus == {"d1": "one"} and rejected[0].reason == "its id has another text already ('d1')"
+    assert "1 rows give an id a second text, which is not used: d1" in dataset.info["warnings"]
     (folder / "corpus.jsonl").unlink()
     with pytest.raises(DataError, match=r"corpus.jsonl: no such file"):
         build_source(folder)

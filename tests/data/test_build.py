@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 import unicodedata
 from collections import Counter
@@ -16,7 +17,7 @@ from acclimate.data.build import build_dataset
 from acclimate.data.clean import clean
 from acclimate.data.dataset import Dataset, is_dataset, load_dataset, write_dataset
 from acclimate.data.facts import evenly, languages, percentiles
-from acclimate.data.records import Record, normalise
+from acclimate.data.records import Record, folded, normalise
 from acclimate.errors import DataError, StorageError
 from acclimate.types import Example, LabelledPair
 from tests.conftest import shared_data
@@ -28,7 +29,13 @@ from tests.data.conftest import Build, build_source, jsonl, write_beir
 def test_normalise(text: str) -> None:
     clean_text = normalise(text)
     assert normalise(clean_text) == clean_text and unicodedata.is_normalized("NFC", clean_text)
-    assert not set(clean_text) & set("\n\t\r\x0b\x0c\x85\u2028\u3000") and clean_text == clean_text.strip()
+    assert "\r" not in clean_text and clean_text == clean_text.strip()
+    assert clean_text.split() == unicodedata.normalize("NFC", text).split()
+
+
+def test_texts_are_kept_as_they_are() -> None:
+    assert normalise(" def f(x):\r\n    return x \n") == "def f(x):\n    return x"
+    assert folded("def f(x):\n    return x") == "def f(x): return x"
 
 
 def test_equal_texts_are_equal_after_normalising(build: Build) -> None:
@@ -37,7 +44,8 @@ def test_equal_texts_are_equal_after_normalising(build: Build) -> None:
         {"query": " cafe\u0301 au lait", "response": "it\u3000is"},
     ]
     dataset, rejected = build("x.jsonl", jsonl(*rows))
-    assert dataset.queries == {"q0": "café au lait"} and len(dataset.examples) == 1
+    assert dataset.queries == {"q0": "café  au\nlait"} and dataset.corpus == {"d0": "it is"}
+    assert len(dataset.examples) == 1
     assert rejected[0].reason == "duplicate (of x.jsonl row 1)"
 
 
@@ -79,8 +87,11 @@ def test_further_documents(build: Build, tmp_path: Path) -> None:
     assert dataset.qrels == {"train": {"q0": {"d1": 1}}}
     assert [(row.source, row.row, row.reason) for row in rejected] == [("more.jsonl", 4, "empty (text)")]
     folder = write_beir(tmp_path / "beir", {"d0": "it is you"}, {"q0": "who"}, train=[("q0", "d0", 1)])
-    with pytest.raises(DataError, match=r"more.jsonl row 1: the id 'd0' is taken by another document"):
-        build_source(folder, corpus=str(more))
+    dataset, _ = build_source(folder, corpus=str(more))  # parts of one document often share its id
+    assert dataset.corpus == {"d0": "it is you", "7": "It is me", "d1": "another", "d2": "third"}
+    assert (
+        "1 documents of more.jsonl have the id of another text: they get ids of their own" in dataset.info["warnings"]
+    )
     more.write_text(jsonl({"body": "x"}))
     with pytest.raises(DataError, match=r"more.jsonl: no usable row; row 1: no text \(columns found: body\)"):
         build_source(folder, corpus=str(more))
@@ -159,6 +170,20 @@ def test_write_then_load_is_identity(
             folder = Path(place)
             write_dataset(folder, dataset, [])
             assert is_dataset(folder) and load_dataset(folder) == dataset
+
+
+def test_a_folder_of_a_release_that_quoted_nothing(tmp_path: Path, build: Build) -> None:
+    """There, a quote at the beginning of a field was a letter."""
+    dataset, rejected = build("x.csv", 'sentence1,sentence2,label\n"""A"" is",b c,0\nd e,f \\n g,2\n')
+    (tmp_path / "x").mkdir()
+    write_dataset(tmp_path / "x", dataset, rejected)
+    info = json.loads((tmp_path / "x" / "dataset.json").read_text())
+    del info["quoting"]
+    (tmp_path / "x" / "dataset.json").write_text(json.dumps(info))
+    (tmp_path / "x" / "pairs" / "train.tsv").write_text(
+        'sentence1\tsentence2\tlabel\n"A" is\tb c\t0\nd e\tf \\n g\t2\n'
+    )
+    assert load_dataset(tmp_path / "x").pairs == dataset.pairs
 
 
 def test_damaged_dataset(tmp_path: Path, build: Build) -> None:

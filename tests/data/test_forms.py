@@ -191,7 +191,7 @@ def test_quotes_in_raw_tsv_are_letters(build: Build) -> None:
     dataset, _ = build("x.tsv", "\n".join(lines))
     assert [example.anchor for example in dataset.examples] == ['"w" prints', 'He said "hi"', '"both"']
     dataset, _ = build("y.tsv", '"query"\t"answer"\n"who\tis it"\t"it is\nme"\n')
-    assert dataset.examples == [Example("who is it", "it is me")]
+    assert dataset.examples == [Example("who\tis it", "it is\nme")]
 
 
 def test_hub_splits() -> None:

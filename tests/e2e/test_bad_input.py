@@ -93,7 +93,7 @@ def beir_with_unknown_document(folder: Path) -> Path:
     (folder / "qrels").mkdir(parents=True)
     write_rows(folder / "corpus.jsonl", [{"_id": "d1", "text": "sow the wheat early"}])
     write_rows(folder / "queries.jsonl", [{"_id": "q1", "text": "when to sow wheat"}])
-    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td1\t1\nq1\td9\t1\n", encoding="utf-8")
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq1\td9\t1\n", encoding="utf-8")
     return folder
 
 
@@ -128,7 +128,7 @@ BAD_DATA: dict[str, tuple[Callable[[Path], Path], tuple[str, ...], tuple[str, ..
     "unknown document": (
         lambda folder: beir_with_unknown_document(folder / "beir"),
         (),
-        ("test.tsv", "row 3", "d9"),
+        ("test.tsv", "row 2", "d9"),
     ),
 }
 

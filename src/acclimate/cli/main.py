@@ -38,6 +38,7 @@ from acclimate.cli.commands import (
     versions,
 )
 from acclimate.cli.help import whole_flags
+from acclimate.cli.lists import one_flag_a_word
 from acclimate.cli.old_spellings import respelt
 from acclimate.cli.options import Command, setting_of
 from acclimate.configs import check_settings
@@ -149,6 +150,7 @@ def _run(arguments: Sequence[str]) -> None:
     words = ["--help" if word == HELP_ALL else word for word in arguments]
     if command:
         words = [COMMANDS[command].respelt(word) for word in words]
+        words = [words[0], *one_flag_a_word(COMMANDS[command], words[1:])]
     try:
         app = application(command, everything)
         with commanded("acclimate", *arguments):

@@ -21,7 +21,7 @@ from acclimate.configs.evaluate import EvaluateConfig
 from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
-from acclimate.configs.prepare import PrepareConfig
+from acclimate.configs.prepare import AUTO, PrepareConfig
 from acclimate.configs.renamed import RENAMED, flag, with_current_names
 from acclimate.configs.rerank import RerankConfig, Retriever
 from acclimate.configs.run import DEFAULT_MODEL, RunConfig, effective, for_dataset, with_overrides
@@ -30,6 +30,7 @@ from acclimate.configs.toml import NONE, SETTINGS_MARK, checked_settings, config
 from acclimate.configs.train import TrainConfig
 
 __all__ = [
+    "AUTO",
     "DEFAULT_MODEL",
     "MODEL",
     "NONE",

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from acclimate.configs.checks import check_at_least, check_fraction
 from acclimate.errors import UsageError
 
+AUTO = "auto"
+"""Says that the data decides."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PrepareConfig:
@@ -16,8 +19,9 @@ class PrepareConfig:
     """Column of the queries, if its name is not one of the known ones."""
     positive_column: str | None = None
     """Column of the documents that answer the queries."""
-    label_column: str | None = None
-    """Column of the labels of labelled pairs, if its name is neither label nor score."""
+    label_column: str = AUTO
+    """Column of the labels of labelled pairs. auto: a column label or score, if its values look like labels; none: no
+    column holds labels."""
     columns: tuple[str, ...] = ()
     """Names of the columns of a file without a header, in order, such as sentence1,sentence2,label."""
     corpus: str | None = None

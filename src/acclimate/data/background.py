@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from acclimate.configs import PrepareConfig
+from acclimate.data.columns import passage_text
 from acclimate.data.dataset import HELD_OUT
 from acclimate.data.held_out import HeldOut
+from acclimate.data.names import PAIRS
+from acclimate.data.opening import read_lines
 from acclimate.data.readers import is_hub_id, read_source
+from acclimate.data.records import BadRowError, folded, normalise
 from acclimate.data.tables import Row, is_plain, read_table
 from acclimate.errors import DataError
-from acclimate.files import iter_lines
 
 
 def texts_of_source(source: str, *, held_out: bool = True) -> list[str]:
@@ -30,16 +33,34 @@ def texts_of_source(source: str, *, held_out: bool = True) -> list[str]:
     if is_hub_id(source) or path.is_dir():
         return _both_sides(source, held_out)
     if is_plain(path):
-        lines = (text for _, text, error in iter_lines(path) if not error)
+        lines = (text for _, text, error in read_lines(path) if not error)
     else:
         first = next((row for row in read_table(path, path.name) if isinstance(row, Row)), None)
-        if first is None or "text" not in first.values:
+        if first is None or PAIRS & {str(name).strip().casefold() for name in first.values}:
             return _both_sides(source, held_out)
-        lines = (str(row.values.get("text") or "") for row in read_table(path, path.name) if isinstance(row, Row))
-    texts = list(dict.fromkeys(text for line in lines if (text := " ".join(line.split()))))
+        lines = (_text(row) for row in read_table(path, path.name) if isinstance(row, Row))
+    spelling: dict[str, str] = {}
+    for line in lines:
+        if text := _normal(line):
+            spelling.setdefault(folded(text), text)
+    texts = list(spelling.values())
     if not texts:
         raise DataError(f"{path}: no text", fix="Give a file with one text per line, or a column named text.")
     return texts
+
+
+def _text(row: Row) -> str:
+    try:
+        return passage_text(row.values) or ""
+    except BadRowError:
+        return ""
+
+
+def _normal(text: str) -> str:
+    try:
+        return normalise(text)
+    except BadRowError:
+        return ""
 
 
 def _both_sides(source: str, held_out: bool) -> list[str]:

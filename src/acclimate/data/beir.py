@@ -1,246 +1,252 @@
-"""BEIR folders (`corpus.jsonl`, `queries.jsonl`, `qrels/*.tsv`) and further corpora: texts that have ids."""
+"""Texts that have ids: BEIR folders (corpus, queries, qrels), LlamaIndex's JSON, and further corpora."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from acclimate.data.columns import check_text, number
-from acclimate.data.records import BadRowError, RawData, Record, normalise
-from acclimate.data.tables import Row, read_table
+from acclimate.data.columns import passage_text
+from acclimate.data.kinds import EXTENSIONS
+from acclimate.data.names import IDS
+from acclimate.data.opening import COMPRESSED
+from acclimate.data.qrels import FOLDER, Judgements, listed, qrels_files, read_qrels
+from acclimate.data.records import BadRowError, RawData, folded, normalise
+from acclimate.data.tables import Row, notes_of, read_table
 from acclimate.errors import DataError
 from acclimate.types import Rejected, Split
 
-SPLIT_NAMES: dict[str, Split] = {
-    "train": "train",
-    "dev": "dev",
-    "validation": "dev",
-    "valid": "dev",
-    "val": "dev",
-    "test": "test",
-}
-ID_NAMES = ("_id", "id")
-QRELS_NAMES = {
-    "query": ("query-id", "query_id"),
-    "document": ("corpus-id", "corpus_id", "doc-id", "doc_id"),
-    "grade": ("score", "relevance"),
-}
+CORPUS, QUERIES = "corpus", "queries"
 
 
 def is_beir(folder: Path) -> bool:
     """Whether a folder is meant as a BEIR folder."""
-    return (folder / "corpus.jsonl").exists() or (folder / "qrels").is_dir()
+    if (folder / "corpus.jsonl").exists() or (folder / FOLDER).is_dir():
+        return True
+    return _file(folder, CORPUS).exists() and _file(folder, QUERIES).exists()
 
 
-def qrels_files(folder: Path) -> list[tuple[Split, Path]]:
-    """The qrels of a BEIR folder by split.
-
-    Raises:
-        DataError: there are none, or two for one split.
-    """
-    by_split: dict[Split, Path] = {}
-    for file in sorted((folder / "qrels").glob("*.tsv")):
-        split = SPLIT_NAMES.get(file.stem.lower())
-        if split is None:
-            raise DataError(
-                f"{file}: not the name of a split", possible=", ".join(f"{name}.tsv" for name in SPLIT_NAMES)
-            )
-        if split in by_split:
-            raise DataError(f"{file}: {split} is also in {by_split[split].name}", fix="Keep one of the two.")
-        by_split[split] = file
-    if not by_split:
-        raise DataError(
-            f"{folder}/qrels: no judgements",
-            possible="train.tsv, dev.tsv (or validation.tsv), test.tsv",
-            fix="Add them.",
-        )
-    return [(split, by_split[split]) for split in ("train", "dev", "test") if split in by_split]
+def beir_files(folder: Path) -> list[Path]:
+    """Every file that `read_beir` reads."""
+    return [_file(folder, CORPUS), _file(folder, QUERIES), *(file for _, file in qrels_files(folder))]
 
 
 def read_beir(folder: Path, min_chars: int) -> RawData:
     """Read a BEIR folder. Its ids, its corpus and its dev and test judgements stay as they are.
 
     Args:
-        folder: holds `corpus.jsonl` (`_id, text, title?`), `queries.jsonl` (`_id, text`) and `qrels/`.
+        folder: holds `corpus` (`_id, text, title?`), `queries` (`_id, text`), each JSONL or another table, compressed
+            or not, and `qrels/`.
         min_chars: training pairs with a shorter text are rejected (documents stay in the corpus all the same).
 
     Raises:
-        DataError: a part is missing, an id comes twice, or the qrels name an id that is not there.
+        DataError: a part is missing, or a file of judgements has none that can be used.
     """
-    rejected: list[Rejected] = []
-    titles: dict[str, str] = {}
-    corpus, no_document = read_texts_by_id(folder / "corpus.jsonl", rejected, titles)
-    queries, no_query = read_texts_by_id(folder / "queries.jsonl", rejected, {})
-    records: list[Record] = []
+    corpus, queries = TextsById(), TextsById()
+    for texts, name in ((corpus, CORPUS), (queries, QUERIES)):
+        texts.read(_file(folder, name))
+    judged = Judgements(queries.texts, corpus.texts, frozenset(queries.unusable), frozenset(corpus.unusable), min_chars)
     files = qrels_files(folder)
+    notes = [*corpus.notes, *queries.notes]
     for split, path in files:
-        source = f"qrels/{path.name}"
-        columns: dict[str, str] = {}
-        count = len(records) + len(rejected)
-        for row in read_table(path, source):
+        before = len(judged.records), len(judged.rejected)
+        for row in read_qrels(path, path.relative_to(folder).as_posix()):
             if isinstance(row, Rejected):
-                rejected.append(row)
-                continue
-            columns = columns or _qrels_columns(path, row.values)
-            query, document = str(row.values[columns["query"]]).strip(), str(row.values[columns["document"]]).strip()
-            if query in no_query or document in no_document:
-                rejected.append(Rejected(source, row.row, "its query or document has no text", f"{query} {document}"))
-                continue
-            _check_known(query, queries, "query", f"{path} row {row.row}", "queries.jsonl")
-            _check_known(document, corpus, "document", f"{path} row {row.row}", "corpus.jsonl")
-            try:
-                records.append(
-                    _judgement(row, columns["grade"], (query, document), (queries, corpus), split, min_chars)
-                )
-            except BadRowError as error:
-                rejected.append(Rejected(source, row.row, str(error), f"{query} {document}"))
-        if len(records) + len(rejected) == count:
-            raise DataError(f"{path}: no row below the header", fix="Add judgements, or remove the file.")
-    if not records:
-        first = rejected[0]
-        raise DataError(f"{folder}: no usable judgement; {first.source} row {first.row}: {first.reason}")
-    given = frozenset(split for split, _ in files)
+                judged.rejected.append(row)
+            else:
+                judged.add(*row, split or "train")
+        if len(judged.records) == before[0]:
+            if len(judged.rejected) == before[1]:
+                raise DataError(f"{path}: no row below the header", fix="Add judgements, or remove the file.")
+            first = judged.rejected[before[1]]
+            raise DataError(
+                f"{path}: no usable judgement among {len(judged.rejected) - before[1]:,}; row {first.row}: "
+                f"{first.reason}",
+                fix="Its ids are those of corpus and queries.",
+            )
+        notes += notes_of(path)
+    given: frozenset[Split] = frozenset(split for split, _ in files if split is not None)
+    return _raw(corpus, queries, judged, given, notes)
+
+
+def read_qa(value: Mapping[str, Any], path: Path, min_chars: int) -> RawData:
+    """Read what LlamaIndex's `EmbeddingQAFinetuneDataset.save_json` writes (see `whole_json.is_qa`): texts with ids,
+    and the ids of the documents that are relevant to each query, or their grades.
+
+    Raises:
+        DataError: no judgement can be used.
+    """
+    corpus, queries = TextsById(), TextsById()
+    for texts, name in ((corpus, CORPUS), (queries, QUERIES)):
+        for number, (key, text) in enumerate(value[name].items(), start=1):
+            values = {"_id": key, **(text if isinstance(text, dict) else {"text": text})}
+            texts.add(Row(f"{path.name} {name}", number, values))
+    judged = Judgements(queries.texts, corpus.texts, frozenset(queries.unusable), frozenset(corpus.unusable), min_chars)
+    for number, (query, found) in enumerate(value["relevant_docs"].items(), start=1):
+        row = Row(f"{path.name} relevant_docs", number, {"query": query, "documents": found})
+        if not isinstance(found, list | dict):
+            judged.rejected.append(row.rejected(f"not a list of ids ({type(found).__name__})"))
+            continue
+        grades = found if isinstance(found, dict) else dict.fromkeys(map(str, found), 1)
+        for document, grade in grades.items():
+            judged.add(row, (query.strip(), document.strip()), grade, "train")
+    if not judged.records:
+        first = next(iter([*judged.rejected, *queries.rejected, *corpus.rejected]), None)
+        why = f"; {first.source} row {first.row}: {first.reason}" if first else ""
+        raise DataError(f"{path}: no usable judgement in relevant_docs{why}")
+    return _raw(corpus, queries, judged, frozenset(), [*corpus.notes, *queries.notes])
+
+
+def _raw(
+    corpus: TextsById, queries: TextsById, judged: Judgements, given: frozenset[Split], notes: list[str]
+) -> RawData:
     return RawData(
         kind="retrieval",
-        records=records,
-        corpus=corpus,
-        titles=titles,
-        queries=queries,
+        records=judged.records,
+        corpus=corpus.texts,
+        titles=corpus.titles,
+        queries=queries.texts,
         given=given,
-        rejected=rejected,
+        rejected=[*corpus.rejected, *queries.rejected, *judged.rejected],
+        notes=[*notes, *judged.notes()],
     )
 
 
-def _judgement(
-    row: Row,
-    grade_column: str,
-    ids: tuple[str, str],
-    texts: tuple[Mapping[str, str], Mapping[str, str]],
-    split: Split,
-    min_chars: int,
-) -> Record:
-    grade = number(row.values[grade_column], grade_column)
-    if not grade.is_integer():
-        raise BadRowError(f"not a whole number (score: {grade})")
-    query, document = texts[0][ids[0]], texts[1][ids[1]]
-    if split == "train":
-        check_text(query, "query", min_chars)
-        check_text(document, "document", min_chars)
-    return Record(
-        row.source,
-        row.row,
-        query,
-        document,
-        grade=int(grade),
-        split=split,
-        anchor_id=ids[0],
-        positive_id=ids[1],
-    )
+def _file(folder: Path, name: str) -> Path:
+    """The file of a name, whatever its form; JSONL, and not compressed, before others."""
+    endings = [kind + packed for packed in ("", *COMPRESSED) for kind in EXTENSIONS]
+    return next((file for ending in endings if (file := folder / (name + ending)).exists()), folder / f"{name}.jsonl")
 
 
-def _check_known(identifier: str, known: Mapping[str, str], noun: str, where: str, file: str) -> None:
-    if identifier not in known:
-        raise DataError(
-            f"{where}: {noun} id {identifier!r} is not in {file}", fix=f"Add it to {file}, or remove the row."
-        )
+@dataclass
+class TextsById:
+    """Texts with ids, row by row, and what was not usable of them."""
 
+    texts: dict[str, str] = field(default_factory=dict)
+    titles: dict[str, str] = field(default_factory=dict)
+    """Text of a document that begins with its title -> the title."""
+    unusable: set[str] = field(default_factory=set)
+    """Ids of rows without a usable text, which have none elsewhere."""
+    rejected: list[Rejected] = field(default_factory=list)
+    twice: list[str] = field(default_factory=list)
+    """Ids that come with a second text."""
+    read_notes: list[str] = field(default_factory=list)
 
-def _qrels_columns(path: Path, values: Mapping[str, Any]) -> dict[str, str]:
-    folded = {name.strip().casefold(): name for name in values}
-    columns = {role: folded[name] for role, possible in QRELS_NAMES.items() for name in possible if name in folded}
-    if missing := [names[0] for role, names in QRELS_NAMES.items() if role not in columns]:
-        raise DataError(
-            f"{path}: no column {missing[0]}; columns found: {', '.join(map(repr, values))}",
-            possible="query-id, corpus-id, score (named in the first line)",
-            fix="Add a header line.",
-        )
-    return columns
+    def read(self, path: Path) -> None:
+        """Read a whole table.
 
+        Raises:
+            DataError: it is missing, empty, or holds no usable row.
+        """
+        first_bad = len(self.rejected)
+        for row in read_table(path, path.name):
+            if isinstance(row, Rejected):
+                self.rejected.append(row)
+            else:
+                self.add(row)
+        if not self.texts:
+            raise _no_usable(path, self.rejected[first_bad:])
+        self.read_notes += notes_of(path)
 
-def read_texts_by_id(path: Path, rejected: list[Rejected], titles: dict[str, str]) -> tuple[dict[str, str], set[str]]:
-    """Read id -> text of every usable line, and the ids of lines whose text is not usable; titles go into `titles`."""
-    texts: dict[str, str] = {}
-    unusable: set[str] = set()
-    first_bad = len(rejected)
-    for row in read_table(path, path.name):
-        if isinstance(row, Rejected):
-            rejected.append(row)
-            continue
-        identifier = _identifier(row)
+    def add(self, row: Row) -> None:
+        """Take one row; the first text of an id is its text."""
+        identifier = None
         try:
+            identifier = identifier_of(row)
             if identifier is None:
                 raise BadRowError(f"no _id (columns found: {', '.join(row.values)})")
-            text = text_of(row, titles)
+            text = text_of(row, self.titles)
+            if folded(self.texts.get(identifier, text)) != folded(text):
+                self.twice.append(identifier)
+                raise BadRowError(f"its id has another text already ({identifier[:60]!r})")
         except BadRowError as error:
-            rejected.append(Rejected(row.source, row.row, str(error), str(row.values)[:200]))
-            if identifier is not None:
-                unusable.add(identifier)
-            continue
-        if texts.get(identifier, text) != text:
-            raise DataError(
-                f"{path} row {row.row}: the id {identifier!r} came before with another text", fix="Rename one."
-            )
-        texts[identifier] = text
-    if not texts:
-        first = rejected[first_bad]
-        raise DataError(f"{path}: no usable row; row {first.row}: {first.reason}")
-    return texts, unusable - set(texts)
+            self.rejected.append(row.rejected(str(error)))
+            if identifier is not None and identifier not in self.texts:
+                self.unusable.add(identifier)
+        else:
+            self.texts.setdefault(identifier, text)
+            self.unusable.discard(identifier)
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know of them."""
+        if not self.twice:
+            return self.read_notes
+        note = f"{len(self.twice):,} rows give an id a second text, which is not used: {listed(self.twice)}"
+        return [*self.read_notes, note]
 
 
-def _identifier(row: Row) -> str | None:
-    value = next((row.values[name] for name in ID_NAMES if row.values.get(name) is not None), None)
-    return None if value is None else str(value).strip()
+def _no_usable(path: Path, rejected: list[Rejected]) -> DataError:
+    if not rejected:
+        return DataError(f"{path}: no row", fix="Give a file with at least one row (below the header, if it has one).")
+    first = rejected[0]
+    return DataError(
+        f"{path}: no usable row; row {first.row}: {first.reason}",
+        possible=f"text (or contents), title?, and an id ({', '.join(IDS)})",
+        fix=f"Correct it ({len(rejected):,} rows were rejected in all).",
+    )
+
+
+def identifier_of(row: Row) -> str | None:
+    """A row's id, in whichever column it is; None without one.
+
+    Raises:
+        BadRowError: it is no Unicode text.
+    """
+    value = next((row.values[name] for name in IDS if row.values.get(name) not in (None, "")), None)
+    if value is None:
+        return None
+    normalise(str(value))  # raises where it cannot be written
+    return str(value).strip()
 
 
 def text_of(row: Row, titles: dict[str, str]) -> str:
-    """Join title and text by a space, as BEIR and MTEB do; `titles` gets the title, by that text."""
-    parts = [row.values.get("title"), row.values.get("text")]
-    if not isinstance(parts[1], str):
-        raise BadRowError(f"no text (columns found: {', '.join(row.values)})")
-    text = normalise(" ".join(part for part in parts if isinstance(part, str)))
+    """Join title and text by a space, as BEIR and MTEB do; `titles` gets the title, by that text.
+
+    Raises:
+        BadRowError: the row has no text.
+    """
+    text = passage_text(row.values, titles)
+    if text is None:
+        raise BadRowError(f"no text (columns found: {', '.join(map(str, row.values))})")
     if not text:
         raise BadRowError("empty (text)")
-    title = normalise(parts[0]) if isinstance(parts[0], str) else ""
-    if title and text.startswith(title + " "):
-        titles[text] = title
     return text
 
 
 def add_documents(raw: RawData, path: Path) -> None:
     """Add further documents to the corpus: JSONL (or any table) with `text`, and `title`, `_id` if there.
 
-    A document whose text is known already keeps its known id.
+    A document whose text is known already keeps its known id; one whose id has another text already (parts of a
+    document often share its id) gets an id of its own.
 
     Raises:
-        DataError: the file is missing, empty, or without a usable row; an id is taken by another text.
+        DataError: the file is missing, empty, or without a usable row.
     """
-    known = set(raw.corpus.values())
+    known = set(map(folded, raw.corpus.values()))
     first_bad = len(raw.rejected)
-    usable = 0
+    usable, twice = 0, 0
     for row in read_table(path, path.name):
         if isinstance(row, Rejected):
             raw.rejected.append(row)
             continue
         try:
-            text = text_of(row, raw.titles)
+            text, identifier = text_of(row, raw.titles), identifier_of(row)
         except BadRowError as error:
-            raw.rejected.append(Rejected(row.source, row.row, str(error), str(row.values)[:200]))
+            raw.rejected.append(row.rejected(str(error)))
             continue
-        usable += 1
-        identifier = _identifier(row)
-        if identifier is not None and raw.corpus.get(identifier, text) != text:
-            raise DataError(
-                f"{path} row {row.row}: the id {identifier!r} is taken by another document",
-                fix="Rename it, or leave the ids out.",
-            )
-        if text in known:
+        usable, key = usable + 1, folded(text)
+        if key in known:
             raw.rejected.append(Rejected(row.source, row.row, "duplicate document", text[:200]))
-        elif identifier is None:
+        elif identifier is None or identifier in raw.corpus:
+            twice += identifier is not None
             raw.unnamed.append(text)
         else:
             raw.corpus[identifier] = text
-        known.add(text)
+        known.add(key)
     if not usable:
-        first = raw.rejected[first_bad]
-        raise DataError(f"{path}: no usable row; row {first.row}: {first.reason}", possible="text, _id?, title?")
+        raise _no_usable(path, raw.rejected[first_bad:])
+    if twice:
+        raw.notes.append(f"{twice:,} documents of {path.name} have the id of another text: they get ids of their own")
+    raw.notes += notes_of(path)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -14,11 +16,12 @@ from acclimate.data.beir import add_documents
 from acclimate.data.clean import clean
 from acclimate.data.dataset import Dataset, map_label
 from acclimate.data.readers import read_source
-from acclimate.data.records import RawData, Record
+from acclimate.data.records import RawData, Record, folded
 from acclimate.data.sample import sample
 from acclimate.data.split import split_sources
 from acclimate.data.splits import Fold, Source, Splits
 from acclimate.errors import DataError
+from acclimate.progress import say
 from acclimate.types import Corpus, Example, LabelledPair, Qrels, Rejected, Split
 
 
@@ -55,12 +58,15 @@ def build_datasets(
     """
     raws = [_read(source, settings) for source, settings in sources]
     cleaned = [clean(raw.records, raw.kind) for raw, _ in raws]
+    unusable = [row for (raw, _), (_, unclean) in zip(raws, cleaned, strict=True) for row in (*raw.rejected, *unclean)]
+    notes = [note for raw, _ in raws for note in raw.notes]
     unsplit = [
         Source(records, raw.kind, raw.given, settings)
         for (raw, _), (records, _), (_, settings) in zip(raws, cleaned, sources, strict=True)
     ]
     built = []
-    split = split_sources(unsplit, seed, token_keys, fold)
+    with _told(unusable, notes):
+        split = split_sources(unsplit, seed, token_keys, fold)
     for (raw, label_range), (records, unclean), splits, (_, settings) in zip(
         raws, cleaned, split, sources, strict=True
     ):
@@ -74,12 +80,46 @@ def build_datasets(
     return built
 
 
+@contextmanager
+def _told(rejected: Sequence[Rejected], notes: Sequence[str]) -> Iterator[None]:
+    """Tell with an error of the data how the source was read, and which rows were rejected: often that is the
+    reason."""
+    try:
+        yield
+    except DataError as error:
+        for note in notes:
+            say(f"  warning: {note}")
+        told = facts.by_reason(rejected)
+        raise DataError(
+            f"{error.found}; {told}" if told else error.found, possible=error.possible, fix=error.fix
+        ) from None
+
+
 def _read(source: str, settings: PrepareConfig) -> tuple[RawData, tuple[float, float] | None]:
     """The raw data, and the range of its labels where it has some."""
     raw = read_source(source, settings)
     if settings.corpus is not None:
         add_documents(raw, Path(settings.corpus))
-    return raw, _label_range(raw, settings, source) if raw.kind == "pairs" else None
+    _spell_alike(raw)
+    with _told(raw.rejected, raw.notes):
+        return raw, _label_range(raw, settings, source) if raw.kind == "pairs" else None
+
+
+def _spell_alike(raw: RawData) -> None:
+    """Let texts that differ in white space alone be one text, spelt as where it comes first; those that have ids of
+    their own stay as they are."""
+    spelling: dict[str, str] = {}
+    for text in (*raw.corpus.values(), *raw.unnamed):
+        spelling.setdefault(folded(text), text)
+
+    def alike(text: str) -> str:
+        return spelling.setdefault(folded(text), text)
+
+    for place, record in enumerate(raw.records):
+        if record.anchor_id is None:
+            texts = alike(record.anchor), alike(record.positive), tuple(map(alike, record.negatives))
+            if texts != (record.anchor, record.positive, record.negatives):
+                raw.records[place] = replace(record, anchor=texts[0], positive=texts[1], negatives=texts[2])
 
 
 def _label_range(raw: RawData, settings: PrepareConfig, source: str) -> tuple[float, float]:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from acclimate.core.same_text import same_text_key
-from acclimate.data.records import Record
+from acclimate.data.records import Record, folded
 from acclimate.types import Kind, Rejected
 
 
@@ -16,8 +16,8 @@ def clean(records: Sequence[Record], kind: Kind) -> tuple[list[Record], list[Rej
 
     Rows of one pair with different negatives (triplets) become one record. Both rows of a contradiction are removed,
     since nothing says which label is right. So is a negative that is a positive of the same query elsewhere. Rows are
-    compared letter by letter here, unlike everywhere else: two spellings of a pair may well have two labels, and a row
-    too many in train tells nothing about the test.
+    compared letter by letter here, white space aside, unlike everywhere else: two spellings of a pair may well have two
+    labels, and a row too many in train tells nothing about the test.
 
     Args:
         records: in the order of the input.
@@ -27,14 +27,14 @@ def clean(records: Sequence[Record], kind: Kind) -> tuple[list[Record], list[Rej
     contradicted: dict[tuple[str, str], Record] = {}
     for record in records:
         if record.split == "train":
-            known = first.setdefault((record.anchor, record.positive), record)
+            known = first.setdefault(_key(record), record)
             if _judgement(known, kind) != _judgement(record, kind):
-                contradicted.setdefault((record.anchor, record.positive), record)
+                contradicted.setdefault(_key(record), record)
     kept: list[Record] = []
     index_of: dict[tuple[str, str], int] = {}
     rejected: list[Rejected] = []
     for record in records:
-        key = (record.anchor, record.positive)
+        key = _key(record)
         if record.split != "train":
             kept.append(record)
         elif key in contradicted:
@@ -48,6 +48,10 @@ def clean(records: Sequence[Record], kind: Kind) -> tuple[list[Record], list[Rej
         else:
             rejected.append(record.rejected(f"duplicate (of {first[key].source} row {first[key].row})"))
     return _without_positive_negatives(kept), rejected
+
+
+def _key(record: Record) -> tuple[str, str]:
+    return folded(record.anchor), folded(record.positive)
 
 
 def _judgement(record: Record, kind: Kind) -> float | bool | None:

@@ -6,33 +6,29 @@ A row's set of names is recognised once as a `Form`; a form turns rows into reco
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from acclimate.configs import PrepareConfig
-from acclimate.data.records import BadRowError, Record, normalise
+from acclimate.configs import AUTO, NONE, PrepareConfig
+from acclimate.data.names import ANCHORS, LABELS, NEGATIVES, NUMBERED_NEGATIVE, POSITIVES, SENTENCES, TEXTS, TITLE
+from acclimate.data.records import BadRowError, Record, folded, normalise
 from acclimate.data.tables import Row
 from acclimate.errors import DataError
 from acclimate.types import Kind, Split
 
-ANCHORS = ("anchor", "query", "question", "prompt", "messages")
-POSITIVES = ("positive", "response", "answer", "pos", "positive_messages")
-NEGATIVES = ("negative", "negatives", "neg", "rejected_response", "negative_messages")
-NUMBERED_NEGATIVE = re.compile(r"negative_?(\d+)")
-SENTENCES = ("sentence1", "sentence2")
-LABELS = ("label", "score")
 ALIAS_POSSIBLE = (
-    "sentence1 + sentence2 + label (or score); one of anchor, query, question, prompt, messages with one of positive, "
-    "response, answer, pos, positive_messages; negatives in negative, negative_1 .., neg, rejected_response, "
-    "negative_messages"
+    f"sentence1 + sentence2 + label (or score); one of {', '.join(ANCHORS)} with one of {', '.join(POSITIVES)}; "
+    f"negatives in {', '.join(NEGATIVES)}, negative_1 .."
 )
 ALIAS_FIX = (
     "Name the columns by --anchor-column and --positive-column (and --label-column); "
     "if the file has no header, name all by --columns."
 )
+
+TRUTH = {"true": 1.0, "false": 0.0}
+"""How truth values are written into text files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +39,8 @@ class Form:
     positive: str
     negatives: tuple[str, ...] = ()
     label: str | None = None
+    label_found: bool = False
+    """Whether the label was found by its name alone, beside queries and answers: its values decide what it is."""
     positive_scores: str | None = None
     negative_scores: str | None = None
     instruction: str | None = None
@@ -82,7 +80,8 @@ def recognise(names: Sequence[str], where: str, config: PrepareConfig) -> Form:
     anchor, positive, instruction = _text_columns(folded, names, where, config)
     negatives = tuple(name for name in _negative_columns(folded) if name not in (anchor, positive))
     label = _label_column(folded, names, where, config)
-    if label is None and (anchor.casefold(), positive.casefold()) == SENTENCES and config.anchor_column is None:
+    sentences = (anchor.casefold(), positive.casefold()) == SENTENCES and config.anchor_column is None
+    if label is None and sentences and config.label_column != NONE:
         raise _problem(
             "sentence1 and sentence2 without a label or score",
             names,
@@ -98,6 +97,7 @@ def recognise(names: Sequence[str], where: str, config: PrepareConfig) -> Form:
         positive=positive,
         negatives=negatives,
         label=None if negatives else label,
+        label_found=not (negatives or label is None or sentences or _says_labels(config)),
         positive_scores=folded.get("pos_scores"),
         negative_scores=folded.get("neg_scores"),
         instruction=instruction,
@@ -145,12 +145,21 @@ def _negative_columns(folded: dict[str, str]) -> list[str]:
 
 
 def _label_column(folded: dict[str, str], names: Sequence[str], where: str, config: PrepareConfig) -> str | None:
-    if config.label_column is not None:
+    if config.label_column == NONE:
+        return None
+    if config.label_column != AUTO:
         return _named(config.label_column, "--label-column", folded, names, where)
     labels = [folded[name] for name in LABELS if name in folded]
     if len(labels) > 1:
         raise _problem("both label and score", names, where, fix="Say which by --label-column.")
     return labels[0] if labels else None
+
+
+def _says_labels(config: PrepareConfig) -> bool:
+    """Whether a setting says that there are labels, so that none need be guessed from values."""
+    return config.label_column != AUTO or any(
+        value is not None for value in (config.label_min, config.label_max, config.per_label)
+    )
 
 
 def _named(name: str, flag: str, folded: dict[str, str], names: Sequence[str], where: str) -> str:
@@ -189,13 +198,23 @@ def records_of(row: Row, form: Form, split: Split, min_chars: int, prompts: Coun
     given = [text for name in form.negatives for text in texts_of(row.values.get(name), name, prompts)]
     if form.instruction is not None and isinstance(prompt := row.values.get(form.instruction), str) and prompt.strip():
         prompts[prompt] += 1
-    label = None if form.label is None else number(row.values.get(form.label), form.label)
+    label = None if form.label is None else _label(row.values.get(form.label), form)
     scores = _teacher_scores(row, form, len(positives), len(given))
     group = None if form.group is None else str(row.values.get(form.group, ""))
     for index, positive in enumerate(positives):
         teacher = (scores[0][index], *scores[1]) if scores else None
         negatives, teacher = _usable_negatives(given, teacher, {anchors[0], *positives})
         yield Record(row.source, row.row, anchors[0], positive, negatives, teacher, label, split=split, group=group)
+
+
+def _label(cell: Any, form: Form) -> float:
+    """A label's number; NaN for what is no number, where the values of the column are still to be judged."""
+    try:
+        return number(cell, str(form.label))
+    except BadRowError:
+        if form.label_found:
+            return math.nan
+        raise
 
 
 def check_text(text: str, name: str, min_chars: int) -> None:
@@ -211,19 +230,21 @@ def _usable_negatives(
 ) -> tuple[tuple[str, ...], tuple[float, ...] | None]:
     """Remove empty and repeated negatives, the query itself and its positives, with their scores."""
     kept: dict[str, int] = {}
+    unwanted = set(map(folded, taken))
     for index, text in enumerate(given):
-        if text and text not in taken:
-            kept.setdefault(text, index)
+        if text and (key := folded(text)) not in unwanted:
+            kept.setdefault(key, index)
     if scores is not None:
         scores = (scores[0], *(scores[1 + index] for index in kept.values()))
-    return tuple(kept), scores
+    return tuple(given[index] for index in kept.values()), scores
 
 
 def texts_of(cell: Any, name: str, prompts: Counter[str]) -> list[str]:
-    """The normalised texts in a cell: a string, a list of strings, a conversation, or a list of conversations.
+    """The normalised texts in a cell: a string, a list of strings, of passages, a conversation, a list of these.
 
-    In a conversation (ms-swift: `[{"role", "content"}, ...]`) the texts of user and assistant are joined; a system
-    message is a prompt, and is only counted.
+    A passage (Tevatron, DPR: `{"docid"?, "title"?, "text"}`) is its title and its text. In a conversation (ms-swift:
+    `[{"role", "content"}, ...]`) the texts of user and assistant are joined; a system message is a prompt, and is only
+    counted.
 
     Raises:
         BadRowError: the cell holds something else.
@@ -236,10 +257,31 @@ def texts_of(cell: Any, name: str, prompts: Counter[str]) -> list[str]:
     if isinstance(cell, int | float) and not isinstance(cell, bool):
         return [str(cell)]
     if isinstance(cell, list) and cell and all(isinstance(item, dict) for item in cell):
-        return [_conversation(cell, name, prompts)]
+        passages = [passage_text(item) for item in cell]
+        return [text or "" for text in passages] if None not in passages else [_conversation(cell, name, prompts)]
     if isinstance(cell, list) and not any(isinstance(item, dict) for item in cell):
         return [text for item in cell for text in texts_of(item, name, prompts) or [""]]
     raise BadRowError(f"not text ({name} holds a {type(cell).__name__})")
+
+
+def passage_text(values: Mapping[str, Any], titles: dict[str, str] | None = None) -> str | None:
+    """Join a document's title and text by a space, as BEIR and MTEB do; None where it has no text.
+
+    Args:
+        values: a row, or a passage in a row; a message (with a role) is none.
+        titles: gets the title, by the joint text.
+
+    Raises:
+        BadRowError: the text cannot be used.
+    """
+    texts = [values[name] for name in TEXTS if isinstance(values.get(name), str)]
+    if not texts or "role" in values:
+        return None
+    title = folded(normalise(values[TITLE])) if isinstance(values.get(TITLE), str) else ""
+    text = normalise(f"{title} {texts[0]}" if title else texts[0])
+    if titles is not None and title and text.startswith(title + " "):
+        titles[text] = title
+    return text
 
 
 def _conversation(messages: list[dict[str, Any]], name: str, prompts: Counter[str]) -> str:
@@ -264,8 +306,9 @@ def number(cell: Any, name: str) -> float:
     if cell is None or (isinstance(cell, str) and not cell.strip()):
         raise BadRowError(f"no number ({name} is empty)")
     try:
-        value = float(cell)
-    except (TypeError, ValueError):
+        value = TRUTH.get(cell.strip().casefold()) if isinstance(cell, str) else None
+        value = float(cell) if value is None else value
+    except (TypeError, ValueError, OverflowError):
         raise BadRowError(f"not a number ({name}: {str(cell)[:60]!r})") from None
     if not math.isfinite(value):
         raise BadRowError(f"not a finite number ({name}: {cell})")

@@ -5,6 +5,7 @@ The one place that writes and reads this format.
 
 from __future__ import annotations
 
+import csv
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from itertools import chain
@@ -13,7 +14,7 @@ from typing import Any
 
 from acclimate.data.held_out import HeldOut
 from acclimate.errors import StorageError
-from acclimate.files import iter_jsonl, iter_lines, read_json, storage_errors, write_json, write_jsonl
+from acclimate.files import MAX_LINE_BYTES, iter_jsonl, iter_lines, read_json, storage_errors, write_json, write_jsonl
 from acclimate.types import SPLITS, Corpus, Example, Kind, LabelledPair, Qrels, Queries, Rejected, Split
 
 HELD_OUT: tuple[Split, ...] = ("dev", "test")
@@ -25,6 +26,9 @@ REJECTED_FILE = "rejected.jsonl"
 FILES = (DATASET_FILE, "corpus.jsonl", "queries.jsonl", EXAMPLES_FILE, "qrels/*.tsv", "pairs/*.tsv")
 """Patterns of the files a dataset is made of (the rejected rows are no part of it)."""
 DAMAGED = "Run prepare again."
+QUOTING = "csv"
+"""How fields of the TSV files that hold a tab, a line end or a quote are written; in folders of older releases, whose
+`dataset.json` does not say, nothing is quoted, and texts have neither tabs nor line ends."""
 
 
 @dataclass
@@ -86,7 +90,7 @@ def write_dataset(folder: Path, dataset: Dataset, rejected: list[Rejected]) -> N
         _write_tsv(folder / "pairs" / f"{split}.tsv", ("sentence1", "sentence2", "label"), rows)
     write_examples(folder / EXAMPLES_FILE, dataset.examples)
     write_jsonl(folder / REJECTED_FILE, map(asdict, rejected))
-    write_json(folder / DATASET_FILE, {"kind": dataset.kind, **dataset.info})
+    write_json(folder / DATASET_FILE, {"kind": dataset.kind, **dataset.info, "quoting": QUOTING})
 
 
 def load_dataset(folder: Path) -> Dataset:
@@ -99,6 +103,7 @@ def load_dataset(folder: Path) -> Dataset:
     kind: Kind = info.get("kind", "")
     if kind not in ("retrieval", "pairs"):
         raise StorageError(f"{folder / DATASET_FILE}: unknown kind {kind!r}", possible="retrieval, pairs", fix=DAMAGED)
+    quoting = info.pop("quoting", "")
     dataset = Dataset(kind, info=info)
     try:
         dataset.examples = [_example(row) for row in _rows(folder / EXAMPLES_FILE)]
@@ -110,14 +115,14 @@ def load_dataset(folder: Path) -> Dataset:
         for split in SPLITS:
             if (path := folder / "qrels" / f"{split}.tsv").exists():
                 qrels = dataset.qrels.setdefault(split, {})
-                for query, document, grade in _read_tsv(path):
+                for query, document, grade in _read_tsv(path, quoting):
                     qrels.setdefault(query, {})[document] = int(grade)
             if (path := folder / "pairs" / f"{split}.tsv").exists():
                 dataset.pairs[split] = [
                     LabelledPair(first, second, float(label), map_label(float(label), info["label_range"]))
-                    for first, second, label in _read_tsv(path)
+                    for first, second, label in _read_tsv(path, quoting)
                 ]
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, csv.Error) as error:
         raise StorageError(f"{folder} is damaged ({type(error).__name__}: {error})", fix=DAMAGED) from None
     return dataset
 
@@ -190,15 +195,21 @@ def _plain(label: float) -> str:
 
 
 def _write_tsv(path: Path, header: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> None:
-    """Raw TSV, nothing quoted: normalised texts hold neither tabs nor line ends."""
+    """As pandas and Excel write and read it: what holds a tab, a line end or a quote is quoted."""
     with storage_errors(path):
         path.parent.mkdir(exist_ok=True)
-        with path.open("w", encoding="utf-8", newline="\n") as stream:
-            for row in chain([header], rows):
-                stream.write("\t".join(row) + "\n")
+        with path.open("w", encoding="utf-8", newline="") as stream:
+            csv.writer(stream, delimiter="\t", lineterminator="\n").writerows(chain([header], rows))
 
 
-def _read_tsv(path: Path) -> Iterator[list[str]]:
+def _read_tsv(path: Path, quoting: str) -> Iterator[list[str]]:
+    if quoting == QUOTING:
+        csv.field_size_limit(MAX_LINE_BYTES)
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = csv.reader(stream, delimiter="\t", strict=True)
+            next(rows, None)
+            yield from rows
+        return
     for row, text, error in iter_lines(path):
         if error:
             raise StorageError(f"{path} row {row} is damaged ({error})", fix=DAMAGED)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from acclimate.data.dataset import Dataset
+from acclimate.data.records import folded
 from acclimate.types import SPLITS, Rejected, Split
 
 FEW_PAIRS = 10_000
@@ -18,6 +19,8 @@ FEW_TEST = 200
 FEW_DEV = 50
 MANY_REJECTED = 0.05
 PERCENTILES = (50, 90, 99)
+REASONS = 4
+"""So many reasons for rejecting rows are named in a message."""
 SAMPLE_TEXTS = 5_000
 SAMPLE_CHARS = 500
 Item = TypeVar("Item")
@@ -47,6 +50,22 @@ def counts(dataset: Dataset, rejected: Sequence[Rejected]) -> dict[str, Any]:
         **splits,
         "rejected": dict(sorted(reasons.items(), key=lambda item: (-item[1], item[0]))),
     }
+
+
+def by_reason(rejected: Sequence[Rejected]) -> str:
+    """Say how many rows were rejected, why, and where the first of each reason is; "" where none was."""
+    groups: dict[str, list[Rejected]] = {}
+    for row in rejected:
+        groups.setdefault(row.reason.partition(" (")[0], []).append(row)
+    largest = sorted(groups.values(), key=lambda rows: -len(rows))
+    named = [
+        f"{rows[0].source} row {rows[0].row}: {rows[0].reason}" + (f", and {len(rows) - 1:,} more" if rows[1:] else "")
+        for rows in largest[:REASONS]
+    ]
+    if not named:
+        return ""
+    more = f"; {len(groups) - REASONS} more reasons" if len(groups) > REASONS else ""
+    return f"{len(rejected):,} rows rejected: {'; '.join(named)}{more}"
 
 
 def sides(dataset: Dataset) -> dict[str, list[str]]:
@@ -124,7 +143,7 @@ def warnings(
     if shared_documents:
         noun = "documents" if dataset.kind == "retrieval" else "sentences"
         notes.append(f"{shared_documents:,} {noun} of dev and test are in train too; --strict-documents removes them")
-    twins = len(dataset.corpus) - len(set(dataset.corpus.values()))
+    twins = len(dataset.corpus) - len(set(map(folded, dataset.corpus.values())))
     if twins:
         notes.append(f"{twins:,} documents have the text of another document")
     return notes

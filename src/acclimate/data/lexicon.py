@@ -8,11 +8,11 @@ from typing import Any, TypeAlias
 
 from acclimate.configs import DomainConfig
 from acclimate.core.lexicon import fold
+from acclimate.data.opening import read_lines
 from acclimate.data.readers import no_usable_row, source_hash
-from acclimate.data.records import BadRowError, normalise
+from acclimate.data.records import BadRowError, folded, normalise
 from acclimate.data.tables import Row, Rows, is_plain, read_table
 from acclimate.errors import DataError
-from acclimate.files import iter_lines
 from acclimate.progress import say
 from acclimate.types import Rejected
 
@@ -43,7 +43,7 @@ def read_lexicon(path: Path) -> Entries:
         try:
             term, definition = _entry(row, path)
         except BadRowError as error:
-            rejected.append(Rejected(path.name, row.row, str(error), str(row.values)[:200]))
+            rejected.append(row.rejected(str(error)))
             continue
         term = spelling.setdefault(fold(term), term)
         known = entries.setdefault(term, ())
@@ -84,7 +84,7 @@ def _lexicon_rows(path: Path) -> Rows:
 
 
 def _terms_by_line(path: Path) -> Iterator[Row | Rejected]:
-    for row, text, error in iter_lines(path):
+    for row, text, error in read_lines(path):
         if error:
             yield Rejected(path.name, row, error, "")
         elif text.strip():
@@ -101,10 +101,10 @@ def _entry(row: Row, path: Path) -> tuple[str, str]:
         )
     if not isinstance(columns[TERM], str):
         raise BadRowError(f"not text (term: {columns[TERM]!r})")
-    term = normalise(columns[TERM])
+    term = folded(normalise(columns[TERM]))
     if not term:
         raise BadRowError("empty (term)")
     if len(term) > MAX_TERM_CHARS:
         raise BadRowError(f"a text, not a term ({len(term)} characters, at most {MAX_TERM_CHARS})")
     definition = columns.get(DEFINITION)
-    return term, normalise(definition) if isinstance(definition, str) else ""
+    return term, folded(normalise(definition)) if isinstance(definition, str) else ""

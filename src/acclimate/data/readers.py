@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -10,11 +11,18 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.configs import PrepareConfig
-from acclimate.data.beir import SPLIT_NAMES, is_beir, qrels_files, read_beir
+from acclimate.data.beir import beir_files, is_beir, read_beir, read_qa
 from acclimate.data.columns import Form, recognise, records_of
 from acclimate.data.dataset import FILES, Dataset, is_dataset, load_dataset
+from acclimate.data.facts import by_reason
+from acclimate.data.hub import HUB_ID, hub_rows, is_saved, load_hub, load_saved, saved_files
+from acclimate.data.kinds import is_table_name, kind_of, looks_like_file
+from acclimate.data.labels import settle_labels
+from acclimate.data.names import SPLIT_NAMES
+from acclimate.data.opening import plain_name
 from acclimate.data.records import BadRowError, RawData, Record
-from acclimate.data.tables import EXTENSIONS, HUB_ID, Row, Rows, hub_rows, load_hub, read_table
+from acclimate.data.tables import Row, Rows, json_rows, notes_of, read_table
+from acclimate.data.whole_json import given_splits, is_qa, items_of, load_json
 from acclimate.errors import DataError
 from acclimate.files import hash_file, hash_folder, open_input
 from acclimate.types import Kind, Rejected, Split
@@ -37,14 +45,36 @@ def read_source(source: str, config: PrepareConfig) -> RawData:
     if is_hub_id(source):
         return _read_hub(source, config)
     if not path.is_dir():
-        return _read_tables([("train", str(path), read_table(path, path.name, config.columns))], frozenset(), config)
+        return _read_file(path, config)
     if is_dataset(path):
         return raw_data_of(load_dataset(path), source)
+    if is_saved(path):
+        return read_hub_splits(load_saved(path), source, config)
     if is_beir(path):
         return read_beir(path, config.min_chars)
     files = split_files(path)
     tables = [(split, str(file), read_table(file, _inside(file, path), config.columns)) for split, file in files]
-    return _read_tables(tables, frozenset(split for split, _ in files), config)
+    raw = _read_tables(tables, frozenset(split for split, _ in files), config)
+    raw.notes += [note for _, file in files for note in notes_of(file)]
+    return raw
+
+
+def _read_file(path: Path, config: PrepareConfig) -> RawData:
+    """One file: a table, or what others put into one JSON value."""
+    rows = None
+    if kind_of(path) == "json":
+        with contextlib.suppress(DataError):  # lines of objects after all: read_table knows
+            value = load_json(path)
+            if is_qa(value):
+                return read_qa(value, path, config.min_chars)
+            if splits := given_splits(value):
+                given = [(SPLIT_NAMES[name.lower()], f"{path}: {name}", items) for name, items in splits.items()]
+                parts = [(split, where, json_rows(items, f"{path.name} {split}")) for split, where, items in given]
+                return _read_tables(parts, frozenset(split for split, _, _ in parts), config)
+            rows = json_rows(items_of(value, path), path.name)
+    raw = _read_tables([("train", str(path), rows or read_table(path, path.name, config.columns))], frozenset(), config)
+    raw.notes += notes_of(path)
+    return raw
 
 
 CORPUS = "corpus"
@@ -83,7 +113,7 @@ def source_hash(source: str) -> str:
 
 def is_hub_id(source: str) -> bool:
     """Whether a source can only be a dataset on the hub: no such path exists, and it looks like an id."""
-    if Path(source).exists() or Path(source).suffix.lower() in EXTENSIONS or source.startswith((".", "/", "~")):
+    if Path(source).exists() or looks_like_file(source) or source.startswith((".", "/", "~")):
         return False
     return HUB_ID.fullmatch(source) is not None
 
@@ -96,8 +126,8 @@ def split_files(folder: Path) -> list[tuple[Split, Path]]:
     """
     for directory in (folder, folder / "pairs", folder / "data"):
         listed = sorted(directory.iterdir()) if directory.is_dir() else []
-        tables = [file for file in listed if file.suffix.lower() in EXTENSIONS and file.is_file()]
-        named = [(file, match) for file in tables if (match := SPLIT_STEM.fullmatch(file.stem))]
+        tables = [file for file in listed if is_table_name(file) and file.is_file()]
+        named = [(file, match) for file in tables if (match := SPLIT_STEM.fullmatch(Path(plain_name(file)).stem))]
         by_split: dict[Split, list[tuple[Path, bool]]] = {}
         for file, match in named:
             by_split.setdefault(SPLIT_NAMES[match[1].lower()], []).append((file, match[2] is not None))
@@ -110,7 +140,8 @@ def split_files(folder: Path) -> list[tuple[Split, Path]]:
     names = ", ".join(sorted(file.name for file in folder.iterdir())[:10]) or "nothing"
     raise DataError(
         f"{folder}: a folder of no known form; it holds {names}",
-        possible="corpus.jsonl + queries.jsonl + qrels/ (BEIR); train/dev/test files, also in pairs/ or data/",
+        possible="corpus.jsonl + queries.jsonl + qrels/ (BEIR); train/dev/test files, also in pairs/ or data/; what "
+        "datasets' save_to_disk wrote",
         fix="If one of the files is the data, give that file.",
     )
 
@@ -120,8 +151,10 @@ def _source_files(path: Path) -> list[Path]:
         return [path]
     if is_dataset(path):
         return sorted(file for name in FILES for file in path.glob(name))
+    if is_saved(path):
+        return saved_files(path)
     if is_beir(path):
-        return [path / "corpus.jsonl", path / "queries.jsonl", *(file for _, file in qrels_files(path))]
+        return beir_files(path)
     return [file for _, file in split_files(path)]
 
 
@@ -202,10 +235,7 @@ class _Reading:
                 form = self.form_of(row, where)
                 self.records += records_of(row, form, split, self.config.min_chars, self.prompts)
             except BadRowError as error:
-                shown = " ".join(str(value) for value in list(row.values.values())[:2])[:200]
-                self.rejected.append(
-                    Rejected(row.source, row.row, str(error), shown.encode("utf-8", "replace").decode())
-                )
+                self.rejected.append(row.rejected(str(error)))
         if len(self.records) == before[0]:
             raise no_usable_row(where, self.rejected[before[1] :])
 
@@ -215,9 +245,10 @@ def no_usable_row(where: str, rejected: list[Rejected]) -> DataError:
     if not rejected:
         return DataError(f"{where}: no row", fix="Give a file with at least one row (below the header, if it has one).")
     first = rejected[0]
+    others = f": {by_reason(rejected)}" if len({row.reason for row in rejected}) > 1 else ""
     return DataError(
         f"{where}: no usable row; row {first.row}: {first.reason}",
-        fix=f"Correct it ({len(rejected)} rows were rejected in all).",
+        fix=f"Correct it ({len(rejected)} rows were rejected in all{others}).",
     )
 
 
@@ -228,6 +259,10 @@ def _read_tables(tables: Iterable[tuple[Split, str, Rows]], given: frozenset[Spl
     assert reading.kind is not None  # a table without a usable row has raised
     roles = _merged_roles(form for form in reading.forms.values() if isinstance(form, Form))
     raw = RawData(kind=reading.kind, records=reading.records, given=given, rejected=reading.rejected, columns=roles)
+    if found := next(
+        (form.label for form in reading.forms.values() if isinstance(form, Form) and form.label_found), None
+    ):
+        raw = settle_labels(raw, found)
     if reading.prompts:
         prompt, count = max(reading.prompts.items(), key=lambda item: (item[1], item[0]))
         raw.notes.append(

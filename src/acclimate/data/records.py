@@ -71,7 +71,8 @@ class BadRowError(ValueError):
 
 
 def normalise(text: str) -> str:
-    """Unicode NFC, every run of whitespace (line ends too) one space, none at the ends.
+    """Unicode NFC, line ends as line feeds, no white space at the ends; else the text as it is, because indentation
+    and lines are what code and tables consist of, and some tokenizers see them.
 
     Raises:
         BadRowError: the text holds a lone surrogate, which no UTF-8 file can, or is longer than `MAX_CHARS`.
@@ -84,4 +85,12 @@ def normalise(text: str) -> str:
         except UnicodeEncodeError:
             raise BadRowError("not valid Unicode (a lone surrogate)") from None
         text = unicodedata.normalize("NFC", text)
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    return text.strip()
+
+
+def folded(text: str) -> str:
+    """The text with every run of white space (line ends too) as one space: texts that differ in nothing else are one
+    document. For comparison and display; what is kept, encoded and searched is the text as it is."""
     return " ".join(text.split())

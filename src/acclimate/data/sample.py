@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from acclimate.data.records import Record
+from acclimate.data.records import Record, folded
 from acclimate.data.split import draw
 from acclimate.types import Kind, Split
 
@@ -27,18 +27,24 @@ def _per_label(records: list[Record], count: int, seed: int) -> list[Record]:
         by_label.setdefault(record.label, []).append(index)
     kept: set[int] = set()
     for indices in by_label.values():
-        indices.sort(key=lambda index: draw(seed, "label", records[index].anchor, records[index].positive))
+        indices.sort(key=lambda index: draw(seed, "label", *_texts(records[index])))
         kept.update(indices[:count])
     return [record for index, record in enumerate(records) if index in kept]
 
 
 def _at_most(records: list[Record], kind: Kind, limit: int, seed: int) -> list[Record]:
     if kind == "pairs":
-        order = sorted(
-            range(len(records)), key=lambda index: draw(seed, "limit", records[index].anchor, records[index].positive)
-        )
+        order = sorted(range(len(records)), key=lambda index: draw(seed, "limit", *_texts(records[index])))
         kept = set(order[:limit])
         return [record for index, record in enumerate(records) if index in kept]
-    queries = {(record.anchor, record.anchor_id or "") for record in records}
+    queries = {_query(record) for record in records}
     kept_queries = set(sorted(queries, key=lambda query: (draw(seed, "limit", *query), query))[:limit])
-    return [record for record in records if (record.anchor, record.anchor_id or "") in kept_queries]
+    return [record for record in records if _query(record) in kept_queries]
+
+
+def _texts(record: Record) -> tuple[str, str]:
+    return folded(record.anchor), folded(record.positive)
+
+
+def _query(record: Record) -> tuple[str, str]:
+    return folded(record.anchor), record.anchor_id or ""

@@ -300,7 +300,8 @@ def _too_few(queries: int, total: int, kind: Kind, mode: str, sizes: Sequence[in
     largest = max(sizes, default=0) / pairs
     return DataError(
         f"only {queries} of {total} {_noun(kind)} can be set apart for the test without sharing a text with train, "
-        f"{MIN_TEST} are needed (the largest group of pairs that share texts holds {largest:.0%} of them)"
+        f"{MIN_TEST} are needed (the largest group of pairs that share texts holds {largest:.0%} of them): over fewer, "
+        f"a mean is uncertain by more than 0.08; and as at most half become the test, it takes {2 * MIN_TEST} or more"
         if mode == "component"
         else f"no test split can be cut by {mode} from {total} {_noun(kind)} in {len(sizes)} groups "
         f"(the largest holds {largest:.0%} of the pairs)",

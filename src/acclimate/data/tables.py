@@ -1,25 +1,27 @@
-"""Any table -> rows by column name: JSONL, JSON arrays, TSV, CSV, parquet, a dataset on the hub.
+"""Any table -> rows by column name: JSONL, JSON, TSV, CSV, parquet, Arrow, Excel.
 
-Text files are read line by line here, so that a broken line costs that line and not the file.
+What a file is, `kinds` says, and how its bytes become lines, `opening`.
 """
 
 from __future__ import annotations
 
-import csv
-import json
-import re
+import io
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from acclimate.data.delimited import fields_of
+from acclimate.data.kinds import DELIMITERS, kind_of, no_rows
+from acclimate.data.names import TEXTS
+from acclimate.data.opening import COMPRESSED, encoding_note, extension, open_bytes, read_lines
+from acclimate.data.sheets import other_sheets, sheet_rows
+from acclimate.data.whole_json import items_of, load_json
 from acclimate.errors import DataError
-from acclimate.files import MAX_LINE_BYTES, iter_jsonl, iter_lines, open_input
+from acclimate.files import parse_jsonl
 from acclimate.types import Rejected
 
-EXTENSIONS = (".jsonl", ".ndjson", ".json", ".tsv", ".csv", ".txt", ".parquet")
-DELIMITERS = {".tsv": "\t", ".csv": ","}
-HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+SHOWN_CHARS = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,11 @@ class Row:
     row: int
     values: dict[str, Any]
 
+    def rejected(self, reason: str) -> Rejected:
+        """This row as a rejected one, with the beginning of what it holds."""
+        shown = " ".join(str(value) for value in list(self.values.values())[:2])[:SHOWN_CHARS]
+        return Rejected(self.source, self.row, writable(reason), writable(shown))
+
 
 Rows: TypeAlias = Iterator[Row | Rejected]
 
@@ -38,80 +45,88 @@ def read_table(path: Path, source: str, columns: Sequence[str] = ()) -> Rows:
     """Read the rows of one file, whose content, then extension, gives its format; broken rows come as `Rejected`.
 
     Args:
-        path: the file.
+        path: the file, compressed or not.
         source: the name under which rows report where they come from.
-        columns: names for a delimited file without a header.
+        columns: names for a delimited file, or a sheet, without a header.
 
     Raises:
         DataError: the file is missing, empty, or not readable in its format.
     """
-    kind = detect_format(path)
-    if kind == "parquet":
-        return _parquet(path, source)
-    if kind == "array":
-        return _json_array(path, source)
+    kind = kind_of(path)
+    if kind == "other":
+        raise no_rows(path)
+    if kind in ("parquet", "arrow"):
+        return _columnar(path, source, kind)
+    if kind == "xlsx":
+        return _named(path, source, sheet_rows(path), columns)
+    if kind == "json":
+        return _whole_json(path, source)
     if kind == "jsonl":
         return _jsonl(path, source)
-    return _delimited(path, source, columns)
+    return _named(path, source, fields_of(path, source), columns)
 
 
-def detect_format(path: Path) -> str:
-    """Tell a file's format: parquet, array (of JSON objects), jsonl or delimited."""
-    with open_input(path) as stream:
-        head: bytes = stream.read(4096)
-    extension = path.suffix.lower()
-    start = head.removeprefix(b"\xef\xbb\xbf").lstrip()[:1]
-    if head.startswith(b"PAR1") or extension == ".parquet":
-        return "parquet"
-    if extension in (".jsonl", ".ndjson"):
-        return "jsonl"
-    if extension in DELIMITERS:
-        return "delimited"
-    if start == b"[":
-        return "array"
-    return "jsonl" if start == b"{" or extension == ".json" else "delimited"
+def notes_of(path: Path) -> list[str]:
+    """What a user should know of how a file is read: a detected encoding, sheets that are not read."""
+    kind = kind_of(path)
+    if kind == "xlsx":
+        return other_sheets(path)
+    return [note for note in [encoding_note(path)] if note] if kind in ("json", "jsonl", "delimited", "text") else []
 
 
 def is_plain(path: Path) -> bool:
     """Whether a file has neither objects nor columns: any text file whose name is not that of a table."""
-    return detect_format(path) == "delimited" and path.suffix.lower() not in DELIMITERS
+    return kind_of(path) == "text" and extension(path) not in DELIMITERS
+
+
+def writable(text: str) -> str:
+    """The text as UTF-8 can hold it: half a character, which JSON can smuggle in, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _jsonl(path: Path, source: str) -> Rows:
-    for line in iter_jsonl(path):
+    for line in parse_jsonl(read_lines(path)):
         if line.value is None:
             yield Rejected(source, line.row, line.error, line.text)
         else:
             yield Row(source, line.row, line.value)
 
 
-def _json_array(path: Path, source: str) -> Rows:
-    with open_input(path) as stream:
-        try:
-            items = json.loads(stream.read().decode("utf-8-sig"))
-        except (ValueError, RecursionError) as error:
-            raise DataError(
-                f"{path}: not a JSON array ({error})", fix="Correct it, or write one object a line."
-            ) from None
+def _whole_json(path: Path, source: str) -> Rows:
+    try:
+        value = load_json(path)
+    except DataError:
+        # Not one value: lines of objects, the first of which is broken; if all are, the whole is meant.
+        if not any(line.value is not None for line in parse_jsonl(read_lines(path))):
+            if extension(path) in (".jsonl", ".ndjson"):
+                return _jsonl(path, source)
+            raise
+        return _jsonl(path, source)
+    return json_rows(items_of(value, path), source)
+
+
+def json_rows(items: Iterable[Any], source: str) -> Rows:
+    """The items of a JSON array as rows: objects, or texts by themselves; what is neither is rejected."""
     for row, item in enumerate(items, start=1):
-        if isinstance(item, dict):
-            yield Row(source, row, item)
+        if isinstance(item, dict | str):
+            yield Row(source, row, {TEXTS[0]: item} if isinstance(item, str) else item)
         else:
-            yield Rejected(source, row, f"a JSON {type(item).__name__}, not an object", str(item)[:200])
+            yield Rejected(
+                source, row, f"a JSON {type(item).__name__}, not an object", writable(str(item)[:SHOWN_CHARS])
+            )
 
 
-def _delimited(path: Path, source: str, columns: Sequence[str]) -> Rows:
-    first = next((text for _, text, error in iter_lines(path) if not error and text.strip()), "")
-    delimiter = _delimiter(first, path.suffix.lower())
-    # TSV in the wild is mostly raw: a quote is a letter. Only a quoted first line says that all fields are quoted.
-    raw = delimiter == "\t" and not first.startswith('"')
-    fields = _raw_fields(path, source) if raw else _quoted_fields(path, source, delimiter)
+def _named(path: Path, source: str, fields: Iterator[tuple[int, list[Any]] | Rejected], columns: Sequence[str]) -> Rows:
+    """Fields with the names of their columns: those given, else those of the first row. Excel adds empty columns at the
+    right, which are none."""
     names = [name.strip() for name in columns]
     for row in fields:
         if isinstance(row, Rejected):
             yield row
             continue
         number, values = row
+        while len(values) > max(len(names), 1) and not str(values[-1]).strip():
+            values.pop()
         if not names:
             names = _header(path, values)
         elif len(values) != len(names):
@@ -121,7 +136,7 @@ def _delimited(path: Path, source: str, columns: Sequence[str]) -> Rows:
                     fix="Name every column, in the order of the file.",
                 )
             reason = f"wrong number of columns ({len(values)}, expected {len(names)})"
-            yield Rejected(source, number, reason, delimiter.join(values)[:200])
+            yield Rejected(source, number, reason, " ".join(map(str, values))[:SHOWN_CHARS])
         elif not (row_is_first(number) and values == names):
             yield Row(source, number, dict(zip(names, values, strict=True)))
 
@@ -131,118 +146,44 @@ def row_is_first(number: int) -> bool:
     return number == 1
 
 
-def _header(path: Path, values: list[str]) -> list[str]:
-    names = [value.strip() for value in values]
+def _header(path: Path, values: list[Any]) -> list[str]:
+    names = [str(value).strip() for value in values]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise DataError(
-            f"{path} row 1: column {twice[0]!r} comes twice; found: {', '.join(names)}",
+            f"{path} row 1: column {twice[0][:60]!r} comes twice; found: {', '.join(names)[:SHOWN_CHARS]}",
             fix="Rename one, or give --columns if the file has no header.",
         )
     return names
 
 
-def _delimiter(first: str, extension: str) -> str:
-    """The extension's delimiter if the first line has it, else the commonest one there."""
-    preferred = DELIMITERS.get(extension, "\t")
-    if preferred in first:
-        return preferred
-    commonest = max("\t,;", key=first.count)
-    return commonest if commonest in first else preferred
-
-
-def _raw_fields(path: Path, source: str) -> Iterator[tuple[int, list[str]] | Rejected]:
-    for row, text, error in iter_lines(path):
-        if error:
-            yield Rejected(source, row, error, "")
-        elif text.strip():
-            yield row, [_unquote(field) for field in text.split("\t")]
-
-
-def _unquote(field: str) -> str:
-    """Undo a CSV writer's quoting of a field without a tab: it quotes only what holds a quote, and doubles that."""
-    if len(field) > 4 and field[0] == field[-1] == '"' and '""' in (inner := field[1:-1]):
-        plain = inner.replace('""', "")
-        if '"' not in plain:
-            return inner.replace('""', '"')
-    return field
-
-
-def _quoted_fields(path: Path, source: str, delimiter: str) -> Iterator[tuple[int, list[str]] | Rejected]:
-    broken: list[Rejected] = []
-    last = 0
-
-    def lines() -> Iterator[str]:
-        nonlocal last
-        for row, text, error in iter_lines(path):
-            last = row
-            if error:
-                broken.append(Rejected(source, row, error, ""))
-            else:
-                yield text + "\n"
-
-    csv.field_size_limit(MAX_LINE_BYTES)
-    reader = csv.reader(lines(), delimiter=delimiter, strict=True)
-    while True:
-        start = last + 1
-        try:
-            values = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            # The reader starts afresh on the next line, so this costs only the lines the row went over.
-            broken.append(Rejected(source, start, f"not CSV ({error})", ""))
-        else:
-            start += sum(1 for item in broken if item.row >= start)
-            if any(value.strip() for value in values):
-                yield start, values
-        yield from broken
-        broken.clear()
-    yield from broken
-
-
-def _parquet(path: Path, source: str) -> Rows:
+def _columnar(path: Path, source: str, kind: str) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
-    with open_input(path):
-        pass
+    with open_bytes(path) as stream:
+        # Their footer is read first, which a compressed stream cannot do.
+        held: Any = io.BytesIO(stream.read()) if path.suffix.lower() in COMPRESSED else path
     try:
-        table = pyarrow.parquet.ParquetFile(path)
+        batches = pyarrow.parquet.ParquetFile(held).iter_batches(batch_size=8192) if kind == "parquet" else _arrow(held)
         row = 0
-        for batch in table.iter_batches(batch_size=8192):
+        for batch in batches:
             for values in batch.to_pylist():
                 row += 1
                 yield Row(source, row, values)
-    except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{path}: not readable as parquet ({error})", fix="Write the file again.") from None
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise DataError(f"{path}: not readable as {kind} ({error})", fix="Write the file again.") from None
 
 
-def load_hub(name: str) -> dict[str, Any]:
-    """Load a hub dataset, from the local cache or the hub: split name -> `datasets.Dataset`.
+def _arrow(held: Any) -> Iterator[Any]:
+    """Record batches of either of Arrow's two formats: the file, and the stream, which `datasets` saves."""
+    import pyarrow
 
-    Args:
-        name: `owner/name` or `owner/name:configuration`.
-
-    Raises:
-        DataError: it is neither a path nor a dataset that can be loaded.
-    """
-    import datasets
-
-    path, _, configuration = name.partition(":")
+    opened = held if isinstance(held, io.BytesIO) else pyarrow.memory_map(str(held))
     try:
-        loaded = datasets.load_dataset(path, configuration or None)
-    except Exception as error:  # the library, its loaders and its HTTP client each have an error tree of their own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(
-            f"{name}: no such file or folder here, and the hub's dataset of this name cannot be loaded ({reason})",
-            possible="a file, a folder, or owner/name[:configuration] of a dataset in the local cache or within reach",
-            fix="Check the path; without a connection, download the data and give the file.",
-        ) from None
-    return dict(loaded)
-
-
-def hub_rows(table: Iterable[dict[str, Any]], source: str) -> Rows:
-    """The rows of one split of a hub dataset."""
-    for row, values in enumerate(table, start=1):
-        yield Row(source, row, dict(values))
+        reader = pyarrow.ipc.open_file(opened)
+    except pyarrow.ArrowInvalid:
+        opened.seek(0)
+        yield from pyarrow.ipc.open_stream(opened)
+    else:
+        yield from (reader.get_batch(index) for index in range(reader.num_record_batches))

@@ -8,7 +8,7 @@ from typing import Any
 
 from acclimate.data.beir import text_of
 from acclimate.data.readers import no_usable_row
-from acclimate.data.records import BadRowError, normalise
+from acclimate.data.records import BadRowError, folded, normalise
 from acclimate.data.tables import read_table
 from acclimate.errors import DataError
 from acclimate.progress import say
@@ -39,11 +39,11 @@ def read_topics(path: Path) -> dict[str, str]:
                 f"{path} row {row.row}: no column {TOPIC!r}; columns found: {columns}", possible="text, topic, title?"
             )
         try:
-            if not (topic := normalise(value)):
+            if not (topic := folded(normalise(value))):
                 raise BadRowError("empty (topic)")
             text = text_of(row, {})
         except BadRowError as error:
-            rejected.append(Rejected(path.name, row.row, str(error), str(row.values)[:200]))
+            rejected.append(row.rejected(str(error)))
             continue
         if topics.setdefault(text, topic) != topic:
             ambiguous.add(text)

@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from urllib.parse import quote
 
+from acclimate.data.opening import read_lines
 from acclimate.errors import DataError
-from acclimate.files import iter_lines, open_output
+from acclimate.files import open_output
 from acclimate.types import Run
 
 FORM = "six columns: query Q0 document rank score tag"
@@ -37,7 +38,7 @@ def read_trec(path: Path, queries: Iterable[str], documents: Iterable[str]) -> R
     """
     known = ({_word(query): query for query in queries}, {_word(document): document for document in documents})
     by_query: dict[str, dict[str, float]] = {}
-    for row, text, error in iter_lines(path):
+    for row, text, error in read_lines(path):
         columns = text.split()
         if not columns and not error:
             continue

@@ -33,7 +33,8 @@ def encode(
     """Encode the texts of a file, one row each, in their order.
 
     Args:
-        source: .jsonl with a field "text" (or "sentence", "content"), else plain text, one per line.
+        source: any table with a field "text" (or "contents", "content", "sentence", "passage"), or plain text, one per
+            line.
         role: whether the texts are queries or documents.
         adapter: an adapter or run folder; its base is the one that it names, or lies where `config.model` says.
         out: .npy (float32 [N, D]) or .safetensors (the tensor "vectors"); written whole or not at all.

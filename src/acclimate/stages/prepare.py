@@ -157,7 +157,6 @@ def _announce(report: PreparedReport, rejected: Sequence[Rejected]) -> None:
         sizes = ", ".join(f"{count:,} {noun}" for noun, count in report["counts"].get(split, {}).items())
         say(f"  {split}: {sizes or 'nothing'} ({how})")
     if rejected:
-        first = rejected[0]
-        say(f"  {len(rejected):,} rows rejected; the first: {first.source} row {first.row}: {first.reason}")
+        say(f"  {facts.by_reason(rejected)}")
     for warning in report["warnings"]:
         say(f"  warning: {warning}")

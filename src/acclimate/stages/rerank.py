@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.configs import RunConfig
-from acclimate.data.beir import read_texts_by_id
+from acclimate.data.beir import TextsById
 from acclimate.data.texts import read_texts
 from acclimate.errors import UsageError
 from acclimate.files import iter_lines
@@ -16,7 +16,6 @@ from acclimate.progress import say
 from acclimate.retrieval.rerank import rerank
 from acclimate.retrieval.trec import read_trec, write_trec
 from acclimate.runs.resolve import load_reranker
-from acclimate.types import Rejected
 
 TAG = "acclimate-rerank"
 """The last column of a run that was reranked."""
@@ -27,7 +26,8 @@ def rerank_texts(query: str, source: Path, name: str, top: int | None, config: R
 
     Args:
         query: what is asked.
-        source: .jsonl with a field "text" (or "sentence", "content"), else plain text, one per line.
+        source: any table with a field "text" (or "contents", "content", "sentence", "passage"), or plain text, one per
+            line.
         name: a reranker: a run with one, a folder, or a hub id.
         top: how many to return; all if None.
         config: device, dtype, `rerank`.
@@ -80,9 +80,13 @@ def rerank_run(
     """
     objection = no_objection if replace and not out.is_dir() else _not_reranked
     check_replaceable(out, objection, [candidates, queries, corpus])
-    rejected: list[Rejected] = []
-    query_texts, document_texts = (read_texts_by_id(path, rejected, {})[0] for path in (queries, corpus))
-    if rejected:
+    sides = TextsById(), TextsById()
+    for side, path in zip(sides, (queries, corpus), strict=True):
+        side.read(path)
+        for note in side.notes:
+            say(note)
+    query_texts, document_texts = (side.texts for side in sides)
+    if rejected := [row for side in sides for row in side.rejected]:
         say(f"{len(rejected)} rows are not used, the first: {rejected[0].source} row {rejected[0].row}")
     run = read_trec(candidates, query_texts, document_texts)
     reranker = load_reranker(name, config.rerank, device=config.device, dtype=config.dtype)
