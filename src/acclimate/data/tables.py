@@ -14,12 +14,18 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from acclimate.errors import DataError
-from acclimate.files import MAX_LINE_BYTES, iter_jsonl, iter_lines, open_input
+from acclimate.files import MAX_LINE_BYTES, iter_jsonl, iter_lines, missing_path, open_input
 from acclimate.types import Rejected
 
 EXTENSIONS = (".jsonl", ".ndjson", ".json", ".tsv", ".csv", ".txt", ".parquet")
 DELIMITERS = {".tsv": "\t", ".csv": ","}
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+HUB_TIMEOUT_S = 5
+"""How long the hub may take to say whether it has a dataset."""
+NO_DATASET = {
+    "possible": "a file, a folder, or owner/name[:configuration] of a dataset in the local cache or within reach",
+    "fix": "Check the path; without a connection, download the data and give the file.",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,16 +236,35 @@ def load_hub(name: str) -> dict[str, Any]:
     import datasets
 
     path, _, configuration = name.partition(":")
+    if (wrong := missing_path(path)) is not None or (wrong := _unknown_to_hub(path)) is not None:
+        raise DataError(f"{name}: {wrong}", **NO_DATASET)
     try:
         loaded = datasets.load_dataset(path, configuration or None)
     except Exception as error:  # the library, its loaders and its HTTP client each have an error tree of their own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(
             f"{name}: no such file or folder here, and the hub's dataset of this name cannot be loaded ({reason})",
-            possible="a file, a folder, or owner/name[:configuration] of a dataset in the local cache or within reach",
-            fix="Check the path; without a connection, download the data and give the file.",
+            **NO_DATASET,
         ) from None
     return dict(loaded)
+
+
+def _unknown_to_hub(path: str) -> str | None:
+    """Ask the hub once, without retries, whether it has a dataset; None where it has, or where the cache may know."""
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if (Path(datasets.config.HF_DATASETS_CACHE) / path.replace("/", "___")).is_dir():
+        return None
+    try:
+        HfApi().dataset_info(path, timeout=HUB_TIMEOUT_S)
+    except OfflineModeIsEnabled:
+        return None  # the library says at once that there is nothing in the cache
+    except Exception as error:  # its HTTP client has an error tree of its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        return f"no such file or folder here, and the hub has no such dataset, or cannot be reached ({reason})"
+    return None
 
 
 def hub_rows(table: Iterable[dict[str, Any]], source: str) -> Rows:
