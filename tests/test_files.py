@@ -24,7 +24,6 @@ from acclimate.files import (
     hash_text,
     is_current,
     iter_jsonl,
-    missing_path,
     open_input,
     read_json,
     recover,
@@ -33,6 +32,7 @@ from acclimate.files import (
     write_jsonl,
     write_text,
 )
+from acclimate.paths import missing_path
 
 FULL_DEVICE = Path("/dev/full")
 needs_full_device = pytest.mark.skipif(not FULL_DEVICE.is_char_device(), reason="no /dev/full here")

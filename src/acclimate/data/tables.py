@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from acclimate.errors import DataError
-from acclimate.files import MAX_LINE_BYTES, iter_jsonl, iter_lines, missing_path, open_input
+from acclimate.files import MAX_LINE_BYTES, iter_jsonl, iter_lines, open_input
+from acclimate.paths import missing_path
 from acclimate.types import Rejected
 
 EXTENSIONS = (".jsonl", ".ndjson", ".json", ".tsv", ".csv", ".txt", ".parquet")

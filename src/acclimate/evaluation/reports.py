@@ -18,6 +18,8 @@ class Counts(TypedDict, total=False):
     queries: int
     queries_without_relevant: int
     documents: int
+    own_documents: int
+    """Queries that are documents too, under the same id, and do not find themselves; absent where there are none."""
     pairs: int
     trained_on: int
     """Test queries (pairs) that are left out: the model, or one that it was made from, was trained on them."""

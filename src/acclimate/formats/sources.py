@@ -17,9 +17,10 @@ from typing import Any, Unpack
 
 from acclimate.configs import DEFAULT_MODEL
 from acclimate.errors import ModelError, UsageError
-from acclimate.files import hash_file, hash_text, missing_path
+from acclimate.files import hash_file, hash_text
 from acclimate.formats.families import find_family
 from acclimate.formats.folders import TransformerFolder, read_folder
+from acclimate.paths import missing_path
 from acclimate.prompts import Prompts
 from acclimate.text_use import TextSettings, TextUse
 from acclimate.types import Pooling

@@ -134,7 +134,10 @@ def tested(test: Mapping[str, Any]) -> str:
     clusters = ""
     if is_number(delta.get("clusters")):
         clusters = f" of {count(delta['clusters'])} clusters: test {noun} that share {shared} count as one"
-    return f"The interval and p come from sign flips{clusters}. No test {noun[:-1]} was seen in training."
+    own = ""
+    if test.get("own_documents"):
+        own = f" {count(test['own_documents'])} queries are documents too, under the same id: none finds itself."
+    return f"The interval and p come from sign flips{clusters}. No test {noun[:-1]} was seen in training.{own}"
 
 
 def lexical_note(lexical: Mapping[str, Any]) -> str:

@@ -34,6 +34,7 @@ from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.trained_on import TrainedOn
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
+from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.trec import write_trec
 from acclimate.runs.guards import guard_data, guard_hashes
 from acclimate.runs.opening import open_dataset
@@ -273,8 +274,12 @@ def _guard_rows(
 def _counts(data: Dataset) -> Counts:
     if data.kind == "pairs":
         return {"pairs": len(data.pairs["test"])}
-    judged, given = len(judged_queries(data)[0]), len(data.qrels["test"])
-    return {"queries": judged, "queries_without_relevant": given - judged, "documents": len(data.corpus)}
+    queries, qrels = judged_queries(data)
+    judged, given = len(queries), len(data.qrels["test"])
+    counts: Counts = {"queries": judged, "queries_without_relevant": given - judged, "documents": len(data.corpus)}
+    if own := own_documents(queries, data.corpus, qrels):
+        counts["own_documents"] = len(own)
+    return counts
 
 
 def _write_rankings(
