@@ -123,7 +123,7 @@ def give(
     examples_N: NDArray[np.int64],
     needed: int,
 ) -> list[int]:
-    """Give negatives to some queries that have none, first to those whose best candidate is furthest below the positive.
+    """Give negatives to queries that have none, first to those whose best candidate is furthest below the positive.
 
     Args:
         columns: [N, n] of all queries; changed in place.

@@ -23,10 +23,10 @@ from acclimate.types import Corpus, Example, LabelledPair, Qrels, Rejected, Spli
 
 
 def build_dataset(
-    source: str, settings: PrepareConfig, *, seed: int, limit: int | None = None
+    source: str, settings: PrepareConfig, *, seed: int, limit: int | None = None, whole: Split | None = None
 ) -> tuple[Dataset, list[Rejected]]:
     """Turn one source into a leak-free dataset; as `build_datasets`."""
-    return build_datasets([(source, settings)], seed=seed, limit=limit)[0]
+    return build_datasets([(source, settings)], seed=seed, limit=limit, whole=whole)[0]
 
 
 def build_datasets(
@@ -35,6 +35,7 @@ def build_datasets(
     seed: int,
     limit: int | None = None,
     token_keys: TokenKeys | None = None,
+    whole: Split | None = None,
 ) -> list[tuple[Dataset, list[Rejected]]]:
     """Turn the sources of a run into datasets that are leak-free, each by itself and all together.
 
@@ -44,6 +45,8 @@ def build_datasets(
         seed: of the splits and of what is left out.
         limit: use at most this many queries (or labelled pairs) of each, drawn evenly.
         token_keys: by which texts are the same too, if a model is known (`core.same_text`).
+        whole: put all rows into this split, and nothing into the others: train, where nothing is left to prove; test,
+            where nothing is trained (a test split that a source defines is taken instead).
 
     Returns:
         For each source the dataset, and every row of the source that is not in it, with the reason.
@@ -58,7 +61,10 @@ def build_datasets(
         for (raw, _), (records, _), (_, settings) in zip(raws, cleaned, sources, strict=True)
     ]
     built = []
-    split = split_sources(unsplit, seed, token_keys)
+    if whole is None:
+        split = split_sources(unsplit, seed, token_keys)
+    else:
+        split = [Splits.undivided(one, whole) for one in unsplit]
     for (raw, label_range), (records, unclean), splits, (_, settings) in zip(
         raws, cleaned, split, sources, strict=True
     ):

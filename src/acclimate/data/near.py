@@ -18,7 +18,7 @@ THRESHOLD = 0.7
 leaves 0.80, one of eight words changed about 0.75."""
 FEATURES = 2**22
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
-"""Of the rolling hash of an n-gram: 2^64 over the golden ratio (Knuth, multiplicative hashing)."""
+"""Multiplier of the hash of an n-gram: 2^64 over the golden ratio (Knuth, multiplicative hashing)."""
 BLOCK = 20_000
 """Training texts compared at a time."""
 

@@ -87,11 +87,7 @@ def mining_input(dataset: Dataset, *, exclude_judged: bool = True) -> MiningInpu
     place = np.arange(len(documents))
     counts = {"queries": int(is_query[:minable].sum()), "judged": int((is_held & ~is_query)[:minable].sum())}
     known_lists = {query: list(known) for query, known in positives.items()}
-    place_of = {document: place for place, document in enumerate(dataset.corpus)}
-    own: dict[str, list[int]] = {}
-    train = dataset.qrels.get("train", {})
-    for query_id in sorted(own_documents(train, dataset.corpus, train)):
-        own.setdefault(dataset.queries[query_id], []).append(place_of[query_id])
+    own = _own(dataset)
     examples, dropped = _examples_by_query(dataset.examples, documents, known_lists, own, held)
     return MiningInput(
         documents=documents,
@@ -106,6 +102,15 @@ def mining_input(dataset: Dataset, *, exclude_judged: bool = True) -> MiningInpu
         examples=examples,
         dropped=dropped,
     )
+
+
+def _own(dataset: Dataset) -> dict[str, list[int]]:
+    place_of = {document: place for place, document in enumerate(dataset.corpus)}
+    train = dataset.qrels.get("train", {})
+    own: dict[str, list[int]] = {}
+    for query_id in sorted(own_documents(train, dataset.corpus, train)):
+        own.setdefault(dataset.queries[query_id], []).append(place_of[query_id])
+    return own
 
 
 def _examples_by_query(

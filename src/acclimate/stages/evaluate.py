@@ -153,10 +153,11 @@ def is_base(adapter: Path, config: RunConfig) -> bool:
 
 
 def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict[str, Any]:
-    """Measure one model on the test split of any data.
+    """Measure one model on any data: on its test split where it defines one, else on all of it.
 
     Args:
-        source: a run's folder, or whatever `prepare` reads.
+        source: a run's folder, or whatever `prepare` reads. What the adapter's own run was made of has that run's
+            split.
         adapter: adapter or run folder; the model alone if not given.
         config: shared fields and `evaluate`.
 
@@ -177,7 +178,8 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
         say(f"{source} is what {adapter} was trained on: its own split is used")
         data = split
     else:
-        data, _ = build_dataset(source, config.prepare, seed=config.seed, limit=config.limit)
+        data, _ = build_dataset(source, config.prepare, seed=config.seed, limit=config.limit, whole="test")
+        say(f"{source}: measured is the test split: {data.info['splits']['test']}")
     if adapter is None:
         encoder = Encoder.load(config.base_model, **config.loading)
     else:
