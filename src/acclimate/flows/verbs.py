@@ -56,6 +56,21 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
     return with_overrides(base, checked_settings(settings, command))
 
 
+def _measuring(
+    command: str, settings: Mapping[str, Any], config: Config, run: Path, adapter: str | Path | None = None
+) -> RunConfig:
+    """As `configured`, for a command that puts an adapter (the run's, or another) on a model: which one, it says.
+
+    A run's `config.toml` may name another: that of a stage which was told of another, or a folder that has moved.
+    """
+    effective = configured(command, settings, config, run)
+    if "model" in settings or config is not None:
+        return effective
+    from acclimate.runs.resolve import with_base_of
+
+    return with_base_of(run if adapter is None else adapter, effective)
+
+
 def adapt(
     data: str | Path | None = None, *, out: str | Path, config: Config = None, dry_run: bool = False, **settings: Any
 ) -> Result:
@@ -177,7 +192,9 @@ def evaluate(data: str | Path, *, adapter: str | Path | None = None, config: Con
 
     run = Path(data)
     prepared = is_run(run)
-    effective = configured("evaluate", settings, config, run if prepared else None)
+    effective = configured("evaluate", settings, config)
+    if prepared:
+        effective = _measuring("evaluate", settings, config, run, adapter)
     compares = adapter is None and RunFolder(run).adapter.is_dir() and stage.is_base(RunFolder(run).adapter, effective)
     if compares:
         check_settings("evaluate RUN" + " with guard data" * bool(effective.evaluate.guard), settings)
@@ -203,7 +220,7 @@ def evaluate_reranker(run: str | Path, reranker: str, *, config: Config = None, 
         settings: such as `rerank_depth=50`.
     """
     run = Path(run)
-    effective = configured("evaluate-reranker", settings, config, run)
+    effective = _measuring("evaluate-reranker", settings, config, run)
     from acclimate.flows.reranker import evaluate_reranker as flow
 
     with _at_work_in(run):
@@ -230,7 +247,7 @@ def merge(
     names = [models] if isinstance(models, str | Path) else list(models)
     if not names:
         raise UsageError("nothing to merge", possible="one or more runs, adapter folders or models")
-    effective = configured("merge", settings, config, Path(names[0]))
+    effective = _measuring("merge", settings, config, Path(names[0]))
     asked = effective.merge
     if len(names) == 1 and asked.method is None and not asked.weights and asked.merged_rank is None:
         check_settings("merge of one adapter", settings)
@@ -253,7 +270,7 @@ def search(run: str | Path, query: str, *, top: int = 5, config: Config = None, 
     Returns:
         {"query", "base": [{"id", "text", "score"}], "adapted": [the same]}, best first.
     """
-    effective = configured("search", settings, config, Path(run))
+    effective = _measuring("search", settings, config, Path(run))
     from acclimate.stages.search import search as stage
 
     return Result(stage(Path(run), query, top, effective))
@@ -272,7 +289,7 @@ def similarity(run: str | Path, text_a: str, text_b: str, *, config: Config = No
     Returns:
         {"base", "adapted"}, from -1 to 1.
     """
-    effective = configured("similarity", settings, config, Path(run))
+    effective = _measuring("similarity", settings, config, Path(run))
     from acclimate.stages.similarity import similarity as stage
 
     return Result(stage(Path(run), text_a, text_b, effective))
