@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from acclimate.report.words import lexical_note
+from acclimate.report.words import lexical_note, verdict
 from acclimate.runs.run_folder import RunFolder
 
 PERCENT = 100.0
@@ -92,10 +92,15 @@ def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
 
 def _verdict(report: Mapping[str, Any]) -> Text:
     style = {"better": "bold green", "worse": "bold red"}.get(report["verdict"], "bold yellow")
-    text = Text("verdict: ").append(report["verdict"], style=style)
-    text.append(f"; recommended: the {report['recommend']} model")
+    if report["recommend"] in ("base", "adapted"):
+        text = Text("verdict: ").append(report["verdict"], style=style)
+        text.append(f"; recommended: the {report['recommend']} model")
+    else:
+        words = verdict(report["verdict"], report["test"], report.get("confidence"), report)
+        text = Text("verdict: ").append(words.claim, style="bold red").append(f" {words.reason} {words.advice}")
     if report.get("sides") == "query":
-        text.append(". Documents stay with the base: an index of base vectors stays valid")
+        text.append(". " if text.plain[-1] != "." else " ")
+        text.append("Documents stay with the base: an index of base vectors stays valid")
     return text
 
 

@@ -37,7 +37,7 @@ Measures = Mapping[str, float | None]
 
 MAIN_MEASURE: dict[Kind, str] = {"retrieval": "ndcg@10", "pairs": "spearman"}
 """Kind of data -> the measure that the verdict rests on."""
-METHOD = "sign flips of clusters; map@100; BM25 chosen outside the test; no query finds itself"
+METHOD = "sign flips of clusters; map@100; BM25 chosen outside the test, and tested; no query finds itself"
 """How results come about, as an input of the stages that write them: those of another method are made again."""
 MIN_DEPTH = 100
 """Fewest documents ranked per query: recall@100 needs them."""

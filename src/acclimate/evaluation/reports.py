@@ -31,7 +31,7 @@ class SplitScores(Counts, total=False):
     base: Measures
     adapted: Measures
     delta: dict[str, Delta]
-    bm25: dict[str, float]
+    bm25: Measures
     """BM25's measures; retrieval only."""
 
 
@@ -57,7 +57,14 @@ class EvaluationReport(TypedDict):
     """Whether the adapter, and all that it was made from, say what they were trained on."""
     verdict: Verdict
     recommend: str
-    """adapted where that is better, else base."""
+    """adapted where that is better, else base; bm25 where that is better than either; other where the model cannot read
+    the texts."""
+    reading: dict[str, Any]
+    """How the model reads the test's texts, by side (`models.reading`)."""
+    unsuited: str
+    """Why the model is not suited to these texts; empty where it is."""
+    against_bm25: NotRequired[Delta]
+    """The better model's main measure - BM25's; of retrieval."""
     confidence: float
     """Width of the intervals."""
     histograms: dict[str, Any]

@@ -84,12 +84,13 @@ def _of_the_one_in_use(run: RunFolder, trained: TrainReport) -> TrainReport:
 
 def _part(task: Task, prepared: PreparedReport, mined: MineReport | None, evaluated: EvaluationReport) -> TaskSummary:
     """What is said of one task."""
-    return {
+    part: TaskSummary = {
         "source": task.source,
         "kind": evaluated["kind"],
         "test": evaluated["test"],
         "verdict": evaluated["verdict"],
         "recommend": evaluated["recommend"],
+        "unsuited": evaluated["unsuited"],
         "sides": evaluated["sides"],
         "confidence": evaluated["confidence"],
         "dataset": _untimed(prepared),
@@ -97,6 +98,9 @@ def _part(task: Task, prepared: PreparedReport, mined: MineReport | None, evalua
         "guard": evaluated.get("guard", []),
         "domain": evaluated.get("domain", {}),
     }
+    if "against_bm25" in evaluated:
+        part["against_bm25"] = evaluated["against_bm25"]
+    return part
 
 
 def _untimed(report: Mapping[str, Any]) -> dict[str, Any]:

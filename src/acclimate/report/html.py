@@ -86,7 +86,7 @@ def _result(run: RunParts) -> dict[str, Any]:
     test, evaluated = run.test, bool(run.test.get("base"))
     evaluation: Mapping[str, Any] = run.evaluation or {}
     return {
-        "verdict": verdict(str(report.get("verdict", "no evidence")), test, confidence) if evaluated else None,
+        "verdict": verdict(str(report.get("verdict", "no evidence")), test, confidence, report) if evaluated else None,
         "recommend": report.get("recommend"),
         "query_side": report.get("sides", config.get("train", {}).get("sides")) == "query",
         "facts": _facts(run),

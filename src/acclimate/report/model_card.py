@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from acclimate.report import words
 from acclimate.report.summary import MergeReport, RunSummary
 
 _HOW = {"full": "all of its weights were trained", "merged": "a LoRA adapter was merged into its weights"}
@@ -58,6 +59,9 @@ def _evidence(summary: RunSummary) -> str:
     counts = {name: value for name, value in summary.get("dataset", {}).get("counts", {}).items() if value}
     data = "Data: " + ", ".join(f"{value} {name}" for name, value in counts.items()) + ".\n" if counts else ""
     verdict = f"Verdict: {summary['verdict']}.\n" if "verdict" in summary else ""
+    if summary.get("recommend") in ("bm25", "other"):  # what matters more than the comparison
+        found = words.verdict(summary["verdict"], test, summary.get("confidence"), summary)
+        verdict = f"Verdict: {found.claim} {found.reason} {found.advice}\n"
     table = "| metric | base | adapted | difference |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     return "\n".join(part for part in ("## Evidence, on held-out test data\n", table, verdict, data) if part)
 

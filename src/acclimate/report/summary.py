@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 from acclimate.evaluation.reports import GuardRow, RerankingReport, SplitScores
-from acclimate.evaluation.significance import Verdict
+from acclimate.evaluation.significance import Delta, Verdict
 from acclimate.training.reports import EncoderTraining
 from acclimate.types import Kind, Sides
 
@@ -25,6 +25,8 @@ class TaskSummary(TypedDict, total=False):
     test: SplitScores
     verdict: Verdict
     recommend: str
+    unsuited: str
+    against_bm25: NotRequired[Delta]
     sides: Sides
     confidence: float
     dataset: dict[str, Any]

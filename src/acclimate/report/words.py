@@ -6,6 +6,7 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Literal, TypeGuard
 
 Tone = Literal["", "good", "bad"]
@@ -40,6 +41,7 @@ TRAINING_NAMES = {
     "best_step": "step kept",
 }
 SIMILARITY_METRICS = ("positive_cosine", "negative_cosine", "margin")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SCRIPTS = (("ja", "\u3040", "\u30ff"), ("ko", "\uac00", "\ud7a3"), ("zh", "\u4e00", "\u9fff"))
 
@@ -202,17 +204,40 @@ def script_language(text: str) -> str:
     return next((tag for tag, first, last in _SCRIPTS if any(first <= letter <= last for letter in text)), "")
 
 
-def verdict(run_verdict: str, test: Mapping[str, Any], confidence: float | None) -> Verdict:
-    """The outcome in plain words, with the number and its interval.
+def verdict(
+    run_verdict: str, test: Mapping[str, Any], confidence: float | None, report: Mapping[str, Any] = NOTHING
+) -> Verdict:
+    """The outcome in plain words, with the number and its interval; what matters more than the comparison comes first.
 
     Args:
         run_verdict: `better`, `no evidence` or `worse`, as the evaluation decided it.
         test: `base`, `adapted` and `delta` of the test split.
         confidence: the interval's level, e.g. 0.95.
+        report: the evaluation's, or the run's: `recommend`, `unsuited` and `against_bm25`, where they are known.
     """
     key = primary_metric(test)
     delta: Mapping[str, Any] = test.get("delta", {}).get(key, {})
     change = "" if key is None else _change(key, test, delta, confidence)
+    found = _compared(run_verdict, change)
+    unsuited = str(report.get("unsuited", ""))
+    lexical = _lexical(key, test, report, confidence) if report.get("recommend") == "bm25" else ""
+    if unsuited:
+        reason = " ".join(part for part in (sentence_case(unsuited), lexical, change) if part)
+        advice = "Take another model." + " Until then, search by words (BM25)." * bool(lexical)
+        return Verdict("This model cannot read these texts.", reason, advice, "bad")
+    if lexical:
+        advice = f"Search by words (BM25), or by both (hybrid search). Of the two models: {found.advice[0].lower()}"
+        return Verdict(
+            "Plain search by words (BM25) is better than either model.",
+            f"{lexical} {found.reason}",
+            advice + found.advice[1:],
+            "bad",
+        )
+    return found
+
+
+def _compared(run_verdict: str, change: str) -> Verdict:
+    """Base against adapted, whatever else there is to say."""
     if run_verdict == "better":
         return Verdict("The adapted model is better.", change, "Use the adapted model.", "good")
     if run_verdict == "worse":
@@ -223,6 +248,22 @@ def verdict(run_verdict: str, test: Mapping[str, Any], confidence: float | None)
         "Keep the base model, or come back with more data.",
         "",
     )
+
+
+def _lexical(key: str | None, test: Mapping[str, Any], report: Mapping[str, Any], confidence: float | None) -> str:
+    """By how much BM25 is ahead of the better model."""
+    delta = report.get("against_bm25", {})
+    level = f"{percent(confidence)} interval" if confidence else "interval"
+    ahead = {"low": -delta["high"], "high": -delta["low"]}
+    return (
+        f"{metric_name(str(key))} is {score(test.get('bm25', {}).get(key))} by BM25, {signed(-delta['value'])} above"
+        f" the better model ({level} {interval(ahead)}, {p_value(delta['p'])})."
+    )
+
+
+def sentence_case(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
 
 
 def _change(key: str, test: Mapping[str, Any], delta: Mapping[str, Any], confidence: float | None) -> str:

@@ -7,7 +7,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from acclimate.configs import RunConfig, effective
+from acclimate.data import facts
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset, is_dataset
 from acclimate.data.lexicon import domain_hashes
@@ -33,6 +36,7 @@ from acclimate.files import INPUTS_FILE, hash_folder, read_json, write_jsonl, wr
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.trained_on import TrainedOn
 from acclimate.models.encoder import Encoder
+from acclimate.models.reading import Reading, unsuited
 from acclimate.progress import say
 from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.trec import write_trec
@@ -43,6 +47,7 @@ from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import BESIDE, TOKENIZER, one_task
 from acclimate.runs.trained_on import trained_on, without_seen
+from acclimate.types import PAIR_ROLE
 
 Scores = RankingScores | PairScores
 
@@ -83,6 +88,7 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
     base = _scores(models.base, "base", [data, *guards], models.cache, config)
     adapted = _scores(models.adapted, "adapted", [data, *guards], models.cache, config)
     domain, by_term = _domain(models, material, config)
+    reading = _reading(data, models.adapted)
 
     def write(folder: Path) -> EvaluationReport:
         report = _report([data, *guards], base, adapted, config)
@@ -95,15 +101,38 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
         terms = material.vocabulary.lexicon.terms.values()  # can be corrected, and given
         write_text(folder / "lexicon.txt", "".join(f"{term}\n" for term in terms))
         write_jsonl(folder / "per_term.jsonl", by_term)
+        report["reading"] = reading
+        report["unsuited"] = unsuited(reading)
         match base[0], adapted[0]:
             case RankingScores() as before, RankingScores() as after:
-                report["test"]["bm25"], report["lexical"] = _write_rankings(folder, data, before, after, config)
+                lexical, report["lexical"] = _write_rankings(folder, data, before, after, config)
+                report["test"]["bm25"] = dict(lexical.measures)
+                best = after if report["recommend"] == "adapted" else before
+                report["against_bm25"] = deltas(lexical, best, config.evaluate, config.seed)[MAIN_MEASURE["retrieval"]]
                 report["won"], report["lost"] = won_and_lost(before, after, data)
             case PairScores() as before, PairScores() as after:
                 _write_pairs(folder, data, before, after)
+        report["recommend"] = _recommended(report)
         return report
 
     return Work(write)
+
+
+def _reading(data: Dataset, encoder: Encoder) -> dict[str, Reading]:
+    """How the model reads the test's queries, and an even sample of the documents (of both sentences of pairs)."""
+    if data.kind == "pairs":
+        texts = [text for pair in data.pairs["test"] for text in (pair.sentence1, pair.sentence2)]
+        return {"sentences": encoder.reading(facts.evenly(texts), PAIR_ROLE)}
+    queries = list(judged_queries(data)[0].values())
+    documents = facts.evenly(list(data.corpus.values()))
+    return {"queries": encoder.reading(queries, "query"), "documents": encoder.reading(documents, "document")}
+
+
+def _recommended(report: EvaluationReport) -> str:
+    """The base or the adapted model, unless BM25 is better than either, or no training can help this model."""
+    if "against_bm25" in report and verdict(report["against_bm25"]) == "worse":
+        return "bm25"
+    return "other" if report["unsuited"] else report["recommend"]
 
 
 def _unseen_guards(seen: TrainedOn, config: RunConfig) -> tuple[list[Dataset], list[int]]:
@@ -132,6 +161,8 @@ def _report(
         "guard": _guard_rows(datasets[1:], base[1:], adapted[1:], config),
         "sides": "both",
         "domain": {},
+        "reading": {},
+        "unsuited": "",
     }
 
 
@@ -286,8 +317,8 @@ def _counts(data: Dataset) -> Counts:
 
 def _write_rankings(
     folder: Path, data: Dataset, base: RankingScores, adapted: RankingScores, config: RunConfig
-) -> tuple[dict[str, float], LexicalChoice]:
-    """Rank by BM25 too; write the three run files and every query's scores. Returns BM25's measures, and its set-up."""
+) -> tuple[RankingScores, LexicalChoice]:
+    """Rank by BM25 too; write the three run files and every query's scores. Returns BM25's scores, and its set-up."""
     queries, qrels = judged_queries(data)
     lexical, chosen = lexical_run(data, queries, max(config.evaluate.top_k, MIN_DEPTH))
     lexical_means, lexical_per_query = evaluate_run(lexical, qrels)
@@ -297,7 +328,8 @@ def _write_rankings(
     (folder / "runs").mkdir()
     for name, run in (("base", base.run), ("adapted", adapted.run), ("bm25", lexical)):
         write_trec(folder / "runs" / f"{name}.trec", run, name, config.evaluate.top_k)
-    return lexical_means, chosen
+    none = np.empty(0)
+    return RankingScores(lexical_means, none, none, lexical, lexical_per_query, base.clusters), chosen
 
 
 def _write_pairs(folder: Path, data: Dataset, base: PairScores, adapted: PairScores) -> None:

@@ -133,19 +133,26 @@ def _tokenizer(config: RunConfig) -> tuple[Any, int]:
 
 
 def _count_tokens(dataset: Dataset, config: RunConfig) -> None:
-    """Add the token lengths of an even sample of both sides, in the run's model's own tokens, to the lengths."""
-    from acclimate.models.tokens import tokenise  # when the data is read: see `_tokenizer`
+    """Add what the run's model reads of an even sample of both sides: lengths in its own tokens, unknown tokens, texts
+    that it cannot tell apart."""
+    from acclimate.models.reading import read_texts, reading_warnings  # when the data is read: see `_tokenizer`
+    from acclimate.models.tokens import tokenise
 
     tokenizer, limit = _tokenizer(config)
+    readings = {}
     for side, texts in facts.sides(dataset).items():
-        lengths = tokenise(tokenizer, facts.evenly(texts), UNLIMITED_TOKENS).lengths
+        some = facts.evenly(texts)
+        lengths = tokenise(tokenizer, some, UNLIMITED_TOKENS).lengths
         longer = float((lengths > limit).mean()) if len(lengths) else 0.0
         dataset.info["lengths"][side]["tokens"] = facts.percentiles(lengths.tolist())
         dataset.info["lengths"][side]["longer_than_limit"] = {"max_tokens": limit, "share": round(longer, 4)}
+        readings[side] = read_texts(tokenizer, some, limit)
         if longer > LONG_SHARE:
             dataset.info["warnings"].append(
                 f"{longer:.0%} of the {side} are longer than {limit} tokens: the rest is not read (--max-tokens)"
             )
+    dataset.info["reading"] = readings
+    dataset.info["warnings"][:0] = reading_warnings(readings)  # nothing else matters as much
 
 
 def _announce(report: PreparedReport, rejected: Sequence[Rejected]) -> None:
