@@ -100,7 +100,7 @@ def unsuited(readings: Readings) -> str:
         for script, part in found["languages"].items():
             if part["unknown"] > UNSUITED and part["texts"] >= MINORITY:
                 share = f"{part['unknown']:.0%} of the tokens of the {side} in {script} script are unknown to the model"
-                return f"{share}, so that it cannot tell them apart. {_others(script)}"
+                return f"{share}, so that it cannot tell them apart. {_others(script)}."
         if found["alike"] > UNSUITED:
             return f"{_alike(side, found)}."
     return ""

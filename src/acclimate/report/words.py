@@ -221,19 +221,19 @@ def verdict(
     found = _compared(run_verdict, change)
     unsuited = str(report.get("unsuited", ""))
     lexical = _lexical(key, test, report, confidence) if report.get("recommend") == "bm25" else ""
+    if not lexical:
+        if not unsuited:
+            return found
+        reason = " ".join(part for part in (sentence_case(unsuited), change) if part)
+        return Verdict("This model cannot read these texts.", reason, "Take another model.", "bad")
+    claim = "Plain search by words (BM25) is better than either model"
+    advice = "Search by words (BM25), or by both (hybrid search)."
     if unsuited:
-        reason = " ".join(part for part in (sentence_case(unsuited), lexical, change) if part)
-        advice = "Take another model." + " Until then, search by words (BM25)." * bool(lexical)
-        return Verdict("This model cannot read these texts.", reason, advice, "bad")
-    if lexical:
-        advice = f"Search by words (BM25), or by both (hybrid search). Of the two models: {found.advice[0].lower()}"
-        return Verdict(
-            "Plain search by words (BM25) is better than either model.",
-            f"{lexical} {found.reason}",
-            advice + found.advice[1:],
-            "bad",
-        )
-    return found
+        reason = " ".join((lexical, sentence_case(unsuited), change))
+        advice = "Search by words (BM25), or take another model."
+        return Verdict(f"{claim}, which cannot read these texts.", reason, advice, "bad")
+    of_both = f"Of the two models: {found.advice[0].lower()}{found.advice[1:]}"
+    return Verdict(f"{claim}.", f"{lexical} {found.reason}", f"{advice} {of_both}", "bad")
 
 
 def _compared(run_verdict: str, change: str) -> Verdict:

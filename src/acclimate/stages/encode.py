@@ -11,10 +11,13 @@ from numpy.typing import NDArray
 from safetensors.numpy import save as safetensors_bytes
 
 from acclimate.configs import RunConfig
+from acclimate.data.facts import evenly
 from acclimate.data.texts import read_texts
 from acclimate.errors import UsageError
 from acclimate.files import open_output
 from acclimate.models.encoder import Encoder
+from acclimate.models.reading import reading_warnings
+from acclimate.progress import say
 from acclimate.runs.resolve import load, trained_folder
 from acclimate.types import Role
 
@@ -45,6 +48,8 @@ def encode(source: Path, role: Role, adapter: Path | None, out: Path, config: Ru
         encoder = Encoder.load(config.base_model, **config.loading)
     else:
         encoder = load(trained_folder(adapter), base=config.model, **config.loading)
+    for note in reading_warnings({"texts": encoder.reading(evenly(texts), role)}):
+        say(f"warning: {note}")
     started = time.perf_counter()
     vectors = encoder.encode(texts, role, label="encode")
     seconds = time.perf_counter() - started

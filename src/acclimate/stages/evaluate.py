@@ -36,7 +36,7 @@ from acclimate.files import INPUTS_FILE, hash_folder, read_json, write_jsonl, wr
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.trained_on import TrainedOn
 from acclimate.models.encoder import Encoder
-from acclimate.models.reading import Reading, unsuited
+from acclimate.models.reading import Reading, reading_warnings, unsuited
 from acclimate.progress import say
 from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.trec import write_trec
@@ -216,6 +216,8 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
     else:
         encoder = load(trained_folder(adapter), base=config.model, **config.loading)
     data, left_out = without_seen(data, trained_on([adapter or config.base_model]), source)
+    for note in reading_warnings(_reading(data, encoder)):
+        say(f"warning: {note}")
     scores = score(encoder, data, config.evaluate, cache=run.cache if in_run else None, label="encode")
     return {**scores.measures, **_counts(data), **({"trained_on": left_out} if left_out else {})}
 
