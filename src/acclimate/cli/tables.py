@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from acclimate.report.words import lexical_note, verdict
-from acclimate.runs.run_folder import RunFolder
+from acclimate.report.words import final, lexical_note, verdict
+from acclimate.runs.run_folder import PAGE_FILE, RunFolder
 
 PERCENT = 100.0
 SNIPPET_CHARS = 160
@@ -20,7 +20,10 @@ SNIPPET_CHARS = 160
 
 def show_run(summary: Mapping[str, Any], run: Path) -> None:
     """The last word of `adapt`: base against adapted, the verdict, the report's path."""
-    show_evaluations(summary.get("tasks") or {None: summary})
+    if "final" in summary:
+        _show_final(summary["final"], run)
+    else:
+        show_evaluations(summary.get("tasks") or {None: summary})
     timings, train = summary["timings"], summary["train"]
     minutes = {name.removesuffix("_s"): value / 60 for name, value in timings.items()}
     console = _console()
@@ -36,6 +39,12 @@ def show_run(summary: Mapping[str, Any], run: Path) -> None:
     if "tasks" in train:
         console.print(_task_table(train["tasks"]))
     console.print(f"report: {RunFolder(run).page}", soft_wrap=True)
+
+
+def _show_final(proof: Mapping[str, Any], run: Path) -> None:
+    words, console = final(proof), _console()
+    console.print(Text(words.claim, style="bold yellow").append(f" {words.reason} {words.advice}", style="not bold"))
+    console.print(f"proof: {RunFolder(run).proof / PAGE_FILE}", soft_wrap=True)
 
 
 def _task_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -107,6 +107,15 @@ READS: dict[str, tuple[str, ...]] = {
 """Command -> names of settings, and of whole sections of `RunConfig`."""
 
 READS_WHEN: dict[str, tuple[str, ...]] = {
+    "adapt --final RUN": (
+        "device",
+        "dtype",
+        "activation_memory_gb",
+        "gradient_checkpointing",
+        "compile_layers",
+        "shard",
+        "checkpoint_steps",
+    ),
     "evaluate RUN": (*ENCODER, "seed", "evaluate", "domain"),
     "evaluate RUN with guard data": (*ENCODER, "seed", "limit", "evaluate", "domain"),
     "evaluate of one model on RUN": (*ENCODER, *COMPARISON, "top_k"),

@@ -71,7 +71,7 @@ def build_datasets(
         chosen = sample(splits.records, raw.kind, settings.per_label, limit, seed)
         rejected = [*raw.rejected, *unclean, *splits.rejected]
         dataset = _retrieval(raw, records, chosen) if label_range is None else _labelled_pairs(chosen, label_range)
-        dataset.info = _describe(dataset, raw, splits, rejected, settings)
+        dataset.info = _describe(dataset, raw, splits, rejected, settings, divided=whole is None)
         if label_range is not None:
             dataset.info["label_range"] = list(label_range)
         built.append((dataset, rejected))
@@ -189,7 +189,7 @@ def _labelled_pairs(chosen: dict[Split, list[Record]], label_range: tuple[float,
 
 
 def _describe(
-    dataset: Dataset, raw: RawData, splits: Splits, rejected: list[Rejected], settings: PrepareConfig
+    dataset: Dataset, raw: RawData, splits: Splits, rejected: list[Rejected], settings: PrepareConfig, *, divided: bool
 ) -> dict[str, Any]:
     notes = list(raw.notes)
     if dataset.kind == "retrieval" and settings.per_label is not None:
@@ -213,7 +213,7 @@ def _describe(
         },
         "lengths": {side: {"characters": facts.percentiles(map(len, column))} for side, column in texts.items()},
         "languages": facts.languages([text for column in texts.values() for text in facts.evenly(column)]),
-        "warnings": facts.warnings(dataset, rejected, splits.shared_documents) + notes,
+        "warnings": facts.warnings(dataset, rejected, splits.shared_documents, divided=divided) + notes,
         "splits": {split: splits.made[split] for split in ("train", "dev", "test") if split in splits.made},
         "columns": raw.columns,
     }

@@ -87,8 +87,10 @@ def languages(texts: Sequence[str]) -> dict[str, float]:
     return {script: round(count / total, 4) for script, count in ordered if count / total >= 0.001}
 
 
-def warnings(dataset: Dataset, rejected: Sequence[Rejected], shared_documents: int) -> list[str]:
-    """What the user should know before training on this."""
+def warnings(
+    dataset: Dataset, rejected: Sequence[Rejected], shared_documents: int, *, divided: bool = True
+) -> list[str]:
+    """What the user should know before training on this; of splits that are small only where it is `divided`."""
     notes: list[str] = []
     examples = len(dataset.examples)
     if examples == 0:
@@ -105,7 +107,7 @@ def warnings(dataset: Dataset, rejected: Sequence[Rejected], shared_documents: i
         ("dev", FEW_DEV, "the best checkpoint is chosen by little evidence"),
     )
     for split, few, why in small:
-        if sizes[split] < few and (examples or split == "test"):
+        if divided and sizes[split] < few and (examples or split == "test"):
             noun = "queries" if dataset.kind == "retrieval" else "pairs"
             notes.append(f"{sizes[split]} {split} {noun}, fewer than {few}: {why}")
     rows = len(rejected) + sum(sizes.values())

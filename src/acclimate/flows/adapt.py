@@ -15,6 +15,7 @@ from typing import Any, cast
 from acclimate import processes
 from acclimate.configs import RunConfig, dump_config, effective
 from acclimate.data.reports import PreparedReport
+from acclimate.errors import UsageError
 from acclimate.evaluation.reports import EvaluationReport
 from acclimate.files import REPORT_FILE, locked, read_json, write_json, write_text
 from acclimate.flows.mine_and_train import mine_and_train
@@ -56,6 +57,8 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
     with locked(run):
         processes.on_main(lambda: write_text(folder.config, written))
         prepared = prepare_together([(task.source, task.dataset, task.config) for task in tasks])
+        for task, found in zip(tasks, prepared, strict=True):
+            require_test(task, "test" in found["counts"])
         stages: list[StageRow] = []
         if config.stages.recipe == "three-stage":
             mined, trained, stages = three_stages(run, tasks[0].config)
@@ -64,7 +67,7 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
         trained = _of_the_one_in_use(folder, trained)
         evaluated = [evaluate(task.dataset, folder.adapter, task.evaluation, task.config) for task in tasks]
         parts = [_part(*row) for row in zip(tasks, prepared, mined, evaluated, strict=True)]
-        summary = _summary(config, tasks, parts, trained, _timings([*prepared, *mined, trained, *evaluated]))
+        summary = _summary(config, tasks, parts, trained, timings([*prepared, *mined, trained, *evaluated]))
         if stages:
             summary["stages"] = stages
         summary["model"] = read_json(folder.adapter / ADAPTER_FILE)["base"]
@@ -117,7 +120,12 @@ def _summary(
     """The summary of the run: of its one task, or of each of them."""
     named = {str(task.name): part for task, part in zip(tasks, parts, strict=True)}
     of_tasks = parts[0] if len(parts) == 1 else {"tasks": named, "guard": parts[0]["guard"]}
-    whole: RunSummary = {
+    return cast(RunSummary, {**of_tasks, **run_facts(config, trained, timings)})
+
+
+def run_facts(config: RunConfig, trained: TrainReport, timings: dict[str, float]) -> RunSummary:
+    """What is said of every run, whatever it proves."""
+    return {
         "command": shlex.join(["acclimate", *sys.argv[1:]]),
         "timings": timings,
         "train": trained["train"],
@@ -125,10 +133,24 @@ def _summary(
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
-    return cast(RunSummary, {**of_tasks, **whole})
 
 
-def _timings(reports: Sequence[Mapping[str, Any] | None]) -> dict[str, float]:
+def require_test(task: Task, has_test: bool) -> None:
+    """Refuse a run that could prove nothing in the end, before it trains.
+
+    Raises:
+        UsageError: the task's dataset has no test split.
+    """
+    if not has_test:
+        raise UsageError(
+            f"{task.source} has no test split, and test_fraction = {task.config.prepare.test_fraction:g} cuts none: "
+            "whether the adapted model is better could not be found out",
+            possible="a --test-fraction above 0, or data with a test split",
+            fix="To train on everything, with settings proven before: acclimate adapt DATA --out NEW --final RUN",
+        )
+
+
+def timings(reports: Sequence[Mapping[str, Any] | None]) -> dict[str, float]:
     """Seconds of each stage, over all tasks."""
     seconds: dict[str, float] = {}
     for found in reports:

@@ -14,6 +14,7 @@ from acclimate.configs import RunConfig
 from acclimate.data.build import build_datasets
 from acclimate.data.dataset import Dataset
 from acclimate.data.weak import weak_pairs
+from acclimate.flows.adapt import require_test
 from acclimate.models.devices import activation_gb
 from acclimate.models.encoder import Encoder
 from acclimate.runs.tasks import all_tasks
@@ -39,6 +40,8 @@ def plan(source: str | None, config: RunConfig) -> dict[str, Any]:
     """
     tasks = all_tasks(Path(), config, source)
     built = build_datasets([(t.source, t.config.prepare) for t in tasks], seed=config.seed, limit=config.limit)
+    for task, (dataset, _) in zip(tasks, built, strict=True):
+        require_test(task, "test" in dataset.qrels or "test" in dataset.pairs)
     plans = {task.name: _plan_of_task(*data, task.config) for task, data in zip(tasks, built, strict=True)}
     if len(plans) == 1:
         return plans.popitem()[1]

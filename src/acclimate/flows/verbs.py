@@ -10,69 +10,25 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from acclimate.configs import (
-    RunConfig,
-    check_settings,
-    checked_settings,
-    full_names,
-    load_config,
-    with_current_names,
-    with_overrides,
-)
+from acclimate.configs import check_settings, checked_settings, settings_of, with_overrides
 from acclimate.errors import StorageError, UsageError
 from acclimate.files import locked
+from acclimate.flows.settings import Config, configured, measuring
 from acclimate.report.result import Result
 from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.types import Role
 
-Config: TypeAlias = RunConfig | str | Path | None
-"""The whole run's settings, or a TOML file of them; if None, the run's own `config.toml`, or else the defaults."""
-
-
-def configured(command: str, settings: Mapping[str, Any], config: Config = None, run: Path | None = None) -> RunConfig:
-    """The effective config: the defaults, then `config` (or else the run's own `config.toml`), then the settings.
-
-    Args:
-        command: its name, which says what it reads.
-        settings: by name; they win.
-        config: see `Config`.
-        run: whose `config.toml` is taken where there is no `config`.
-
-    Raises:
-        UsageError: a setting that the command does not read, or that cannot be.
-        DataError: the file cannot be read.
-    """
-    settings = with_current_names(full_names(command, settings))
-    check_settings(command, settings)
-    base = RunConfig()
-    if isinstance(config, RunConfig):
-        base = config
-    elif config is not None:
-        base = load_config(Path(config))
-    elif run is not None and RunFolder(run).config.exists():
-        base = load_config(RunFolder(run).config)
-    return with_overrides(base, checked_settings(settings, command))
-
-
-def _measuring(
-    command: str, settings: Mapping[str, Any], config: Config, run: Path, adapter: str | Path | None = None
-) -> RunConfig:
-    """As `configured`, for a command that puts an adapter (the run's, or another) on a model: which one, it says.
-
-    A run's `config.toml` may name another: that of a stage which was told of another, or a folder that has moved.
-    """
-    effective = configured(command, settings, config, run)
-    if "model" in settings or config is not None:
-        return effective
-    from acclimate.runs.resolve import with_base_of
-
-    return with_base_of(run if adapter is None else adapter, effective)
-
 
 def adapt(
-    data: str | Path | None = None, *, out: str | Path, config: Config = None, dry_run: bool = False, **settings: Any
+    data: str | Path | None = None,
+    *,
+    out: str | Path,
+    config: Config = None,
+    dry_run: bool = False,
+    final: str | Path | None = None,
+    **settings: Any,
 ) -> Result:
     """Prepare, mine, train, evaluate and report; a second start keeps what is still right and goes on.
 
@@ -81,15 +37,20 @@ def adapt(
         out: the run's folder.
         config: see `Config`; what is already in `out` does not count.
         dry_run: only say how much there is to do.
-        settings: of any stage, for example `rank=8`.
+        final: a finished run, whose settings have been proven: train with them on all data, and hold none of it apart.
+        settings: of any stage, for example `rank=8`; with `final` only where and how it runs, such as `device="cuda"`.
 
     Returns:
-        what `out/report.json` holds: "verdict", "test" and more, or "tasks" with these for each of several data sets.
+        what `out/report.json` holds: "verdict", "test" and more, or "tasks" with these for each of several data sets;
+        with `final` no test, and "final": what the proven run's was.
 
     Raises:
         AcclimateError: whatever a stage raises; finished stages stay on disk.
     """
-    effective, source = configured("adapt", settings, config), None if data is None else str(data)
+    source = None if data is None else str(data)
+    if final is not None:
+        return _final(source, Path(out), Path(final), config, dry_run, settings)
+    effective = configured("adapt", settings, config)
     if dry_run:
         from acclimate.flows.plan import plan
 
@@ -97,6 +58,26 @@ def adapt(
     from acclimate.flows.adapt import adapt as flow
 
     return Result(flow(source, Path(out), effective), Path(out))
+
+
+def _final(
+    source: str | None, out: Path, proven: Path, config: Config, dry_run: bool, settings: Mapping[str, Any]
+) -> Result:
+    if config is not None or dry_run:
+        given = "--dry-run" if dry_run else "--config"
+        raise UsageError(f"{given} with --final", fix=f"Leave it out: the settings are those of {proven}.")
+    if fixed := [name for name in settings if name not in settings_of("adapt --final RUN")]:
+        raise UsageError(
+            f"{fixed[0]} with --final",
+            possible=", ".join(settings_of("adapt --final RUN")),
+            fix=f"Leave it out: the settings are those of {proven}, which were proven.",
+        )
+    from acclimate.flows.final import final as flow
+    from acclimate.flows.final import proven_run
+
+    found = proven_run(proven)
+    machine = with_overrides(found.config, checked_settings(settings, "adapt"))
+    return Result(flow(source, out, found, machine), out)
 
 
 def prepare(data: str | Path | None = None, *, out: str | Path, config: Config = None, **settings: Any) -> Result:
@@ -192,9 +173,10 @@ def evaluate(data: str | Path, *, adapter: str | Path | None = None, config: Con
 
     run = Path(data)
     prepared = is_run(run)
-    effective = configured("evaluate", settings, config)
     if prepared:
-        effective = _measuring("evaluate", settings, config, run, adapter)
+        effective = measuring("evaluate", settings, config, run, adapter)
+    else:
+        effective = configured("evaluate", settings, config)
     compares = adapter is None and RunFolder(run).adapter.is_dir() and stage.is_base(RunFolder(run).adapter, effective)
     if compares:
         check_settings("evaluate RUN" + " with guard data" * bool(effective.evaluate.guard), settings)
@@ -220,7 +202,7 @@ def evaluate_reranker(run: str | Path, reranker: str, *, config: Config = None, 
         settings: such as `rerank_depth=50`.
     """
     run = Path(run)
-    effective = _measuring("evaluate-reranker", settings, config, run)
+    effective = measuring("evaluate-reranker", settings, config, run)
     from acclimate.flows.reranker import evaluate_reranker as flow
 
     with _at_work_in(run):
@@ -247,7 +229,7 @@ def merge(
     names = [models] if isinstance(models, str | Path) else list(models)
     if not names:
         raise UsageError("nothing to merge", possible="one or more runs, adapter folders or models")
-    effective = _measuring("merge", settings, config, Path(names[0]))
+    effective = measuring("merge", settings, config, Path(names[0]))
     asked = effective.merge
     if len(names) == 1 and asked.method is None and not asked.weights and asked.merged_rank is None:
         check_settings("merge of one adapter", settings)
@@ -270,7 +252,7 @@ def search(run: str | Path, query: str, *, top: int = 5, config: Config = None, 
     Returns:
         {"query", "base": [{"id", "text", "score"}], "adapted": [the same]}, best first.
     """
-    effective = _measuring("search", settings, config, Path(run))
+    effective = measuring("search", settings, config, Path(run))
     from acclimate.stages.search import search as stage
 
     return Result(stage(Path(run), query, top, effective))
@@ -289,7 +271,7 @@ def similarity(run: str | Path, text_a: str, text_b: str, *, config: Config = No
     Returns:
         {"base", "adapted"}, from -1 to 1.
     """
-    effective = _measuring("similarity", settings, config, Path(run))
+    effective = measuring("similarity", settings, config, Path(run))
     from acclimate.stages.similarity import similarity as stage
 
     return Result(stage(Path(run), text_a, text_b, effective))

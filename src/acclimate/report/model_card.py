@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from acclimate.report import words
 from acclimate.report.summary import MergeReport, RunSummary
@@ -47,6 +47,10 @@ def _front_matter(base_id: str) -> str:
 
 
 def _evidence(summary: RunSummary) -> str:
+    if proof := summary.get("final"):
+        found = words.final(proof)
+        scores = _evidence(cast(RunSummary, proof))
+        return f"## No proof of its own\n\n{found.claim} {found.reason} {found.advice}\n\n{scores}"
     test = summary.get("test")
     if not test:
         return ""

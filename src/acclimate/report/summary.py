@@ -55,6 +55,22 @@ class StageRow(TypedDict):
     """Stage -> its weight in the merge."""
 
 
+class Proof(TypedDict):
+    """What a training on all data rests on: the evaluation of the run that had its settings before."""
+
+    run: str
+    """Its folder's name."""
+    same_data: bool
+    """Whether that run was made of the same files."""
+    verdict: Verdict
+    recommend: str
+    unsuited: str
+    against_bm25: NotRequired[Delta]
+    confidence: float
+    test: SplitScores
+    kind: Kind
+
+
 class RunSummary(TaskSummary, total=False):
     """`RUN/report.json`: of a run with one task, also that task's summary; of one with several, `tasks` and `guard`."""
 
@@ -65,6 +81,8 @@ class RunSummary(TaskSummary, total=False):
     config: dict[str, Any]
     versions: dict[str, str]
     stages: list[StageRow]
+    final: Proof
+    """Of a training on all data, which has no test of its own."""
     model: Base
     reranking: RerankingReport
 

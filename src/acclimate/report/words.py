@@ -236,6 +236,17 @@ def verdict(
     return Verdict(f"{claim}.", f"{lexical} {found.reason}", f"{advice} {of_both}", "bad")
 
 
+def final(proof: Mapping[str, Any]) -> Verdict:
+    """The outcome of a training on all data: what its settings were worth on data that they had not been trained on."""
+    found = verdict(str(proof["verdict"]), proof["test"], proof.get("confidence"), proof)
+    data = "all of the data" if proof["same_data"] else "all of the data, of which there is more or other by now,"
+    reason = (
+        f"It was trained on {data} with the settings of the run {proof['run']}, which held a part of its data apart. "
+        f"There: {found.claim} {found.reason}"
+    )
+    return Verdict("This model has no proof of its own.", reason, f"By that run: {found.advice}", "")
+
+
 def _compared(run_verdict: str, change: str) -> Verdict:
     """Base against adapted, whatever else there is to say."""
     if run_verdict == "better":

@@ -15,6 +15,7 @@ from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset, is_dataset
 from acclimate.data.lexicon import domain_hashes
 from acclimate.data.readers import CORPUS, source_hash, source_hashes
+from acclimate.errors import DataError
 from acclimate.evaluation.compare import (
     MAIN_MEASURE,
     METHOD,
@@ -71,6 +72,7 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> Eval
     """
     data = open_dataset(dataset)
     trained_folder(adapter)
+    _require_test(data, RunFolder(out.parent))
     settings, inputs = effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config)
     cache = RunFolder(out.parent).cache
     make = partial(_measure, data, adapter, cache, config)
@@ -205,8 +207,10 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
         run, config = task.folder, task.config
     if in_run:
         data = open_dataset(run.dataset)
-    elif (split := None if adapter is None else _own_split(source, adapter)) is not None:
+        _require_test(data, run)
+    elif adapter is not None and (split := _own_split(source, adapter)) is not None:
         say(f"{source} is what {adapter} was trained on: its own split is used")
+        _require_test(split, RunFolder(adapter) if is_run(adapter) else RunFolder.around(adapter))
         data = split
     else:
         data, _ = build_dataset(source, config.prepare, seed=config.seed, limit=config.limit, whole="test")
@@ -220,6 +224,16 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
         say(f"warning: {note}")
     scores = score(encoder, data, config.evaluate, cache=run.cache if in_run else None, label="encode")
     return {**scores.measures, **_counts(data), **({"trained_on": left_out} if left_out else {})}
+
+
+def _require_test(data: Dataset, run: RunFolder) -> None:
+    """Say where the proof is, where all data was trained on (`adapt --final`)."""
+    if "test" not in data.qrels and "test" not in data.pairs:
+        kept = f"The proof of its settings is {run.proof}. " if run.proof.is_dir() else ""
+        raise DataError(
+            f"{run.path} has no test split" + ": all of the data was trained on" * bool(kept),
+            fix=f"{kept}Bring other test data: acclimate evaluate DATA --adapter RUN",
+        )
 
 
 def _own_split(source: str, adapter: Path) -> Dataset | None:

@@ -22,7 +22,7 @@ from acclimate.formats.sources import locate, tokenizer_hash
 from acclimate.progress import say
 from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import BESIDE, TOKENIZER
-from acclimate.types import Rejected
+from acclimate.types import Rejected, Split
 
 UNLIMITED_TOKENS = 1_000_000
 LONG_SHARE = 0.1
@@ -48,11 +48,12 @@ def prepare(source: str, out: Path, config: RunConfig) -> PreparedReport:
     return prepare_together([(source, out, config)])[0]
 
 
-def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]]) -> list[PreparedReport]:
+def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]], whole: Split | None = None) -> list[PreparedReport]:
     """Prepare all data sets of a run: they are split together, so that none trains on what another is tested with.
 
     Args:
         parts: of each data set the source, the folder to write, and its settings; otherwise as `prepare`.
+        whole: the split that takes all rows, where nothing is held apart.
     """
     first = parts[0][2]
     hashes = processes.on_main(lambda: [source_hashes(source, config.prepare.corpus) for source, _, config in parts])
@@ -63,7 +64,7 @@ def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]]) -> list[Prepa
         for source, _, _ in parts:
             say(f"prepare: reading {source}")
         sources = [(source, config.prepare) for source, _, config in parts]
-        return build_datasets(sources, seed=first.seed, limit=first.limit, token_keys=_token_keys(first))
+        return build_datasets(sources, seed=first.seed, limit=first.limit, token_keys=_token_keys(first), whole=whole)
 
     reports = []
     for number, (source, out, config) in enumerate(parts):
@@ -76,6 +77,7 @@ def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]]) -> list[Prepa
             "limit": config.limit,
             "model": config.base_model,
             "max_tokens": config.max_tokens,
+            **({"whole": whole} if whole else {}),
             **({"beside": [asdict(parts[other][2].prepare) for other in others]} if others else {}),
         }
         make = partial(_prepared, source, config, number, built)
