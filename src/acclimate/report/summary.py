@@ -82,7 +82,7 @@ class RunSummary(TaskSummary, total=False):
     versions: dict[str, str]
     stages: list[StageRow]
     final: Proof
-    """Of a training on all data, which has no test of its own."""
+    """The proof that a training on all data rests on, as it has no test of its own."""
     model: Base
     reranking: RerankingReport
 
