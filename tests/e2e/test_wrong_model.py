@@ -100,3 +100,9 @@ def test_two_words_that_are_the_same_to_the_model(run: Path, capsys: pytest.Capt
     assert "100% of the texts are the same to the model" in capsys.readouterr().err
     main(["search", str(run), "锈蚀"])
     assert "unknown to the model" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_dry_run_says_it_before_anything_is_done(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main(["adapt", str(run.parent / "pairs.jsonl"), "--out", str(run.parent / "dry"), "--dry-run"])
+    assert "it is not suited to them. Models that fit: BAAI/bge-small-zh-v1.5" in capsys.readouterr().err

@@ -288,3 +288,18 @@ def test_a_test_split_of_its_own_is_what_is_measured(tmp_path: Path, model: Path
     (tmp_path / "again").mkdir()
     write_dataset(tmp_path / "again", data, [])
     assert evaluate_model(str(tmp_path / "again"), None, config_for(model))["queries"] == 11
+
+
+def test_a_guard_that_is_too_small_to_be_divided_is_all_measured(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before: refused, with the advice to give flags that are about the run's own data."""
+    write_pairs(tmp_path)
+    write_adapter(tmp_path / "adapter", model, strength=0.5)
+    rows = [
+        {"query": f"{one} {two}", "positive": f"{two} {one} {one}"} for one, two in list(permutations(WORDS, 2))[:18]
+    ]
+    guard = tmp_path / "general.jsonl"
+    guard.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert evaluated(tmp_path, model, guard=(str(guard),))["guard"][0]["queries"] == 18
+    assert "too small to be divided" in capsys.readouterr().err

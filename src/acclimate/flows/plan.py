@@ -13,10 +13,13 @@ import numpy as np
 from acclimate.configs import RunConfig
 from acclimate.data.build import build_datasets
 from acclimate.data.dataset import Dataset
+from acclimate.data.facts import evenly, sides
 from acclimate.data.weak import weak_pairs
 from acclimate.flows.adapt import require_test
 from acclimate.models.devices import activation_gb
 from acclimate.models.encoder import Encoder
+from acclimate.models.reading import reading_warnings
+from acclimate.progress import say
 from acclimate.runs.tasks import all_tasks
 from acclimate.types import Example, Rejected
 
@@ -56,6 +59,8 @@ def plan(source: str | None, config: RunConfig) -> dict[str, Any]:
 
 def _plan_of_task(dataset: Dataset, rejected: Sequence[Rejected], config: RunConfig) -> dict[str, Any]:
     encoder = Encoder.load(config.base_model, **config.loading)
+    for note in reading_warnings({side: encoder.reading(evenly(texts)) for side, texts in sides(dataset).items()}):
+        say(f"warning: {note}")
     rate = _tokens_per_second(encoder, dataset)
     corpus_tokens, training_tokens = _corpus_tokens(encoder, dataset), _training_tokens(encoder, dataset, config)
     test_tokens = _tokens(encoder, [text for pair in dataset.pairs.get("test", []) for text in _both(pair)])

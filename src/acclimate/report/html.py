@@ -161,7 +161,9 @@ def _training(run: RunParts) -> dict[str, Any]:
 
 def _data(run: RunParts) -> dict[str, Any]:
     dataset = run.dataset or {}
-    shown = {key: value for key, value in dataset.items() if key not in ("warnings", "kind") and value is not None}
+    shown = {
+        key: value for key, value in dataset.items() if key not in ("warnings", "kind", "reading") and value is not None
+    }
     return {
         "warnings": [str(warning) for warning in dataset.get("warnings", [])],
         "data_values": tables.values("Data", shown),
