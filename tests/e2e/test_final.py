@@ -21,7 +21,7 @@ from tests.models.tiny import as_sentence_transformer
 from tests.tiny_run import write_tiny_bert
 
 TRAINING = {"full": True, "epochs": 30, "batch_size": 64, "learning_rate": 0.01, "group_size": 1, "eval_steps": 20}
-SETTINGS = {**TRAINING, "patience": 20, "bootstrap": 200, "device": "cpu"}
+SETTINGS = {**TRAINING, "patience": 20, "sign_flips": 200, "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

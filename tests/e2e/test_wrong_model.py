@@ -79,12 +79,12 @@ def test_preparing_says_what_the_model_cannot_read(run: Path) -> None:
 
 @pytest.mark.slow
 def test_the_verdict_recommends_bm25_and_says_why(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    config = RunConfig(device="cpu", evaluate=EvaluateConfig(bootstrap=200))
+    config = RunConfig(device="cpu", evaluate=EvaluateConfig(sign_flips=200))
     report = evaluate(run / "dataset", run / "adapter", run / "evaluation", config)
     assert report["test"]["bm25"]["ndcg@10"] == 1.0 and report["test"]["base"]["ndcg@10"] < 0.3  # type: ignore[operator]
     assert report["recommend"] == "bm25" and "unknown to the model" in report["unsuited"]
     assert report["against_bm25"]["high"] < 0
-    main(["evaluate", str(run), "--bootstrap", "200", "--device", "cpu"])
+    main(["evaluate", str(run), "--sign-flips", "200", "--device", "cpu"])
     said = " ".join(capsys.readouterr().out.split())
     assert "verdict: Plain search by words (BM25) is better than either model, which cannot read these texts." in said
     main(["report", str(run)])

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, Unpack
 
-from acclimate.configs import DEFAULT_MODEL, RerankConfig
+from acclimate.configs import DEFAULT_MODEL, RerankConfig, RunConfig
 from acclimate.errors import ModelError, StorageError, UsageError
 from acclimate.files import CONFIG_FILE, hash_text, read_json
 from acclimate.formats import peft
