@@ -60,4 +60,4 @@ def test_the_evaluation_counts_them_and_search_does_not_skip(tmp_path: Path, mod
     for name in ("base", "adapted", "bm25"):
         rows = (tmp_path / "evaluation" / "runs" / f"{name}.trec").read_text().splitlines()
         assert rows and all(row.split()[0] != row.split()[2] for row in rows)
-    assert search(tmp_path, "wheat rain", config_for(model), top=1)["base"][0]["id"] == "query"
+    assert search(tmp_path, "wheat rain", 1, config_for(model))["base"][0]["id"] == "query"
