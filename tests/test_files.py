@@ -32,6 +32,7 @@ from acclimate.files import (
     write_jsonl,
     write_text,
 )
+from acclimate.paths import missing_path
 
 FULL_DEVICE = Path("/dev/full")
 needs_full_device = pytest.mark.skipif(not FULL_DEVICE.is_char_device(), reason="no /dev/full here")
@@ -267,3 +268,12 @@ def test_json_is_written_for_people_too(tmp_path: Path) -> None:
     write_json(tmp_path / "a.json", {"text": "小麦"})
     assert "小麦" in (tmp_path / "a.json").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"text": "小麦"}
+
+
+def test_a_mistyped_path_is_told_from_an_id_of_a_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "pairs.jsonl").touch()
+    assert missing_path("data/pairs") == "no 'pairs' in the folder data, which holds pairs.jsonl"
+    assert missing_path("./farm") == "no 'farm' in the folder ., which holds data"
+    assert missing_path("data/pairs.jsonl") is None and missing_path("owner/name") is None

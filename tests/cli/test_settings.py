@@ -24,6 +24,10 @@ from tests.models import tiny
 from tests.tiny_run import WORDS, write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
 
 OTHERWISE = {
+    "evaluate": {
+        "split_by": "names a column that is kept while data is read; nothing is split here",
+        "per_label": "of training pairs: there are none here",
+    },
     "adapt": {"pool_documents": "of three stages, the dev_documents in a copy of the config"},
     "train": {"reranker": "with remine_steps; the flag is the older spelling of train-reranker, config.toml says it"},
     "merge": {
@@ -150,7 +154,7 @@ def _evaluate(world: World, base: tuple[str, ...]) -> None:
     world.do("evaluate", world.run, "--model", world.other, *base[2:], mode="evaluate of one model on RUN")
     columns = ("--anchor-column", "q", "--positive-column", "response")
     world.do("evaluate", world.data, *base, *columns, mode="evaluate of one model on DATA")
-    labelled = ("--columns", "sentence1,sentence2,label", "--per-label", "20")
+    labelled = ("--columns", "sentence1,sentence2,label")
     world.do("evaluate", world.labelled, *base, *labelled, mode="evaluate of one model on DATA")
     world.do("evaluate-reranker", world.run, world.run, *few)
     world.do("compare", world.run, world.run, *few)

@@ -11,7 +11,7 @@ import pyarrow.parquet
 import pytest
 
 from acclimate.configs import PrepareConfig
-from acclimate.data.readers import is_hub_id, read_hub_splits
+from acclimate.data.readers import is_hub_id, read_hub_splits, read_source
 from acclimate.errors import DataError
 from acclimate.types import Example, LabelledPair
 from tests.data.conftest import Build, build_source, jsonl
@@ -216,3 +216,21 @@ def test_hub_out_of_reach() -> None:
     assert not is_hub_id("owner/name.jsonl") and not is_hub_id("./owner/name") and not is_hub_id("name")
     with pytest.raises(DataError, match=r"nobody-here/nothing-there: no such file or folder here, and the hub"):
         build_source("nobody-here/nothing-there")
+
+
+def test_a_mistyped_path_is_not_looked_up_on_the_hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One call, in one line: the hub would be asked again and again, with the network's own messages between."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data").mkdir()
+    monkeypatch.setattr("huggingface_hub.HfApi.dataset_info", None)
+    monkeypatch.setattr("datasets.load_dataset", None)
+    with pytest.raises(DataError, match="data/x: no 'x' in the folder data, which holds nothing"):
+        read_source("data/x", PrepareConfig())
+
+
+def test_a_hub_that_cannot_be_reached_is_asked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("datasets.load_dataset", None)
+    with pytest.raises(DataError, match="the hub has no such dataset, or cannot be reached"):
+        read_source("nobody-here/nothing-there", PrepareConfig())

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from acclimate.cli.main import main
-from acclimate.configs import RunConfig
+from acclimate.configs import DEFAULT_MODEL, RunConfig, dump_config
 from acclimate.stages.evaluate import evaluate_model
 from tests.e2e.test_bad_input import QUICK, pairs, write_rows
 from tests.models.tiny import as_sentence_transformer, tiny_bert
@@ -52,3 +53,23 @@ def test_another_model_is_measured_alone_and_that_is_said(
     main(["evaluate", str(run), "--model", str(other), *EVALUATE])
     assert "other-bert is not the base of" in capsys.readouterr().err
     assert ((run / "evaluation" / "report.json").read_bytes() if before else b"") == before
+
+
+@pytest.mark.slow
+def test_the_adapter_s_base_counts_where_the_run_s_settings_name_another(
+    run: Path, model: Path, tmp_path: Path
+) -> None:
+    """As after `prepare --model A` and `train --model B`: what was written down first is not the adapter's base."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy, symlinks=True)
+    shutil.rmtree(copy / "evaluation", ignore_errors=True)
+    for named in (DEFAULT_MODEL, str(tmp_path / "moved-away")):
+        (copy / "config.toml").write_text(dump_config(RunConfig(model=named)))
+        main(["evaluate", str(copy), *EVALUATE])
+        settings = json.loads((copy / "evaluation" / "settings.json").read_text())
+        assert settings["model"] == str(model)
+        main(["search", str(copy), "when to sow wheat in week 3", "--top", "1"])
+        main(["similarity", str(copy), "sow wheat", "sow rice"])
+        main(["evaluate", str(copy), "--adapter", str(run), "--json"])
+    main(["merge", str(copy), "--out", str(tmp_path / "merged")])
+    assert "made for" not in (tmp_path / "merged" / "README.md").read_text()

@@ -78,6 +78,9 @@ def test_every_query_is_tested_once_and_the_pooled_means_are_those_of_all_querie
     assert delta["value"] == pytest.approx(np.mean([r["adapted"]["ndcg@10"] - r["base"]["ndcg@10"] for r in rows]))
     assert delta["clusters"] == PAIRS and delta["low"] <= delta["value"] <= delta["high"]
     assert [row["tested"] for row in report["folds"]] == [20, 20, 20]
+    better = report["test"]["base"] if report["verdict"] != "better" else report["test"]["adapted"]
+    ahead = better["ndcg@10"] - report["test"]["bm25"]["ndcg@10"]
+    assert report["against_bm25"]["value"] == pytest.approx(ahead) and report["against_bm25"]["clusters"] == PAIRS
 
 
 def test_the_adapter_that_is_kept_has_seen_all_and_each_fold_s_nothing_of_its_test(run: Path) -> None:

@@ -15,7 +15,8 @@ from acclimate.configs import MineConfig
 from acclimate.data.dataset import Dataset
 from acclimate.mining import mine as module
 from acclimate.mining.audit import Audit
-from acclimate.mining.mine import MinedQuery, mine_negatives, mining_input
+from acclimate.mining.mine import MinedQuery, mine_negatives
+from acclimate.mining.mining_input import mining_input
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.rank import rank
 from acclimate.retrieval.vector_cache import KEPT_MODELS, encode_corpus, vectors_path

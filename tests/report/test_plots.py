@@ -98,3 +98,16 @@ def test_histograms_name_pairs_by_their_labels_and_need_counts() -> None:
     nothing = {"positive": [0], "negative": [0]}
     assert plots.similarity_histograms({"edges": [0, 1], "base": nothing, "adapted": nothing}, "pairs") is None
     assert plots.mining_histogram({}) is None
+
+
+def test_the_margin_is_that_of_the_step_that_was_kept() -> None:
+    cosines = {0: (0.5, 0.4), 10: (0.7, 0.3), 20: (0.6, 0.5)}
+    rows = [
+        {"step": step, "dev": {"positive_cosine": positive, "negative_cosine": negative, "ndcg@10": positive}}
+        for step, (positive, negative) in cosines.items()
+    ]
+    margin, dev = plots.margin_curve(rows, 10), plots.dev_curve(rows, 10)
+    assert margin is not None and "0.100 to 0.400 at the step that was kept, 10" in margin.caption
+    assert dev is not None and "0.500 to 0.700 at the step that was kept" in dev.svg
+    last = plots.margin_curve(rows, None)
+    assert last is not None and "0.100 to 0.100." in last.caption

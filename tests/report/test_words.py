@@ -102,3 +102,25 @@ def test_the_verdict_names_the_number_the_interval_and_what_to_do() -> None:
 def test_the_verdict_on_pairs_speaks_of_spearman() -> None:
     test = {"pairs": 500, "base": {"spearman": 0.6, "roc_auc": 0.9}, "adapted": {"spearman": 0.7}, "delta": {}}
     assert verdict("better", test, 0.95).reason == "On 500 held-out pairs, Spearman went from 0.6000 to 0.7000: –."
+
+
+def test_where_bm25_is_better_that_comes_first() -> None:
+    delta = {"value": 0.075, "low": 0.02, "high": 0.13, "p": 0.01}
+    base, adapted, bm25 = ({"ndcg@10": value} for value in (0.128, 0.203, 1.0))
+    test = {"queries": 100, "base": base, "adapted": adapted, "bm25": bm25, "delta": {"ndcg@10": delta}}
+    behind = {"value": -0.797, "low": -0.85, "high": -0.74, "p": 0.0005}
+    report = {"recommend": "bm25", "unsuited": "", "against_bm25": behind}
+    found = verdict("better", test, 0.95, report)
+    assert found.claim == "Plain search by words (BM25) is better than either model."
+    assert spaced(found.reason).startswith(
+        "NDCG@10 is 1.0000 by BM25, +0.7970 above the better model (95 % interval +0.7400 to +0.8500, p < 0.001). On"
+    )
+    assert found.advice == (
+        "Search by words (BM25), or by both (hybrid search). Of the two models: use the adapted model."
+    )
+    unread = verdict("better", test, 0.95, {**report, "unsuited": "75% of the tokens are unknown to the model."})
+    assert unread.claim.endswith("(BM25) is better than either model, which cannot read these texts.")
+    assert "75% of the tokens are unknown" in unread.reason and "take another model" in unread.advice
+    alone = verdict("better", test, 0.95, {"recommend": "other", "unsuited": "75% of the tokens are unknown."})
+    assert (alone.claim, alone.advice) == ("This model cannot read these texts.", "Take another model.")
+    assert verdict("better", test, 0.95, {"recommend": "adapted", "unsuited": ""}).advice == "Use the adapted model."

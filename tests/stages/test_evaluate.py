@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+import random
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import pytest
 from scipy import stats
 
 from acclimate.configs import DomainConfig
+from acclimate.data.dataset import write_dataset
 from acclimate.errors import DataError, StorageError
 from acclimate.evaluation.measures import RETRIEVAL_MEASURES
 from acclimate.files import hash_folder
+from acclimate.formats.trained_on import TrainedOn, write_trained_on
 from acclimate.models.encoder import Encoder
 from acclimate.stages.evaluate import evaluate, evaluate_model
 from acclimate.types import Sides
@@ -249,3 +253,53 @@ def test_terms_and_topics_of_the_domain(tmp_path: Path, model: Path) -> None:
     assert set(first["term_accuracy"]["delta"]) == {"term_accuracy@1", "term_r_precision", "text_accuracy@1"}
     lexicon.write_text("snow\n", encoding="utf-8")  # the content counts, not only the name
     assert "no term of the lexicon stands in 2 to 100 documents" in domain()["term_accuracy"]["skipped"]
+
+
+def test_one_model_is_measured_on_all_of_a_file(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is trained, so nothing is held apart; before, 100 of 300 queries were, and 18 were refused."""
+    draw = random.Random(7)
+    for count in (300, 18):
+        rows = [
+            {"query": " ".join(draw.sample(WORDS, 5)) + f" {number}", "positive": " ".join(draw.choices(WORDS, k=8))}
+            for number in range(count)
+        ]
+        file = tmp_path / f"{count}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = evaluate_model(str(file), None, config_for(model))
+        assert found["queries"] == count == len({row["query"] for row in rows})
+        assert "all of the data" in capsys.readouterr().err
+
+
+def test_an_adapter_is_measured_on_all_that_it_was_not_trained_on(tmp_path: Path, model: Path) -> None:
+    rows = [{"query": f"{one} {two}", "positive": f"{two} {one} {one}"} for one, two in permutations(WORDS[:6], 2)]
+    file = tmp_path / "other.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_adapter(tmp_path / "adapter", model, strength=0.5)
+    write_trained_on(tmp_path / "adapter", TrainedOn.of({rows[0]["query"], rows[5]["query"]}, set()))
+    found = evaluate_model(str(file), tmp_path / "adapter", config_for(model))
+    assert (found["queries"], found["trained_on"]) == (len(rows) - 2, 2)
+
+
+def test_a_test_split_of_its_own_is_what_is_measured(tmp_path: Path, model: Path) -> None:
+    data = write_retrieval(tmp_path)
+    data.qrels["train"] = {"q00": data.qrels["test"].pop("q00")}
+    (tmp_path / "again").mkdir()
+    write_dataset(tmp_path / "again", data, [])
+    assert evaluate_model(str(tmp_path / "again"), None, config_for(model))["queries"] == 11
+
+
+def test_a_guard_that_is_too_small_to_be_divided_is_all_measured(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before: refused, with the advice to give flags that are about the run's own data."""
+    write_pairs(tmp_path)
+    write_adapter(tmp_path / "adapter", model, strength=0.5)
+    rows = [
+        {"query": f"{one} {two}", "positive": f"{two} {one} {one}"} for one, two in list(permutations(WORDS, 2))[:18]
+    ]
+    guard = tmp_path / "general.jsonl"
+    guard.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert evaluated(tmp_path, model, guard=(str(guard),))["guard"][0]["queries"] == 18
+    assert "too small to be divided" in capsys.readouterr().err

@@ -14,7 +14,8 @@ from acclimate.configs import MineConfig, RunConfig, TrainConfig
 from acclimate.data.dataset import load_dataset, read_examples
 from acclimate.errors import Interrupted, UsageError
 from acclimate.files import hash_file
-from acclimate.mining.mine import MinedBlock, MiningInput, mine_negatives, mining_input
+from acclimate.mining.mine import MinedBlock, mine_negatives
+from acclimate.mining.mining_input import MiningInput, mining_input
 from acclimate.models.encoder import Encoder
 from acclimate.stages.mine import mine
 from acclimate.stages.train import train

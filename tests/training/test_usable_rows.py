@@ -6,7 +6,7 @@ import pytest
 
 from acclimate.configs import ObjectiveConfig, RunConfig, TrainConfig, with_overrides
 from acclimate.errors import DataError, UsageError
-from acclimate.training.usable_rows import rows_for
+from acclimate.training.usable_rows import check_signal, rows_for
 from acclimate.types import Example
 
 PAIR = Example("a", "b", label=0.7)
@@ -80,3 +80,41 @@ def test_one_dataset_among_several_leaves_what_its_loss_would_refuse() -> None:
     other = objective.with_loss("cosent")
     assert (other.loss, other.guide, other.temperature_kind) == ("cosent", None, "fixed")
     assert objective.with_loss("info-nce") == objective
+
+
+OTHER = Example("e", "f")
+
+
+@pytest.mark.parametrize(
+    ("rows", "loss", "settings", "message"),
+    [
+        ([PLAIN, OTHER], "info-nce", {"batch_size": 1}, "batch_size = 1 with 2.*told apart.*acclimate mine"),
+        ([PLAIN], "info-nce", {}, "batch_size = 128 with 1 training rows"),
+        ([MINED], "info-nce", {"batch_size": 1, "group_size": 1}, "gradient would be 0"),
+        ([PAIR, PAIR], "cosent", {"batch_size": 1}, "compares the pairs of a batch"),
+        ([PAIR, PAIR], "online-contrastive", {"batch_size": 1}, "compares the pairs of a batch"),
+        ([PAIR, PAIR], "angle", {}, "label 0.7: angle learns an order"),
+        ([PLAIN, Example("c", "B.")], "info-nce", {}, "the same positive"),
+        ([PLAIN, Example("A", "c")], "info-nce", {}, "the same query"),
+    ],
+)
+def test_a_training_that_compares_nothing_is_refused(
+    rows: list[Example], loss: str, settings: dict[str, object], message: str
+) -> None:
+    with pytest.raises((UsageError, DataError), match=message):
+        check_signal(rows, loss, config(loss, **settings)[1])
+
+
+def test_a_training_that_compares_something_is_not_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    check_signal([PLAIN, OTHER], "info-nce", config("info-nce", batch_size=2)[1])
+    check_signal([MINED], "info-nce", config("info-nce", batch_size=1)[1])
+    check_signal([PAIR], "cosine-mse", config("cosine-mse", batch_size=1)[1])
+    check_signal([MINED, Example("e", "b", ("c",))], "info-nce", config("info-nce")[1])
+    assert capsys.readouterr().err == ""
+    check_signal([MINED, PLAIN], "info-nce", config("info-nce", batch_size=1)[1])
+    assert "1 of them have no negatives" in capsys.readouterr().err
+
+
+def test_rows_that_lack_scores_are_counted_in_plain_words(capsys: pytest.CaptureFixture[str]) -> None:
+    rows_for([MINED, SCORED], *config("kl"))
+    assert "1 of 2 examples lack a teacher's scores and are left out" in capsys.readouterr().err

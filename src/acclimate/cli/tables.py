@@ -11,8 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from acclimate.report.words import folds_note, lexical_note
-from acclimate.runs.run_folder import RunFolder
+from acclimate.report.words import final, folds_note, lexical_note, verdict
+from acclimate.runs.run_folder import PAGE_FILE, RunFolder
 
 PERCENT = 100.0
 SNIPPET_CHARS = 160
@@ -20,7 +20,10 @@ SNIPPET_CHARS = 160
 
 def show_run(summary: Mapping[str, Any], run: Path) -> None:
     """The last word of `adapt`: base against adapted, the verdict, the report's path."""
-    show_evaluations(summary.get("tasks") or {None: summary})
+    if "final" in summary:
+        _show_final(summary["final"], run)
+    else:
+        show_evaluations(summary.get("tasks") or {None: summary})
     timings, train = summary["timings"], summary["train"]
     minutes = {name.removesuffix("_s"): value / 60 for name, value in timings.items()}
     console = _console()
@@ -36,6 +39,12 @@ def show_run(summary: Mapping[str, Any], run: Path) -> None:
     if "tasks" in train:
         console.print(_task_table(train["tasks"]))
     console.print(f"report: {RunFolder(run).page}", soft_wrap=True)
+
+
+def _show_final(proof: Mapping[str, Any], run: Path) -> None:
+    words, console = final(proof), _console()
+    console.print(Text(words.claim, style="bold yellow").append(f" {words.reason} {words.advice}", style="not bold"))
+    console.print(f"proof: {RunFolder(run).proof / PAGE_FILE}", soft_wrap=True)
 
 
 def _task_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:
@@ -97,10 +106,15 @@ def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
 
 def _verdict(report: Mapping[str, Any]) -> Text:
     style = {"better": "bold green", "worse": "bold red"}.get(report["verdict"], "bold yellow")
-    text = Text("verdict: ").append(report["verdict"], style=style)
-    text.append(f"; recommended: the {report['recommend']} model")
+    if report["recommend"] in ("base", "adapted"):
+        text = Text("verdict: ").append(report["verdict"], style=style)
+        text.append(f"; recommended: the {report['recommend']} model")
+    else:
+        words = verdict(report["verdict"], report["test"], report.get("confidence"), report)
+        text = Text("verdict: ").append(words.claim, style="bold red").append(f" {words.reason} {words.advice}")
     if report.get("sides") == "query":
-        text.append(". Documents stay with the base: an index of base vectors stays valid")
+        text.append(". " if text.plain[-1] != "." else " ")
+        text.append("Documents stay with the base: an index of base vectors stays valid")
     return text
 
 

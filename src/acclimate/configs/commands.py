@@ -60,6 +60,18 @@ MINE_AGAIN = (
 """What mining reads during a training (`remine_steps`). There, `mine.reranker` is a setting of `config.toml` only: the
 flag of that name is, for a release, the older spelling of train-reranker."""
 
+READING = (
+    "anchor_column",
+    "positive_column",
+    "label_column",
+    "columns",
+    "corpus",
+    "label_min",
+    "label_max",
+    "min_chars",
+)
+"""How data is read, without how it is split."""
+
 READS: dict[str, tuple[str, ...]] = {
     "adapt": (
         *ENCODER,
@@ -80,7 +92,7 @@ READS: dict[str, tuple[str, ...]] = {
     # `limit` queries) is not retained.
     "train": (*ENCODER, "seed", "limit", "train", "objective", *MINE_AGAIN, *RERANKER, "domain", "guard"),
     "train-reranker": (*ENCODER, "seed", *TRAIN_RERANKER, *RERANKER),
-    "evaluate": (*ENCODER, "seed", "limit", "evaluate", "domain", "prepare"),
+    "evaluate": (*ENCODER, "seed", "limit", "evaluate", "domain", *READING),
     "evaluate-reranker": (*ENCODER, "seed", "retriever", "rerank_depth", *RERANKER, "sign_flips", "confidence"),
     "report": (),
     "versions": (),
@@ -95,10 +107,19 @@ READS: dict[str, tuple[str, ...]] = {
 """Command -> names of settings, and of whole sections of `RunConfig`."""
 
 READS_WHEN: dict[str, tuple[str, ...]] = {
+    "adapt --final RUN": (
+        "device",
+        "dtype",
+        "activation_memory_gb",
+        "gradient_checkpointing",
+        "compile_layers",
+        "shard",
+        "checkpoint_steps",
+    ),
     "evaluate RUN": (*ENCODER, "seed", "evaluate", "domain"),
     "evaluate RUN with guard data": (*ENCODER, "seed", "limit", "evaluate", "domain"),
     "evaluate of one model on RUN": (*ENCODER, *COMPARISON, "top_k"),
-    "evaluate of one model on DATA": (*ENCODER, *COMPARISON, "limit", "prepare", "top_k"),
+    "evaluate of one model on DATA": (*ENCODER, *COMPARISON, "limit", *READING, "top_k"),
     "merge of one adapter": ("model", "device", "dtype", "method", "weights", "merged_rank", "folded"),
     "rerank QUERY --texts FILE": ("device", "dtype", *RERANKER),
 }

@@ -35,8 +35,9 @@ class MineConfig:
     sampling: Literal["top", "random"] = "top"
     """top: take the best-ranked of the candidates that are left; random: draw among them."""
     hard_negative_share: float = 0.3
-    """Share of the training examples that should have a hard negative. If fewer do, filters are loosened for queries
-    without any: min_score, absolute_margin, relative_margin, max_score, range_min, in this order. 0: never."""
+    """Share of the training examples that should have a hard negative. If fewer do, the candidates of queries without
+    any are sought deeper than range_max, and then the filters are loosened for them: min_score, absolute_margin,
+    relative_margin, max_score, range_min, in this order. 0: never."""
     include_positives: bool = False
     """Also write each query's ranked list, with its positives, to ranked.jsonl: for inspection, or to test
     rerankers."""

@@ -107,14 +107,45 @@ def fill(
         rows = np.flatnonzero((columns[:, 0] < 0) & (examples_N > 0))
         priority_NC = np.broadcast_to(priority_C, (len(rows), len(priority_C)))
         fallback = select_negatives(score_NC[rows], usable_NC[rows], positive_N[rows], config, priority_NC).columns
-        best_N = np.take_along_axis(score_NC[rows], np.maximum(fallback[:, :1], 0), axis=1)[:, 0] - positive_N[rows]
-        for row in np.argsort(np.where(fallback[:, 0] < 0, np.inf, best_N), kind="stable").tolist():
-            if needed <= 0 or fallback[row, 0] < 0:
-                break
-            columns[rows[row]] = fallback[row]
-            needed -= int(examples_N[rows[row]])
-            filled[name] = filled.get(name, 0) + 1
+        given = give(columns, rows, fallback, score_NC[rows], positive_N[rows], examples_N, needed)
+        if given:
+            needed -= int(examples_N[given].sum())
+            filled[name] = len(given)
     return columns, filled
+
+
+def give(
+    columns: NDArray[np.int64],
+    rows: NDArray[np.int64],
+    fallback: NDArray[np.int64],
+    score_RC: Floats,
+    positive_R: Floats,
+    examples_N: NDArray[np.int64],
+    needed: int,
+) -> list[int]:
+    """Give negatives to queries that have none, first to those whose best candidate is furthest below the positive.
+
+    Args:
+        columns: [N, n] of all queries; changed in place.
+        rows: [R] the queries in question.
+        fallback: [R, n] the columns that they may get.
+        score_RC: their candidates' scores.
+        positive_R: score of each one's lowest positive.
+        examples_N: training examples of each of the N queries that still lack a negative.
+        needed: number of these examples that should get one.
+
+    Returns:
+        the queries that got theirs.
+    """
+    given: list[int] = []
+    best_R = np.take_along_axis(score_RC, np.maximum(fallback[:, :1], 0), axis=1)[:, 0] - positive_R
+    for row in np.argsort(np.where(fallback[:, 0] < 0, np.inf, best_R), kind="stable").tolist():
+        if needed <= 0 or fallback[row, 0] < 0:
+            break
+        columns[rows[row]] = fallback[row]
+        needed -= int(examples_N[rows[row]])
+        given.append(int(rows[row]))
+    return given
 
 
 def _filters(score_NC: Floats, positive_N1: Floats, config: MineConfig) -> dict[str, Booleans]:

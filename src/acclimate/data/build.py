@@ -26,10 +26,10 @@ from acclimate.types import Corpus, Example, LabelledPair, Qrels, Rejected, Spli
 
 
 def build_dataset(
-    source: str, settings: PrepareConfig, *, seed: int, limit: int | None = None
+    source: str, settings: PrepareConfig, *, seed: int, limit: int | None = None, whole: Split | None = None
 ) -> tuple[Dataset, list[Rejected]]:
     """Turn one source into a leak-free dataset; as `build_datasets`."""
-    return build_datasets([(source, settings)], seed=seed, limit=limit)[0]
+    return build_datasets([(source, settings)], seed=seed, limit=limit, whole=whole)[0]
 
 
 def build_datasets(
@@ -39,6 +39,7 @@ def build_datasets(
     limit: int | None = None,
     token_keys: TokenKeys | None = None,
     fold: Fold | None = None,
+    whole: Split | None = None,
 ) -> list[tuple[Dataset, list[Rejected]]]:
     """Turn the sources of a run into datasets that are leak-free, each by itself and all together.
 
@@ -49,6 +50,8 @@ def build_datasets(
         limit: use at most this many queries (or labelled pairs) of each, drawn evenly.
         token_keys: by which texts are the same too, if a model is known (`core.same_text`).
         fold: of the only source, this part is the test (cross-validation), or there is none (`ALL_DATA`).
+        whole: put all rows into this split, and nothing into the others: train, where nothing is left to prove; test,
+            where nothing is trained (a test split that a source defines is taken instead).
 
     Returns:
         For each source the dataset, and every row of the source that is not in it, with the reason.
@@ -64,16 +67,21 @@ def build_datasets(
         Source(records, raw.kind, raw.given, settings)
         for (raw, _), (records, _), (_, settings) in zip(raws, cleaned, sources, strict=True)
     ]
+    # Of all data in one split, no other can be small; the verdict of folds rests on all of them together.
+    rests_on: tuple[Split, ...] = () if whole else ("dev",) if fold else ("dev", "test")
     built = []
     with _told(unusable, notes):
-        split = split_sources(unsplit, seed, token_keys, fold)
+        if whole is None:
+            split = split_sources(unsplit, seed, token_keys, fold)
+        else:
+            split = [Splits.undivided(one, whole) for one in unsplit]
     for (raw, label_range), (records, unclean), splits, (_, settings) in zip(
         raws, cleaned, split, sources, strict=True
     ):
         chosen = sample(splits.records, raw.kind, settings.per_label, limit, seed)
         rejected = [*raw.rejected, *unclean, *splits.rejected]
         dataset = _retrieval(raw, records, chosen) if label_range is None else _labelled_pairs(chosen, label_range)
-        dataset.info = _describe(dataset, raw, splits, rejected, settings, fold is None)
+        dataset.info = _describe(dataset, raw, splits, rejected, settings, rests_on)
         if label_range is not None:
             dataset.info["label_range"] = list(label_range)
         built.append((dataset, rejected))
@@ -230,7 +238,7 @@ def _describe(
     splits: Splits,
     rejected: list[Rejected],
     settings: PrepareConfig,
-    tested_alone: bool,
+    rests_on: Collection[Split],
 ) -> dict[str, Any]:
     notes = list(raw.notes)
     if dataset.kind == "retrieval" and settings.per_label is not None:
@@ -254,7 +262,7 @@ def _describe(
         },
         "lengths": {side: {"characters": facts.percentiles(map(len, column))} for side, column in texts.items()},
         "languages": facts.languages([text for column in texts.values() for text in facts.evenly(column)]),
-        "warnings": facts.warnings(dataset, rejected, splits.shared_documents, tested_alone=tested_alone) + notes,
+        "warnings": facts.warnings(dataset, rejected, splits.shared_documents, rests_on=rests_on) + notes,
         "splits": {split: splits.made[split] for split in ("train", "dev", "test") if split in splits.made},
         "columns": raw.columns,
     }

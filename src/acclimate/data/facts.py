@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -107,7 +107,11 @@ def languages(texts: Sequence[str]) -> dict[str, float]:
 
 
 def warnings(
-    dataset: Dataset, rejected: Sequence[Rejected], shared_documents: int, *, tested_alone: bool = True
+    dataset: Dataset,
+    rejected: Sequence[Rejected],
+    shared_documents: int,
+    *,
+    rests_on: Collection[Split] = ("dev", "test"),
 ) -> list[str]:
     """What the user should know before training on this.
 
@@ -115,8 +119,8 @@ def warnings(
         dataset: what was made of the source.
         rejected: rows that are not in it.
         shared_documents: documents of dev and test that are in train too.
-        tested_alone: whether the verdict rests on this test split; not where it is one of several folds, or none is
-            wanted.
+        rests_on: splits of this dataset on which something rests, the kept step (dev) or the verdict (test): they are
+            warned of where they are small.
     """
     notes: list[str] = []
     examples = len(dataset.examples)
@@ -134,7 +138,7 @@ def warnings(
         ("dev", FEW_DEV, "the best checkpoint is chosen by little evidence"),
     )
     for split, few, why in small:
-        if sizes[split] < few and (tested_alone if split == "test" else examples):
+        if split in rests_on and sizes[split] < few and (examples or split == "test"):
             noun = "queries" if dataset.kind == "retrieval" else "pairs"
             notes.append(f"{sizes[split]} {split} {noun}, fewer than {few}: {why}")
     rows = len(rejected) + sum(sizes.values())

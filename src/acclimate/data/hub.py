@@ -9,8 +9,15 @@ from typing import Any
 
 from acclimate.data.tables import Row, Rows
 from acclimate.errors import DataError
+from acclimate.paths import missing_path
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+HUB_TIMEOUT_S = 5
+"""How long the hub may take to say whether it has a dataset."""
+NO_DATASET = {
+    "possible": "a file, a folder, or owner/name[:configuration] of a dataset in the local cache or within reach",
+    "fix": "Check the path; without a connection, download the data and give the file.",
+}
 ONE, SEVERAL = "state.json", "dataset_dict.json"
 """Files of a folder that `Dataset.save_to_disk`, or that of several splits, wrote."""
 
@@ -27,16 +34,35 @@ def load_hub(name: str) -> dict[str, Any]:
     import datasets
 
     path, _, configuration = name.partition(":")
+    if (wrong := missing_path(path)) is not None or (wrong := _unknown_to_hub(path)) is not None:
+        raise DataError(f"{name}: {wrong}", **NO_DATASET)
     try:
         loaded = datasets.load_dataset(path, configuration or None)
     except Exception as error:  # the library, its loaders and its HTTP client each have an error tree of their own
         reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(
             f"{name}: no such file or folder here, and the hub's dataset of this name cannot be loaded ({reason})",
-            possible="a file, a folder, or owner/name[:configuration] of a dataset in the local cache or within reach",
-            fix="Check the path; without a connection, download the data and give the file.",
+            **NO_DATASET,
         ) from None
     return dict(loaded)
+
+
+def _unknown_to_hub(path: str) -> str | None:
+    """Ask the hub once, without retries, whether it has a dataset; None where it has, or where the cache may know."""
+    import datasets
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import OfflineModeIsEnabled
+
+    if (Path(datasets.config.HF_DATASETS_CACHE) / path.replace("/", "___")).is_dir():
+        return None
+    try:
+        HfApi().dataset_info(path, timeout=HUB_TIMEOUT_S)
+    except OfflineModeIsEnabled:
+        return None  # the library says at once that there is nothing in the cache
+    except Exception as error:  # its HTTP client has an error tree of its own
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        return f"no such file or folder here, and the hub has no such dataset, or cannot be reached ({reason})"
+    return None
 
 
 def hub_rows(table: Iterable[dict[str, Any]], source: str) -> Rows:

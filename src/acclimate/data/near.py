@@ -17,8 +17,32 @@ THRESHOLD = 0.7
 """Jaccard similarity of the sets of n-grams from which two texts are near-duplicates. A letter changed in a text of 40
 leaves 0.80, one of eight words changed about 0.75."""
 FEATURES = 2**22
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+"""Multiplier of the hash of an n-gram: 2^64 over the golden ratio (Knuth, multiplicative hashing)."""
 BLOCK = 20_000
 """Training texts compared at a time."""
+
+
+def hashed_ngrams(key: str) -> NDArray[np.uint32]:
+    """Hash the n-grams of a text's key: each once, in ascending order; none of a text shorter than an n-gram."""
+    codes = np.frombuffer(key.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    count = max(0, len(codes) - NGRAM + 1)
+    hashed = np.zeros(count, np.uint64)
+    for place in range(NGRAM):
+        hashed = hashed * MULTIPLIER + codes[place : place + count]
+    return np.unique((hashed * MULTIPLIER >> np.uint64(32)).astype(np.uint32))
+
+
+def are_near(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> bool:
+    """Tell whether two texts, given by their hashed n-grams, are near-duplicates.
+
+    Exact, up to collisions of 32-bit hashes; a text without n-grams is near to none.
+    """
+    small, large = sorted((len(one), len(other)))
+    if small == 0 or small < THRESHOLD * large:
+        return False
+    shared = len(np.intersect1d(one, other, assume_unique=True))
+    return shared >= THRESHOLD * (small + large - shared)
 
 
 def near_duplicates(held: Sequence[str], others: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -74,6 +74,14 @@ class Splits:
         records = {split: [record for record in source.records if record.split == split] for split in SPLITS}
         return cls(records, made=dict.fromkeys([split for split in SPLITS if split in source.given], "given"))
 
+    @classmethod
+    def undivided(cls, source: Source, split: Split) -> Splits:
+        """Put all records into one split; of a source that defines a test split, only that becomes the test."""
+        own = split == "test" and "test" in source.given
+        records: dict[Split, list[Record]] = {name: [] for name in SPLITS}
+        records[split] = [record for record in source.records if not own or record.split == "test"]
+        return cls(records, made={split: "given" if own else "all of the data, nothing is held apart"})
+
 
 def held_out(
     sources: Sequence[Source], splits: Sequence[Splits], among: Collection[Split], key: Key, which: Collection[int]

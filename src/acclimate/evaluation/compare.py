@@ -27,6 +27,7 @@ from acclimate.evaluation.measures import (
 )
 from acclimate.evaluation.significance import Delta, compare_correlations, compare_means
 from acclimate.models.encoder import Encoder
+from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.rank import rank_with_vectors
 from acclimate.retrieval.vector_cache import encode_corpus
 from acclimate.types import PAIR_ROLE, Kind, Qrels, Queries, Run
@@ -36,7 +37,7 @@ Measures = Mapping[str, float | None]
 
 MAIN_MEASURE: dict[Kind, str] = {"retrieval": "ndcg@10", "pairs": "spearman"}
 """Kind of data -> the measure that the verdict rests on."""
-METHOD = "sign flips of clusters; map@100; BM25 chosen outside the test"
+METHOD = "sign flips of clusters; map@100; BM25 chosen outside the test, and tested; no query finds itself"
 """How results come about, as an input of the stages that write them: those of another method are made again."""
 MIN_DEPTH = 100
 """Fewest documents ranked per query: recall@100 needs them."""
@@ -106,8 +107,10 @@ def score_ranking(
         label: whose vectors, for the progress bar.
     """
     queries, qrels = judged_queries(dataset)
-    depth = max(top_k, MIN_DEPTH)
-    run, query_ND, document_MD = rank_with_vectors(encoder, queries, dataset.corpus, depth, cache=cache, label=label)
+    depth, own = max(top_k, MIN_DEPTH), own_documents(queries, dataset.corpus, qrels)
+    run, query_ND, document_MD = rank_with_vectors(
+        encoder, queries, dataset.corpus, depth, own=own, cache=cache, label=label
+    )
     means, per_query = evaluate_run(run, qrels)
     positive_N, negative_N = extreme_cosines(run, qrels, list(queries), query_ND, list(dataset.corpus), document_MD)
     margins = margin_statistics(positive_N, negative_N) if positive_N.size else {}

@@ -21,6 +21,7 @@ from acclimate.core.negatives import identity_mask
 from acclimate.core.same_text import text_id
 from acclimate.evaluation.measures import evaluate_run, margin_measures, pair_measures
 from acclimate.models.encoder import Encoder
+from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.rank import rank_vectors
 from acclimate.retrieval.top_k import Vectors, top_k
 from acclimate.retrieval.vector_cache import encode_corpus
@@ -101,6 +102,7 @@ def retrieval_scores(
         step -> "ndcg@10", "recall@5", "mrr@10", "margin", "positive_cosine", "negative_cosine", "loss".
     """
     query_ids, document_ids = list(dev.queries), list(dev.corpus)
+    own = own_documents(query_ids, dev.corpus, dev.qrels)
     query_texts, document_texts = list(dev.queries.values()), list(dev.corpus.values())
 
     def evaluate(step: int) -> dict[str, float]:
@@ -108,7 +110,7 @@ def retrieval_scores(
         base_documents = (untrained and step == 0) or sides == "query"
         query_ND = encode_corpus(encoder, query_texts, None, role="query")
         document_MD = dev.base_vectors if base_documents else encode_corpus(encoder, document_texts, None, "dev")
-        run = rank_vectors(query_ids, query_ND, document_ids, document_MD, TOP, device=encoder.device)
+        run = rank_vectors(query_ids, query_ND, document_ids, document_MD, TOP, own=own, device=encoder.device)
         means, _ = evaluate_run(run, dev.qrels)
         scores = {name: means[name] for name in ("ndcg@10", "recall@5", "mrr@10")}
         scores |= margin_measures(run, dev.qrels, query_ids, query_ND, document_ids, document_MD)
@@ -145,6 +147,8 @@ def _ranking_loss(dev: DevSet, query_ND: Vectors, document_MD: Vectors, temperat
     positives: dict[Hashable, set[int]] = {}
     for query, key in zip(dev.queries, query_keys, strict=True):
         positives.setdefault(key, set()).update(text_keys[column[document]] for document in relevant[query])
+    for query in own_documents(dev.queries, dev.corpus, dev.qrels):
+        positives[text_id(dev.queries[query])].add(text_keys[column[query]])
     mask_NM = identity_mask(query_keys, text_keys, target_N, positives)
     return float(info_nce(torch.from_numpy(query_ND), torch.from_numpy(document_MD), target_N, mask_NM, temperature))
 

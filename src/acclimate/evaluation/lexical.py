@@ -9,6 +9,7 @@ from acclimate.data.dataset import Dataset
 from acclimate.data.facts import evenly
 from acclimate.evaluation.measures import evaluate_run
 from acclimate.retrieval.bm25 import BM25
+from acclimate.retrieval.own_documents import own_documents, without_own
 from acclimate.types import Qrels, Queries, Run
 
 MEASURE = "ndcg@10"
@@ -61,15 +62,23 @@ def lexical_run(dataset: Dataset, queries: Queries, depth: int) -> tuple[Run, Le
         why = (
             "the only one for this language" if len(tried) == 1 else "the default, as all queries are in the test split"
         )
-        run = BM25(dataset.corpus, tried[variant]).rank(queries, depth)
+        run = _rank(BM25(dataset.corpus, tried[variant]), dataset, queries, dataset.qrels.get("test", {}), depth)
         return run, {"language": language, "variant": variant, "chosen": why, "tried": {}}
     asked = {query: dataset.queries[query] for query in qrels}
     indexes = {name: BM25(dataset.corpus, analyser) for name, analyser in tried.items()}
-    scores = {name: evaluate_run(index.rank(asked, 10), qrels)[0][MEASURE] for name, index in indexes.items()}
+    scores = {
+        name: evaluate_run(_rank(index, dataset, asked, qrels, 10), qrels)[0][MEASURE]
+        for name, index in indexes.items()
+    }
     variant = max(scores, key=lambda name: scores[name])
     chosen = f"best {MEASURE.upper()} of {len(qrels):,} {which} queries"
-    run = indexes[variant].rank(queries, depth)
+    run = _rank(indexes[variant], dataset, queries, dataset.qrels.get("test", {}), depth)
     return run, {"language": language, "variant": variant, "chosen": chosen, "tried": scores}
+
+
+def _rank(index: BM25, dataset: Dataset, queries: Queries, qrels: Qrels, depth: int) -> Run:
+    own = own_documents(queries, dataset.corpus, qrels)
+    return without_own(index.rank(queries, depth + bool(own)), own, depth)
 
 
 def _outside_test(dataset: Dataset) -> tuple[Qrels, str]:

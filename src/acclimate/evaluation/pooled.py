@@ -13,6 +13,7 @@ from acclimate.data.dataset import Dataset
 from acclimate.evaluation.clusters import pair_clusters, query_clusters
 from acclimate.evaluation.compare import MAIN_MEASURE, SHOWN_QUERIES
 from acclimate.evaluation.measures import RETRIEVAL_MEASURES
+from acclimate.evaluation.recommend import recommended
 from acclimate.evaluation.reports import EvaluationReport, FoldRow, Measures, SplitScores
 from acclimate.evaluation.significance import Delta, compare_correlations, compare_means, verdict
 from acclimate.types import LabelledPair, Qrels
@@ -63,6 +64,10 @@ def pool(folds: Sequence[EvaluatedFold], config: EvaluateConfig, seed: int) -> E
         "histograms": {},  # the cosines of different adapters are of different scales
         "folds": [_row(number, fold, main) for number, fold in enumerate(folds, start=1)],
     }
+    pooled["unsuited"] = next((fold.report["unsuited"] for fold in folds if fold.report["unsuited"]), "")
+    if "against_bm25" in first:
+        pooled["against_bm25"] = _ranking_deltas(folds, config, seed, "bm25", pooled["recommend"])[main]
+    pooled["recommend"] = recommended(pooled)
     if any(fold.report.get("lexical", {}).get("variant") != first.get("lexical", {}).get("variant") for fold in folds):
         pooled.pop("lexical", None)  # each fold has chosen its own
     if "won" in first and "lost" in first:
@@ -107,13 +112,15 @@ def _most(folds: Sequence[EvaluatedFold], which: str, sign: int) -> list[dict[st
     return sorted(rows, key=lambda row: (sign * row["delta"], row["query"]))[:SHOWN_QUERIES]
 
 
-def _ranking_deltas(folds: Sequence[EvaluatedFold], config: EvaluateConfig, seed: int) -> dict[str, Delta]:
+def _ranking_deltas(
+    folds: Sequence[EvaluatedFold], config: EvaluateConfig, seed: int, before: str = "base", after: str = "adapted"
+) -> dict[str, Delta]:
     rows = [row for fold in folds for row in fold.rows]
     clusters = _query_clusters(folds)
     return {
         name: compare_means(
-            np.array([row["base"][name] for row in rows]),
-            np.array([row["adapted"][name] for row in rows]),
+            np.array([row[before][name] for row in rows]),
+            np.array([row[after][name] for row in rows]),
             flips=config.sign_flips,
             confidence=config.confidence,
             seed=seed,

@@ -21,6 +21,8 @@ class Counts(TypedDict, total=False):
     queries: int
     queries_without_relevant: int
     documents: int
+    own_documents: int
+    """Queries that are documents too, under the same id, and do not find themselves; absent where there are none."""
     pairs: int
     trained_on: int
     """Test queries (pairs) that are left out: the model, or one that it was made from, was trained on them."""
@@ -32,7 +34,7 @@ class SplitScores(Counts, total=False):
     base: Measures
     adapted: Measures
     delta: dict[str, Delta]
-    bm25: dict[str, float]
+    bm25: Measures
     """BM25's measures; retrieval only."""
 
 
@@ -74,7 +76,14 @@ class EvaluationReport(TypedDict):
     """Which version of the adapter was measured."""
     verdict: Verdict
     recommend: str
-    """adapted where that is better, else base."""
+    """adapted where that is better, else base; bm25 where that is better than either; other where the model cannot read
+    the texts."""
+    reading: dict[str, Any]
+    """How the model reads the test's texts, by side (`models.reading`)."""
+    unsuited: str
+    """Why the model is not suited to these texts; empty where it is."""
+    against_bm25: NotRequired[Delta]
+    """The better model's main measure - BM25's; of retrieval."""
     confidence: float
     """Width of the intervals."""
     histograms: dict[str, Any]

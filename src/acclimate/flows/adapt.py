@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from acclimate import processes
 from acclimate.configs import RunConfig
+from acclimate.errors import UsageError
 from acclimate.files import read_json
 from acclimate.flows.mine_and_train import mine_and_train
 from acclimate.flows.record import stage_of
@@ -49,6 +50,8 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
         processes.on_main(lambda: check_outputs(tasks, folder))
         processes.on_main(lambda: write_settings(folder, config))  # a second start may read them
         prepared = prepare_together([(task.source, task.dataset, task.config) for task in tasks])
+        for task, found in zip(tasks, prepared, strict=True):
+            require_test(task, "test" in found["counts"])
         trained = train_adapter(tasks, run, config)
         evaluated = [evaluate(task.dataset, folder.adapter, task.evaluation, task.config) for task in tasks]
         if trained.stages:
@@ -74,6 +77,21 @@ def train_adapter(tasks: Sequence[Task], run: Path, config: RunConfig) -> Traine
         return Trained([*mined, trained], stages)
     mined, trained = mine_and_train(tasks, RunFolder(run).adapter, config)
     return Trained([*mined, trained], [])
+
+
+def require_test(task: Task, has_test: bool) -> None:
+    """Refuse a run that could prove nothing in the end, before it trains.
+
+    Raises:
+        UsageError: the task's dataset has no test split.
+    """
+    if not has_test:
+        raise UsageError(
+            f"{task.source} has no test split, and test_fraction = {task.config.prepare.test_fraction:g} cuts none: "
+            "whether the adapted model is better could not be found out",
+            possible="a --test-fraction above 0, or data with a test split",
+            fix="To train on everything, with settings proven before: acclimate adapt DATA --out NEW --final RUN",
+        )
 
 
 def check_outputs(tasks: Sequence[Task], run: RunFolder) -> None:

@@ -13,11 +13,15 @@ import numpy as np
 from acclimate.configs import RunConfig
 from acclimate.data.build import build_datasets
 from acclimate.data.dataset import Dataset
+from acclimate.data.facts import evenly, sides
 from acclimate.data.splits import ALL_DATA, Fold
 from acclimate.data.weak import weak_pairs
+from acclimate.flows.adapt import require_test
 from acclimate.flows.folds import one_dataset
 from acclimate.models.devices import activation_gb
 from acclimate.models.encoder import Encoder
+from acclimate.models.reading import reading_warnings
+from acclimate.progress import say
 from acclimate.runs.tasks import all_tasks
 from acclimate.types import Example, Rejected
 
@@ -43,6 +47,8 @@ def plan(source: str | None, config: RunConfig) -> dict[str, Any]:
         return _plan_of_folds(source, config)
     tasks = all_tasks(Path(), config, source)
     built = build_datasets([(t.source, t.config.prepare) for t in tasks], seed=config.seed, limit=config.limit)
+    for task, (dataset, _) in zip(tasks, built, strict=True):
+        require_test(task, "test" in dataset.qrels or "test" in dataset.pairs)
     plans = {task.name: _plan_of_task(*data, task.config) for task, data in zip(tasks, built, strict=True)}
     if len(plans) == 1:
         return plans.popitem()[1]
@@ -78,6 +84,8 @@ def _plan_of_folds(source: str | None, config: RunConfig) -> dict[str, Any]:
 
 def _plan_of_task(dataset: Dataset, rejected: Sequence[Rejected], config: RunConfig) -> dict[str, Any]:
     encoder = Encoder.load(config.base_model, **config.loading)
+    for note in reading_warnings({side: encoder.reading(evenly(texts)) for side, texts in sides(dataset).items()}):
+        say(f"warning: {note}")
     rate = _tokens_per_second(encoder, dataset)
     corpus_tokens, training_tokens = _corpus_tokens(encoder, dataset), _training_tokens(encoder, dataset, config)
     test_tokens = _tokens(encoder, [text for pair in dataset.pairs.get("test", []) for text in _both(pair)])

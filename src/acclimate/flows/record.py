@@ -31,7 +31,7 @@ from acclimate.stages.report import report
 from acclimate.training.reports import EncoderTraining
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "acclimate")
-OF_EVALUATION = ("kind", "test", "verdict", "recommend", "sides", "confidence")
+OF_EVALUATION = ("kind", "test", "verdict", "recommend", "unsuited", "against_bm25", "sides", "confidence")
 """What the summary takes from the evaluation of a task, besides guards and domain."""
 
 
@@ -98,6 +98,8 @@ def summarise(run: RunFolder, config: RunConfig) -> RunSummary:
         summary["train"] = trained
     if (run.adapter / ADAPTER_FILE).is_file():
         summary["model"] = read_json(run.adapter / ADAPTER_FILE)["base"]
+    if proof := _json(run.proof / REPORT_FILE):
+        summary |= {"final": _untimed(proof), "sides": config.train.sides}
     before = _json(run.report)
     if "stages" in before and before.get("made", {}).get("adapter") == summary["made"].get("adapter"):
         summary["stages"] = before["stages"]
@@ -124,7 +126,7 @@ def _part(task: Task, run: RunFolder) -> TaskSummary:
     else:
         part["mining"] = {}
     if evaluated:
-        part |= {name: evaluated[name] for name in OF_EVALUATION}
+        part |= {name: evaluated[name] for name in OF_EVALUATION if name in evaluated}
         part |= {"guard": evaluated.get("guard", []), "domain": evaluated.get("domain", {})}
         if "folds" in evaluated:
             part["folds"] = evaluated["folds"]

@@ -10,60 +10,26 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
-from acclimate.configs import (
-    RunConfig,
-    check_settings,
-    checked_settings,
-    full_names,
-    load_config,
-    with_current_names,
-    with_overrides,
-)
+from acclimate.configs import RunConfig, check_settings, checked_settings, settings_of, with_overrides
 from acclimate.errors import StorageError, UsageError
 from acclimate.files import locked
+from acclimate.flows.settings import Config, configured, measuring
 from acclimate.ownership import called, commanded
 from acclimate.report.result import Result
 from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.types import Role
 
-Config: TypeAlias = RunConfig | str | Path | None
-"""Settings of the whole run; or a TOML file, where what it does not say is as the run's own `config.toml` says, which
-holds what earlier stages were told, or else as the defaults."""
-
-
-def configured(command: str, settings: Mapping[str, Any], config: Config = None, run: Path | None = None) -> RunConfig:
-    """The effective config: the defaults, then the run's own `config.toml`, then `config`, then the settings.
-
-    Args:
-        command: its name, which says what it reads.
-        settings: by name; they win.
-        config: see `Config`.
-        run: whose `config.toml` counts: what its earlier stages were told is remembered there.
-
-    Raises:
-        UsageError: a setting that the command does not read, or that cannot be.
-        DataError: the file cannot be read.
-    """
-    settings = with_current_names(full_names(command, settings))
-    check_settings(command, settings)
-    base = RunConfig()
-    if isinstance(config, RunConfig):
-        base = config
-    elif config is not None:
-        own = None if run is None or not RunFolder(run).config.exists() else RunFolder(run).config
-        base = load_config(Path(config), over=own)
-    elif run is not None and RunFolder(run).config.exists():
-        base = load_config(RunFolder(run).config)
-    settings = checked_settings(settings, command)
-    if (loss := settings.get("loss")) not in (None, base.objective.loss):  # what belongs to another loss is forgotten
-        base = dataclasses.replace(base, objective=base.objective.with_loss(loss))
-    return with_overrides(base, settings)
-
 
 def adapt(
-    data: str | Path | None = None, *, out: str | Path, config: Config = None, dry_run: bool = False, **settings: Any
+    data: str | Path | None = None,
+    *,
+    out: str | Path,
+    config: Config = None,
+    dry_run: bool = False,
+    final: str | Path | None = None,
+    **settings: Any,
 ) -> Result:
     """Prepare, mine, train, evaluate and report; a second start keeps what is still right and goes on.
 
@@ -72,15 +38,20 @@ def adapt(
         out: the run's folder.
         config: see `Config`; what is already in `out` does not count.
         dry_run: only say how much there is to do.
-        settings: of any stage, for example `rank=8`.
+        final: a finished run, whose settings have been proven: train with them on all data, and hold none of it apart.
+        settings: of any stage, for example `rank=8`; with `final` only where and how it runs, such as `device="cuda"`.
 
     Returns:
-        what `out/report.json` holds: "verdict", "test" and more, or "tasks" with these for each of several data sets.
+        what `out/report.json` holds: "verdict", "test" and more, or "tasks" with these for each of several data sets;
+        with `final` no test, and "final": what the proven run's was.
 
     Raises:
         AcclimateError: whatever a stage raises; finished stages stay on disk.
     """
-    effective, source = configured("adapt", settings, config), None if data is None else str(data)
+    source = None if data is None else str(data)
+    if final is not None:
+        return _final(source, Path(out), Path(final), config, dry_run, settings)
+    effective = configured("adapt", settings, config)
     if dry_run:
         from acclimate.flows.plan import plan
 
@@ -93,6 +64,26 @@ def adapt(
 
     with commanded(by=called("adapt", data, out=out, config=config, **settings)):
         return Result(flow(source, Path(out), effective), Path(out))
+
+
+def _final(
+    source: str | None, out: Path, proven: Path, config: Config, dry_run: bool, settings: Mapping[str, Any]
+) -> Result:
+    if config is not None or dry_run:
+        given = "--dry-run" if dry_run else "--config"
+        raise UsageError(f"{given} with --final", fix=f"Leave it out: the settings are those of {proven}.")
+    if fixed := [name for name in settings if name not in settings_of("adapt --final RUN")]:
+        raise UsageError(
+            f"{fixed[0]} with --final",
+            possible=", ".join(settings_of("adapt --final RUN")),
+            fix=f"Leave it out: the settings are those of {proven}, which were proven.",
+        )
+    from acclimate.flows.final import final as flow
+    from acclimate.flows.final import proven_run
+
+    found = proven_run(proven)
+    machine = with_overrides(found.config, checked_settings(settings, "adapt"))
+    return Result(flow(source, out, found, machine), out)
 
 
 def prepare(data: str | Path | None = None, *, out: str | Path, config: Config = None, **settings: Any) -> Result:
@@ -192,8 +183,11 @@ def evaluate(data: str | Path, *, adapter: str | Path | None = None, config: Con
 
     run = Path(data)
     prepared = is_run(run)
-    effective = configured("evaluate", settings, config, run if prepared else None)
     own = in_use(RunFolder(run).adapter)
+    if prepared:
+        effective = measuring("evaluate", settings, config, run, adapter)
+    else:
+        effective = configured("evaluate", settings, config)
     compares = adapter is None and own.is_dir() and stage.is_base(own, effective)
     if compares:
         check_settings("evaluate RUN" + " with guard data" * bool(effective.evaluate.guard), settings)
@@ -219,7 +213,7 @@ def evaluate_reranker(run: str | Path, reranker: str, *, config: Config = None, 
         settings: such as `rerank_depth=50`.
     """
     run = Path(run)
-    effective = configured("evaluate-reranker", settings, config, run)
+    effective = measuring("evaluate-reranker", settings, config, run)
     from acclimate.flows.reranker import evaluate_reranker as flow
 
     with _at_work_in(run, effective, called("evaluate_reranker", run, reranker, config=config, **settings)):
@@ -246,7 +240,7 @@ def merge(
     names = [models] if isinstance(models, str | Path) else list(models)
     if not names:
         raise UsageError("nothing to merge", possible="one or more runs, adapter folders or models")
-    effective = configured("merge", settings, config, Path(names[0]))
+    effective = measuring("merge", settings, config, Path(names[0]))
     asked = effective.merge
     if len(names) == 1 and asked.method is None and not asked.weights and asked.merged_rank is None:
         check_settings("merge of one adapter", settings)
@@ -269,7 +263,7 @@ def search(run: str | Path, query: str, *, top: int = 5, config: Config = None, 
     Returns:
         {"query", "base": [{"id", "text", "score"}], "adapted": [the same]}, best first.
     """
-    effective = configured("search", settings, config, Path(run))
+    effective = measuring("search", settings, config, Path(run))
     from acclimate.stages.search import search as stage
 
     return Result(stage(Path(run), query, top, effective))
@@ -288,7 +282,7 @@ def similarity(run: str | Path, text_a: str, text_b: str, *, config: Config = No
     Returns:
         {"base", "adapted"}, from -1 to 1.
     """
-    effective = configured("similarity", settings, config, Path(run))
+    effective = measuring("similarity", settings, config, Path(run))
     from acclimate.stages.similarity import similarity as stage
 
     return Result(stage(Path(run), text_a, text_b, effective))

@@ -70,3 +70,14 @@ def find_family(*names: str) -> Family | None:
             if re.fullmatch(family.pattern, name.lower().rstrip("/").rsplit("/", 1)[-1]):
                 return family
     return None
+
+
+MULTILINGUAL = ("intfloat/multilingual-e5-small", "BAAI/bge-m3", "Qwen/Qwen3-Embedding-0.6B")
+"""Models of these families whose tokenizers know most languages, the smallest first."""
+OF_ONE_LANGUAGE = {"Han": ("BAAI/bge-small-zh-v1.5",), "Latin": ("BAAI/bge-small-en-v1.5",)}
+"""Script -> models for its most frequent language."""
+
+
+def models_for(script: str) -> tuple[str, ...]:
+    """The models whose tokenizers know a script, by their hub ids."""
+    return (*OF_ONE_LANGUAGE.get(script, ()), *MULTILINGUAL)

@@ -20,6 +20,7 @@ from acclimate.errors import ModelError, UsageError
 from acclimate.files import hash_file, hash_text
 from acclimate.formats.families import find_family
 from acclimate.formats.folders import TransformerFolder, read_folder
+from acclimate.paths import missing_path
 from acclimate.prompts import Prompts
 from acclimate.text_use import TextSettings, TextUse
 from acclimate.types import Pooling
@@ -193,6 +194,8 @@ def _from_hub(hub_id: str) -> Path:
             return cached
     except (LocalEntryNotFoundError, HFValidationError):
         pass
+    if (wrong := missing_path(hub_id)) is not None:  # the hub would be asked for seconds, and knows no such model
+        raise ModelError(f"{hub_id}: {wrong}", possible="a model's folder, or a hub id such as " + DEFAULT_MODEL)
     try:
         return Path(snapshot_download(hub_id, **patterns))
     except (HfHubHTTPError, HFValidationError, OSError) as error:

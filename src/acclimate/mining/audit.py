@@ -33,6 +33,7 @@ class Audit:
         self.query_ids = query_ids
         self.queries = 0
         self.candidates = 0
+        self.near_copies = 0
         self.removed: Counter[str] = Counter()
         self.filled: Counter[str] = Counter()
         self.examples = 0
@@ -47,6 +48,7 @@ class Audit:
         """Take one block into account."""
         self.queries += len(block.queries)
         self.candidates += block.candidates
+        self.near_copies += block.near_copies
         self.removed.update(block.removed)
         self.filled.update(block.filled)
         self.examples += block.examples
@@ -64,7 +66,8 @@ class Audit:
         """The content of `audit.json`.
 
         `likeliest_false_negatives` are the chosen negatives that score highest; `removed` counts, per filter, the
-        candidates that it removed of those that the filters before it had left; `filled` counts the queries that got
+        candidates that it removed of those that the filters before it had left; `near_copies` counts what is nearly a
+        positive of its query, and so was no candidate; `filled` counts the queries that got
         their negatives only by loosening a filter. `hard_negative_share` is the share of the training
         examples with a hard negative, mined or given.
         """
@@ -76,6 +79,7 @@ class Audit:
             "positives": len(positive),
             "negatives": len(negative),
             "candidates": self.candidates,
+            "near_copies": self.near_copies,
             "removed": dict(self.removed),
             "filled": dict(self.filled),
             "hard_negative_share": round(self.with_negatives / max(1, self.examples), 4),

@@ -8,24 +8,22 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from acclimate import processes
 from acclimate.configs import MineConfig
-from acclimate.core.same_text import text_id
-from acclimate.core.selection import fill, select_negatives
-from acclimate.data.dataset import Dataset, held_out
-from acclimate.data.held_out import HeldOut
+from acclimate.core.selection import fill, give, select_negatives
+from acclimate.mining.mining_input import MiningInput
+from acclimate.mining.near_copies import NearCopies
 from acclimate.progress import progress
 from acclimate.retrieval.top_k import Indices, Vectors, top_k
 from acclimate.retrieval.vector_cache import encode_corpus
-from acclimate.types import Example
 
 if TYPE_CHECKING:
     import torch
@@ -35,34 +33,10 @@ if TYPE_CHECKING:
 
 QUERY_BLOCK = 2048
 """Queries searched at a time; each block reads the documents' vectors once."""
-
-
-@dataclass(frozen=True, slots=True)
-class MiningInput:
-    """Queries, documents and what is known about them; a text is named by its place in `documents`."""
-
-    documents: list[str]
-    """The corpus in its own order, then positives that it lacks, then given negatives that it lacks."""
-    positives: dict[str, list[int]]
-    """Training query (text) -> its positives."""
-    given: dict[str, list[int]]
-    """Training query (text) -> negatives that the data brought."""
-    held_out: HeldOut
-    """Dev and test queries, and documents judged for them, whatever the grade: as negatives they would be a leak."""
-    excluded: NDArray[np.bool_]
-    """[M] True for documents that are never mined: held out, the same as an earlier one, or known as given negatives
-    only."""
-    first: NDArray[np.int64]
-    """[M] place of the first document that is the same text."""
-    same_as: dict[str, int]
-    """Training query (text) -> place of the first document that is the same text, if there is one."""
-    held_out_documents: dict[str, int]
-    """How many documents are never mined because they are dev or test queries ("queries"), or only judged for them
-    ("judged")."""
-    examples: dict[str, list[Example]]
-    """Training query (text) -> its rows, without those given negatives that are positives or held out."""
-    dropped: int
-    """How many given negatives were left out of `examples`."""
+DEEPER = 4
+"""How much deeper each further look into the ranking goes, where the one before has not found enough."""
+DEEPEST = 20
+"""Times `range_max` that the deepest look goes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,8 +68,11 @@ class MinedBlock:
     queries: list[MinedQuery]
     candidates: int
     removed: dict[str, int]
+    near_copies: int
+    """Candidates that are nearly a positive of their query, and so never its negatives."""
     filled: dict[str, int]
-    """Loosened filter -> number of queries that got their negatives by loosening it (`core.selection.fill`)."""
+    """Loosened filter -> number of queries that got their negatives by loosening it: `range_max` by looking deeper, the
+    others as in `core.selection.fill`."""
     examples: int
     """Training examples of the queries."""
     with_negatives: int
@@ -121,82 +98,11 @@ class _Block:
     score: Vectors
     """[N, C]"""
     usable: NDArray[np.bool_]
-    """[N, C] False where a document is already known for the query, and so never mined."""
+    """[N, C] False where a document is already known for the query, or nearly one of its positives: never mined."""
+    near_N: Indices
+    """[N] how many of the candidates are nearly a positive."""
     known_scores: list[list[float]]
     """Scores of each query's positives, then of its given negatives."""
-
-
-def mining_input(dataset: Dataset, *, exclude_judged: bool = True) -> MiningInput:
-    """Take what mining needs from a retrieval dataset.
-
-    Queries with equal texts are one query, with the positives of all. Positives come from the training rows and
-    from the training judgements.
-
-    Args:
-        dataset: what `prepare` wrote.
-        exclude_judged: whether documents judged for dev and test queries are never mined. False serves to measure what
-            that does to the proof.
-    """
-    documents = list(dataset.corpus.values())
-    index_of: dict[str, int] = {}
-    for index, text in enumerate(documents):
-        index_of.setdefault(text, index)
-    positives: dict[str, dict[int, None]] = {}
-    given: dict[str, list[int]] = {}
-    for example in dataset.examples:
-        if example.positive not in index_of:
-            index_of[example.positive] = len(documents)
-            documents.append(example.positive)
-        positives.setdefault(example.anchor, {})[index_of[example.positive]] = None
-    for query_id, grades in dataset.qrels.get("train", {}).items():
-        if (known := positives.get(dataset.queries[query_id])) is not None:
-            known.update((index_of[dataset.corpus[document]], None) for document, grade in grades.items() if grade > 0)
-    minable = len(documents)
-    for text in dict.fromkeys(
-        text for example in dataset.examples for text in example.negatives if text not in index_of
-    ):
-        index_of[text] = len(documents)
-        documents.append(text)
-    for example in dataset.examples:
-        given.setdefault(example.anchor, []).extend(index_of[text] for text in dict.fromkeys(example.negatives))
-    keys = [text_id(text) for text in documents]
-    first_of = {key: place for place, key in reversed(list(enumerate(keys)))}
-    first = np.array([first_of[key] for key in keys], np.int64)
-    held = held_out(dataset)
-    is_query = np.array([held.excludes(text, "mined", judged=False) for text in documents], np.bool_)
-    is_held = np.array([held.excludes(text, "mined", judged=exclude_judged) for text in documents], np.bool_)
-    place = np.arange(len(documents))
-    counts = {"queries": int(is_query[:minable].sum()), "judged": int((is_held & ~is_query)[:minable].sum())}
-    known_lists = {query: list(known) for query, known in positives.items()}
-    examples, dropped = _examples_by_query(dataset.examples, documents, known_lists, held)
-    return MiningInput(
-        documents=documents,
-        positives=known_lists,
-        given=given,
-        held_out=held,
-        excluded=(place >= minable) | (first != place) | is_held,
-        first=first,
-        same_as={query: first_of[key] for query in known_lists if (key := text_id(query)) in first_of},
-        held_out_documents=counts,
-        examples=examples,
-        dropped=dropped,
-    )
-
-
-def _examples_by_query(
-    examples: Iterable[Example], documents: list[str], positives: dict[str, list[int]], held: HeldOut
-) -> tuple[dict[str, list[Example]], int]:
-    """Group training examples by query, without given negatives that are positives or held out, and count these."""
-    by_query: dict[str, list[Example]] = {}
-    dropped = 0
-    for example in examples:
-        never = {text_id(documents[index]) for index in positives[example.anchor]} | {text_id(example.anchor)}
-        negatives = tuple(
-            text for text in example.negatives if text_id(text) not in never and not held.excludes(text, "negative")
-        )
-        dropped += len(example.negatives) - len(negatives)
-        by_query.setdefault(example.anchor, []).append(replace(example, negatives=negatives, scores=None))
-    return by_query, dropped
 
 
 def mine_negatives(
@@ -226,56 +132,107 @@ def mine_negatives(
     pool = _Pool()
     queries = list(source.positives)
     query_ND = encode_corpus(teacher, queries, cache, "encode queries", role="query")
+    search = _Search(source, doc_MD, config, teacher.device, reranker)
     with progress("mine", len(queries), "queries") as advance:
         for start in range(0, len(queries), QUERY_BLOCK):
             texts = queries[start : start + QUERY_BLOCK]
             vectors = np.asarray(query_ND[start : start + QUERY_BLOCK])
-            width = config.range_max + max(len(_never(source, query)) for query in texts)
-            part = processes.shard(len(texts))
-            block = _retrieve(source, texts[part], vectors[part], doc_MD, width, teacher.device)
-            if reranker is not None:
-                block = _rescore(reranker, block, config)
-            yield _choose(_whole(block, texts), config, seed, pool)
+            yield _choose(search, search.ranked(texts, vectors, config.range_max), vectors, seed, pool)
             advance(len(texts))
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """Ranks the documents for some queries; several processes share them, and each gets the whole."""
+
+    source: MiningInput
+    doc_MD: Vectors
+    config: MineConfig
+    device: torch.device
+    reranker: Reranker | None
+
+    def ranked(self, queries: list[str], query_ND: Vectors, wanted: int) -> _Block:
+        """Rank until each query has that many usable candidates, where there are so many in reach."""
+        part = processes.shard(len(queries))
+        block = self._usable(queries[part], query_ND[part], wanted)
+        if self.reranker is not None:
+            block = _rescore(self.reranker, block, wanted)
+        return _whole(block, queries)
+
+    @property
+    def minable(self) -> int:
+        """How many documents can be mined at all."""
+        return int((~self.source.excluded).sum())
+
+    def _usable(self, queries: list[str], query_ND: Vectors, wanted: int) -> _Block:
+        """The ranking by the teacher, first of `wanted` documents and what is known; then deeper, for those queries
+        whose candidates are near-copies of a positive."""
+        width = wanted + max((len(_never(self.source, query)) for query in queries), default=0)
+        block = self._retrieved(queries, query_ND, width)
+        deepest = min(self.minable, DEEPEST * width)
+        while width < deepest:
+            width = min(deepest, DEEPER * width)
+            rows = np.flatnonzero(block.usable.sum(axis=1) < wanted)
+            if not rows.size:
+                break
+            block = _with_rows(block, rows, self._retrieved([queries[row] for row in rows], query_ND[rows], width))
+        return block
+
+    def _retrieved(self, queries: list[str], query_ND: Vectors, width: int) -> _Block:
+        source, known = self.source, [_never(self.source, query) for query in queries]
+        score_NC, index_NC = top_k(query_ND, self.doc_MD, width, exclude=source.excluded, device=self.device)
+        count = len(source.documents)
+        known_keys = np.array([row * count + index for row, indices in enumerate(known) for index in indices], np.int64)
+        usable_NC = ~np.isin(index_NC + count * np.arange(len(queries))[:, None], known_keys)
+        near_NC = NearCopies(source).of(queries, index_NC, usable_NC)
+        row_P, index_P = _known_pairs(source, queries)
+        cosines = np.einsum("pd,pd->p", query_ND[row_P], self.doc_MD[index_P])
+        known_scores = _split(cosines, row_P, len(queries))
+        return _Block(source, queries, index_NC, score_NC, usable_NC & ~near_NC, near_NC.sum(axis=1), known_scores)
+
+
+def _with_rows(block: _Block, rows: Indices, deeper: _Block) -> _Block:
+    """The block with some of its queries ranked deeper."""
+    (index, score, usable), new = _equally_wide([block, deeper])
+    near_N, known = block.near_N.copy(), list(block.known_scores)
+    index[rows], score[rows], usable[rows] = new
+    near_N[rows] = deeper.near_N
+    for row, scores in zip(rows.tolist(), deeper.known_scores, strict=True):
+        known[row] = scores
+    return replace(block, index=index, score=score, usable=usable, near_N=near_N, known_scores=known)
 
 
 def _whole(block: _Block, queries: list[str]) -> _Block:
     """Put the processes' parts of a block together."""
-    parts = processes.gather((block.index, block.score, block.usable, block.known_scores))
-    index, score, usable, known_scores = zip(*parts, strict=True)
+    fields = ("index", "score", "usable", "near_N", "known_scores")
+    gathered = processes.gather(tuple(getattr(block, name) for name in fields))
+    parts = [replace(block, **dict(zip(fields, part, strict=True))) for part in gathered]
+    index, score, usable = (np.concatenate(columns) for columns in zip(*_equally_wide(parts), strict=True))
     return replace(
         block,
         queries=queries,
-        index=np.concatenate(index),
-        score=np.concatenate(score),
-        usable=np.concatenate(usable),
-        known_scores=[scores for part in known_scores for scores in part],
+        index=index,
+        score=score,
+        usable=usable,
+        near_N=np.concatenate([part.near_N for part in parts]),
+        known_scores=[scores for part in parts for scores in part.known_scores],
     )
 
 
-def _retrieve(
-    source: MiningInput,
-    queries: list[str],
-    query_ND: Vectors,
-    doc_MD: Vectors,
-    width: int,
-    device: torch.device,
-) -> _Block:
-    """Rank by the teacher: enough candidates for `range_max` of them to remain without the known documents."""
-    known = [_never(source, query) for query in queries]
-    score_NC, index_NC = top_k(query_ND, doc_MD, width, exclude=source.excluded, device=device)
-    count = len(source.documents)
-    known_keys = np.array([row * count + index for row, indices in enumerate(known) for index in indices], np.int64)
-    usable_NC = ~np.isin(index_NC + count * np.arange(len(queries))[:, None], known_keys)
-    row_P, index_P = _known_pairs(source, queries)
-    cosines = np.einsum("pd,pd->p", query_ND[row_P], doc_MD[index_P])
-    return _Block(source, queries, index_NC, score_NC, usable_NC, _split(cosines, row_P, len(queries)))
+def _equally_wide(blocks: Sequence[_Block]) -> list[tuple[Indices, Vectors, NDArray[np.bool_]]]:
+    """Each block's candidates, their scores and whether they are usable; narrower ones end in places that are not."""
+    width = max(block.index.shape[1] for block in blocks)
+
+    def padded(values: NDArray[Any], nothing: float) -> NDArray[Any]:
+        return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=nothing)
+
+    return [(padded(one.index, 0), padded(one.score, -np.inf), padded(one.usable, False)) for one in blocks]
 
 
 def _never(source: MiningInput, query: str) -> set[int]:
-    """Documents that are never mined for a query: its positives, its own text, and negatives that it already has; of
-    documents that are the same text the first, since the others are never mined."""
-    known = source.first[[*source.positives[query], *source.given[query]]].tolist()
+    """Documents that are never mined for a query: its positives, itself (by its text or its id), and negatives that it
+    already has; of documents that are the same text the first, since the others are never mined."""
+    known = source.first[[*source.positives[query], *source.given[query], *source.own.get(query, ())]].tolist()
     return {*known, *([source.same_as[query]] if query in source.same_as else [])}
 
 
@@ -288,9 +245,9 @@ def _known_pairs(source: MiningInput, queries: list[str]) -> tuple[Indices, Indi
     return row_P, index_P
 
 
-def _rescore(reranker: Reranker, block: _Block, config: MineConfig) -> _Block:
-    """Give the usable candidates within `range_max` the reranker's scores and order; the others come last."""
-    usable_NC = block.usable & (np.cumsum(block.usable, axis=1) <= config.range_max)
+def _rescore(reranker: Reranker, block: _Block, wanted: int) -> _Block:
+    """Give the first usable candidates of each query the reranker's scores and order; the others come last."""
+    usable_NC = block.usable & (np.cumsum(block.usable, axis=1) <= wanted)
     row_P, index_P = _known_pairs(block.source, block.queries)
     row_C, column_C = np.nonzero(usable_NC)
     rows = np.concatenate([row_P, row_C]).tolist()
@@ -310,15 +267,14 @@ def _rescore(reranker: Reranker, block: _Block, config: MineConfig) -> _Block:
     )
 
 
-def _choose(block: _Block, config: MineConfig, seed: int, pool: _Pool) -> MinedBlock:
+def _choose(search: _Search, block: _Block, query_ND: Vectors, seed: int, pool: _Pool) -> MinedBlock:
     """Filter, take the best or draw, fill up to `hard_negative_share`, and turn indices into texts.
 
     The share is that of all examples so far, so it holds in the end, and no block has to be kept in memory for it.
+    Queries without a negative are first ranked deeper: no filter that keeps false negatives out is loosened while one
+    that satisfies all of them may be there.
     """
-    counts = [len(block.source.positives[query]) for query in block.queries]
-    lowest_N = np.array(
-        [min(scores[:count]) for scores, count in zip(block.known_scores, counts, strict=True)], np.float32
-    )
+    config, lowest_N = search.config, _lowest(block)
     priority_NC = _draws(block.queries, block.score.shape[1], seed) if config.sampling == "random" else None
     selection = select_negatives(block.score, block.usable, lowest_N, config, priority_NC)
     rows = [block.source.examples[query] for query in block.queries]
@@ -326,10 +282,50 @@ def _choose(block: _Block, config: MineConfig, seed: int, pool: _Pool) -> MinedB
     total = sum(map(len, rows))
     covered = total - int(without_N[selection.columns[:, 0] < 0].sum())
     needed = math.ceil(config.hard_negative_share * (pool.examples + total) - pool.with_negatives - covered)
-    filled_columns, filled = fill(selection, block.score, block.usable, lowest_N, config, without_N, needed)
-    covered = total - int(without_N[filled_columns[:, 0] < 0].sum())
+    block, columns, deeper = _look_deeper(search, block, query_ND, selection.columns, without_N, needed)
+    needed -= int(without_N[deeper].sum())
+    found = replace(selection, columns=columns)
+    columns, loosened = fill(found, block.score, block.usable, lowest_N, config, without_N, needed)
+    covered = total - int(without_N[columns[:, 0] < 0].sum())
     pool.examples, pool.with_negatives = pool.examples + total, pool.with_negatives + covered
-    indices, scores, columns = block.index.tolist(), block.score.tolist(), filled_columns.tolist()
+    filled = ({"range_max": len(deeper)} if deeper else {}) | loosened
+    near, mined = int(block.near_N.sum()), _in_words(block, columns, config)
+    return MinedBlock(mined, selection.candidates, selection.removed, near, filled, total, covered)
+
+
+def _lowest(block: _Block) -> Vectors:
+    """[N] the score of each query's lowest positive."""
+    counts = [len(block.source.positives[query]) for query in block.queries]
+    return np.array([min(found[:count]) for found, count in zip(block.known_scores, counts, strict=True)], np.float32)
+
+
+def _look_deeper(
+    search: _Search, block: _Block, query_ND: Vectors, columns_Nn: Indices, without_N: Indices, needed: int
+) -> tuple[_Block, Indices, list[int]]:
+    """Rank beyond `range_max` for queries without a negative, until the filters, all as they are, leave some.
+
+    Returns:
+        The block with these queries ranked deeper, the columns, and the queries that got negatives.
+    """
+    columns, depth, found = columns_Nn.copy(), search.config.range_max, list[int]()
+    deepest = min(search.minable, DEEPEST * depth)
+    while needed > 0 and depth < deepest:
+        depth = min(deepest, DEEPER * depth)
+        rows = np.flatnonzero((columns[:, 0] < 0) & (without_N > 0))
+        if not rows.size:
+            break
+        block = _with_rows(block, rows, search.ranked([block.queries[row] for row in rows], query_ND[rows], depth))
+        some = block.score[rows], block.usable[rows], _lowest(block)[rows]
+        allowed = select_negatives(*some, replace(search.config, range_max=depth)).columns
+        given = give(columns, rows, allowed, some[0], some[2], without_N, needed)
+        needed -= int(without_N[given].sum())
+        found += given
+    return block, columns, found
+
+
+def _in_words(block: _Block, columns_Nn: Indices, config: MineConfig) -> list[MinedQuery]:
+    """The chosen documents' texts, with their scores."""
+    indices, scores, columns = block.index.tolist(), block.score.tolist(), columns_Nn.tolist()
     documents = block.source.documents
 
     def scored(row: int, among: Iterable[int]) -> list[Scored]:
@@ -337,21 +333,22 @@ def _choose(block: _Block, config: MineConfig, seed: int, pool: _Pool) -> MinedB
 
     mined = []
     for row, query in enumerate(block.queries):
-        known = (*block.source.positives[query], *block.source.given[query])
+        positives, given = block.source.positives[query], block.source.given[query]
         known_scored = [
-            Scored(documents[index], score) for index, score in zip(known, block.known_scores[row], strict=True)
+            Scored(documents[index], score)
+            for index, score in zip((*positives, *given), block.known_scores[row], strict=True)
         ]
         considered = np.flatnonzero(block.usable[row])[: config.range_max] if config.include_positives else ()
         mined.append(
             MinedQuery(
                 query,
-                positives=known_scored[: counts[row]],
-                given=known_scored[counts[row] :],
+                positives=known_scored[: len(positives)],
+                given=known_scored[len(positives) :],
                 negatives=scored(row, (column for column in columns[row] if column >= 0)),
                 ranked=scored(row, considered),
             )
         )
-    return MinedBlock(mined, selection.candidates, selection.removed, filled, total, covered)
+    return mined
 
 
 def _draws(queries: list[str], width: int, seed: int) -> NDArray[np.float64]:

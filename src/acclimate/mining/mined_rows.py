@@ -13,7 +13,8 @@ from acclimate.configs import MineConfig
 from acclimate.data.dataset import EXAMPLES_FILE
 from acclimate.files import storage_errors, write_json
 from acclimate.mining.audit import Audit
-from acclimate.mining.mine import MinedBlock, MinedQuery, MiningInput
+from acclimate.mining.mine import MinedBlock, MinedQuery
+from acclimate.mining.mining_input import MiningInput
 from acclimate.mining.reports import MineReport
 from acclimate.runs.run_folder import AUDIT_FILE
 from acclimate.runs.step import Work

@@ -12,6 +12,8 @@ class MineReport(TypedDict):
     positives: int
     negatives: int
     candidates: int
+    near_copies: int
+    """Documents that are nearly a positive of their query, and so were no candidates."""
     removed: dict[str, int]
     """Filter -> candidates that it has removed, of those that the filters before it had left."""
     filled: dict[str, int]

@@ -37,6 +37,7 @@ from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype, 
 from acclimate.models.heads import load_heads
 from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
 from acclimate.models.loading import load_base, load_tokenizer
+from acclimate.models.reading import Reading, check_prompts, read_texts
 from acclimate.models.tokens import TokenCache, Tokens, tokenise, tokenizer_fingerprint
 from acclimate.progress import progress
 from acclimate.text_use import LoadSettings, SpaceId, TextUse, text_settings
@@ -122,7 +123,7 @@ class Encoder:
 
         Raises:
             ModelError: the model is damaged.
-            UsageError: a device or dtype that this machine cannot have; no such task.
+            UsageError: a device or dtype that this machine cannot have; no such task; a prompt that fills `max_tokens`.
             MissingExtraError: a 4-bit base without bitsandbytes.
         """
         device = choose_device(settings.get("device", "auto"))
@@ -135,6 +136,7 @@ class Encoder:
             return load_base(folder, dtype, device, attention, settings.get("quantise_base"))
 
         tokenizer = load_tokenizer(files.transformer, lowercase=use.lowercase)
+        check_prompts(tokenizer, use.prompts, use.max_tokens)
         encoder = cls(loaded(files.transformer), tokenizer, source, use)
         encoder.query_model = loaded(files.query_transformer) if files.query_transformer else None
         return encoder.for_task(settings.get("task"))
@@ -181,6 +183,10 @@ class Encoder:
         if self.token_cache is not None:
             return self.token_cache.tokenise(self.tokenizer, prompted, self.use.max_tokens)
         return tokenise(self.tokenizer, prompted, self.use.max_tokens)
+
+    def reading(self, texts: Sequence[str], role: Role = "document") -> Reading:
+        """Find out what of texts reaches the model: unknown tokens, and texts that it cannot tell apart."""
+        return read_texts(self.tokenizer, texts, self.use.max_tokens, self.use.prompts.prompt(role, self.task))
 
     def forward_tokens(self, tokens: Tokens, indices: NDArray[np.int64], role: Role = "document") -> Tensor:
         """Unit vectors [len(indices), D] of one chunk, in the order of `indices`, under whatever grad mode is on.

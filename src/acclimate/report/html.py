@@ -20,6 +20,7 @@ from acclimate.report.words import (
     domain_notes,
     duration,
     excerpt,
+    final,
     is_number,
     lexical_note,
     percent,
@@ -32,6 +33,7 @@ from acclimate.report.words import (
     tone_of,
     verdict,
 )
+from acclimate.runs.run_folder import PAGE_FILE
 
 FACT_CHARS = 120
 QUERY_CHARS = 200
@@ -87,8 +89,11 @@ def _result(run: RunParts) -> dict[str, Any]:
     confidence = report.get("confidence", config.get("evaluate", {}).get("confidence"))
     test, evaluated = run.test, bool(run.test.get("base"))
     evaluation: Mapping[str, Any] = run.evaluation or {}
+    proof = (run.summary or {}).get("final")
+    found = verdict(str(report.get("verdict", "no evidence")), test, confidence, report) if evaluated else None
     return {
-        "verdict": verdict(str(report.get("verdict", "no evidence")), test, confidence, report) if evaluated else None,
+        "verdict": final(proof) if proof else found,
+        "proof": f"proof/{PAGE_FILE}" if proof else "",
         "recommend": report.get("recommend"),
         "outdated": (run.summary or {}).get("outdated"),
         "query_side": report.get("sides", config.get("train", {}).get("sides")) == "query",
@@ -174,10 +179,12 @@ def _reproduce(run: RunParts) -> dict[str, Any]:
     summary = run.summary or {}
     tables_of_data = "\n[[datasets]]" in (run.config or "")
     source = "" if tables_of_data else shlex.quote(str(summary.get("source", "DATA"))) + " "
+    proof = summary.get("final")
+    settings = f"--final {shlex.quote(proof['run'])}" if proof else "--config config.toml"
     return {
         "command": summary.get("command"),
         "made": summary.get("made", {}),
-        "again": f"acclimate adapt {source}--config config.toml --out RUN",
+        "again": f"acclimate adapt {source}{settings} --out RUN",
         "model": tables.values("Base model", summary.get("model", {})),
         "versions": tables.values("Versions", summary.get("versions", {})),
         "inputs": tables.inputs(run.inputs),

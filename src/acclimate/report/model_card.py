@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
+from acclimate.report import words
 from acclimate.report.summary import MergeReport, RunSummary
 
 _HOW = {"full": "all of its weights were trained", "merged": "a LoRA adapter was merged into its weights"}
@@ -46,6 +47,10 @@ def _front_matter(base_id: str) -> str:
 
 
 def _evidence(summary: RunSummary) -> str:
+    if proof := summary.get("final"):
+        found = words.final(proof)
+        scores = _evidence(cast(RunSummary, proof))
+        return f"## No proof of its own\n\n{found.claim} {found.reason} {found.advice}\n\n{scores}"
     test = summary.get("test")
     if not test:
         return ""
@@ -58,6 +63,9 @@ def _evidence(summary: RunSummary) -> str:
     counts = {name: value for name, value in summary.get("dataset", {}).get("counts", {}).items() if value}
     data = "Data: " + ", ".join(f"{value} {name}" for name, value in counts.items()) + ".\n" if counts else ""
     verdict = f"Verdict: {summary['verdict']}.\n" if "verdict" in summary else ""
+    if summary.get("recommend") in ("bm25", "other"):  # what matters more than the comparison
+        found = words.verdict(summary["verdict"], test, summary.get("confidence"), summary)
+        verdict = f"Verdict: {found.claim} {found.reason} {found.advice}\n"
     table = "| metric | base | adapted | difference |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"
     return "\n".join(part for part in ("## Evidence, on held-out test data\n", table, verdict, data) if part)
 

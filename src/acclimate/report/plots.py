@@ -193,10 +193,17 @@ def margin_curve(rows: Sequence[Mapping[str, Any]], best_step: int | None) -> Pl
         axes.plot(steps, positive, color=COLOURS["positive"], marker="o", markersize=3)
         axes.plot(steps, negative, color=COLOURS["negative"], marker="o", markersize=3, linestyle=(0, (5, 2)))
         _mark_step(axes, best_step)
-        margins = f"{positive[0] - negative[0]:.3f} to {positive[-1] - negative[-1]:.3f}"
-        svg = to_svg(figure, "margin-curve", f"Mean cosines on dev during training; the margin went from {margins}.")
+        kept = _kept(steps, best_step)
+        margins = f"{positive[0] - negative[0]:.3f} to {positive[kept] - negative[kept]:.3f}"
+        svg = to_svg(
+            figure,
+            "margin-curve",
+            f"Mean cosines on dev during training; the margin went from {margins}{_at_step(best_step)}.",
+        )
     keys = (Key("positive", "solid", "positives"), Key("negative", "dashed", "hardest negatives"))
-    return Plot("Margin on dev", svg, keys, f"Mean cosines. The margin between them went from {margins}.")
+    return Plot(
+        "Margin on dev", svg, keys, f"Mean cosines. The margin between them went from {margins}{_at_step(best_step)}."
+    )
 
 
 def interpolation_curve(curve: Mapping[str, Any], guard: str) -> Plot:
@@ -300,9 +307,9 @@ def _dev_lines(
             steps, values = _dev_column(rows, name)
             axes.plot(steps, values, color=COLOURS[role], linestyle=dashes, marker="o", markersize=3)
             keys.append(Key(role, shape, called[name]))
-            ends.append(f"{called[name]} {values[0]:.3f} to {values[-1]:.3f}")
+            ends.append(f"{called[name]} {values[0]:.3f} to {values[_kept(steps, best_step)]:.3f}")
         _mark_step(axes, best_step)
-        svg = to_svg(figure, identity, f"{title} during training: {'; '.join(ends)}.")
+        svg = to_svg(figure, identity, f"{title} during training: {'; '.join(ends)}{_at_step(best_step)}.")
     caption = f"The weights of step {best_step:,} were kept (vertical line)." if best_step is not None else ""
     return Plot(title, svg, tuple(keys), caption)
 
@@ -320,6 +327,15 @@ def _curve_axes() -> tuple[Figure, Axes]:
 def _mark_step(axes: Axes, step: int | None) -> None:
     if step is not None:
         axes.axvline(step, color=COLOURS["soft"], linewidth=0.9)
+
+
+def _kept(steps: Sequence[int], best_step: int | None) -> int:
+    """The place of the step whose weights were kept; the last where none was chosen."""
+    return steps.index(best_step) if best_step in steps else -1
+
+
+def _at_step(best_step: int | None) -> str:
+    return "" if best_step is None else f" at the step that was kept, {best_step:,}"
 
 
 def _column(rows: Sequence[Mapping[str, Any]], name: str) -> tuple[list[int], list[float]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 from acclimate.evaluation.reports import FoldRow, GuardRow, RerankingReport, SplitScores
-from acclimate.evaluation.significance import Verdict
+from acclimate.evaluation.significance import Delta, Verdict
 from acclimate.training.reports import EncoderTraining
 from acclimate.types import Kind, Sides
 
@@ -25,6 +25,8 @@ class TaskSummary(TypedDict, total=False):
     test: SplitScores
     verdict: Verdict
     recommend: str
+    unsuited: str
+    against_bm25: NotRequired[Delta]
     sides: Sides
     confidence: float
     dataset: dict[str, Any]
@@ -58,6 +60,22 @@ class StageRow(TypedDict):
     """Stage -> its weight in the merge."""
 
 
+class Proof(TypedDict):
+    """What a training on all data rests on: the evaluation of the run that had its settings before."""
+
+    run: str
+    """Its folder's name."""
+    same_data: bool
+    """Whether that run was made of the same files."""
+    verdict: Verdict
+    recommend: str
+    unsuited: str
+    against_bm25: NotRequired[Delta]
+    confidence: float
+    test: SplitScores
+    kind: Kind
+
+
 class RunSummary(TaskSummary, total=False):
     """`RUN/report.json`: of a run with one task, also that task's summary; of one with several, `tasks` and `guard`."""
 
@@ -75,6 +93,8 @@ class RunSummary(TaskSummary, total=False):
     versions: dict[str, str]
     folds: list[FoldRow]
     stages: list[StageRow]
+    final: Proof
+    """The proof that a training on all data rests on, as it has no test of its own."""
     model: Base
     reranking: RerankingReport
 

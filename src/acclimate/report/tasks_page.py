@@ -65,10 +65,18 @@ def _result(tasks: Mapping[str, Mapping[str, Any]]) -> Table:
             Cell(score(test["base"].get(key))),
             Cell(score(test["adapted"].get(key))),
             Cell(signed(delta.get("value")), doubt, tone_of(delta)),
-            VERDICTS.get(part["verdict"], Cell(part["verdict"])),
+            _verdict(part),
         )
         rows.append(Row(name, cells, part["source"]))
     return Table("Tasks", ("Task", "Measure", "Base", "Adapted", "Difference", "Verdict"), tuple(rows))
+
+
+def _verdict(part: Mapping[str, Any]) -> Cell:
+    """The comparison, and below it what matters more."""
+    found = VERDICTS.get(part["verdict"], Cell(part["verdict"]))
+    notes = {"bm25": "BM25 is better than either", "other": "the model cannot read these texts"}
+    note = notes.get(str(part.get("recommend")))
+    return Cell(found.text, note, "bad") if note else found
 
 
 def _trained(tasks: Mapping[str, Mapping[str, Any]]) -> Table:

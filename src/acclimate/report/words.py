@@ -33,8 +33,8 @@ METRIC_NAMES = {
     "definition_accuracy@1": "A term finds its definition, accuracy@1",
     "topic_auc": "Texts of one topic are closer than texts of different topics, ROC-AUC",
 }
-NOTHING: Mapping[str, Any] = MappingProxyType({})
 SIMILARITY_METRICS = ("positive_cosine", "negative_cosine", "margin")
+NOTHING: Mapping[str, Any] = MappingProxyType({})
 _CONTROLS = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 _SCRIPTS = (("ja", "\u3040", "\u30ff"), ("ko", "\uac00", "\ud7a3"), ("zh", "\u4e00", "\u9fff"))
 
@@ -129,7 +129,10 @@ def tested(test: Mapping[str, Any]) -> str:
     clusters = ""
     if is_number(delta.get("clusters")):
         clusters = f" of {count(delta['clusters'])} clusters: test {noun} that share {shared} count as one"
-    return f"The interval and p come from sign flips{clusters}. No test {one} was seen in training."
+    own = ""
+    if test.get("own_documents"):
+        own = f" {count(test['own_documents'])} queries are documents too, under the same id: none finds itself."
+    return f"The interval and p come from sign flips{clusters}. No test {one} was seen in training.{own}"
 
 
 def folds_note(folds: int) -> str:
@@ -219,18 +222,50 @@ def _place(rank: Any, ranked: Any) -> str:
 def verdict(
     run_verdict: str, test: Mapping[str, Any], confidence: float | None, report: Mapping[str, Any] = NOTHING
 ) -> Verdict:
-    """The outcome in plain words, with the number and its interval.
+    """The outcome in plain words, with the number and its interval; what matters more than the comparison comes first.
 
     Args:
         run_verdict: `better`, `no evidence` or `worse`, as the evaluation decided it.
         test: `base`, `adapted` and `delta` of the test split.
         confidence: the interval's level, e.g. 0.95.
-        report: the evaluation's, or the run's; with `folds` it is about models that are trained in this way.
+        report: the evaluation's, or the run's: `recommend`, `unsuited` and `against_bm25`, where they are known; with
+            `folds` it is about models that are trained in this way.
     """
-    model = "A model adapted in this way" if report.get("folds") else "The adapted model"
     key = primary_metric(test)
     delta: Mapping[str, Any] = test.get("delta", {}).get(key, {})
     change = "" if key is None else _change(key, test, delta, confidence)
+    model = "A model adapted in this way" if report.get("folds") else "The adapted model"
+    found = _compared(run_verdict, change, model)
+    unsuited = str(report.get("unsuited", ""))
+    lexical = _lexical(key, test, report, confidence) if report.get("recommend") == "bm25" else ""
+    if not lexical:
+        if not unsuited:
+            return found
+        reason = " ".join(part for part in (sentence_case(unsuited), change) if part)
+        return Verdict("This model cannot read these texts.", reason, "Take another model.", "bad")
+    claim = "Plain search by words (BM25) is better than either model"
+    advice = "Search by words (BM25), or by both (hybrid search)."
+    if unsuited:
+        reason = " ".join((lexical, sentence_case(unsuited), change))
+        advice = "Search by words (BM25), or take another model."
+        return Verdict(f"{claim}, which cannot read these texts.", reason, advice, "bad")
+    of_both = f"Of the two models: {found.advice[0].lower()}{found.advice[1:]}"
+    return Verdict(f"{claim}.", f"{lexical} {found.reason}", f"{advice} {of_both}", "bad")
+
+
+def final(proof: Mapping[str, Any]) -> Verdict:
+    """The outcome of a training on all data: what its settings were worth on data that they had not been trained on."""
+    found = verdict(str(proof["verdict"]), proof["test"], proof.get("confidence"), proof)
+    data = "all of the data" if proof["same_data"] else "all of the data, of which there is more or other by now,"
+    reason = (
+        f"It was trained on {data} with the settings of the run {proof['run']}, which held a part of its data apart. "
+        f"There: {found.claim} {found.reason}"
+    )
+    return Verdict("This model has no proof of its own.", reason, f"By that run: {found.advice}", "")
+
+
+def _compared(run_verdict: str, change: str, model: str) -> Verdict:
+    """Base against adapted, whatever else there is to say."""
     if run_verdict == "better":
         return Verdict(f"{model} is better.", change, "Use the adapted model.", "good")
     if run_verdict == "worse":
@@ -241,6 +276,22 @@ def verdict(
         "Keep the base model, or come back with more data.",
         "",
     )
+
+
+def _lexical(key: str | None, test: Mapping[str, Any], report: Mapping[str, Any], confidence: float | None) -> str:
+    """By how much BM25 is ahead of the better model."""
+    delta = report.get("against_bm25", {})
+    level = f"{percent(confidence)} interval" if confidence else "interval"
+    ahead = {"low": -delta["high"], "high": -delta["low"]}
+    return (
+        f"{metric_name(str(key))} is {score(test.get('bm25', {}).get(key))} by BM25, {signed(-delta['value'])} above"
+        f" the better model ({level} {interval(ahead)}, {p_value(delta['p'])})."
+    )
+
+
+def sentence_case(text: str) -> str:
+    """The text with a capital first letter."""
+    return text[:1].upper() + text[1:]
 
 
 def _change(key: str, test: Mapping[str, Any], delta: Mapping[str, Any], confidence: float | None) -> str:

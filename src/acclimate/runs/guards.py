@@ -9,16 +9,29 @@ from acclimate.configs import PrepareConfig
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset
 from acclimate.data.readers import source_hash
+from acclimate.errors import DataError
+from acclimate.progress import say
 from acclimate.runs.run_folder import DATASET
 
 
 def guard_data(sources: Sequence[str], *, seed: int, limit: int | None) -> list[Dataset]:
-    """Each source as a dataset; how the run's own data is read (its columns, its corpus) says nothing about it.
+    """Read each source as a dataset; how the run's own data is read (its columns, its corpus) says nothing about it.
 
     Raises:
         DataError: it cannot be read.
     """
-    return [build_dataset(source, PrepareConfig(), seed=seed, limit=limit)[0] for source in sources]
+    return [_guard(source, seed, limit) for source in sources]
+
+
+def _guard(source: str, seed: int, limit: int | None) -> Dataset:
+    """Divided as data of a run is, so that the rest may be retained; too little to be divided is all measured."""
+    settings = PrepareConfig()
+    try:
+        return build_dataset(source, settings, seed=seed, limit=limit)[0]
+    except DataError:
+        data = build_dataset(source, settings, seed=seed, limit=limit, whole="test")[0]  # or it cannot be read
+        say(f"guard {source} is too small to be divided: all of it is measured")
+        return data
 
 
 def guard_hashes(sources: Sequence[str]) -> dict[str, str]:

@@ -7,12 +7,13 @@ An adapter names its base by id and sha256. Where the id leads nowhere (a folder
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias, Unpack
 
-from acclimate.configs import DEFAULT_MODEL, RerankConfig
+from acclimate.configs import DEFAULT_MODEL, RerankConfig, RunConfig
 from acclimate.errors import ModelError, StorageError, UsageError
 from acclimate.files import CONFIG_FILE, hash_text, read_json
 from acclimate.formats import peft
@@ -260,6 +261,33 @@ def find_base(folder: Path, base_id: str, sha256: str, base: str | None, pooling
     Raises:
         ModelError: it is at none of these, or the weights there are others.
     """
+    return _named_base(folder, base_id, sha256, base, pooling)[1]
+
+
+def with_base_of(adapter: str | Path, config: RunConfig) -> RunConfig:
+    """The settings, with the base of an adapter (or full training) as the model, whatever else a run's settings say.
+
+    Args:
+        adapter: a run, or its adapter's folder; settings are returned as they are where it holds none.
+        config: the run's. Its model stays where it is the base, under this name.
+
+    Raises:
+        ModelError: the base is nowhere to be found.
+    """
+    folder = adapter_folder(adapter) or full_folder(adapter)
+    if folder is None or not (folder / ADAPTER_FILE).exists():
+        return config
+    with contextlib.suppress(ModelError):  # it has moved, or is another one: the adapter says which it needs
+        if base_of(folder, config.model) is not None:
+            return config
+    facts = read_facts(folder)
+    base, pooling = facts["base"], facts["use"].pooling
+    name, _ = _named_base(folder, base["id"], base["sha256"], None, pooling)
+    return dataclasses.replace(config, model=name)
+
+
+def _named_base(folder: Path, base_id: str, sha256: str, base: str | None, pooling: Pooling) -> tuple[str, ModelSource]:
+    """The name by which the base of a folder is found, and the base."""
     names = [base] if base else list(dict.fromkeys((base_id, *_trained_from(folder))))
     failures = []
     for name in names:
@@ -269,7 +297,7 @@ def find_base(folder: Path, base_id: str, sha256: str, base: str | None, pooling
         except ModelError as error:
             failures.append(error)
         else:
-            return source
+            return name, source
     if base:
         raise failures[0]
     raise ModelError(

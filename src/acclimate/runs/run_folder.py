@@ -77,6 +77,11 @@ class RunFolder:
         return self.path / "pairs"
 
     @property
+    def proof(self) -> Path:
+        """The page and the scores of the run whose settings were proven, where this one was trained on all data."""
+        return self.path / "proof"
+
+    @property
     def config(self) -> Path:
         """The settings of the whole run."""
         return self.path / "config.toml"

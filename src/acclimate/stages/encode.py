@@ -13,11 +13,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as safetensors_bytes
 
 from acclimate.configs import RunConfig
+from acclimate.data.facts import evenly
 from acclimate.data.texts import read_texts
 from acclimate.errors import UsageError
 from acclimate.files import open_output
 from acclimate.models.encoder import Encoder
+from acclimate.models.reading import reading_warnings
 from acclimate.ownership import FORMAT, check_replaceable, no_objection
+from acclimate.progress import say
 from acclimate.runs.resolve import load, trained_folder
 from acclimate.runs.step import parts_read
 from acclimate.types import Role
@@ -57,6 +60,8 @@ def encode(
         encoder = Encoder.load(config.base_model, **config.loading)
     else:
         encoder = load(trained_folder(adapter), base=config.model, **config.loading)
+    for note in reading_warnings({"texts": encoder.reading(evenly(texts), role)}):
+        say(f"warning: {note}")
     started = time.perf_counter()
     vectors = encoder.encode(texts, role, label="encode")
     seconds = time.perf_counter() - started

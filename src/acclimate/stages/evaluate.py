@@ -7,11 +7,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
+
 from acclimate.configs import RunConfig, effective
+from acclimate.data import facts
 from acclimate.data.build import build_dataset
 from acclimate.data.dataset import Dataset, is_dataset
 from acclimate.data.lexicon import domain_hashes
 from acclimate.data.readers import CORPUS, source_hash, source_hashes
+from acclimate.errors import DataError
 from acclimate.evaluation.compare import (
     MAIN_MEASURE,
     METHOD,
@@ -33,7 +37,9 @@ from acclimate.files import INPUTS_FILE, hash_folder, read_json, write_jsonl, wr
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.trained_on import TrainedOn
 from acclimate.models.encoder import Encoder
+from acclimate.models.reading import Reading, reading_warnings, unsuited
 from acclimate.progress import say
+from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.trec import write_trec
 from acclimate.runs.guards import guard_data, guard_hashes
 from acclimate.runs.opening import open_dataset
@@ -43,6 +49,7 @@ from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import BESIDE, TOKENIZER, one_task
 from acclimate.runs.trained_on import trained_on, without_seen
 from acclimate.runs.versions import NAME_CHARS
+from acclimate.types import PAIR_ROLE
 
 Scores = RankingScores | PairScores
 
@@ -66,6 +73,7 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> Eval
     """
     data = open_dataset(dataset)
     trained_folder(adapter)
+    _require_test(data, RunFolder(out.parent))
     settings, inputs = effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config)
     cache = RunFolder(out.parent).cache
     make = partial(_measure, data, adapter, cache, config)
@@ -83,6 +91,7 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
     base = _scores(models.base, "base", [data, *guards], models.cache, config)
     adapted = _scores(models.adapted, "adapted", [data, *guards], models.cache, config)
     domain, by_term = _domain(models, material, config)
+    reading = _reading(data, models.adapted)
 
     def write(folder: Path) -> EvaluationReport:
         report = _report([data, *guards], base, adapted, config)
@@ -96,15 +105,38 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
         terms = material.vocabulary.lexicon.terms.values()  # can be corrected, and given
         write_text(folder / "lexicon.txt", "".join(f"{term}\n" for term in terms))
         write_jsonl(folder / "per_term.jsonl", by_term)
+        report["reading"] = reading
+        report["unsuited"] = unsuited(reading)
         match base[0], adapted[0]:
             case RankingScores() as before, RankingScores() as after:
-                report["test"]["bm25"], report["lexical"] = _write_rankings(folder, data, before, after, config)
+                lexical, report["lexical"] = _write_rankings(folder, data, before, after, config)
+                report["test"]["bm25"] = dict(lexical.measures)
+                best = after if report["recommend"] == "adapted" else before
+                report["against_bm25"] = deltas(lexical, best, config.evaluate, config.seed)[MAIN_MEASURE["retrieval"]]
                 report["won"], report["lost"] = won_and_lost(before, after, data)
             case PairScores() as before, PairScores() as after:
                 _write_pairs(folder, data, before, after)
+        report["recommend"] = _recommended(report)
         return report
 
     return Work(write)
+
+
+def _reading(data: Dataset, encoder: Encoder) -> dict[str, Reading]:
+    """How the model reads the test's queries, and an even sample of the documents (of both sentences of pairs)."""
+    if data.kind == "pairs":
+        texts = [text for pair in data.pairs["test"] for text in (pair.sentence1, pair.sentence2)]
+        return {"sentences": encoder.reading(facts.evenly(texts), PAIR_ROLE)}
+    queries = list(judged_queries(data)[0].values())
+    documents = facts.evenly(list(data.corpus.values()))
+    return {"queries": encoder.reading(queries, "query"), "documents": encoder.reading(documents, "document")}
+
+
+def _recommended(report: EvaluationReport) -> str:
+    """The base or the adapted model, unless BM25 is better than either, or no training can help this model."""
+    if "against_bm25" in report and verdict(report["against_bm25"]) == "worse":
+        return "bm25"
+    return "other" if report["unsuited"] else report["recommend"]
 
 
 def _unseen_guards(seen: TrainedOn, config: RunConfig) -> tuple[list[Dataset], list[int]]:
@@ -133,6 +165,8 @@ def _report(
         "guard": _guard_rows(datasets[1:], base[1:], adapted[1:], config),
         "sides": "both",
         "domain": {},
+        "reading": {},
+        "unsuited": "",
     }
 
 
@@ -154,10 +188,11 @@ def is_base(adapter: Path, config: RunConfig) -> bool:
 
 
 def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict[str, Any]:
-    """Measure one model on the test split of any data.
+    """Measure one model on any data: on its test split where it defines one, else on all of it.
 
     Args:
-        source: a run's folder, or whatever `prepare` reads.
+        source: a run's folder, or whatever `prepare` reads. What the adapter's own run was made of has that run's
+            split.
         adapter: adapter or run folder; the model alone if not given.
         config: shared fields and `evaluate`.
 
@@ -174,18 +209,33 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
         run, config = task.folder, task.config
     if in_run:
         data = open_dataset(run.dataset)
-    elif (split := None if adapter is None else _own_split(source, adapter)) is not None:
+        _require_test(data, run)
+    elif adapter is not None and (split := _own_split(source, adapter)) is not None:
         say(f"{source} is what {adapter} was trained on: its own split is used")
+        _require_test(split, RunFolder(adapter) if is_run(adapter) else RunFolder.around(adapter))
         data = split
     else:
-        data, _ = build_dataset(source, config.prepare, seed=config.seed, limit=config.limit)
+        data, _ = build_dataset(source, config.prepare, seed=config.seed, limit=config.limit, whole="test")
+        say(f"{source}: measured is the test split: {data.info['splits']['test']}")
     if adapter is None:
         encoder = Encoder.load(config.base_model, **config.loading)
     else:
         encoder = load(trained_folder(adapter), base=config.model, **config.loading)
     data, left_out = without_seen(data, trained_on([adapter or config.base_model]), source)
+    for note in reading_warnings(_reading(data, encoder)):
+        say(f"warning: {note}")
     scores = score(encoder, data, config.evaluate, cache=run.cache if in_run else None, label="encode")
     return {**scores.measures, **_counts(data), **({"trained_on": left_out} if left_out else {})}
+
+
+def _require_test(data: Dataset, run: RunFolder) -> None:
+    """Say where the proof is, where all data was trained on (`adapt --final`)."""
+    if "test" not in data.qrels and "test" not in data.pairs:
+        kept = f"The proof of its settings is {run.proof}. " if run.proof.is_dir() else ""
+        raise DataError(
+            f"{run.path} has no test split" + ": all of the data was trained on" * bool(kept),
+            fix=f"{kept}Bring other test data: acclimate evaluate DATA --adapter RUN",
+        )
 
 
 def _own_split(source: str, adapter: Path) -> Dataset | None:
@@ -275,14 +325,18 @@ def _guard_rows(
 def _counts(data: Dataset) -> Counts:
     if data.kind == "pairs":
         return {"pairs": len(data.pairs["test"])}
-    judged, given = len(judged_queries(data)[0]), len(data.qrels["test"])
-    return {"queries": judged, "queries_without_relevant": given - judged, "documents": len(data.corpus)}
+    queries, qrels = judged_queries(data)
+    judged, given = len(queries), len(data.qrels["test"])
+    counts: Counts = {"queries": judged, "queries_without_relevant": given - judged, "documents": len(data.corpus)}
+    if own := own_documents(queries, data.corpus, qrels):
+        counts["own_documents"] = len(own)
+    return counts
 
 
 def _write_rankings(
     folder: Path, data: Dataset, base: RankingScores, adapted: RankingScores, config: RunConfig
-) -> tuple[dict[str, float], LexicalChoice]:
-    """Rank by BM25 too; write the three run files and every query's scores. Returns BM25's measures, and its set-up."""
+) -> tuple[RankingScores, LexicalChoice]:
+    """Rank by BM25 too; write the three run files and every query's scores. Returns BM25's scores, and its set-up."""
     queries, qrels = judged_queries(data)
     lexical, chosen = lexical_run(data, queries, max(config.evaluate.top_k, MIN_DEPTH))
     lexical_means, lexical_per_query = evaluate_run(lexical, qrels)
@@ -292,7 +346,8 @@ def _write_rankings(
     (folder / "runs").mkdir()
     for name, run in (("base", base.run), ("adapted", adapted.run), ("bm25", lexical)):
         write_trec(folder / "runs" / f"{name}.trec", run, name, config.evaluate.top_k)
-    return lexical_means, chosen
+    none = np.empty(0)
+    return RankingScores(lexical_means, none, none, lexical, lexical_per_query, base.clusters), chosen
 
 
 def _write_pairs(folder: Path, data: Dataset, base: PairScores, adapted: PairScores) -> None:

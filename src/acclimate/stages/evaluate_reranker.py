@@ -17,6 +17,7 @@ from acclimate.evaluation.reports import RerankingReport
 from acclimate.evaluation.significance import Delta, compare_means, verdict
 from acclimate.files import hash_folder, write_jsonl
 from acclimate.formats.trained_on import TrainedOn
+from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.rank import rank
 from acclimate.retrieval.rerank import rerank
 from acclimate.retrieval.trec import write_trec
@@ -76,7 +77,8 @@ def _evaluate(data: Dataset, adapter: Path, name: str, cache: Path, config: RunC
     data, left_out = without_seen(data, seen, "the dataset")
     queries, qrels = judged_queries(data)
     retriever, which = load_retriever(adapter, config.rerank.retriever, config.model, **config.loading)
-    retrieved = rank(retriever, queries, data.corpus, depth, cache=cache)
+    own = own_documents(queries, data.corpus, qrels)
+    retrieved = rank(retriever, queries, data.corpus, depth, own=own, cache=cache)
     reranker = load_reranker(name, config.rerank, device=config.device, dtype=config.dtype)
     reranked = rerank(reranker, retrieved, queries, data.corpus, depth, label="rerank")
     runs = {"retrieved": retrieved, "reranked": reranked}

@@ -267,6 +267,6 @@ def _summary(run_or_adapter: Path) -> RunSummary:
     """The run's report, where there is one: the adapter's folder lies in its run."""
     for folder in (run_or_adapter, run_or_adapter.parent):
         path = folder / REPORT_FILE
-        if path.is_file() and "test" in (report := read_json(path)):
+        if path.is_file() and {"test", "final"} & (report := read_json(path)).keys():
             return cast(RunSummary, report)
     return {}

@@ -10,8 +10,9 @@ from acclimate.errors import DataError, UsageError
 from acclimate.files import hash_folder, hash_text
 from acclimate.formats.sources import resolve_model
 from acclimate.formats.trained_on import write_trained_on
-from acclimate.mining.mine import mine_negatives, mining_input
+from acclimate.mining.mine import mine_negatives
 from acclimate.mining.mined_rows import mined_work
+from acclimate.mining.mining_input import mining_input
 from acclimate.mining.reports import MineReport
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
@@ -66,6 +67,8 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> MineReport:
 def _announced(report: MineReport, config: RunConfig) -> MineReport:
     share, wanted = report["hard_negative_share"], config.mine.hard_negative_share
     say(f"mine: {share:.0%} of the training examples have a hard negative")
+    if near := report["near_copies"]:
+        say(f"  {near:,} documents are nearly a positive of their query (other revisions of it): none is a negative")
     for name, count in report["filled"].items():
         say(f"  {count:,} queries had none, and got theirs with {name} loosened (hard_negative_share = {wanted:g})")
     if share < wanted:

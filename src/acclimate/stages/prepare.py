@@ -23,7 +23,7 @@ from acclimate.formats.sources import locate, tokenizer_hash
 from acclimate.progress import say
 from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import BESIDE, TOKENIZER
-from acclimate.types import Rejected
+from acclimate.types import Rejected, Split
 
 UNLIMITED_TOKENS = 1_000_000
 LONG_SHARE = 0.1
@@ -49,12 +49,15 @@ def prepare(source: str, out: Path, config: RunConfig) -> PreparedReport:
     return prepare_together([(source, out, config)])[0]
 
 
-def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]], fold: Fold | None = None) -> list[PreparedReport]:
+def prepare_together(
+    parts: Sequence[tuple[str, Path, RunConfig]], fold: Fold | None = None, whole: Split | None = None
+) -> list[PreparedReport]:
     """Prepare all data sets of a run: they are split together, so that none trains on what another is tested with.
 
     Args:
         parts: of each data set the source, the folder to write, and its settings; otherwise as `prepare`.
         fold: of the only data set, this part is the test (cross-validation), or there is none (`ALL_DATA`).
+        whole: the split that takes all rows, where nothing is held apart.
     """
     first = parts[0][2]
     hashes = processes.on_main(lambda: [source_hashes(source, config.prepare.corpus) for source, _, config in parts])
@@ -65,7 +68,8 @@ def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]], fold: Fold | 
         for source, _, _ in parts:
             say(f"prepare: reading {source}")
         sources = [(source, config.prepare) for source, _, config in parts]
-        return build_datasets(sources, seed=first.seed, limit=first.limit, token_keys=_token_keys(first), fold=fold)
+        keys = _token_keys(first)
+        return build_datasets(sources, seed=first.seed, limit=first.limit, token_keys=keys, fold=fold, whole=whole)
 
     reports = []
     reads = [name for source, _, config in parts for name in (source, *config.named)]
@@ -80,6 +84,7 @@ def prepare_together(parts: Sequence[tuple[str, Path, RunConfig]], fold: Fold | 
             "model": config.base_model,
             "max_tokens": config.max_tokens,
             **({"fold": str(fold)} if fold else {}),
+            **({"whole": whole} if whole else {}),
             **({"beside": [asdict(parts[other][2].prepare) for other in others]} if others else {}),
         }
         make = partial(_prepared, source, config, number, built)
@@ -137,19 +142,26 @@ def _tokenizer(config: RunConfig) -> tuple[Any, int]:
 
 
 def _count_tokens(dataset: Dataset, config: RunConfig) -> None:
-    """Add the token lengths of an even sample of both sides, in the run's model's own tokens, to the lengths."""
-    from acclimate.models.tokens import tokenise  # when the data is read: see `_tokenizer`
+    """Add what the run's model reads of an even sample of both sides: lengths in its own tokens, unknown tokens, texts
+    that it cannot tell apart."""
+    from acclimate.models.reading import read_texts, reading_warnings  # when the data is read: see `_tokenizer`
+    from acclimate.models.tokens import tokenise
 
     tokenizer, limit = _tokenizer(config)
+    readings = {}
     for side, texts in facts.sides(dataset).items():
-        lengths = tokenise(tokenizer, facts.evenly(texts), UNLIMITED_TOKENS).lengths
+        some = facts.evenly(texts)
+        lengths = tokenise(tokenizer, some, UNLIMITED_TOKENS).lengths
         longer = float((lengths > limit).mean()) if len(lengths) else 0.0
         dataset.info["lengths"][side]["tokens"] = facts.percentiles(lengths.tolist())
         dataset.info["lengths"][side]["longer_than_limit"] = {"max_tokens": limit, "share": round(longer, 4)}
+        readings[side] = read_texts(tokenizer, some, limit)
         if longer > LONG_SHARE:
             dataset.info["warnings"].append(
                 f"{longer:.0%} of the {side} are longer than {limit} tokens: the rest is not read (--max-tokens)"
             )
+    dataset.info["reading"] = readings
+    dataset.info["warnings"][:0] = reading_warnings(readings)  # nothing else matters as much
 
 
 def _announce(report: PreparedReport, rejected: Sequence[Rejected]) -> None:

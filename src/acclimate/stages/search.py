@@ -9,6 +9,8 @@ from acclimate.configs import RunConfig
 from acclimate.data.dataset import Dataset
 from acclimate.errors import UsageError
 from acclimate.models.encoder import Encoder
+from acclimate.models.reading import reading_warnings
+from acclimate.progress import say
 from acclimate.retrieval.rank import rank
 from acclimate.runs.opening import open_dataset
 from acclimate.runs.resolve import load_pair, trained_folder
@@ -47,6 +49,8 @@ def search(run: Path, query: str, top: int, config: RunConfig) -> dict[str, Any]
         )
     cache = task.folder.cache
     base, adapted = load_pair(adapter, base=config.model, **task.config.loading)
+    for note in reading_warnings({"words": adapted.reading([query], "query")}):
+        say(f"warning: {note}")
     return {
         "query": query,
         "base": _hits(base, data, query, cache, top, "base"),

@@ -7,9 +7,12 @@ from pathlib import Path
 from acclimate.configs import RunConfig
 from acclimate.errors import UsageError
 from acclimate.evaluation.compare import text_cosines
+from acclimate.models.reading import reading_warnings
+from acclimate.progress import say
 from acclimate.runs.resolve import load_pair, trained_folder
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import one_task
+from acclimate.types import PAIR_ROLE
 
 
 def similarity(run: Path, text_a: str, text_b: str, config: RunConfig) -> dict[str, float]:
@@ -32,6 +35,8 @@ def similarity(run: Path, text_a: str, text_b: str, config: RunConfig) -> dict[s
         raise UsageError("one of the texts is empty", fix="Give two texts.")
     adapter = trained_folder(RunFolder(run).adapter)
     base, adapted = load_pair(adapter, base=config.model, **one_task(run, config).config.loading)
+    for note in reading_warnings({"texts": adapted.reading([text_a, text_b], PAIR_ROLE)}):
+        say(f"warning: {note}")
     return {
         name: float(text_cosines(encoder, [text_a], [text_b])[0])
         for name, encoder in (("base", base), ("adapted", adapted))

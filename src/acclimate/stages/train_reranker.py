@@ -21,6 +21,7 @@ from acclimate.models.reranker import Reranker
 from acclimate.models.reranker_saving import save_reranker, save_reranker_adapter
 from acclimate.ownership import check_replaceable
 from acclimate.progress import say
+from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.rank import rank
 from acclimate.runs.opening import load_retriever, open_retrieval_dataset, retriever_hash
 from acclimate.runs.records import not_metrics
@@ -205,7 +206,8 @@ def _selection(
         return None
     retriever, name = load_retriever(adapter, config.rerank.retriever, config.model, **config.loading)
     queries = {query: data.queries[query] for query in qrels}
-    run = rank(retriever, queries, data.corpus, DEV_DEPTH, cache=cache)
+    own = own_documents(queries, data.corpus, qrels)
+    run = rank(retriever, queries, data.corpus, DEV_DEPTH, own=own, cache=cache)
     say(f"dev: {len(queries)} queries, {DEV_DEPTH} documents each, retrieved by the {name} model; step 0 is its order")
     evaluate = reranking_scores(reranker, run, queries, data.corpus, qrels)
     return Selection(evaluate=evaluate, metric="ndcg@10", every=every)

@@ -15,8 +15,9 @@ from acclimate.core.lora import adapters_off
 from acclimate.data.dataset import EXAMPLES_FILE, read_examples
 from acclimate.errors import UsageError
 from acclimate.files import REPORT_FILE, read_json
-from acclimate.mining.mine import MiningInput, mine_negatives, mining_input
+from acclimate.mining.mine import mine_negatives
 from acclimate.mining.mined_rows import mined_work
+from acclimate.mining.mining_input import MiningInput, mining_input
 from acclimate.mining.reports import MineReport
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker

@@ -37,7 +37,7 @@ from acclimate.training.reports import HardNegatives, TaskTraining
 from acclimate.training.schedule import MixedSchedule, TaskSchedule, numbered_texts
 from acclimate.training.setup import evaluation_steps
 from acclimate.training.step_texts import Options
-from acclimate.training.usable_rows import rows_for
+from acclimate.training.usable_rows import check_signal, rows_for
 from acclimate.types import PAIR_ROLE, Example
 
 DEV_DOCUMENTS = (200, 2000)
@@ -72,8 +72,8 @@ def read_task(task: Task) -> TrainingTask:
     """Read the training rows of a task, and choose their loss.
 
     Raises:
-        DataError: there are no rows for it.
-        UsageError: the loss does not fit the data.
+        DataError: there are no rows for it, or nothing in them to tell apart.
+        UsageError: the loss does not fit the data, or compares nothing in batches of one row.
     """
     data = load_dataset(task.dataset)
     examples = read_examples(task.negatives / EXAMPLES_FILE) if task.mined else data.examples
@@ -81,6 +81,7 @@ def read_task(task: Task) -> TrainingTask:
     if not examples:
         raise DataError(f"{where}has no training examples", fix="Prepare data with a train split.")
     rows, loss = rows_for(examples, task.config.objective, task.config.train)
+    check_signal(rows, loss, task.config.train)
     if task.name is None:
         config = with_overrides(task.config, {"loss": loss})
     else:  # among several tasks, settings that only another's loss has are no conflict

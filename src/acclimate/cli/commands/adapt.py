@@ -14,6 +14,7 @@ def adapt(
     out: Path,
     config: ConfigFile = None,
     dry_run: bool = False,
+    final: Path | None = None,
     settings: Given,
 ) -> None:
     """Everything in a row: prepare, mine, train, evaluate, report.
@@ -23,12 +24,14 @@ def adapt(
         out: the run's folder; a second start keeps what is still right and goes on.
         config: TOML file with settings; flags win over it.
         dry_run: only say how much there is to do: pairs, tokens, steps, minutes, memory.
+        final: a finished run: train with its proven settings on all data, none of it held apart. The model has no proof
+            of its own, and links to that run's.
         settings: of all stages.
     """
     from acclimate.cli import tables
     from acclimate.flows import verbs
 
-    result = verbs.adapt(data, out=out, config=config, dry_run=dry_run, **settings)
+    result = verbs.adapt(data, out=out, config=config, dry_run=dry_run, final=final, **settings)
     if dry_run:
         tables.show_plan(result)
     else:

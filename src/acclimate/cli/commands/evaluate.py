@@ -21,7 +21,8 @@ def evaluate(
     """Base against adapted on the test split of a run, or one model on any data.
 
     Args:
-        data: a run's folder (base against adapted), or any data (one model on its test split).
+        data: a run's folder (base against adapted), or any data (one model on its test split if it has one, else on all
+            of it).
         adapter: adapter or run folder to put on the model.
         json_output: print the metrics of one model as one JSON object and nothing else.
         config: TOML file with settings; flags win over it.

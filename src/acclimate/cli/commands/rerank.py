@@ -45,7 +45,7 @@ def rerank(
         settings: of the reranker.
     """
     from acclimate.cli import tables
-    from acclimate.flows.verbs import configured
+    from acclimate.flows.settings import configured
 
     files = (candidates, queries, corpus, out)
     config = configured("rerank", settings)

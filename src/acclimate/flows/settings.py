@@ -1,0 +1,67 @@
+"""The settings that a verb works with: the defaults, a file, what is given by keyword, and what an adapter says."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from acclimate.configs import (
+    RunConfig,
+    check_settings,
+    checked_settings,
+    full_names,
+    load_config,
+    with_current_names,
+    with_overrides,
+)
+from acclimate.runs.run_folder import RunFolder
+
+Config: TypeAlias = RunConfig | str | Path | None
+"""Settings of the whole run; or a TOML file, where what it does not say is as the run's own `config.toml` says, which
+holds what earlier stages were told, or else as the defaults."""
+
+
+def configured(command: str, settings: Mapping[str, Any], config: Config = None, run: Path | None = None) -> RunConfig:
+    """The effective config: the defaults, then the run's own `config.toml`, then `config`, then the settings.
+
+    Args:
+        command: its name, which says what it reads.
+        settings: by name; they win.
+        config: see `Config`.
+        run: whose `config.toml` counts: what its earlier stages were told is remembered there.
+
+    Raises:
+        UsageError: a setting that the command does not read, or that cannot be.
+        DataError: the file cannot be read.
+    """
+    settings = with_current_names(full_names(command, settings))
+    check_settings(command, settings)
+    base = RunConfig()
+    if isinstance(config, RunConfig):
+        base = config
+    elif config is not None:
+        own = None if run is None or not RunFolder(run).config.exists() else RunFolder(run).config
+        base = load_config(Path(config), over=own)
+    elif run is not None and RunFolder(run).config.exists():
+        base = load_config(RunFolder(run).config)
+    settings = checked_settings(settings, command)
+    if (loss := settings.get("loss")) not in (None, base.objective.loss):  # what belongs to another loss is forgotten
+        base = dataclasses.replace(base, objective=base.objective.with_loss(loss))
+    return with_overrides(base, settings)
+
+
+def measuring(
+    command: str, settings: Mapping[str, Any], config: Config, run: Path, adapter: str | Path | None = None
+) -> RunConfig:
+    """As `configured`, for a command that puts an adapter (the run's, or another) on a model: which one, it says.
+
+    A run's `config.toml` may name another: that of a stage which was told of another, or a folder that has moved.
+    """
+    effective = configured(command, settings, config, run)
+    if "model" in settings or config is not None:
+        return effective
+    from acclimate.runs.resolve import with_base_of
+
+    return with_base_of(run if adapter is None else adapter, effective)
