@@ -71,7 +71,7 @@ def lancedb(vectors: Any, folder: Path) -> Search:
         .distance_type("dot")
         .nprobes(64)
         .refine_factor(10)
-        .select(["id"])
+        .select(["id", "_distance"])
         .limit(TOP)
         .to_list()
     ]

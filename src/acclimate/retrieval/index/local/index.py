@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import os
 import threading
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -127,7 +128,7 @@ class LocalIndex:
                 "seq": self.store.seq,
                 "dense": self.derived.dense.kind,
                 "checkpoints": {"dense": self.derived.dense.saved_seq, "lexical": self.derived.lexical.saved_seq},
-                "bytes": sum(path.stat().st_size for path in self.folder.rglob("*") if path.is_file()),
+                "bytes": _bytes(self.folder),
             }
             return IndexInfo("local", str(self.folder), self.store.documents, self.space, details)
 
@@ -268,3 +269,13 @@ class LocalIndex:
         least = min(heapq.nlargest(top_k, scores.values()), default=0.0)
         ids = self.store.ids_of([row for row, score in scores.items() if score >= least])
         return {identifier: scores[row] for row, identifier in ids.items()}
+
+
+def _bytes(folder: Path) -> int:
+    """Size of all files in a folder; what a writer removes meanwhile does not count."""
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += Path(place, name).stat().st_size
+    return total
