@@ -220,6 +220,7 @@ def filters(data: Data) -> dict[str, Any]:
         started = time.perf_counter()
         index.count(parse_filter("share < 1"))
         result["first_s"] = time.perf_counter() - started
+        result["rss_gb"] = rss_gb()
         deep = [index.search(Query(text, mode="lexical", top_k=10_000)) for text in texts[:50]]
         for name, thousandths in SHARES.items():
             passing = parse_filter(f"share < {thousandths}")
@@ -232,7 +233,7 @@ def filters(data: Data) -> dict[str, Any]:
                     lambda n, mode=mode, passing=passing: index.search(Query(texts[n], queries[n], mode, TOP, passing))
                 )
             result[name] = one
-    return result | {"rss_gb": rss_gb()}
+    return result
 
 
 def lexical_recall(index: Any, passing: Any, thousandths: int, texts: Sequence[str], deep: Sequence[Any]) -> float:

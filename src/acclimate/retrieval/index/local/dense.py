@@ -48,8 +48,8 @@ GRAPH_CELLS = 400
 """Up to so many cells the HNSW graph finds them faster (192 of 4,000: 0.2 ms either way; all of them: 5.7 ms)."""
 SELECTIVE = 0.1
 """A filter that lets less than this share pass is searched in all cells."""
-CANDIDATES = 64
-"""Rows scored again, at least; and at least three times as many as are asked for."""
+SPARE = 44
+"""Rows scored again beyond twice those asked for."""
 BLOCK = 16_384
 
 
@@ -178,17 +178,17 @@ class Dense:
         """
         if self.faiss is None or not self.faiss.ntotal:
             return np.empty(0, np.int64)
-        wanted = max(CANDIDATES, 3 * top_k)
+        wanted = 2 * top_k + SPARE
         selector, share = None, 1.0
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             share = min(1.0, np.count_nonzero(allowed) / self.faiss.ntotal)
         stale = np.fromiter(self.stale, np.int64, len(self.stale))
-        for asked in (wanted, wanted + len(stale)):
-            asked = min(asked, self.faiss.ntotal)
-            found = self._search(vector, asked, selector, share)
+        # Few of the best are stale as a rule; where many are, there are never more than all of them.
+        for asked in (wanted, 4 * wanted, wanted + len(stale)):
+            found = self._search(vector, min(asked, self.faiss.ntotal), selector, share)
             kept = found[~np.isin(found, stale)]
-            if len(kept) >= min(wanted, asked) or len(found) < asked or not len(stale):
+            if len(kept) >= 3 * wanted // 4 or len(found) < asked:
                 break
         return kept[:wanted]
 
@@ -201,7 +201,7 @@ class Dense:
         scores = vectors @ vector
         if allowed is not None:
             scores[~allowed[rows]] = -np.inf
-        best = np.argsort(-scores, kind="stable")[: max(CANDIDATES, 3 * top_k)]
+        best = np.argsort(-scores, kind="stable")[: 2 * top_k + SPARE]
         best = best[scores[best] > -np.inf]
         return rows[best], vectors[best]
 
