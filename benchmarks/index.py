@@ -279,6 +279,7 @@ def write(data: Data) -> dict[str, Any]:
         busy = timed(ask)
         stop.set()
         thread.join()
+        index.delete([one.id for one in mixed[500:]])
     return {"single": singles, "thousand_s": thousand, "quiet": quiet, "busy": busy}
 
 
