@@ -217,7 +217,7 @@ class LocalIndex:
 
             def fill(folder: Path) -> Mapping[str, Any]:
                 with store.transaction("DEFERRED"):
-                    return words.write(folder, store.changes(max(words.saved_seq, 0), seq))
+                    return words.write(folder, store.changes(max(words.saved_seq, 0), seq, with_vectors=False))
 
             made = checkpoints.publish(self.folder, lexical.KIND, store.identity, seq, fill)
             with self.lock:

@@ -49,7 +49,7 @@ ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, text = excluded.text, metadat
 
 
 class Change(NamedTuple):
-    """A row as it is now; all but the first two are None where it was deleted."""
+    """A row as it is now; all but the first two are None where it was deleted, and the vector where none was wanted."""
 
     row: int
     seq: int
@@ -169,16 +169,16 @@ class Store:
         """How many documents there are."""
         return int(self.db.execute("SELECT value FROM facts WHERE name = 'documents'").fetchone()[0])
 
-    def changes(self, after: int, until: int) -> Iterator[Change]:
+    def changes(self, after: int, until: int, *, with_vectors: bool = True) -> Iterator[Change]:
         """The rows whose last change is in (after, until], as they are now, in the order of their changes."""
-        for row, seq, text, metadata, vector in self.db.execute(
-            """SELECT row, seq, text, metadata, vector FROM documents LEFT JOIN vectors USING (row)
-                   WHERE seq > :after AND seq <= :until
-               UNION ALL SELECT row, seq, NULL, NULL, NULL FROM deletions WHERE seq > :after AND seq <= :until
-               ORDER BY seq""",
+        vector = "(SELECT vector FROM vectors WHERE vectors.row = documents.row)" if with_vectors else "NULL"
+        for row, seq, text, metadata, halves in self.db.execute(
+            f"""SELECT row, seq, text, metadata, {vector} FROM documents WHERE seq > :after AND seq <= :until
+                UNION ALL SELECT row, seq, NULL, NULL, NULL FROM deletions WHERE seq > :after AND seq <= :until
+                ORDER BY seq""",
             {"after": after, "until": until},
         ):
-            yield Change(row, seq, text, metadata, None if vector is None else _float32(vector))
+            yield Change(row, seq, text, metadata, None if halves is None else _float32(halves))
 
     def metadata(self) -> Iterator[tuple[int, str]]:
         """Row number and metadata, as JSON, of all documents."""
