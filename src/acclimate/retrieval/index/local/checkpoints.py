@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from acclimate.errors import StorageError
-from acclimate.files import fsync, fsync_tree, read_json, storage_errors, write_json
+from acclimate.files import WORK, fsync, fsync_tree, read_json, storage_errors, write_json
 from acclimate.progress import say
 
 MANIFEST = "manifest.json"
@@ -31,7 +31,7 @@ class Checkpoint(NamedTuple):
 
 
 def publish(folder: Path, kind: str, identity: str, seq: int, fill: Callable[[Path], Mapping[str, Any]]) -> Checkpoint:
-    """Write a checkpoint, put it into place, and remove the older ones.
+    """Write a checkpoint, put it into place, and remove the older ones; the caller holds the writer's lock.
 
     Args:
         folder: of the index.
@@ -40,7 +40,7 @@ def publish(folder: Path, kind: str, identity: str, seq: int, fill: Callable[[Pa
         seq: the last change that is in it.
         fill: writes the files into a folder and returns facts to remember.
     """
-    fresh, place = folder / f".{kind}", folder / f"{kind}-{seq}"
+    fresh, place = folder / WORK / kind, folder / f"{kind}-{seq}"
     with storage_errors(folder):
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir()

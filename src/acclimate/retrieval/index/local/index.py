@@ -20,7 +20,7 @@ from acclimate.core.analyser import Analyser
 from acclimate.core.columns import Mask
 from acclimate.core.filters import Filter
 from acclimate.errors import StorageError
-from acclimate.files import held
+from acclimate.files import WORK, held
 from acclimate.progress import say
 from acclimate.retrieval.index import records
 from acclimate.retrieval.index.local import checkpoints, dense, lexical
@@ -31,7 +31,7 @@ from acclimate.retrieval.index.local.store import Store
 from acclimate.retrieval.index.records import Document, Hit, IndexInfo, Query, Stored, Vectors
 from acclimate.text_use import SpaceId
 
-LOCK = "writer.lock"
+LOCK = f"{WORK}/lock"
 LEXICAL_CHECKPOINT = 5000
 """Changes after which a writer makes a checkpoint of the words, or a twentieth of the documents, if that is more."""
 DENSE_CHECKPOINT = 50_000
