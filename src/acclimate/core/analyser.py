@@ -45,8 +45,8 @@ _ASCII_WORD = re.compile(
     r"(?=_*[a-z0-9]|'[aeiou])(?:(?<![a-z])'(?=[aeiou]))?"
     r"(?:[a-z0-9_]|(?<=[a-z])[.':](?=[a-z])|(?<=[0-9])[.,;'](?=[0-9]))+"
 )
-"""What lies between those boundaries in lower-case ASCII text, in about a third of the time; an apostrophe before a vowel and
-after no letter belongs to the word, as `_BOUNDARY` has it."""
+"""What lies between those boundaries in lower-case ASCII text, in about a third of the time; an apostrophe before a
+vowel and after no letter belongs to the word, as `_BOUNDARY` has it."""
 
 
 @dataclass(frozen=True, slots=True)
