@@ -76,7 +76,7 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
     found, rejected = read(tmp_path)
     assert rejected == []
     assert {name: document.text for name, document in found.items()} == {
-        "a.txt": "One line\nand more\n\nA paragraph",
+        "a.txt": "One  line\nand more\n\n\n\nA paragraph",
         "d.pdf": "Wheat rust is a fungal disease",
         "deep/b.md": "# Head\n\ntext",
         "deep/c.HTML": "Head\n\nFoo bar.\n\nline\n\none\n\ntwo\n\ntail\n\nx y",
@@ -94,7 +94,7 @@ def test_a_folder_of_files(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "reason"),
     [
-        ("a.txt", b"\xff\xfe\x00", "not UTF-8 (byte 0)"),
+        ("a.txt", b"\xff\xfe\x00", "is not UTF-16 text (byte 0)"),
         ("a.html", b'<meta charset="klingon">x', "unknown encoding 'klingon'"),
         ("a.html", b"<script>x</script>", "no text in it"),
         ("a.md", b" \n ", "no text in it"),
@@ -144,7 +144,7 @@ def test_jsonl_keeps_its_types(tmp_path: Path) -> None:
         {
             "_id": "a",
             "title": "Rust",
-            "text": "of  wheat",
+            "text": "of wheat",
             "year": 2020,
             "score": 0.5,
             "open": True,

@@ -277,6 +277,8 @@ def test_care(tmp_path: Path, model: Path) -> None:
     assert rebuild_index(run, config)["documents"] == 80
     exported = export_index(run, tmp_path / "out.jsonl", config)
     assert exported["documents"] == 80
+    with pytest.raises(UsageError, match="is there already"):
+        export_index(run, tmp_path / "out.jsonl", config)
     index(tmp_path / "other", [tmp_path / "out.jsonl"], config)
     with opened_index(str(run / "index")) as one, opened_index(str(tmp_path / "other" / "index")) as other:
         documents = [[stored.document for stored in opened.iterate()] for opened in (one, other)]

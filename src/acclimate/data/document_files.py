@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from acclimate.core.lexicon import CJK
+from acclimate.data.opening import read_all
 from acclimate.data.records import BadRowError
-from acclimate.errors import MissingExtraError
+from acclimate.errors import DataError, MissingExtraError
 
 EXTRA = "documents"
 MAX_FILE_BYTES = 200_000_000
@@ -30,7 +31,8 @@ _NO_TEXT = "script,style,template,noscript,svg,nav,footer"
 
 
 class FileText(NamedTuple):
-    """What a file holds: paragraphs with an empty line between them, and the title that it gives itself."""
+    """What a file holds, and the title that it gives itself; plain text and Markdown stay as they are, of the others
+    there are paragraphs with an empty line between them."""
 
     text: str
     title: str = ""
@@ -49,7 +51,7 @@ def read_file(path: Path) -> FileText:
         found = READERS[path.suffix.lower()](path)
     except OSError as error:
         raise BadRowError(f"cannot be read ({error.strerror or error})") from None
-    text = _paragraphs(found.text)
+    text = found.text.strip()
     if not text:
         raise BadRowError("no text in it" + " (a scan?)" * (path.suffix.lower() == ".pdf"))
     if len(text) > MAX_FILE_CHARS:
@@ -58,7 +60,7 @@ def read_file(path: Path) -> FileText:
 
 
 def _plain(path: Path) -> FileText:
-    return FileText(_decoded(path.read_bytes(), "utf-8-sig"))
+    return FileText(unicodedata.normalize("NFC", _text(path)).replace("\r\n", "\n"))
 
 
 def _html(path: Path) -> FileText:
@@ -68,7 +70,7 @@ def _html(path: Path) -> FileText:
         raise MissingExtraError(f"Reading {path.name}", EXTRA) from None
     raw = path.read_bytes()
     declared = _CHARSET.search(raw[:2048])
-    page: Any = LexborHTMLParser(_decoded(raw, declared[1].decode() if declared else "utf-8-sig"))
+    page: Any = LexborHTMLParser(_decoded(raw, declared[1].decode()) if declared else _text(path))
     title = page.css_first("title")
     named = title.text() if title is not None else ""
     for node in page.css(_NO_TEXT):
@@ -81,7 +83,7 @@ def _html(path: Path) -> FileText:
     for node in body.css(_BLOCKS):
         node.insert_before("\n\n")
         node.insert_after("\n\n")
-    return FileText(body.text(deep=True), named)
+    return FileText(_paragraphs(body.text(deep=True)), named)
 
 
 def _pdf(path: Path) -> FileText:
@@ -103,7 +105,7 @@ def _pdf(path: Path) -> FileText:
         raise BadRowError(f"not readable as PDF ({_reason(error)})") from None
     text = "\n".join(pages)
     text = re.sub(rf"(?<=[{CJK}])\n(?=[{CJK}])", "", text)  # a line ends in the middle of a sentence
-    return FileText(re.sub(r"(?<=\w)-\n(?=[a-z])", "", text), title)
+    return FileText(_paragraphs(re.sub(r"(?<=\w)-\n(?=[a-z])", "", text)), title)
 
 
 def _docx(path: Path) -> FileText:
@@ -117,7 +119,7 @@ def _docx(path: Path) -> FileText:
         if size > MAX_FILE_BYTES:
             raise BadRowError(f"file too large ({size:,} bytes unpacked, at most {MAX_FILE_BYTES:,})")
         document = docx.Document(str(path))
-        return FileText("\n\n".join(_docx_blocks(document)), document.core_properties.title or "")
+        return FileText(_paragraphs("\n\n".join(_docx_blocks(document))), document.core_properties.title or "")
     except (BadRowError, OSError):
         raise
     except Exception as error:  # a damaged file can raise anything there
@@ -146,13 +148,21 @@ READERS: dict[str, Callable[[Path], FileText]] = {
 """Extension -> how the text is read."""
 
 
+def _text(path: Path) -> str:
+    """The text of a file that does not say its encoding."""
+    try:
+        return read_all(path)
+    except DataError as error:
+        raise BadRowError(error.found.removeprefix(f"{path} ")) from None
+
+
 def _decoded(raw: bytes, encoding: str) -> str:
     try:
         return raw.decode(encoding)
     except LookupError:
         raise BadRowError(f"unknown encoding {encoding!r}") from None
     except UnicodeDecodeError as error:
-        raise BadRowError(f"not {encoding.removesuffix('-sig').upper()} (byte {error.start})") from None
+        raise BadRowError(f"not {encoding.upper()} (byte {error.start})") from None
 
 
 def _paragraphs(text: str) -> str:

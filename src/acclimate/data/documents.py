@@ -11,16 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.core.filters import Scalar, Value
-from acclimate.data.beir import ID_NAMES, is_beir
+from acclimate.data.beir import is_beir
+from acclimate.data.columns import passage_text
 from acclimate.data.document_files import READERS, read_file
-from acclimate.data.records import BadRowError, normalise
-from acclimate.data.tables import DELIMITERS, Row, detect_format, read_table
+from acclimate.data.kinds import DELIMITERS, EXTENSIONS, kind_of
+from acclimate.data.names import IDS, TEXTS, TITLE
+from acclimate.data.opening import extension, open_bytes
+from acclimate.data.records import BadRowError
+from acclimate.data.tables import Row, read_table
 from acclimate.errors import DataError
 from acclimate.files import hash_text, open_input
 from acclimate.types import Rejected
 
-TABLES = (".jsonl", ".ndjson", ".json", ".tsv", ".csv", ".parquet")
-TEXT, TITLE, METADATA = "text", "title", "metadata"
+TABLES = tuple(ending for ending in EXTENSIONS if ending not in READERS)
+METADATA = "metadata"
 
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
 _DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+([eE][+-]?\d+)?")
@@ -48,7 +52,7 @@ class Documents:
 
     Attributes:
         sources: files and folders.
-        text_field: the column of the text; if None, `text`, with `title` before it where there is one.
+        text_field: the column of the text; if None, the first of `names.TEXTS`, with `title` before it.
         rejected: filled while the documents are read.
         ignored: columns that are no metadata (objects), likewise.
     """
@@ -111,19 +115,20 @@ class Documents:
 
     def _document(self, row: Row, typed: Mapping[str, Callable[[str], Scalar]]) -> SourceDocument:
         """A row of a table as a document."""
-        wanted = self.text_field or TEXT
+        wanted = self.text_field or next((name for name in TEXTS if isinstance(row.values.get(name), str)), TEXTS[0])
         if not isinstance(row.values.get(wanted), str):
             raise BadRowError(f"no {wanted} (columns found: {', '.join(map(str, row.values))})")
         title = row.values.get(TITLE) if self.text_field is None else None
-        text = normalise(" ".join(part for part in (title, row.values[wanted]) if isinstance(part, str)))
+        text = passage_text({TITLE: title, TEXTS[0]: row.values[wanted]})
         if not text:
             raise BadRowError(f"empty ({wanted})")
         metadata: dict[str, Value] = {}
-        identifier = None
+        id_name = next((name for name in IDS if row.values.get(name) not in (None, "")), None)
+        identifier = "" if id_name is None else str(row.values[id_name]).strip()
         for name, value in row.values.items():
-            if name in ID_NAMES:
-                identifier = identifier or (None if value is None else str(value).strip())
-            elif name == METADATA and isinstance(value, dict):
+            if name == id_name:
+                continue
+            if name == METADATA and isinstance(value, dict):
                 metadata |= {key: kept for key, item in value.items() if (kept := _metadata_value(item)) is not None}
             elif name != wanted and value is not None and value != "":
                 if (kept := _metadata_value(typed[name](value) if name in typed else value)) is None:
@@ -143,23 +148,24 @@ def _files(source: Path) -> list[tuple[Path, str]]:
     if not source.is_dir():
         with open_input(source):
             pass
-        if source.suffix.lower() not in (*READERS, *TABLES):
+        if source.suffix.lower() not in READERS and extension(source) not in TABLES:
             raise DataError(f"{source}: not a known form of documents", possible=possible)
         return [(source, source.name)]
     if is_beir(source):
-        return [(source / "corpus.jsonl", "corpus.jsonl")]
+        corpus = next(iter(sorted(source.glob("corpus.*"))), source / "corpus.jsonl")
+        return [(corpus, corpus.name)]
     inside = [(path, path.relative_to(source).as_posix()) for path in sorted(source.rglob("*")) if path.is_file()]
     visible = [(path, name) for path, name in inside if not any(part.startswith(".") for part in name.split("/"))]
-    for known in (READERS, TABLES):
-        if files := [(path, name) for path, name in visible if path.suffix.lower() in known]:
-            return files
+    documents = [(path, name) for path, name in visible if path.suffix.lower() in READERS]
+    if found := documents or [(path, name) for path, name in visible if extension(path) in TABLES]:
+        return found
     raise DataError(f"{source}: no document in it ({len(inside)} files)", possible=possible)
 
 
 def _rows(path: Path) -> int:
     if path.suffix.lower() in READERS:
         return 1
-    if detect_format(path) == "parquet":
+    if kind_of(path) == "parquet":
         import pyarrow
         import pyarrow.parquet
 
@@ -167,13 +173,13 @@ def _rows(path: Path) -> int:
             return int(pyarrow.parquet.ParquetFile(path).metadata.num_rows)
         except (pyarrow.ArrowException, OSError):
             return 0  # reading it says why
-    with path.open("rb") as stream:
+    with open_bytes(path) as stream:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b"")) or 1
 
 
 def _types(path: Path, name: str) -> dict[str, Callable[[str], Scalar]]:
     """What the columns of a delimited file hold, where all of their values say so; other tables have types."""
-    if path.suffix.lower() not in DELIMITERS:
+    if extension(path) not in DELIMITERS:
         return {}
     possible: dict[str, list[tuple[Callable[[str], bool], Callable[[str], Scalar]]]] = {}
     for row in read_table(path, name):

@@ -16,6 +16,7 @@ from acclimate.core.analyser import language_of
 from acclimate.errors import UsageError
 from acclimate.evaluation.lexical import variants
 from acclimate.files import open_output, replace_folder, work_folder
+from acclimate.ownership import check_replaceable
 from acclimate.progress import progress
 from acclimate.retrieval.index.feeding import Whole, feed
 from acclimate.retrieval.index.local.index import LocalIndex
@@ -122,7 +123,9 @@ def export_index(run: Path, out: Path, config: RunConfig) -> dict[str, Any]:
 
     Raises:
         StorageError: there is no index; the file cannot be written.
+        UsageError: the file is there already.
     """
+    check_replaceable(out, lambda there: f"{there} is there already")
     place = index_place(one_task(run, config))
     written = 0
     with (
