@@ -26,6 +26,7 @@ from acclimate.cli.commands import (
     encode,
     evaluate,
     evaluate_reranker,
+    index,
     merge,
     mine,
     prepare,
@@ -57,13 +58,13 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         compare.COMMAND,
         versions.COMMAND,
     ),
-    "Use it": (search.COMMAND, similarity.COMMAND, encode.COMMAND, merge.COMMAND),
+    "Use it": (index.COMMAND, search.COMMAND, similarity.COMMAND, encode.COMMAND, merge.COMMAND),
     "Rerankers": (train_reranker.COMMAND, evaluate_reranker.COMMAND, rerank.COMMAND),
     "This machine": (doctor.COMMAND,),
 }
 """Heading of --help -> its commands."""
 COMMANDS = {command.name: command for commands in GROUPS.values() for command in commands}
-SHARED = ("adapt", "prepare", "mine", "train", "train-reranker", "evaluate", "evaluate-reranker")
+SHARED = ("adapt", "prepare", "mine", "train", "train-reranker", "evaluate", "evaluate-reranker", "encode", "index")
 """What several processes can do together; the others are done by one."""
 HELP_ALL = "--help-all"
 

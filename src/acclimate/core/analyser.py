@@ -5,6 +5,7 @@ Pure functions of the text and the settings, the same in every thread.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -40,6 +41,12 @@ _PART = regex.compile(rf"([{CJK}]+)")
 _BOUNDARY = regex.compile(r"(?wV1)\b")
 """The default word boundaries of Unicode Standard Annex 29."""
 _LETTER = regex.compile(r"[\p{Alphabetic}\p{N}]")
+_ASCII_WORD = re.compile(
+    r"(?=_*[a-z0-9]|'[aeiou])(?:(?<![a-z])'(?=[aeiou]))?"
+    r"(?:[a-z0-9_]|(?<=[a-z])[.':](?=[a-z])|(?<=[0-9])[.,;'](?=[0-9]))+"
+)
+"""What lies between those boundaries in lower-case ASCII text, in about a third of the time; an apostrophe before a
+vowel and after no letter belongs to the word, as `_BOUNDARY` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +79,8 @@ def words(text: str) -> list[str]:
     CJK characters pair up as in Lucene's CJKAnalyzer (one that stands alone is a word), so that no dictionary decides
     what is found.
     """
+    if text.isascii():
+        return _ASCII_WORD.findall(text.lower())
     found: list[str] = []
     folded = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     for place, part in enumerate(_PART.split(folded)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from acclimate.evaluation.reports import FoldRow, GuardRow, RerankingReport, SplitScores
+from acclimate.evaluation.reports import FoldRow, GuardRow, IndexEvaluation, RerankingReport, SplitScores
 from acclimate.evaluation.significance import Delta, Verdict
 from acclimate.training.reports import EncoderTraining
 from acclimate.types import Kind, Sides
@@ -97,6 +97,7 @@ class RunSummary(TaskSummary, total=False):
     """The proof that a training on all data rests on, as it has no test of its own."""
     model: Base
     reranking: RerankingReport
+    index: IndexEvaluation
 
 
 class MergedModel(TypedDict):
