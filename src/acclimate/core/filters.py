@@ -274,5 +274,5 @@ def _unreadable(value: Any) -> UsageError:
     shown = str(value)
     return UsageError(
         f"a filter is {shown if len(shown) <= 80 else shown[:79] + '…'}",
-        possible='{"and": […]}, {"or": […]}, {"not": …}, {"field": "year", "gte": 2020}, also eq, in, gt, lt, lte, exists',
+        possible='{"and": […]}, {"or": […]}, {"not": …}, {"field": "year", "gte": 2020}; eq, in, gt, lt, lte, exists',
     )
