@@ -132,7 +132,7 @@ def fused(query: Query, dense: Ranking, lexical: Ranking) -> list[tuple[str, flo
             found = best(lexical)
         case "hybrid":
             fusion = query.fusion
-            rankings = [[identifier for identifier, _ in best(ranking)] for ranking in (dense, lexical)]
+            rankings = [[name for name, _ in best(ranking)[: query.depth]] for ranking in (dense, lexical)]
             weights = [fusion.dense_weight, fusion.lexical_weight]
             found = list(reciprocal_rank_fusion(rankings, weights, fusion.constant).items())
     return found[: query.top_k]
@@ -188,7 +188,7 @@ def problem(document: Document) -> str | None:
     try:
         text = metadata_json(metadata_of(document.metadata))
     except UsageError as error:
-        return f"metadata: {error.found}"
+        return f"metadata: {error.found}, not {error.possible}"
     if not all(name and "\0" not in name for name in document.metadata) or "\\u0000" in text or not _is_unicode(text):
         return "metadata has an empty name, a NUL or half of a surrogate pair in it"
     if (size := len(text.encode())) > MAX_METADATA_BYTES:

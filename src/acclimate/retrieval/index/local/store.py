@@ -1,0 +1,285 @@
+"""The truth of a local index: one SQLite file, written in whole transactions that reach the disk before they return.
+
+Every change of a row has a number, `seq`, which only grows; a deletion leaves the row's number and its own `seq`. So
+"all that changed after N" is a query, and what is derived from the store can catch up from any N.
+
+Shapes: N rows, D dimensions.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sqlite3
+import uuid
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.core.analyser import Analyser
+from acclimate.errors import AcclimateError, StorageError, UsageError
+from acclimate.files import storage_errors
+from acclimate.retrieval.index.records import Document, Stored, Vectors, metadata_json, metadata_of
+from acclimate.text_use import SpaceId
+
+FILE = "documents.sqlite"
+VERSION = 1
+APPLICATION = 0x41434C49
+"""Marks the file as ours, in SQLite's header."""
+BUSY_TIMEOUT_S = 30.0
+SCHEMA = """
+CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE documents (
+    row INTEGER PRIMARY KEY AUTOINCREMENT, seq INTEGER NOT NULL, id TEXT NOT NULL UNIQUE, metadata TEXT NOT NULL,
+    parent TEXT, start INTEGER, "end" INTEGER, text TEXT NOT NULL);
+CREATE INDEX documents_seq ON documents (seq);
+CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
+CREATE TABLE deletions (row INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
+CREATE INDEX deletions_seq ON deletions (seq);
+"""
+_COLUMNS = 'documents.id, text, metadata, parent, start, "end", vector'
+_UPSERT = """INSERT INTO documents (seq, id, text, metadata, parent, start, "end") VALUES (?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, text = excluded.text, metadata = excluded.metadata,
+    parent = excluded.parent, start = excluded.start, "end" = excluded."end" RETURNING row"""
+
+
+class Change(NamedTuple):
+    """A row as it is now; all but the first two are None where it was deleted."""
+
+    row: int
+    seq: int
+    text: str | None
+    metadata: str | None
+    vector: Vectors | None
+
+
+class Store:
+    """A connection to the file. One thread at a time may use it; each has its own view of what is committed."""
+
+    def __init__(self, folder: Path, *, create: tuple[SpaceId, Analyser] | None = None) -> None:
+        """Connect to an index's file.
+
+        Args:
+            folder: of the index.
+            create: space and analyser of a new one, made where there is none.
+
+        Raises:
+            StorageError: it cannot be read or made, or a later version has written it.
+        """
+        self.folder = folder
+        path = folder / FILE
+        with storage_errors(folder), self._errors():
+            if create is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+            uri = f"{path.absolute().as_uri()}?mode={'rw' if create is None else 'rwc'}"
+            self.db = sqlite3.connect(
+                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
+            )
+            try:
+                self._prepare(create)
+            except BaseException:
+                self.db.close()
+                raise
+        facts = self._facts()
+        self.space = SpaceId(**json.loads(facts["space"]))
+        self.analyser = Analyser(**json.loads(facts["analyser"]))
+        self.identity = facts["identity"]
+
+    def _prepare(self, create: tuple[SpaceId, Analyser] | None) -> None:
+        version = self.db.execute("PRAGMA user_version").fetchone()[0]
+        if version > VERSION:
+            raise StorageError(
+                f"the index {self.folder} has the file version {version}, made by a later acclimate",
+                possible=f"versions up to {VERSION}",
+                fix="Upgrade acclimate.",
+            )
+        self.db.execute("PRAGMA journal_mode = WAL")
+        self.db.execute("PRAGMA synchronous = FULL")
+        if version == VERSION:
+            return
+        if create is None:
+            raise StorageError(f"{self.folder / FILE} is not an index", fix="Make one: acclimate index.")
+        space, analyser = create
+        with self.transaction():
+            if self.db.execute("PRAGMA user_version").fetchone()[0] == VERSION:
+                return  # Another process was faster.
+            for statement in SCHEMA.split(";"):
+                self.db.execute(statement)
+            facts = {
+                "space": json.dumps(dataclasses.asdict(space)),
+                "analyser": json.dumps(dataclasses.asdict(analyser)),
+                "identity": uuid.uuid4().hex,
+                "seq": "0",
+                "documents": "0",
+            }
+            self.db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
+            self.db.execute(f"PRAGMA application_id = {APPLICATION}")
+            self.db.execute(f"PRAGMA user_version = {VERSION}")
+
+    def write(self, documents: Sequence[Document], vectors: Vectors) -> int:
+        """Write rows, all or none; return the `seq` of the last.
+
+        Args:
+            documents: checked, every id once.
+            vectors: [N, D].
+        """
+        halves = vectors.astype(np.float16)
+        with self.transaction():
+            seq, count = self.seq, self.documents
+            rows = []
+            for number, one in enumerate(documents, seq + 1):
+                metadata = metadata_json(metadata_of(one.metadata))
+                values = (number, one.id, one.text, metadata, one.parent, one.start, one.end)
+                rows.append(self.db.execute(_UPSERT, values).fetchone()[0])
+            known = self.db.execute("SELECT max(row) FROM vectors").fetchone()[0] or 0
+            self.db.executemany(
+                "INSERT OR REPLACE INTO vectors VALUES (?, ?)", zip(rows, map(np.ndarray.tobytes, halves), strict=True)
+            )
+            # A new row's number is above all that were ever given.
+            added = sum(row > known for row in rows)
+            self._set(seq=seq + len(documents), documents=count + added)
+        return seq + len(documents)
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Remove rows, all or none; return how many were there."""
+        with self.transaction():
+            seq, count = self.seq, self.documents
+            gone = 0
+            for identifier in ids:
+                found = self.db.execute("DELETE FROM documents WHERE id = ? RETURNING row", (identifier,)).fetchone()
+                if found is not None:
+                    gone += 1
+                    self.db.execute("DELETE FROM vectors WHERE row = ?", found)
+                    self.db.execute("INSERT INTO deletions VALUES (?, ?)", (found[0], seq + gone))
+            self._set(seq=seq + gone, documents=count - gone)
+        return gone
+
+    @property
+    def seq(self) -> int:
+        """The number of the last change."""
+        return int(self.db.execute("SELECT value FROM facts WHERE name = 'seq'").fetchone()[0])
+
+    @property
+    def documents(self) -> int:
+        """How many documents there are."""
+        return int(self.db.execute("SELECT value FROM facts WHERE name = 'documents'").fetchone()[0])
+
+    def changes(self, after: int, until: int) -> Iterator[Change]:
+        """The rows whose last change is in (after, until], as they are now, in the order of their changes."""
+        for row, seq, text, metadata, vector in self.db.execute(
+            """SELECT row, seq, text, metadata, vector FROM documents LEFT JOIN vectors USING (row)
+                   WHERE seq > :after AND seq <= :until
+               UNION ALL SELECT row, seq, NULL, NULL, NULL FROM deletions WHERE seq > :after AND seq <= :until
+               ORDER BY seq""",
+            {"after": after, "until": until},
+        ):
+            yield Change(row, seq, text, metadata, None if vector is None else _float32(vector))
+
+    def rows(self, column: str) -> Iterator[tuple[int, Any]]:
+        """(row, value) of all documents, of the column `text` or `metadata`."""
+        assert column in ("text", "metadata")
+        return self.db.execute(f"SELECT row, {column} FROM documents")
+
+    def vectors(self, block: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
+        """The row numbers and the vectors of all documents, so many at a time."""
+        cursor = self.db.execute("SELECT row, vector FROM vectors ORDER BY row")
+        while found := cursor.fetchmany(block):
+            yield np.array([row for row, _ in found], np.int64), self._matrix(vector for _, vector in found)
+
+    def vectors_of(self, rows: Iterable[int]) -> tuple[NDArray[np.int64], Vectors]:
+        """The row numbers and the vectors of those of the rows that are there."""
+        select = "SELECT row, vector FROM vectors WHERE row = ?"
+        found = [one for row in rows if (one := self.db.execute(select, (row,)).fetchone())]
+        return np.array([row for row, _ in found], np.int64), self._matrix(vector for _, vector in found)
+
+    def ids_of(self, rows: Iterable[int]) -> list[str]:
+        """The ids of rows that are there."""
+        select = "SELECT id FROM documents WHERE row = ?"
+        return [self.db.execute(select, (row,)).fetchone()[0] for row in rows]
+
+    def get(self, ids: Iterable[str]) -> dict[str, Stored]:
+        """Those of the documents that are there, by id."""
+        select = f"SELECT {_COLUMNS} FROM documents JOIN vectors USING (row) WHERE id = ?"
+        found = (self.db.execute(select, (identifier,)).fetchone() for identifier in ids)
+        return {values[0]: _stored(values) for values in found if values is not None}
+
+    def iterate(self, after: str) -> Iterator[Stored]:
+        """All documents whose ids come after this one, in the order of their ids."""
+        select = f"SELECT {_COLUMNS} FROM documents JOIN vectors USING (row) WHERE id > ? ORDER BY id"
+        yield from map(_stored, self.db.execute(select, (after,)))
+
+    @contextmanager
+    def transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
+        """Do what is inside as one change, or (DEFERRED) read one state; the disk's errors become ours."""
+        with self._errors():
+            self.db.execute(f"BEGIN {kind}")
+            try:
+                yield
+                self.db.execute("COMMIT")
+            except BaseException:
+                if self.db.in_transaction:
+                    self.db.execute("ROLLBACK")
+                raise
+
+    def damage(self) -> list[str]:
+        """What SQLite finds wrong with the file, and rows without a vector; empty where all is well."""
+        with self._errors():
+            found = [line for (line,) in self.db.execute("PRAGMA integrity_check(10)") if line != "ok"]
+            alone = "SELECT count(*) FROM documents LEFT JOIN vectors USING (row) WHERE vector IS NULL"
+            if lacking := self.db.execute(alone).fetchone()[0]:
+                found.append(f"{lacking:,} documents have no vector")
+            if (there := self.db.execute("SELECT count(*) FROM documents").fetchone()[0]) != self.documents:
+                found.append(f"{there:,} documents are there, {self.documents:,} were counted")
+        return found
+
+    def close(self) -> None:
+        """Close the connection."""
+        self.db.close()
+
+    def _facts(self) -> dict[str, str]:
+        with self._errors():
+            return dict(self.db.execute("SELECT name, value FROM facts"))
+
+    def _set(self, **facts: int) -> None:
+        self.db.executemany(
+            "UPDATE facts SET value = ? WHERE name = ?", [(str(value), name) for name, value in facts.items()]
+        )
+
+    def _matrix(self, vectors: Iterable[bytes]) -> Vectors:
+        return _float32(b"".join(vectors)).reshape(-1, self.space.dim)
+
+    @contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise _storage_error(self.folder, error) from None
+
+
+def _storage_error(folder: Path, error: sqlite3.Error) -> AcclimateError:
+    said = str(error)
+    if "unable to open" in said and not (folder / FILE).exists():
+        return UsageError(f"there is no index at {folder}", fix="Make one: acclimate index RUN corpus.jsonl.")
+    fixes = {
+        "readonly": "Make the folder writable, or copy the index elsewhere.",
+        "unable to open": "Make the folder writable, or copy the index elsewhere.",
+        "full": "Free some space and start again: nothing that was acknowledged is lost.",
+        "disk I/O": "Free some space, or check the disk, and start again: nothing that was acknowledged is lost.",
+        "locked": "Wait until the other process is done.",
+    }
+    fix = next((fix for part, fix in fixes.items() if part in said), "Take the folder from a backup.")
+    return StorageError(f"the index {folder}: {said}", fix=fix)
+
+
+def _stored(values: tuple[Any, ...]) -> Stored:
+    identifier, text, metadata, parent, start, end, vector = values
+    document = Document(identifier, text, metadata_of(json.loads(metadata)), parent, start, end)
+    return Stored(document, _float32(vector))
+
+
+def _float32(halves: bytes) -> Vectors:
+    return np.frombuffer(halves, np.float16).astype(np.float32)
