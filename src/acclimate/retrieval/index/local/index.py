@@ -7,6 +7,7 @@ changes what is derived, or reads through `store`. A writer takes `lock` only in
 from __future__ import annotations
 
 import contextlib
+import heapq
 import json
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -49,8 +50,6 @@ LEXICAL_CHECKPOINT = 5000
 """Changes after which a writer makes a checkpoint of the words, or a twentieth of the documents, if that is more."""
 DENSE_CHECKPOINT = 50_000
 """The same of the vectors, or half of the documents."""
-SPARE = 64
-"""Rows kept beyond those wanted: of equal scores at the end, the ids decide."""
 ATTEMPTS = 5
 """To read a checkpoint, where a writer puts newer ones in its place."""
 VERIFIED = 32
@@ -167,7 +166,7 @@ class LocalIndex:
                     _, vectors = self.store.vectors_of([row])
                     scored = self._scored(vectors[0], 1, None)
                     if not scored or max(scored.values()) < 0.99:
-                        found.append(f"document {self.store.ids_of([row])[0]!r} is not found by its own vector")
+                        found.append(f"document {self.store.ids_of([row])[row]!r} is not found by its own vector")
         return found
 
     def rebuild(self) -> None:
@@ -360,9 +359,10 @@ class LocalIndex:
         return dict(zip(rows.tolist(), scores.tolist(), strict=True))
 
     def _named(self, scores: dict[int, float], top_k: int) -> dict[str, float]:
-        """The scores of the best rows by their documents' ids."""
-        rows = sorted(scores, key=lambda row: -scores[row])[: top_k + SPARE]
-        return dict(zip(self.store.ids_of(rows), map(scores.__getitem__, rows), strict=True))
+        """The best scores, and those equal to the last of them, by the documents' ids."""
+        least = min(heapq.nlargest(top_k, scores.values()), default=0.0)
+        ids = self.store.ids_of([row for row, score in scores.items() if score >= least])
+        return {identifier: scores[row] for row, identifier in ids.items()}
 
 
 def _metadata(text: str | None) -> dict[str, Value] | None:

@@ -41,7 +41,8 @@ CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE TABLE deletions (row INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 CREATE INDEX deletions_seq ON deletions (seq);
 """
-_COLUMNS = 'documents.id, text, metadata, parent, start, "end", vector'
+_VECTORS = "JOIN vectors USING (row)"
+_COLUMNS = 'id, text, metadata, parent, start, "end", vector'
 _UPSERT = """INSERT INTO documents (seq, id, text, metadata, parent, start, "end") VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, text = excluded.text, metadata = excluded.metadata,
     parent = excluded.parent, start = excluded.start, "end" = excluded."end" RETURNING row"""
@@ -190,26 +191,29 @@ class Store:
         while found := cursor.fetchmany(block):
             yield np.array([row for row, _ in found], np.int64), self._matrix(vector for _, vector in found)
 
-    def vectors_of(self, rows: Iterable[int]) -> tuple[NDArray[np.int64], Vectors]:
+    def vectors_of(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], Vectors]:
         """The row numbers and the vectors of those of the rows that are there."""
-        select = "SELECT row, vector FROM vectors WHERE row = ?"
-        found = [one for row in rows if (one := self.db.execute(select, (row,)).fetchone())]
+        found = self._select("SELECT row, vector FROM json_each(?) JOIN vectors ON row = value", rows)
         return np.array([row for row, _ in found], np.int64), self._matrix(vector for _, vector in found)
 
-    def ids_of(self, rows: Iterable[int]) -> list[str]:
-        """The ids of rows that are there."""
-        select = "SELECT id FROM documents WHERE row = ?"
-        return [self.db.execute(select, (row,)).fetchone()[0] for row in rows]
+    def ids_of(self, rows: Sequence[int]) -> dict[int, str]:
+        """Row number -> id of those of the rows that are there."""
+        return dict(
+            self._select("SELECT row, id FROM (SELECT value FROM json_each(?)) JOIN documents ON row = value", rows)
+        )
 
     def get(self, ids: Iterable[str]) -> dict[str, Stored]:
         """Those of the documents that are there, by id."""
-        select = f"SELECT {_COLUMNS} FROM documents JOIN vectors USING (row) WHERE id = ?"
-        found = (self.db.execute(select, (identifier,)).fetchone() for identifier in ids)
-        return {values[0]: _stored(values) for values in found if values is not None}
+        select = f"SELECT {_COLUMNS} FROM (SELECT value FROM json_each(?)) JOIN documents ON id = value {_VECTORS}"
+        return {values[0]: _stored(values) for values in self._select(select, list(ids))}
+
+    def _select(self, statement: str, values: Sequence[int] | Sequence[str]) -> list[Any]:
+        # One statement for all of them: a thousand small ones take longer to call than to run.
+        return self.db.execute(statement, (json.dumps(values),)).fetchall()
 
     def iterate(self, after: str) -> Iterator[Stored]:
         """All documents whose ids come after this one, in the order of their ids."""
-        select = f"SELECT {_COLUMNS} FROM documents JOIN vectors USING (row) WHERE id > ? ORDER BY id"
+        select = f"SELECT {_COLUMNS} FROM documents {_VECTORS} WHERE id > ? ORDER BY id"
         yield from map(_stored, self.db.execute(select, (after,)))
 
     @contextmanager
@@ -270,8 +274,10 @@ def _storage_error(folder: Path, error: sqlite3.Error) -> AcclimateError:
         "full": "Free some space and start again: nothing that was acknowledged is lost.",
         "disk I/O": "Free some space, or check the disk, and start again: nothing that was acknowledged is lost.",
         "locked": "Wait until the other process is done.",
+        "malformed": "Take the folder from a backup.",
+        "not a database": "Take the folder from a backup.",
     }
-    fix = next((fix for part, fix in fixes.items() if part in said), "Take the folder from a backup.")
+    fix = next((fix for part, fix in fixes.items() if part in said), "")
     return StorageError(f"the index {folder}: {said}", fix=fix)
 
 
