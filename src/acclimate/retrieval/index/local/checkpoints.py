@@ -60,29 +60,44 @@ def publish(folder: Path, kind: str, identity: str, seq: int, fill: Callable[[Pa
     return Checkpoint(place, seq, facts)
 
 
-def newest(folder: Path, kind: str, identity: str, seq: int) -> Checkpoint | None:
-    """The newest whole checkpoint of a store whose last change is `seq`; one that cannot be used is said in a line."""
+def newest(folder: Path, kind: str, identity: str, seq: int, beyond: int = -1) -> Checkpoint | None:
+    """The newest whole checkpoint in (beyond, seq] of a store; one that cannot be used is said in a line.
+
+    Args:
+        folder: of the index.
+        kind: what is in it.
+        identity: of the store.
+        seq: the store's last change, as the caller sees it; a checkpoint may be newer than that.
+        beyond: the last change that the caller has already.
+    """
     for place in _places(folder, kind):
-        try:
-            manifest = read_json(place / MANIFEST)
-            found = _fault(place, manifest, identity, seq)
-        except (OSError, StorageError, KeyError, TypeError, ValueError):
-            found = "its manifest cannot be read"
-        if found is None:
-            return Checkpoint(place, int(manifest["seq"]), manifest["facts"])
-        say(f"{place}: {found}; it is not used, what is missing is made from the documents")
+        if beyond < _seq(place) <= seq:
+            try:
+                manifest = read_json(place / MANIFEST)
+                if (fault := _fault(place, manifest, identity)) is None:
+                    return Checkpoint(place, _seq(place), manifest["facts"])
+            except (OSError, StorageError, KeyError, TypeError, ValueError):
+                fault = "its manifest cannot be read"
+            say(f"{place}: {fault}; it is not used, what is missing is made from the documents")
     return None
 
 
 def latest(folder: Path, kind: str) -> int:
     """The change that the newest checkpoint is named after, whatever its state; -1 where there is none."""
-    return next((int(place.name.rpartition("-")[2]) for place in _places(folder, kind)), -1)
+    return next(map(_seq, _places(folder, kind)), -1)
 
 
-def _fault(place: Path, manifest: Mapping[str, Any], identity: str, seq: int) -> str | None:
+def remove_beyond(folder: Path, kind: str, seq: int) -> None:
+    """Remove checkpoints of changes that the store does not have: it was put back to an earlier state."""
+    for place in _places(folder, kind):
+        if _seq(place) > seq:
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _fault(place: Path, manifest: Mapping[str, Any], identity: str) -> str | None:
     if manifest["version"] != VERSION:
         return f"it has the version {manifest['version']}, not {VERSION}"
-    if manifest["identity"] != identity or manifest["seq"] > seq:
+    if manifest["identity"] != identity or manifest["seq"] != _seq(place):
         return "it was made from other documents"
     for name, (size, crc) in manifest["files"].items():
         path = place / name
@@ -96,7 +111,11 @@ def _fault(place: Path, manifest: Mapping[str, Any], identity: str, seq: int) ->
 def _places(folder: Path, kind: str) -> Iterator[Path]:
     """The checkpoints of a kind, newest first."""
     found = [path for path in folder.iterdir() if re.fullmatch(rf"{kind}-\d+", path.name)]
-    return iter(sorted(found, key=lambda path: int(path.name.rpartition("-")[2]), reverse=True))
+    return iter(sorted(found, key=_seq, reverse=True))
+
+
+def _seq(place: Path) -> int:
+    return int(place.name.rpartition("-")[2])
 
 
 def _crc(path: Path) -> int:

@@ -10,6 +10,7 @@ Shapes: N rows, D dimensions, R row numbers (a mask over them is as long as the 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -63,9 +64,13 @@ class Dense:
             scale: by which the scan's vectors were multiplied before they were rounded: one for all.
             trained_rows: how many rows there were when scale or centroids were chosen.
         """
+        self.dim = dim
         self.faiss: Any = faiss_index
         self.scale, self.trained_rows = scale, trained_rows
-        self.fresh = _Fresh(dim)
+        self.fresh: dict[int, Vectors] = {}
+        """Row -> its vector, of the changed rows that are there."""
+        self.matrix: tuple[Rows, Vectors] | None = None
+        """The same as arrays, made for a search."""
         self.stale: set[int] = set()
         """Rows whose vector in FAISS, if there is one, is not theirs any more."""
         self.seq = 0
@@ -117,6 +122,13 @@ class Dense:
         """Whether all rows are looked at."""
         return isinstance(self.faiss, faiss.IndexIDMap)
 
+    @property
+    def kind(self) -> str:
+        """How rows are found, in words."""
+        if self.faiss is None:
+            return "all rows, one by one"
+        return "all rows, in 8 bits" if self.is_scan else f"{self.faiss.nlist:,} cells"
+
     def outgrown(self, rows: int) -> bool:
         """Whether there are so many rows that it should be built anew."""
         return rows > max(LEAST_ROWS, GROWTH * self.trained_rows) or (rows > SCAN_ROWS and self.is_scan)
@@ -132,24 +144,27 @@ class Dense:
             sizes = [(cell, lists.list_size(cell)) for cell in range(self.faiss.nlist)]
             cells = [faiss.rev_swig_ptr(lists.get_ids(cell), size) for cell, size in sizes if size]
             built = np.concatenate([np.empty(0, np.int64), *cells])
-        return set(built.tolist()) - self.stale | self.fresh.slots.keys()
+        return set(built.tolist()) - self.stale | self.fresh.keys()
 
     def update(self, row: int, vector: Vectors | None) -> None:
         """Note that a row has another vector now, or (None) is gone."""
         self.stale.add(row)
-        self.fresh.drop(row) if vector is None else self.fresh.put(row, vector)
+        self.matrix = None
+        if vector is None:
+            self.fresh.pop(row, None)
+        else:
+            self.fresh[row] = vector
 
     def absorb(self, count: int) -> None:
         """Move so many changed rows into FAISS."""
-        moved = [row for row, _ in zip(self.stale, range(count), strict=False)]
-        rows = np.array([row for row in moved if row in self.fresh.slots], np.int64)
-        vectors = self.fresh.vectors[[self.fresh.slots[row] for row in rows.tolist()]]
+        moved = list(itertools.islice(self.stale, count))
+        there = [row for row in moved if row in self.fresh]
         self.faiss.remove_ids(np.array(moved, np.int64))
-        if len(rows):
-            self.faiss.add_with_ids(self._scaled(vectors), rows)
+        if there:
+            vectors = np.array([self.fresh.pop(row) for row in there])
+            self.faiss.add_with_ids(self._scaled(vectors), np.array(there, np.int64))
         self.stale.difference_update(moved)
-        for row in rows.tolist():
-            self.fresh.drop(row)
+        self.matrix = None
 
     def candidates(self, vector: Vectors, top_k: int, allowed: Mask | None) -> Rows:
         """Rows that may be among the best, of those built in.
@@ -165,7 +180,7 @@ class Dense:
         selector, share = None, 1.0
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
-            share = np.count_nonzero(allowed) / self.faiss.ntotal
+            share = min(1.0, np.count_nonzero(allowed) / self.faiss.ntotal)
         stale = np.fromiter(self.stale, np.int64, len(self.stale))
         for asked in (wanted, wanted + len(stale)):
             asked = min(asked, self.faiss.ntotal)
@@ -177,7 +192,10 @@ class Dense:
 
     def newer(self, vector: Vectors, top_k: int, allowed: Mask | None) -> tuple[Rows, Vectors]:
         """The best of the rows that changed since, and their vectors."""
-        rows, vectors = self.fresh.all()
+        if self.matrix is None:
+            vectors = np.array(list(self.fresh.values()), np.float32).reshape(-1, self.dim)
+            self.matrix = np.array(list(self.fresh), np.int64), vectors
+        rows, vectors = self.matrix
         scores = vectors @ vector
         if allowed is not None:
             scores[~allowed[rows]] = -np.inf
@@ -203,31 +221,6 @@ class Dense:
             return vectors
         scaled: Vectors = np.clip(np.rint(vectors * self.scale), -LEVELS, LEVELS)
         return scaled
-
-
-class _Fresh:
-    """Vectors by row number, in one growing array without gaps."""
-
-    def __init__(self, dim: int) -> None:
-        self.slots: dict[int, int] = {}
-        self.rows: Rows = np.empty(64, np.int64)
-        self.vectors: Vectors = np.empty((64, dim), np.float32)
-
-    def put(self, row: int, vector: Vectors) -> None:
-        slot = self.slots.setdefault(row, len(self.slots))
-        if slot == len(self.rows):
-            self.rows = np.concatenate([self.rows, np.empty_like(self.rows)])
-            self.vectors = np.concatenate([self.vectors, np.empty_like(self.vectors)])
-        self.rows[slot], self.vectors[slot] = row, vector
-
-    def drop(self, row: int) -> None:
-        """Forget a row; the last one takes its place."""
-        if (slot := self.slots.pop(row, None)) is not None and slot < (last := len(self.slots)):
-            self.rows[slot], self.vectors[slot] = self.rows[last], self.vectors[last]
-            self.slots[int(self.rows[slot])] = slot
-
-    def all(self) -> tuple[Rows, Vectors]:
-        return self.rows[: len(self.slots)], self.vectors[: len(self.slots)]
 
 
 def _sample(store: Store, count: int) -> Vectors:

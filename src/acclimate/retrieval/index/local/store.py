@@ -180,10 +180,9 @@ class Store:
         ):
             yield Change(row, seq, text, metadata, None if vector is None else _float32(vector))
 
-    def rows(self, column: str) -> Iterator[tuple[int, Any]]:
-        """(row, value) of all documents, of the column `text` or `metadata`."""
-        assert column in ("text", "metadata")
-        return self.db.execute(f"SELECT row, {column} FROM documents")
+    def metadata(self) -> Iterator[tuple[int, str]]:
+        """Row number and metadata, as JSON, of all documents."""
+        return self.db.execute("SELECT row, metadata FROM documents")
 
     def vectors(self, block: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
         """The row numbers and the vectors of all documents, so many at a time."""
