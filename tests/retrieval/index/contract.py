@@ -72,9 +72,15 @@ def corpus(count: int = 60) -> list[Document]:
     return documents
 
 
+def numbered(count: int, version: int = 0) -> list[Document]:
+    """Documents that say which of several versions they are."""
+    return [Document(f"d{n:04}", f"text {n} version{version}", {"n": n, "v": version}) for n in range(count)]
+
+
 def expected(documents: Sequence[Document], vectors: Vectors, query: Vectors, top_k: int, text: str = "") -> list[str]:
     """Exact search: score descending, then id; of the documents that pass the filter."""
-    passing = [n for n, one in enumerate(documents) if not text or matches(parse_filter(text), one.metadata)]
+    filter = parse_filter(text) if text else None
+    passing = [n for n, one in enumerate(documents) if filter is None or matches(filter, one.metadata)]
     scores = vectors[passing].astype(np.float64) @ query.astype(np.float64)
     order = sorted(range(len(passing)), key=lambda place: (-scores[place], documents[passing[place]].id))
     return [documents[passing[place]].id for place in order[:top_k]]

@@ -49,6 +49,8 @@ class Derived:
         self.columns_seq = 0
         self.is_saving = False
         """FAISS's index is being written to disk: nothing may be moved into it."""
+        self.tried = {dense.KIND: -1, lexical.KIND: -1}
+        """The newest checkpoint of each kind that was looked at: one that is damaged is said once."""
         self.training: threading.Thread | None = None
         self.take_newer()
 
@@ -100,8 +102,9 @@ class Derived:
         return self.columns.mask(filter)
 
     def _newer(self, kind: str, saved: int) -> checkpoints.Checkpoint | None:
-        if checkpoints.latest(self.folder, kind) <= saved:
+        if (there := checkpoints.latest(self.folder, kind)) <= max(saved, self.tried[kind]):
             return None
+        self.tried[kind] = there
         return checkpoints.newest(self.folder, kind, self.store.identity, self.store.seq, saved)
 
     def _move(self) -> None:

@@ -235,9 +235,12 @@ class LocalIndex:
         else:
             with self.lock, self.store.transaction("DEFERRED"):
                 derived.refresh()
+        while not derived.is_saving:
             self._absorb(0)
-        with self.lock:
-            derived.is_saving, saved = True, derived.dense
+            with self.lock:
+                # Between the two a training may have put another one in its place, with rows still to be moved.
+                saved = derived.dense
+                derived.is_saving = not saved.stale
         try:
             checkpoints.publish(self.folder, dense.KIND, store.identity, saved.seq, saved.write)
             saved.saved_seq = saved.seq

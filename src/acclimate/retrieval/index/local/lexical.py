@@ -37,6 +37,7 @@ FEW_ROWS = 2000
 """Allowed rows that tantivy is told one by one; of more, it is asked for more hits."""
 SPARE = 64
 """Hits asked for beyond those wanted: of equal scores at the end, the ids decide."""
+DECIMALS = 4
 OWN_FILES = ("meta.json", ".managed.json")
 """Files that tantivy writes anew; all others of its folder never change."""
 
@@ -138,7 +139,8 @@ class Lexical:
         scores = self._newer(weights, allowed)
         if self.searcher is not None and weights:
             scores |= self._built_in(weights, top_k, allowed)
-        return scores
+        # tantivy adds up in float32: what is equal but for that is equal.
+        return {row: round(score, DECIMALS) for row, score in scores.items()}
 
     def _weights(self, counts: Counter[str]) -> dict[str, float]:
         """Term -> its count in the query times its idf over all documents, of the terms that are in one."""
