@@ -5,6 +5,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from acclimate.core.analyser import STOP_WORDS, Analyser, language_of, words
 
@@ -88,3 +90,9 @@ def test_threads_do_not_mix_their_stems() -> None:
 def test_every_language_has_a_stemmer() -> None:
     for language in STOP_WORDS:
         assert Analyser(language, stemming=True).terms("words")
+
+
+@given(st.text(st.sampled_from("abezAEZ09_.':,;-\"!? \n\t/@#") | st.characters(max_codepoint=127)))
+def test_ascii_text_has_the_words_that_it_has_among_others(text: str) -> None:
+    """ASCII has a way of its own, which is faster; a word of another script sends a text the other way."""
+    assert [*words(text), "ж"] == words(f"{text} ж")

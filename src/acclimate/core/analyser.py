@@ -5,6 +5,7 @@ Pure functions of the text and the settings, the same in every thread.
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
@@ -40,6 +41,11 @@ _PART = regex.compile(rf"([{CJK}]+)")
 _BOUNDARY = regex.compile(r"(?wV1)\b")
 """The default word boundaries of Unicode Standard Annex 29."""
 _LETTER = regex.compile(r"[\p{Alphabetic}\p{N}]")
+_ASCII_WORD = re.compile(
+    r"(?:(?<![a-z])'(?=[aeiou]))?(?:[a-z0-9_]|(?<=[a-z])[.':](?=[a-z])|(?<=[0-9])[.,;'](?=[0-9]))+"
+)
+"""What lies between those boundaries in lower-case ASCII text, five times faster; an apostrophe before a vowel and
+after no letter belongs to the word, as `_BOUNDARY` has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +78,8 @@ def words(text: str) -> list[str]:
     CJK characters pair up as in Lucene's CJKAnalyzer (one that stands alone is a word), so that no dictionary decides
     what is found.
     """
+    if text.isascii():
+        return [word for word in _ASCII_WORD.findall(text.lower()) if word.strip("_'")]
     found: list[str] = []
     folded = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
     for place, part in enumerate(_PART.split(folded)):

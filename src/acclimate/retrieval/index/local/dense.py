@@ -42,9 +42,8 @@ SAMPLE_PER_CELL = 40
 TRAINING_ROUNDS = 8
 GROWTH = 4
 """How many times as many rows make the centroids, and the scan's range, be made anew."""
-PROBED_CELLS = 64
-GRAPH_EFFORT = 128
-"""Centroids that HNSW keeps in view while it searches for the nearest, at least (its efSearch)."""
+PROBED_CELLS = 192
+"""Of 1,548 cells of 150,000 of MiniLM's vectors they hold 0.997 of the true first ten (128 cells 0.986)."""
 SELECTIVE = 0.1
 """A filter that lets less than this share pass is searched in all cells."""
 CANDIDATES = 64
@@ -211,7 +210,7 @@ class Dense:
         else:
             query, cells = vector, self.faiss.nlist
             probed = cells if share < SELECTIVE else min(cells, int(PROBED_CELLS / share))
-            effort = faiss.SearchParametersHNSW(efSearch=max(GRAPH_EFFORT, probed))
+            effort = faiss.SearchParametersHNSW(efSearch=probed)
             options = faiss.SearchParametersIVF(nprobe=probed, sel=selector, quantizer_params=effort)
         found: Rows = self.faiss.search(query[None], count, params=options)[1][0]
         return found[found >= 0]

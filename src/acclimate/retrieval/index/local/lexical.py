@@ -65,6 +65,8 @@ class Lexical:
         self.counted_rows, self.counted_terms = int(facts["rows"]), int(facts["terms"])
         self.counts: dict[int, Counter[str]] = {}
         """Row -> its terms, of the changed rows that are there."""
+        self.length = 0
+        """Of all of those together, in terms."""
         self.holding: dict[str, set[int]] = {}
         """Term -> the changed rows that hold it."""
         self.stale: set[int] = set()
@@ -77,10 +79,13 @@ class Lexical:
     def update(self, row: int, text: str | None) -> None:
         """Note that a row has another text now, or (None) is gone."""
         self.stale.add(row)
-        for term in self.counts.pop(row, ()):
+        former = self.counts.pop(row, Counter())
+        self.length -= former.total()
+        for term in former:
             self.holding[term].discard(row)
         if text is not None:
             self.counts[row] = counts = Counter(self.analyser.terms(text))
+            self.length += counts.total()
             for term in counts:
                 self.holding.setdefault(term, set()).add(row)
 
@@ -156,8 +161,7 @@ class Lexical:
 
     def _newer(self, weights: Mapping[str, float], allowed: Mask | None) -> dict[int, float]:
         rows = {row for term in weights for row in self.holding.get(term, ())}
-        lengths = sum(counts.total() for counts in self.counts.values()) if rows else 0
-        mean = max((self.counted_terms + lengths) / max(self.counted_rows + len(self.counts), 1), 1e-9)
+        mean = max((self.counted_terms + self.length) / max(self.counted_rows + len(self.counts), 1), 1e-9)
         scores = {}
         for row in rows:
             if allowed is None or allowed[row]:
