@@ -29,7 +29,7 @@ from acclimate.core.filters import (
 Mask = NDArray[np.bool_]
 
 CACHED_CONDITIONS = 64
-"""Of a field: conditions whose decisions are kept."""
+"""Conditions of a field whose decisions are kept."""
 EXACT = 2**53
 """float64 holds every whole number up to here."""
 

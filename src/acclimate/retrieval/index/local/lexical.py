@@ -32,12 +32,12 @@ KIND = "lexical"
 WRITER_BYTES = 128_000_000
 """Memory of a writer before it begins a new segment."""
 MAX_TERMS = 256
-"""Of a query: the rarest ones."""
+"""Terms of a query that are searched for: the rarest ones."""
 FEW_ROWS = 2000
 """Allowed rows that tantivy is told one by one; of more, it is asked for more hits."""
 SPARE = 64
 """Hits asked for beyond those wanted: of equal scores at the end, the ids decide."""
-DECIMALS = 4
+DECIMALS = 5
 OWN_FILES = ("meta.json", ".managed.json")
 """Files that tantivy writes anew; all others of its folder never change."""
 
@@ -66,7 +66,7 @@ class Lexical:
         self.counts: dict[int, Counter[str]] = {}
         """Row -> its terms, of the changed rows that are there."""
         self.length = 0
-        """Of all of those together, in terms."""
+        """Terms of all of those together."""
         self.holding: dict[str, set[int]] = {}
         """Term -> the changed rows that hold it."""
         self.stale: set[int] = set()
