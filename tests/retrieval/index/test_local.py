@@ -331,6 +331,16 @@ def test_a_reader_takes_checkpoints_that_are_newer(folder: Path, monkeypatch: py
     reader.close()
 
 
+def test_filters_know_what_another_process_wrote_when_this_one_begins_to_write(folder: Path) -> None:
+    first, second = filled(folder), LocalIndex.open(folder)
+    assert second.count(parse_filter("v = 0")) == 60
+    first.upsert(numbered(30, 1), unit(30))
+    first.close()
+    second.delete([])  # It takes over, and with it the newer checkpoints.
+    assert second.count(parse_filter("v = 1")) == 30
+    second.close()
+
+
 def test_one_writes_at_a_time(folder: Path) -> None:
     first, second = filled(folder), LocalIndex.open(folder)
     with pytest.raises(StorageError, match="another acclimate is at work"):

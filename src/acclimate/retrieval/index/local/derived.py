@@ -74,14 +74,14 @@ class Derived:
     def refresh(self) -> None:
         """Replay what the store has and this has not."""
         seq = self.store.seq
-        behind = seq - min(self.dense.seq, self.lexical.seq)
+        columns_seq = seq if self.columns is None else self.columns_seq
+        behind = seq - min(self.dense.seq, self.lexical.seq, columns_seq)
         if behind <= 0:
             return
         if behind > REPLAYED:
             self.take_newer()
         if seq - self.dense.seq > max(FRESH_VECTORS, self.store.documents // 2):
             self.dense = Dense.build(self.store)
-        columns_seq = seq if self.columns is None else self.columns_seq
         for change in self.store.changes(min(self.dense.seq, self.lexical.seq, columns_seq), seq):
             if change.seq > self.dense.seq:
                 self.dense.update(change.row, change.vector)
@@ -96,7 +96,7 @@ class Derived:
     def mask(self, filter: Filter) -> Mask:
         """Which rows pass a filter, by their numbers."""
         if self.columns is None:
-            self.columns = Columns()
+            self.columns, self.columns_seq = Columns(), self.store.seq
             for row, metadata in self.store.metadata():
                 self.columns.set(row, _metadata(metadata))
         return self.columns.mask(filter)
