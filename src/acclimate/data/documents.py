@@ -1,0 +1,205 @@
+"""Documents to search: texts with ids and metadata, from tables, BEIR folders, prepared data, and folders of files."""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from acclimate.data.beir import ID_NAMES, is_beir
+from acclimate.data.document_files import READERS, read_file
+from acclimate.data.records import BadRowError, normalise
+from acclimate.data.tables import DELIMITERS, Row, detect_format, read_table
+from acclimate.errors import DataError
+from acclimate.files import hash_text, open_input
+from acclimate.types import Rejected
+
+MetadataValue: TypeAlias = str | int | float | bool
+TABLES = (".jsonl", ".ndjson", ".json", ".tsv", ".csv", ".parquet")
+TEXT, TITLE = "text", "title"
+
+_WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
+_DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+([eE][+-]?\d+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One document of a source."""
+
+    id: str
+    """Its own id; of a file its path within the folder; of a row without an id a hash of its text."""
+    text: str
+    metadata: dict[str, MetadataValue]
+    """The other columns, by name: texts, numbers, true or false; of a file the title that it gives itself."""
+
+
+@dataclass
+class Documents:
+    """The documents of some sources, read one after the other, and what could not be used.
+
+    Attributes:
+        sources: files and folders.
+        text_field: the column of the text; if None, `text`, with `title` before it where there is one.
+        rejected: filled while the documents are read.
+        ignored: columns that are no metadata (objects, lists), likewise.
+    """
+
+    sources: Sequence[Path]
+    text_field: str | None = None
+    rejected: list[Rejected] = field(default_factory=list)
+    ignored: dict[str, None] = field(default_factory=dict)
+
+    def __iter__(self) -> Iterator[Document]:
+        """Read all of them; of equal ids the first one counts.
+
+        Raises:
+            DataError: a source is missing, empty or of no known form, or holds no usable document.
+            MissingExtraError: a form whose package is not installed.
+        """
+        self.rejected.clear()
+        seen: dict[str, str] = {}
+        for source in self.sources:
+            count, first_bad = 0, len(self.rejected)
+            for path, name in _files(source):
+                for row, document in self._read(path, name):
+                    text_hash = hash_text(document.text)[:32]
+                    if seen.setdefault(document.id, text_hash) == text_hash:
+                        count += 1
+                        yield document
+                    else:
+                        reason = f"the id {document.id[:80]!r} came before with another text"
+                        self.rejected.append(Rejected(name, row, reason, document.text[:200]))
+            if not count:
+                raise _nothing_usable(source, self.rejected[first_bad:])
+
+    def count(self) -> int:
+        """Count about how many documents there are, by looking only at lines and file names.
+
+        Raises:
+            DataError: a source is missing, empty or of no known form.
+        """
+        return sum(_rows(path) for source in self.sources for path, _ in _files(source))
+
+    def _read(self, path: Path, name: str) -> Iterator[tuple[int, Document]]:
+        """(row, document) of one file."""
+        if path.suffix.lower() in READERS:
+            try:
+                text, title = read_file(path)
+            except BadRowError as error:
+                self.rejected.append(Rejected(name, 1, str(error), ""))
+            else:
+                yield 1, Document(name, text, {TITLE: title} if title else {})
+            return
+        typed = _types(path, name)
+        for row in read_table(path, name):
+            if isinstance(row, Rejected):
+                self.rejected.append(row)
+                continue
+            try:
+                yield row.row, self._document(row, typed)
+            except BadRowError as error:
+                self.rejected.append(Rejected(name, row.row, str(error), str(row.values)[:200]))
+
+    def _document(self, row: Row, typed: Mapping[str, Callable[[str], MetadataValue]]) -> Document:
+        """A row of a table as a document."""
+        wanted = self.text_field or TEXT
+        if not isinstance(row.values.get(wanted), str):
+            raise BadRowError(f"no {wanted} (columns found: {', '.join(map(str, row.values))})")
+        title = row.values.get(TITLE) if self.text_field is None else None
+        text = normalise(" ".join(part for part in (title, row.values[wanted]) if isinstance(part, str)))
+        if not text:
+            raise BadRowError(f"empty ({wanted})")
+        metadata: dict[str, MetadataValue] = {}
+        identifier = None
+        for name, value in row.values.items():
+            if name in ID_NAMES:
+                identifier = identifier or (None if value is None else str(value).strip())
+            elif name != wanted and value is not None and value != "":
+                if (kept := _metadata_value(typed[name](value) if name in typed else value)) is None:
+                    self.ignored[name] = None
+                else:
+                    metadata[name] = kept
+        return Document(identifier or hash_text(text)[:16], text, metadata)
+
+
+def _files(source: Path) -> list[tuple[Path, str]]:
+    """The files of a source, and each one's name within it.
+
+    Raises:
+        DataError: it is missing, or of no known form.
+    """
+    possible = f"a table ({', '.join(TABLES)}), a file or a folder of {', '.join(READERS)}, a BEIR folder, a run"
+    if not source.is_dir():
+        with open_input(source):
+            pass
+        if source.suffix.lower() not in (*READERS, *TABLES):
+            raise DataError(f"{source}: not a known form of documents", possible=possible)
+        return [(source, source.name)]
+    if is_beir(source):
+        return [(source / "corpus.jsonl", "corpus.jsonl")]
+    inside = [(path, path.relative_to(source).as_posix()) for path in sorted(source.rglob("*")) if path.is_file()]
+    visible = [(path, name) for path, name in inside if not any(part.startswith(".") for part in name.split("/"))]
+    for known in (READERS, TABLES):
+        if files := [(path, name) for path, name in visible if path.suffix.lower() in known]:
+            return files
+    raise DataError(f"{source}: no document in it ({len(inside)} files)", possible=possible)
+
+
+def _rows(path: Path) -> int:
+    if path.suffix.lower() in READERS:
+        return 1
+    if detect_format(path) == "parquet":
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            return int(pyarrow.parquet.ParquetFile(path).metadata.num_rows)
+        except (pyarrow.ArrowException, OSError):
+            return 0  # reading it says why
+    with path.open("rb") as stream:
+        return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b"")) or 1
+
+
+def _types(path: Path, name: str) -> dict[str, Callable[[str], MetadataValue]]:
+    """What the columns of a delimited file hold, where all of their values say so; other tables have types."""
+    if path.suffix.lower() not in DELIMITERS:
+        return {}
+    possible: dict[str, list[tuple[Callable[[str], bool], Callable[[str], MetadataValue]]]] = {}
+    for row in read_table(path, name):
+        if isinstance(row, Row):
+            for column, value in row.values.items():
+                readings = possible.setdefault(column, list(_READINGS))
+                if value and readings:
+                    readings[:] = [reading for reading in readings if reading[0](value)]
+    return {column: readings[0][1] for column, readings in possible.items() if readings}
+
+
+_READINGS: tuple[tuple[Callable[[str], bool], Callable[[str], MetadataValue]], ...] = (
+    (lambda value: _WHOLE.fullmatch(value) is not None, int),
+    (lambda value: (_WHOLE.fullmatch(value) or _DECIMAL.fullmatch(value)) is not None, float),
+    (lambda value: value.lower() in ("true", "false"), lambda value: value.lower() == "true"),
+)
+"""(whether a value can be read so, how it is read), the narrowest first. 007 stays a text: it is a name."""
+
+
+def _metadata_value(value: Any) -> MetadataValue | None:
+    """A column's value as metadata; None where it is no single value."""
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value if isinstance(value, (str, int, float)) else None
+
+
+def _nothing_usable(source: Path, rejected: Sequence[Rejected]) -> DataError:
+    if not rejected:
+        return DataError(f"{source}: no document")
+    first = rejected[0]
+    return DataError(
+        f"{source}: no usable document; {first.source} row {first.row}: {first.reason}",
+        possible="_id?, text, title? and further columns as metadata; --text-field names another column",
+    )
