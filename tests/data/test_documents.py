@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from acclimate.data.document_files import read_file
-from acclimate.data.documents import Document, Documents
+from acclimate.data.documents import Documents, SourceDocument
 from acclimate.data.records import BadRowError
 from acclimate.errors import DataError, MissingExtraError
 from acclimate.files import write_jsonl
 
 
-def read(*sources: Path, text_field: str | None = None) -> tuple[dict[str, Document], list[str]]:
+def read(*sources: Path, text_field: str | None = None) -> tuple[dict[str, SourceDocument], list[str]]:
     documents = Documents(sources, text_field)
     found = {document.id: document for document in documents}
     return found, [f"{row.source} {row.row}: {row.reason}" for row in documents.rejected]
@@ -141,7 +141,16 @@ def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suff
 
 def test_jsonl_keeps_its_types(tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
-        {"_id": "a", "title": "Rust", "text": "of  wheat", "year": 2020, "score": 0.5, "open": True, "tags": ["x"]},
+        {
+            "_id": "a",
+            "title": "Rust",
+            "text": "of  wheat",
+            "year": 2020,
+            "score": 0.5,
+            "open": True,
+            "tags": ["x", 1],
+            "more": {},
+        },
         {"id": 7, "text": "no title", "year": None, "crop": "rice"},
         {"text": "no id"},
         {"_id": "b"},
@@ -157,11 +166,11 @@ def test_jsonl_keeps_its_types(tmp_path: Path) -> None:
     found = list(documents)
     first, second, third, again = found
     assert first.text == "Rust of wheat" and again.id == "a"
-    assert first.metadata == {"title": "Rust", "year": 2020, "score": 0.5, "open": True}
+    assert first.metadata == {"title": "Rust", "year": 2020, "score": 0.5, "open": True, "tags": ("x", 1)}
     assert type(first.metadata["open"]) is bool and type(first.metadata["year"]) is int
     assert (second.id, second.metadata) == ("7", {"crop": "rice"})
     assert len(third.id) == 16 and third.metadata == {}
-    assert list(documents.ignored) == ["tags"]
+    assert list(documents.ignored) == ["more"]
     assert [(row.row, row.reason.partition(" (")[0]) for row in documents.rejected] == [
         (4, "no text"),
         (5, "empty"),
@@ -194,7 +203,7 @@ def test_parquet_and_beir(tmp_path: Path) -> None:
     table = pyarrow.table({"_id": ["a"], "text": ["one"], "day": [datetime.date(2024, 1, 2)], "n": [float("nan")]})
     pyarrow.parquet.write_table(table, tmp_path / "c.parquet")
     documents = Documents([tmp_path / "c.parquet"])
-    assert next(iter(documents)) == Document("a", "one", {"day": "2024-01-02"})
+    assert next(iter(documents)) == SourceDocument("a", "one", {"day": "2024-01-02"}, "c.parquet", 1)
     assert documents.count() == 1
     beir = tmp_path / "beir"
     (beir / "qrels").mkdir(parents=True)

@@ -60,6 +60,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Terms of the domain": ("domain",),
     "Merging": ("merge",),
     "Reranker": ("rerank",),
+    "Index": ("index",),
 }
 """Heading of --help-all -> settings, and whole sections: the rest of a section goes to the heading that names it."""
 

@@ -80,12 +80,13 @@ READS: dict[str, tuple[str, ...]] = {
     # `limit` queries) is not retained.
     "train": (*ENCODER, "seed", "limit", "train", "objective", *MINE_AGAIN, *RERANKER, "domain", "guard"),
     "train-reranker": (*ENCODER, "seed", *TRAIN_RERANKER, *RERANKER),
-    "evaluate": (*ENCODER, "seed", "limit", "evaluate", "domain", "prepare"),
+    "evaluate": (*ENCODER, "seed", "limit", "evaluate", "domain", "prepare", "index_at"),
     "evaluate-reranker": (*ENCODER, "seed", "retriever", "rerank_depth", *RERANKER, "sign_flips", "confidence"),
     "report": (),
     "versions": (),
     "merge": ("model", "pooling", "device", "dtype", "seed", "limit", "merge", "guard", "guard_bound"),
-    "search": ENCODER,
+    "index": (*ENCODER, "index"),
+    "search": (*ENCODER, "index_at", *RERANKER),
     "similarity": ENCODER,
     "encode": ENCODER,
     "rerank": ("device", "dtype", "rerank_depth", *RERANKER),
@@ -95,6 +96,7 @@ READS: dict[str, tuple[str, ...]] = {
 """Command -> names of settings, and of whole sections of `RunConfig`."""
 
 READS_WHEN: dict[str, tuple[str, ...]] = {
+    "evaluate RUN --index": (*ENCODER, *COMPARISON, "index_at"),
     "evaluate RUN": (*ENCODER, "seed", "evaluate", "domain"),
     "evaluate RUN with guard data": (*ENCODER, "seed", "limit", "evaluate", "domain"),
     "evaluate of one model on RUN": (*ENCODER, *COMPARISON, "top_k"),
@@ -105,6 +107,9 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
 """What a command takes of its settings where its arguments make it one of several things."""
 
 SHORT: dict[str, dict[str, str]] = {
+    "index": {"at": "index_at"},
+    "search": {"at": "index_at"},
+    "evaluate": {"at": "index_at"},
     "train-reranker": {
         "epochs": "rerank_epochs",
         "batch_size": "rerank_batch_size",
@@ -112,7 +117,7 @@ SHORT: dict[str, dict[str, str]] = {
         "group_size": "rerank_group_size",
         "loss": "rerank_loss",
         "full": "rerank_full",
-    }
+    },
 }
 """Command -> what its users call a setting -> the setting, whose own name they may use too."""
 

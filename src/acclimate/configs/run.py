@@ -12,6 +12,7 @@ from acclimate.configs.checks import check_at_least
 from acclimate.configs.datasets import PROMPTS, DatasetConfig
 from acclimate.configs.domain import DomainConfig
 from acclimate.configs.evaluate import EvaluateConfig
+from acclimate.configs.index import IndexConfig
 from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
@@ -78,6 +79,8 @@ class RunConfig:
     """Merging."""
     rerank: RerankConfig = field(default_factory=RerankConfig)
     """Rerankers."""
+    index: IndexConfig = field(default_factory=IndexConfig)
+    """The index."""
     datasets: tuple[DatasetConfig, ...] = ()
     """The datasets to train on, if they are not given on the command line; several are trained together."""
 

@@ -8,8 +8,9 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
+from acclimate.core.filters import Scalar, Value
 from acclimate.data.beir import ID_NAMES, is_beir
 from acclimate.data.document_files import READERS, read_file
 from acclimate.data.records import BadRowError, normalise
@@ -18,7 +19,6 @@ from acclimate.errors import DataError
 from acclimate.files import hash_text, open_input
 from acclimate.types import Rejected
 
-MetadataValue: TypeAlias = str | int | float | bool
 TABLES = (".jsonl", ".ndjson", ".json", ".tsv", ".csv", ".parquet")
 TEXT, TITLE = "text", "title"
 
@@ -27,14 +27,19 @@ _DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+([eE][+-]?\d+)?")
 
 
 @dataclass(frozen=True, slots=True)
-class Document:
+class SourceDocument:
     """One document of a source."""
 
     id: str
     """Its own id; of a file its path within the folder; of a row without an id a hash of its text."""
     text: str
-    metadata: dict[str, MetadataValue]
-    """The other columns, by name: texts, numbers, true or false; of a file the title that it gives itself."""
+    metadata: dict[str, Value]
+    """The other columns, by name: texts, numbers, true or false, or lists of them; of a file the title that it gives
+    itself."""
+    source: str
+    """The file that it is in, by its name within the source."""
+    row: int
+    """Where in the file, from 1."""
 
 
 @dataclass
@@ -45,7 +50,7 @@ class Documents:
         sources: files and folders.
         text_field: the column of the text; if None, `text`, with `title` before it where there is one.
         rejected: filled while the documents are read.
-        ignored: columns that are no metadata (objects, lists), likewise.
+        ignored: columns that are no metadata (objects), likewise.
     """
 
     sources: Sequence[Path]
@@ -53,7 +58,7 @@ class Documents:
     rejected: list[Rejected] = field(default_factory=list)
     ignored: dict[str, None] = field(default_factory=dict)
 
-    def __iter__(self) -> Iterator[Document]:
+    def __iter__(self) -> Iterator[SourceDocument]:
         """Read all of them; of equal ids the first one counts.
 
         Raises:
@@ -65,14 +70,14 @@ class Documents:
         for source in self.sources:
             count, first_bad = 0, len(self.rejected)
             for path, name in _files(source):
-                for row, document in self._read(path, name):
+                for document in self._read(path, name):
                     text_hash = hash_text(document.text)[:32]
                     if seen.setdefault(document.id, text_hash) == text_hash:
                         count += 1
                         yield document
                     else:
                         reason = f"the id {document.id[:80]!r} came before with another text"
-                        self.rejected.append(Rejected(name, row, reason, document.text[:200]))
+                        self.rejected.append(Rejected(name, document.row, reason, document.text[:200]))
             if not count:
                 raise _nothing_usable(source, self.rejected[first_bad:])
 
@@ -84,15 +89,15 @@ class Documents:
         """
         return sum(_rows(path) for source in self.sources for path, _ in _files(source))
 
-    def _read(self, path: Path, name: str) -> Iterator[tuple[int, Document]]:
-        """(row, document) of one file."""
+    def _read(self, path: Path, name: str) -> Iterator[SourceDocument]:
+        """The documents of one file."""
         if path.suffix.lower() in READERS:
             try:
                 text, title = read_file(path)
             except BadRowError as error:
                 self.rejected.append(Rejected(name, 1, str(error), ""))
             else:
-                yield 1, Document(name, text, {TITLE: title} if title else {})
+                yield SourceDocument(name, text, {TITLE: title} if title else {}, name, 1)
             return
         typed = _types(path, name)
         for row in read_table(path, name):
@@ -100,11 +105,11 @@ class Documents:
                 self.rejected.append(row)
                 continue
             try:
-                yield row.row, self._document(row, typed)
+                yield self._document(row, typed)
             except BadRowError as error:
                 self.rejected.append(Rejected(name, row.row, str(error), str(row.values)[:200]))
 
-    def _document(self, row: Row, typed: Mapping[str, Callable[[str], MetadataValue]]) -> Document:
+    def _document(self, row: Row, typed: Mapping[str, Callable[[str], Scalar]]) -> SourceDocument:
         """A row of a table as a document."""
         wanted = self.text_field or TEXT
         if not isinstance(row.values.get(wanted), str):
@@ -113,7 +118,7 @@ class Documents:
         text = normalise(" ".join(part for part in (title, row.values[wanted]) if isinstance(part, str)))
         if not text:
             raise BadRowError(f"empty ({wanted})")
-        metadata: dict[str, MetadataValue] = {}
+        metadata: dict[str, Value] = {}
         identifier = None
         for name, value in row.values.items():
             if name in ID_NAMES:
@@ -123,7 +128,7 @@ class Documents:
                     self.ignored[name] = None
                 else:
                     metadata[name] = kept
-        return Document(identifier or hash_text(text)[:16], text, metadata)
+        return SourceDocument(identifier or hash_text(text)[:16], text, metadata, row.source, row.row)
 
 
 def _files(source: Path) -> list[tuple[Path, str]]:
@@ -164,11 +169,11 @@ def _rows(path: Path) -> int:
         return sum(block.count(b"\n") for block in iter(lambda: stream.read(1 << 20), b"")) or 1
 
 
-def _types(path: Path, name: str) -> dict[str, Callable[[str], MetadataValue]]:
+def _types(path: Path, name: str) -> dict[str, Callable[[str], Scalar]]:
     """What the columns of a delimited file hold, where all of their values say so; other tables have types."""
     if path.suffix.lower() not in DELIMITERS:
         return {}
-    possible: dict[str, list[tuple[Callable[[str], bool], Callable[[str], MetadataValue]]]] = {}
+    possible: dict[str, list[tuple[Callable[[str], bool], Callable[[str], Scalar]]]] = {}
     for row in read_table(path, name):
         if isinstance(row, Row):
             for column, value in row.values.items():
@@ -178,7 +183,7 @@ def _types(path: Path, name: str) -> dict[str, Callable[[str], MetadataValue]]:
     return {column: readings[0][1] for column, readings in possible.items() if readings}
 
 
-_READINGS: tuple[tuple[Callable[[str], bool], Callable[[str], MetadataValue]], ...] = (
+_READINGS: tuple[tuple[Callable[[str], bool], Callable[[str], Scalar]], ...] = (
     (lambda value: _WHOLE.fullmatch(value) is not None, int),
     (lambda value: (_WHOLE.fullmatch(value) or _DECIMAL.fullmatch(value)) is not None, float),
     (lambda value: value.lower() in ("true", "false"), lambda value: value.lower() == "true"),
@@ -186,8 +191,15 @@ _READINGS: tuple[tuple[Callable[[str], bool], Callable[[str], MetadataValue]], .
 """(whether a value can be read so, how it is read), the narrowest first. 007 stays a text: it is a name."""
 
 
-def _metadata_value(value: Any) -> MetadataValue | None:
-    """A column's value as metadata; None where it is no single value."""
+def _metadata_value(value: Any) -> Value | None:
+    """A column's value as metadata; None where it is none: an object, a list with objects in it, not a number."""
+    if isinstance(value, list):
+        items = tuple(item for item in map(_scalar, value) if item is not None)
+        return items if items and len(items) == len(value) else None
+    return _scalar(value)
+
+
+def _scalar(value: Any) -> Scalar | None:
     if isinstance(value, (datetime.date, datetime.time)):
         return value.isoformat()
     if isinstance(value, float) and not math.isfinite(value):

@@ -70,6 +70,21 @@ class RunFolder:
         return self.path / "reranking"
 
     @property
+    def index(self) -> Path:
+        """What `index` writes, where no other place is given."""
+        return self.path / "index"
+
+    @property
+    def fusion(self) -> Path:
+        """How the index's two rankings become one, as the dev split has chosen it."""
+        return self.path / "fusion.json"
+
+    @property
+    def index_evaluation(self) -> Path:
+        """What `evaluate --index` writes."""
+        return self.path / "index_evaluation"
+
+    @property
     def weak_pairs(self) -> Path:
         """What `weak` writes, in the folder of the stage that trains on it."""
         return self.path / "pairs"
