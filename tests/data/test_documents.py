@@ -207,9 +207,12 @@ def test_parquet_and_beir(tmp_path: Path) -> None:
     assert documents.count() == 1
     beir = tmp_path / "beir"
     (beir / "qrels").mkdir(parents=True)
-    write_jsonl(beir / "corpus.jsonl", [{"_id": "d/1", "title": "T", "text": "x", "metadata": {}}])
+    write_jsonl(
+        beir / "corpus.jsonl", [{"_id": "d/1", "title": "T", "text": "x", "metadata": {"year": 1, "none": None}}]
+    )
     found, _ = read(beir, tmp_path / "c.parquet")
     assert {name: document.text for name, document in found.items()} == {"d/1": "T x", "a": "one"}
+    assert found["d/1"].metadata == {"title": "T", "year": 1}
 
 
 def test_a_folder_of_tables(tmp_path: Path) -> None:

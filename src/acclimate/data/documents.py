@@ -20,7 +20,7 @@ from acclimate.files import hash_text, open_input
 from acclimate.types import Rejected
 
 TABLES = (".jsonl", ".ndjson", ".json", ".tsv", ".csv", ".parquet")
-TEXT, TITLE = "text", "title"
+TEXT, TITLE, METADATA = "text", "title", "metadata"
 
 _WHOLE = re.compile(r"-?(0|[1-9]\d{0,17})")
 _DECIMAL = re.compile(r"-?(0|[1-9]\d*)\.\d+([eE][+-]?\d+)?")
@@ -34,8 +34,8 @@ class SourceDocument:
     """Its own id; of a file its path within the folder; of a row without an id a hash of its text."""
     text: str
     metadata: dict[str, Value]
-    """The other columns, by name: texts, numbers, true or false, or lists of them; of a file the title that it gives
-    itself."""
+    """The other columns, by name, and what is in an object named metadata: texts, numbers, true or false, or lists of
+    them; of a file the title that it gives itself."""
     source: str
     """The file that it is in, by its name within the source."""
     row: int
@@ -123,6 +123,8 @@ class Documents:
         for name, value in row.values.items():
             if name in ID_NAMES:
                 identifier = identifier or (None if value is None else str(value).strip())
+            elif name == METADATA and isinstance(value, dict):
+                metadata |= {key: kept for key, item in value.items() if (kept := _metadata_value(item)) is not None}
             elif name != wanted and value is not None and value != "":
                 if (kept := _metadata_value(typed[name](value) if name in typed else value)) is None:
                     self.ignored[name] = None

@@ -7,6 +7,8 @@ from typing import Any, NotRequired, TypeAlias, TypedDict
 
 from acclimate.evaluation.lexical import LexicalChoice
 from acclimate.evaluation.significance import Delta, Verdict
+from acclimate.retrieval.index.records import Mode
+from acclimate.retrieval.index.reports import FusionChoice
 from acclimate.types import Kind, Sides
 
 Measures: TypeAlias = Mapping[str, float | None]
@@ -89,4 +91,31 @@ class RerankingReport(TypedDict):
     delta: dict[str, Delta]
     verdict: Verdict
     confidence: float
+    timings: NotRequired[dict[str, float]]
+
+
+class ThroughIndex(TypedDict):
+    """What an index finds for the test queries, in every mode."""
+
+    queries: int
+    documents: int
+    """Documents, or chunks, in the index."""
+    modes: dict[Mode, dict[str, float]]
+    """dense, lexical, hybrid -> their measures, of whole documents."""
+    delta: dict[Mode, dict[str, Delta]]
+    """lexical, hybrid -> their difference to dense."""
+    confidence: float
+    exact_recall: float
+    """Share of the exact first ten dense results that the index finds."""
+
+
+class IndexEvaluation(ThroughIndex):
+    """What `evaluate --index` reports."""
+
+    place: str
+    backend: str
+    model: str
+    trained_on: int
+    """Test queries that are left out: the model was trained on them."""
+    fusion: FusionChoice
     timings: NotRequired[dict[str, float]]

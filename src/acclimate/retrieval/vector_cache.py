@@ -70,6 +70,11 @@ def vectors_path(encoder: Encoder, texts: Sequence[str], cache: Path, role: Role
     return cache / encoder.role_fingerprint(role, task)[:32] / f"{hash_text(*texts)[:32]}.npy"
 
 
+def cached_vectors(encoder: Encoder, texts: Sequence[str], cache: Path) -> Vectors | None:
+    """Return documents' vectors [M, D] where the cache has them, else None."""
+    return _load_vectors(vectors_path(encoder, texts, cache, "document"), len(texts), encoder.use.dim)
+
+
 def _load_vectors(path: Path, count: int, dim: int) -> Vectors | None:
     """Read cached vectors; None where there are none, or where the file is damaged (they are then made again)."""
     try:

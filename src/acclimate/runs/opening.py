@@ -60,6 +60,11 @@ def load_retriever(
     return load(trained_folder(adapter), base=base, **loading), "adapted"
 
 
+def load_current(adapter: Path, base: str | None = None, **loading: Unpack[LoadSettings]) -> Encoder:
+    """Load the run's embedding model: the adapted one, if there is one, else the base."""
+    return load_retriever(adapter, "auto", base, **loading)[0]
+
+
 def load_base(adapter: Path, base: str | None = None, **loading: Unpack[LoadSettings]) -> Encoder:
     """Load the base of the run's adapter, used as the adapter uses it; where there is none yet, `base` as it is."""
     if not adapter.is_dir():

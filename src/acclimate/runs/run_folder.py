@@ -75,6 +75,11 @@ class RunFolder:
         return self.path / "index"
 
     @property
+    def not_indexed(self) -> Path:
+        """The rows that the last `index` could not use, and why."""
+        return self.path / "index-rejected.jsonl"
+
+    @property
     def fusion(self) -> Path:
         """How the index's two rankings become one, as the dev split has chosen it."""
         return self.path / "fusion.json"

@@ -1,0 +1,131 @@
+"""The index of a run: where it is, whether its space is that of the run's model, how its rankings are fused."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+from acclimate.core.analyser import Analyser
+from acclimate.errors import AcclimateError, StorageError, UsageError
+from acclimate.files import read_json, write_json
+from acclimate.models.encoder import Encoder
+from acclimate.retrieval.index.opening import open_index
+from acclimate.retrieval.index.protocol import Index
+from acclimate.retrieval.index.records import Fusion
+from acclimate.retrieval.index.reports import FusionChoice
+from acclimate.runs.tasks import Task
+from acclimate.text_use import SpaceId
+
+SHOWN_CHARS = 24
+
+
+def index_place(task: Task) -> str:
+    """Return where the index of a run's task is: as the settings say, else in the task's folder."""
+    return task.config.index.index_at or str(task.folder.index)
+
+
+def is_folder(place: str) -> bool:
+    """Whether the place of an index is a folder, and no address of a server."""
+    return "://" not in place
+
+
+def has_index(task: Task) -> bool:
+    """Whether a run's task has an index; of one on a server that the settings say so."""
+    place = index_place(task)
+    return not is_folder(place) or Path(place).is_dir()
+
+
+@contextmanager
+def opened_index(place: str) -> Iterator[Index]:
+    """Open an index that is there, whatever its space.
+
+    Raises:
+        StorageError: there is none, or it is damaged or out of reach.
+    """
+    if is_folder(place) and not Path(place).is_dir():
+        raise StorageError(f"{place}: there is no index", fix="Make it with: acclimate index RUN [CORPUS …]")
+    with closing(open_index(place)) as index:
+        yield index
+
+
+@contextmanager
+def index_for(place: str, encoder: Encoder, run: Path, analyser: Analyser | None = None) -> Iterator[Index]:
+    """Open the index that an encoder writes and searches, or make it.
+
+    Args:
+        place: folder or address.
+        encoder: declares the space.
+        run: for messages: whose encoder it is.
+        analyser: of an index that is made; None is for one that has to be there.
+
+    Raises:
+        UsageError: it holds vectors of another space; all that differs is named.
+        StorageError: it is not there, damaged, or out of reach.
+    """
+    if analyser is None and is_folder(place) and not Path(place).is_dir():
+        raise StorageError(f"{place}: there is no index", fix=f"Make it with: acclimate index {run} [CORPUS …]")
+    try:
+        index = open_index(place, encoder.space, analyser)
+    except UsageError as error:
+        if (there := _space_of(place)) is not None and there != encoder.space:
+            raise _other_space(place, there, encoder.space, run) from error
+        raise
+    with closing(index):
+        yield index
+
+
+def read_fusion(task: Task) -> tuple[Fusion, FusionChoice | None]:
+    """Return how the run's two rankings become one: as it was chosen, else the default and None."""
+    path = task.folder.fusion
+    if not path.exists():
+        return Fusion(), None
+    choice: Any = read_json(path)
+    try:
+        fusion = fusion_of(choice)
+    except KeyError as missing:
+        raise StorageError(
+            f"{path} is damaged (no {missing})", fix="Delete it, or run evaluate --index again."
+        ) from None
+    return fusion, choice
+
+
+def write_fusion(task: Task, choice: FusionChoice) -> None:
+    """Record how the rankings are fused, for `search`."""
+    write_json(task.folder.fusion, choice)
+
+
+def fusion_of(choice: FusionChoice) -> Fusion:
+    """The chosen fusion, as a search takes it."""
+    return Fusion(choice["constant"], choice["dense_weight"], choice["lexical_weight"], choice["depth"])
+
+
+def _space_of(place: str) -> SpaceId | None:
+    """The space of an index that may not be there."""
+    try:
+        with closing(open_index(place)) as index:
+            return index.space
+    except AcclimateError:
+        return None
+
+
+def _other_space(place: str, there: SpaceId, own: SpaceId, run: Path) -> UsageError:
+    """The refusal, with both sides of all that differs, and what can be done."""
+    differing = there.differences(own)
+    said = "; ".join(
+        f"{name} is {_shown(in_index)} in the index and {_shown(of_run)} in {run}"
+        for name, (in_index, of_run) in differing.items()
+    )
+    moved = set(differing) == {"document_adapter"} and own.document_adapter is not None
+    why = f"The adapter of {run} changes documents, so it needs vectors of its own. " if moved else ""
+    return UsageError(
+        f"{place} holds vectors of another space: {said}",
+        fix=f"{why}Encode what is in it again: acclimate index {run} --reencode; or make another index beside it: "
+        f"acclimate index {run} CORPUS --at FOLDER",
+    )
+
+
+def _shown(value: Any) -> str:
+    text = "none" if value is None else repr(value) if isinstance(value, str) else str(value)
+    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"

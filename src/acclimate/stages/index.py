@@ -1,0 +1,204 @@
+"""`index`: texts of any form, or the run's own corpus, into an index; only what is new is encoded."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import nullcontext
+from itertools import chain, islice
+from pathlib import Path
+from typing import cast
+
+from acclimate import processes
+from acclimate.configs import RunConfig
+from acclimate.core.analyser import Analyser, language_of
+from acclimate.data.dataset import Dataset
+from acclimate.data.documents import Documents, SourceDocument
+from acclimate.errors import DataError
+from acclimate.evaluation.lexical import variants
+from acclimate.evaluation.through_index import Asked, choose_fusion, dev_queries
+from acclimate.files import REPORT_FILE, iter_lines, read_json, write_jsonl
+from acclimate.models.encoder import Encoder
+from acclimate.models.passages import Passages
+from acclimate.progress import progress, say
+from acclimate.retrieval.index.feeding import Encode, Fed, Whole, cut, feed, remove
+from acclimate.retrieval.index.of_run import index_for, index_place, write_fusion
+from acclimate.retrieval.index.protocol import Index
+from acclimate.retrieval.index.records import Document, problem
+from acclimate.retrieval.index.reports import FusionChoice, IndexReport
+from acclimate.retrieval.vector_cache import cached_vectors
+from acclimate.runs.opening import load_current, open_retrieval_dataset
+from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.tasks import Task, one_task
+from acclimate.types import Rejected
+
+LANGUAGE_SAMPLE = 300
+"""Documents by which the language of an index is told."""
+CUT_TOGETHER = 64
+"""Documents that are cut into chunks at once: the tokenizer has threads."""
+_LIKE_A_CHUNK = re.compile(r"#\d+$")
+
+
+def index(run: Path, sources: Sequence[Path], config: RunConfig, *, delete: Path | None = None) -> IndexReport:
+    """Write documents into the index of a run: new ones, changed ones, and not those that are there as they are.
+
+    Several processes share the encoding. After an interruption, what was acknowledged is there, and the same call goes
+    on.
+
+    Args:
+        run: its adapter, if there is one, else its model, gives the vectors.
+        sources: files and folders (`data.documents`); if there are none and nothing is deleted, the run's own corpus.
+        config: shared fields and `index`.
+        delete: a file of ids, one a line: these documents are removed, with their chunks, before anything is written.
+
+    Returns:
+        see `IndexReport`.
+
+    Raises:
+        DataError: a source cannot be read, or holds no usable document.
+        UsageError: the index holds vectors of another space; chunks that the model cannot read.
+        StorageError: the index cannot be written; no dataset where the run's own corpus is wanted.
+    """
+    started = time.monotonic()
+    task = one_task(run, config)
+    encoder = load_current(RunFolder(run).adapter, task.config)
+    place = index_place(task)
+    own = None if sources or delete else open_retrieval_dataset(task.dataset)
+    material = _Material(task, encoder, Documents(sources, config.index.text_field), own)
+    analyser = material.analyser()
+    found: tuple[Fed, int, int, FusionChoice | None] | None = None
+    with index_for(place, encoder, run, analyser) if processes.is_main() else nullcontext() as opened:
+        deleted = remove(opened, _ids(delete)) if opened is not None and delete is not None else 0
+        fed = Fed()
+        if own is not None or sources:
+            with progress("index", material.count(), "documents") as advance:
+                fed = feed(opened, material, material.encode(), advance)
+        if opened is not None:
+            choice = _choose_fusion(opened, encoder, own, task)
+            found = fed, deleted, opened.count(), choice
+    fed, deleted, count, choice = processes.from_main(cast(tuple[Fed, int, int, FusionChoice | None], found))
+    if processes.is_main():
+        _write_rejected(task, material.rejected)
+    report: IndexReport = {
+        "place": place,
+        "documents": count,
+        "read": fed.documents,
+        "encoded": fed.encoded,
+        "relabelled": fed.relabelled,
+        "unchanged": fed.unchanged,
+        "removed": fed.removed,
+        "deleted": deleted,
+        "rejected": dict(Counter(row.reason for row in material.rejected).most_common()),
+        "ignored": list(material.documents.ignored),
+        "space": dataclasses.asdict(encoder.space),
+        "timings": {"index_s": round(time.monotonic() - started, 3)},
+    }
+    if choice is not None:
+        report["fusion"] = choice
+    return report
+
+
+class _Material:
+    """The documents of a call, cut where that is asked for, and how they become vectors; read once."""
+
+    def __init__(self, task: Task, encoder: Encoder, documents: Documents, own: Dataset | None) -> None:
+        self.task, self.encoder, self.documents, self.own = task, encoder, documents, own
+        self.unfit: list[Rejected] = []
+        settings = task.config.index
+        tokens = settings.chunk_tokens
+        self.passages = None if tokens is None else Passages(encoder, tokens, settings.chunk_overlap)
+        source = iter(documents) if own is None else _own_documents(own)
+        self.first = list(islice(source, LANGUAGE_SAMPLE)) if own is not None or documents.sources else []
+        self.rest = source
+
+    @property
+    def rejected(self) -> list[Rejected]:
+        """Rows that cannot be read, and documents that no index takes."""
+        return self.documents.rejected + self.unfit
+
+    def count(self) -> int:
+        """About how many documents there are."""
+        return len(self.own.corpus) if self.own is not None else self.documents.count()
+
+    def analyser(self) -> Analyser:
+        """How texts become words in an index that is made: as the run's evaluation has chosen, else by language."""
+        report = self.task.evaluation / REPORT_FILE
+        chosen = read_json(report).get("lexical") if report.exists() else None
+        language = chosen["language"] if chosen else language_of(document.text for document in self.first)
+        known = variants(language)
+        return known.get(chosen["variant"] if chosen else "") or next(iter(known.values()))
+
+    def encode(self) -> Encode:
+        """Return how texts become vectors: by the encoder, or from what an evaluation has kept of the run's corpus."""
+        if self.own is not None and self.passages is None:
+            texts = list(self.own.corpus.values())
+            kept = cached_vectors(self.encoder, texts, self.task.folder.cache)
+            if kept is not None:
+                say("index: the corpus's vectors are there already")
+                rows = {text: row for row, text in enumerate(texts)}
+                return lambda some: kept[[rows[text] for text in some]]
+        return lambda some: self.encoder.encode(some, "document")
+
+    def __iter__(self) -> Iterator[Whole]:
+        """Give every document that an index takes."""
+        source = chain(self.first, self.rest)
+        while some := list(islice(source, CUT_TOGETHER)):
+            for document, made in zip(some, self._cut(some), strict=True):
+                reason = next((found for part in made.parts if (found := problem(part))), None)
+                if self.passages is not None and _LIKE_A_CHUNK.search(document.id):
+                    reason = "its id ends like that of a chunk, with # and a number"
+                if reason is None:
+                    yield made
+                else:
+                    self.unfit.append(Rejected(document.source, document.row, reason, document.text[:200]))
+
+    def _cut(self, some: Sequence[SourceDocument]) -> Iterable[Whole]:
+        records = [Document(document.id, document.text, document.metadata) for document in some]
+        if self.passages is None:
+            return [Whole(record.id, (record,)) for record in records]
+        return map(cut, records, self.passages.cut([record.text for record in records]))
+
+
+def _own_documents(own: Dataset) -> Iterator[SourceDocument]:
+    for row, (name, text) in enumerate(own.corpus.items(), start=1):
+        title = own.titles.get(name)
+        yield SourceDocument(name, text, {"title": title} if title else {}, "corpus.jsonl", row)
+
+
+def _ids(path: Path) -> Iterator[str]:
+    """The ids of a file, one a line.
+
+    Raises:
+        DataError: it cannot be read, or holds none.
+    """
+    ids = []
+    for row, text, error in iter_lines(path):
+        if error:
+            raise DataError(f"{path}, line {row}: {error}")
+        if text.strip():
+            ids.append(text.strip())
+    if not ids:
+        raise DataError(f"{path} holds no id", fix="Give a file with one id a line.")
+    return iter(ids)
+
+
+def _choose_fusion(opened: Index, encoder: Encoder, own: Dataset | None, task: Task) -> FusionChoice | None:
+    """Choose on the run's dev split how rankings are fused, where the run's own corpus was indexed; and record it."""
+    if own is None:
+        return None
+    queries, qrels = dev_queries(own)
+    dev = Asked(queries, encoder.encode(list(queries.values()), "query"))
+    choice = choose_fusion(opened, dev, qrels)
+    write_fusion(task, choice)
+    return choice
+
+
+def _write_rejected(task: Task, rejected: Sequence[Rejected]) -> None:
+    """Write the rows that were not used, or remove the file of an earlier call."""
+    if rejected:
+        write_jsonl(task.folder.not_indexed, map(dataclasses.asdict, rejected))
+    else:
+        task.folder.not_indexed.unlink(missing_ok=True)
