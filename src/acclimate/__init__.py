@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from acclimate import errors
     from acclimate.configs import RunConfig
+    from acclimate.flows.index_verbs import evaluate_index, export_index, index, reencode_index, search
     from acclimate.flows.verbs import (
         adapt,
         compare,
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
         merge,
         mine,
         prepare,
-        search,
         similarity,
         train,
         train_reranker,
@@ -44,11 +44,15 @@ __all__ = [
     "compare",
     "errors",
     "evaluate",
+    "evaluate_index",
     "evaluate_reranker",
+    "export_index",
+    "index",
     "load",
     "merge",
     "mine",
     "prepare",
+    "reencode_index",
     "search",
     "similarity",
     "train",
@@ -62,8 +66,12 @@ _PLACES = {
     "Reranker": "acclimate.models.reranker:Reranker",
     "RunConfig": "acclimate.configs:RunConfig",
     "load": "acclimate.runs.resolve:load",
+    **{
+        name: f"acclimate.flows.index_verbs:{name}"
+        for name in ("evaluate_index", "export_index", "index", "reencode_index", "search")
+    },
 }
-"""Name -> where it is; the verbs are in `flows.verbs`, under their own names."""
+"""Name -> where it is; the other verbs are in `flows.verbs`, under their own names."""
 
 
 def __getattr__(name: str) -> Any:

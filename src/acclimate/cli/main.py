@@ -26,6 +26,7 @@ from acclimate.cli.commands import (
     encode,
     evaluate,
     evaluate_reranker,
+    index,
     merge,
     mine,
     prepare,
@@ -55,7 +56,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         compare.COMMAND,
         versions.COMMAND,
     ),
-    "Use it": (search.COMMAND, similarity.COMMAND, encode.COMMAND, merge.COMMAND),
+    "Use it": (index.COMMAND, search.COMMAND, similarity.COMMAND, encode.COMMAND, merge.COMMAND),
     "Rerankers": (train_reranker.COMMAND, evaluate_reranker.COMMAND, rerank.COMMAND),
     "This machine": (doctor.COMMAND,),
 }

@@ -23,7 +23,7 @@ def show_run(summary: Mapping[str, Any], run: Path) -> None:
     show_evaluations(summary.get("tasks") or {None: summary})
     timings, train = summary["timings"], summary["train"]
     minutes = {name.removesuffix("_s"): value / 60 for name, value in timings.items()}
-    console = _console()
+    console = new_console()
     for row in summary.get("stages", []):
         outcome = "kept" if row["kept"] else "dropped"
         after = f"{row['dev_after']:.4f} (best of {row['best_of']})"
@@ -46,7 +46,7 @@ def _task_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:
     for name in columns:
         table.add_column(name.replace("_", " "), justify="right")
     for task, values in tasks.items():
-        table.add_row(Text(task), *(_number(values.get(name)) for name in columns))
+        table.add_row(Text(task), *(shown_number(values.get(name)) for name in columns))
     return table
 
 
@@ -74,11 +74,11 @@ def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
     for part in (test, domain.get("term_accuracy", {}), domain.get("relatedness", {})):
         table.add_section()
         for metric, delta in part.get("delta", {}).items():
-            row = [metric, *([_number((part.get("bm25") or {}).get(metric))] if lexical else [])]
-            row += [_number(part["base"].get(metric)), _number(part["adapted"].get(metric))]
+            row = [metric, *([shown_number((part.get("bm25") or {}).get(metric))] if lexical else [])]
+            row += [shown_number(part["base"].get(metric)), shown_number(part["adapted"].get(metric))]
             row += [f"{delta['value']:+.4f}", f"{delta['low']:+.4f} … {delta['high']:+.4f}", f"{delta['p']:.4f}"]
             table.add_row(*row)
-    console = _console()
+    console = new_console()
     console.print(table)
     for name in ("term_accuracy", "relatedness"):
         if why := domain.get(name, {}).get("skipped"):
@@ -119,8 +119,10 @@ def show_reranking(report: Mapping[str, Any]) -> None:
         table.add_column(name, justify="right")
     for metric, delta in report["delta"].items():
         change = (f"{delta['value']:+.4f}", f"{delta['low']:+.4f} … {delta['high']:+.4f}", f"{delta['p']:.4f}")
-        table.add_row(metric, _number(report["retrieved"][metric]), _number(report["reranked"][metric]), *change)
-    console = _console()
+        table.add_row(
+            metric, shown_number(report["retrieved"][metric]), shown_number(report["reranked"][metric]), *change
+        )
+    console = new_console()
     console.print(table)
     console.print(f"verdict on reranking: {report['verdict']}")
 
@@ -135,17 +137,17 @@ def show_ranked(result: Mapping[str, Any]) -> None:
     for place, found in enumerate(result["results"], start=1):
         text = " ".join(found["text"].split())
         snippet = text if len(text) <= SNIPPET_CHARS else text[: SNIPPET_CHARS - 1] + "…"
-        numbers = (str(place), str(found["row"]), _number(found["score"]), _number(found["probability"]))
+        numbers = (str(place), str(found["row"]), shown_number(found["score"]), shown_number(found["probability"]))
         table.add_row(*numbers, Text(snippet))
-    _console().print(table)
+    new_console().print(table)
 
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
     """One value per line."""
     table = Table(show_header=False)
     for name, value in metrics.items():
-        table.add_row(name, _number(value))
-    _console().print(table)
+        table.add_row(name, shown_number(value))
+    new_console().print(table)
 
 
 def by_task(result: Mapping[str, Any], run: Path) -> list[tuple[RunFolder, Mapping[str, Any]]]:
@@ -173,8 +175,10 @@ def show_comparison(result: Mapping[str, Any]) -> None:
         if delta:
             numbers = (f"{delta['value']:+.4f}", f"{delta['low']:+.4f} … {delta['high']:+.4f}", f"{delta['p']:.4f}")
             change = (*numbers, row["verdict"])
-        table.add_row(Text(row["run"]), _number(row["tested"]), _number(row["measures"][result["measure"]]), *change)
-    console = _console()
+        table.add_row(
+            Text(row["run"]), shown_number(row["tested"]), shown_number(row["measures"][result["measure"]]), *change
+        )
+    console = new_console()
     console.print(table)
     for warning in result["warnings"]:
         console.print(Text(f"warning: {warning}"), soft_wrap=True)
@@ -188,8 +192,10 @@ def show_versions(result: Mapping[str, Any]) -> None:
     for row in result["versions"]:
         metrics = row["metrics"]
         used = f"by {row['set_by']}" if row["set_by"] else ""
-        table.add_row(row["name"], used, _number(metrics.get("best_step")), _number(metrics.get("best_score")))
-    _console().print(table)
+        table.add_row(
+            row["name"], used, shown_number(metrics.get("best_step")), shown_number(metrics.get("best_score"))
+        )
+    new_console().print(table)
 
 
 def show_doctor(result: Mapping[str, Any]) -> None:
@@ -202,7 +208,7 @@ def show_doctor(result: Mapping[str, Any]) -> None:
         for place, (name, value) in enumerate(rows):
             shown = f"{value:g}" if isinstance(value, float) else str(value)
             table.add_row(Text("" if place else part, style="bold"), str(name).replace("_", " "), Text(shown))
-    console = _console()
+    console = new_console()
     console.print(table)
     for line in result["advice"]:
         console.print(Text(f"advice: {line}"), soft_wrap=True)
@@ -211,41 +217,41 @@ def show_doctor(result: Mapping[str, Any]) -> None:
 def show_dataset(report: Mapping[str, Any], folder: Path) -> None:
     """What `prepare` made of the data."""
     _show_counts(report, "dataset")
-    _console().print(f"dataset: {folder}", soft_wrap=True)
+    new_console().print(f"dataset: {folder}", soft_wrap=True)
 
 
 def show_mining(report: Mapping[str, Any], folder: Path) -> None:
     """What `mine` found."""
     _show_counts(report, "hard negatives")
-    _console().print(f"negatives: {folder}", soft_wrap=True)
+    new_console().print(f"negatives: {folder}", soft_wrap=True)
 
 
 def show_training(report: Mapping[str, Any], folder: Path) -> None:
     """What `train` did; the folder's name says what came out."""
     _show_counts(report["train"], "training")
-    _console().print(f"{folder.name}: {folder}", soft_wrap=True)
+    new_console().print(f"{folder.name}: {folder}", soft_wrap=True)
 
 
 def show_merge(report: Mapping[str, Any], folder: Path) -> None:
     """What was merged in which shares, what was tried to find them, and where the result is."""
-    console = _console()
+    console = new_console()
     if "method" in report:
         table = Table(title=f"merged by {report['method']}", box=SIMPLE_HEAD)
         table.add_column("model")
         table.add_column("weight", justify="right")
         for model in report["models"]:
-            table.add_row(model["name"], _number(float(model["weight"])))
+            table.add_row(model["name"], shown_number(float(model["weight"])))
         console.print(table)
     if curve := report.get("curve"):
         console.print(_curve(curve))
         console.print(f"chosen: {curve['chosen']:g}, {curve['rule']}", soft_wrap=True)
     if soup := report.get("soup"):
-        base = "" if soup["base"] is None else f"; the base: {_number(soup['base'])}"
+        base = "" if soup["base"] is None else f"; the base: {shown_number(soup['base'])}"
         table = Table(title=f"dev {soup['measure']}{base}", box=SIMPLE_HEAD)
         for name in ("model", "alone", "in the soup", ""):
             table.add_column(name)
         for row in soup["tried"]:
-            table.add_row(row["model"], _number(row["alone"]), _number(row["soup"]), "kept" * row["kept"])
+            table.add_row(row["model"], shown_number(row["alone"]), shown_number(row["soup"]), "kept" * row["kept"])
         console.print(table)
     if "discarded" in report:
         lost = PERCENT * report["discarded"]["total"]
@@ -265,7 +271,7 @@ def _curve(curve: Mapping[str, Any]) -> Table:
     for point in curve["points"]:
         style = "bold" if point["share"] == curve["chosen"] else ""
         cells = [point["domain"], *point["guard"].values()]
-        table.add_row(f"{point['share']:g}", *map(_number, cells), style=style)
+        table.add_row(f"{point['share']:g}", *map(shown_number, cells), style=style)
     return table
 
 
@@ -277,8 +283,8 @@ def show_plan(plan: Mapping[str, Any]) -> None:
 def _show_counts(values: Mapping[str, Any], title: str) -> None:
     table = Table(title=title, show_header=False)
     for name, value in _flat(values):
-        table.add_row(name, _number(value))
-    _console().print(table)
+        table.add_row(name, shown_number(value))
+    new_console().print(table)
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
@@ -299,16 +305,21 @@ def show_search(result: Mapping[str, Any]) -> None:
     table.add_column("adapted", ratio=1)
     for place, (base, adapted) in enumerate(zip(result["base"], result["adapted"], strict=True), start=1):
         table.add_row(str(place), _hit(base), _hit(adapted))
-    _console().print(table)
+    new_console().print(table)
 
 
 def _hit(hit: Mapping[str, Any]) -> Text:
-    text = " ".join(str(hit["text"]).split())
-    snippet = text if len(text) <= SNIPPET_CHARS else text[: SNIPPET_CHARS - 1] + "…"
-    return Text.assemble((f"{hit['score']:.3f} ", "cyan"), snippet)
+    return Text.assemble((f"{hit['score']:.3f} ", "cyan"), snippet(hit["text"]))
 
 
-def _number(value: Any) -> str:
+def snippet(text: str) -> str:
+    """The beginning of a text, in one line."""
+    text = " ".join(text.split())
+    return text if len(text) <= SNIPPET_CHARS else text[: SNIPPET_CHARS - 1] + "…"
+
+
+def shown_number(value: Any) -> str:
+    """A value of a report as a table shows it."""
     if isinstance(value, bool) or value is None:
         return "" if value is None else str(value)
     if isinstance(value, int):
@@ -316,5 +327,6 @@ def _number(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, float) else str(value)
 
 
-def _console() -> Console:
+def new_console() -> Console:
+    """Where a command prints its result."""
     return Console(highlight=False)

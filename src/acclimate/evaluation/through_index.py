@@ -20,6 +20,7 @@ from acclimate.evaluation.clusters import query_clusters
 from acclimate.evaluation.measures import evaluate_run
 from acclimate.evaluation.reports import ThroughIndex
 from acclimate.evaluation.significance import Delta, compare_means
+from acclimate.retrieval.index.feeding import chunk_id
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import MODES, Fusion, Hit, Mode, Query, Vectors
 from acclimate.retrieval.index.reports import FusionChoice
@@ -35,6 +36,7 @@ TIE = 1e-6
 """Two cosines no further apart are equal: an index keeps float16 and adds in another order."""
 ENOUGH, FEWEST = 500, 20
 """Dev queries to choose on, at most; and at least, to choose at all."""
+LOOKED_UP = 512
 CONSTANTS = (float(CONSTANT), 20.0, 5.0)
 LEXICAL_WEIGHTS = (1.0, 0.5, 0.25, 0.1, 0.0, 2.0)
 """Weights of the lexical ranking that are tried; the dense one has 1. Of equally good settings the first is taken."""
@@ -57,6 +59,20 @@ def dev_queries(data: Dataset) -> tuple[Queries, Qrels]:
     judged = {query: grades for query, grades in data.qrels.get("dev", {}).items() if max(grades.values()) > 0}
     qrels = {query: judged[query] for query in evenly(list(judged), ENOUGH)}
     return {query: data.queries[query] for query in qrels}, qrels
+
+
+def documents_missing(index: Index, data: Dataset) -> list[str]:
+    """Return the ids of documents that are judged relevant on dev or test, and are not in the index."""
+    judged = [data.qrels.get(split, {}) for split in ("dev", "test")]
+    wanted = sorted(
+        {name for qrels in judged for grades in qrels.values() for name, grade in grades.items() if grade > 0}
+    )
+    missing = []
+    for start in range(0, len(wanted), LOOKED_UP):
+        some = wanted[start : start + LOOKED_UP]
+        there = index.get([*some, *(chunk_id(name, 0) for name in some)])
+        missing += [name for name in some if name not in there and chunk_id(name, 0) not in there]
+    return missing
 
 
 def choose_fusion(index: Index, dev: Asked, qrels: Qrels) -> FusionChoice:

@@ -240,25 +240,6 @@ def merge(
     return Result(report, Path(out))
 
 
-def search(run: str | Path, query: str, *, top: int = 5, config: Config = None, **settings: Any) -> Result:
-    """Find the first documents of a run's corpus for a query, by base and adapted.
-
-    Args:
-        run: the run's folder.
-        query: what to search for.
-        top: how many documents.
-        config: see `Config`.
-        settings: such as `device="cpu"`.
-
-    Returns:
-        {"query", "base": [{"id", "text", "score"}], "adapted": [the same]}, best first.
-    """
-    effective = configured("search", settings, config, Path(run))
-    from acclimate.stages.search import search as stage
-
-    return Result(stage(Path(run), query, top, effective))
-
-
 def similarity(run: str | Path, text_a: str, text_b: str, *, config: Config = None, **settings: Any) -> Result:
     """Compute the cosine of two texts by base and by adapted.
 

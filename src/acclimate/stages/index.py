@@ -190,8 +190,7 @@ def _choose_fusion(opened: Index, encoder: Encoder, own: Dataset | None, task: T
     if own is None:
         return None
     queries, qrels = dev_queries(own)
-    dev = Asked(queries, encoder.encode(list(queries.values()), "query"))
-    choice = choose_fusion(opened, dev, qrels)
+    choice = choose_fusion(opened, Asked(queries, encoder.encode(list(queries.values()), "query")), qrels)
     write_fusion(task, choice)
     return choice
 

@@ -1,4 +1,4 @@
-"""`search`: the first documents of a run's corpus for one query, by base and adapted side by side."""
+"""`search`: the first documents for one query, through the run's index, or else by base and adapted side by side."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.configs import RunConfig
+from acclimate.core.filter_language import parse_filter
 from acclimate.data.dataset import Dataset
 from acclimate.errors import UsageError
 from acclimate.models.encoder import Encoder
+from acclimate.retrieval.index.of_run import index_for, index_place, opened_index, read_fusion
+from acclimate.retrieval.index.records import Fusion, Hit, Mode, Query
 from acclimate.retrieval.rank import rank
-from acclimate.runs.opening import open_dataset
-from acclimate.runs.resolve import load_pair, trained_folder
+from acclimate.retrieval.rerank import rerank
+from acclimate.runs.opening import load_current, open_dataset
+from acclimate.runs.resolve import load_pair, load_reranker, trained_folder
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import one_task
 
@@ -34,10 +38,7 @@ def search(run: Path, query: str, top: int, config: RunConfig) -> dict[str, Any]
         UsageError: the query is empty, the run holds labelled pairs, or `top` is below 1.
         StorageError: the run holds no dataset or no adapter.
     """
-    if not query.strip():
-        raise UsageError("the query is empty", fix="Give some words to search for.")
-    if top < 1:
-        raise UsageError(f"top = {top}", possible="1 or more")
+    _check(query, top)
     task = one_task(run, config)
     data = open_dataset(task.dataset)
     adapter = trained_folder(RunFolder(run).adapter)
@@ -54,6 +55,90 @@ def search(run: Path, query: str, top: int, config: RunConfig) -> dict[str, Any]
     }
 
 
+def search_index(
+    run: Path,
+    query: str,
+    config: RunConfig,
+    top: int = 5,
+    *,
+    mode: Mode = "hybrid",
+    filter: str | None = None,
+    rerank_first: int | None = None,
+    reranker: str | None = None,
+) -> dict[str, Any]:
+    """Search the index of a run.
+
+    Args:
+        run: the run's folder; its adapter, if there is one, else its model, encodes the query.
+        query: what to search for.
+        config: the run's model, device and dtype; where the index is; the reranker's settings.
+        top: documents to return.
+        mode: by meaning, by words, or by both, fused as `RUN/fusion.json` says.
+        filter: on metadata, see `core.filter_language`.
+        rerank_first: put the first so many in order anew by a reranker.
+        reranker: a run with one, a folder, or a hub id; the run's own if not given.
+
+    Returns:
+        {"query", "mode", "place", "documents", "fusion" (in mode hybrid: {"constant", …}), "reranker" (its id, or
+        None), "hits": [{"id", "score", "text", "metadata", and of a chunk "parent", "start", "end"}]}, best first;
+        reranked hits have the reranker's raw logits as scores.
+
+    Raises:
+        UsageError: the query is empty, a setting that cannot be, or an index of another space.
+        StorageError: there is no index, or no reranker.
+    """
+    _check(query, top)
+    if rerank_first is not None and rerank_first < top:
+        raise UsageError(f"rerank = {rerank_first}, and top = {top}", possible=f"{top} or more")
+    if reranker is not None and rerank_first is None:
+        raise UsageError("a reranker is named, and nothing is to be reranked", fix="Say how many: --rerank 50")
+    passed = None if filter is None else parse_filter(filter)
+    task = one_task(run, config)
+    place = index_place(task)
+    fusion = read_fusion(task)[0]
+    encoder = load_current(RunFolder(run).adapter, task.config) if mode != "lexical" else None
+    asked = Query(
+        query,
+        None if encoder is None else encoder.encode([query], "query")[0],
+        mode,
+        rerank_first or top,
+        passed,
+        fusion,
+    )
+    found: dict[str, Any] = {"query": query, "mode": mode, "place": place, "reranker": None}
+    with opened_index(place) if encoder is None else index_for(place, encoder, run) as index:
+        hits = index.search(asked)
+        found["documents"] = index.count()
+    if mode == "hybrid":
+        found["fusion"] = {name: getattr(fusion, name) for name in Fusion.__slots__}
+    if rerank_first is not None:
+        found["reranker"], hits = _reranked(query, hits, reranker or str(run), config)
+    return {**found, "hits": [_shown(hit) for hit in hits[:top]]}
+
+
+def _check(query: str, top: int) -> None:
+    if not query.strip():
+        raise UsageError("the query is empty", fix="Give some words to search for.")
+    if top < 1:
+        raise UsageError(f"top = {top}", possible="1 or more")
+
+
 def _hits(encoder: Encoder, data: Dataset, query: str, cache: Path, top: int, label: str) -> list[dict[str, Any]]:
     run = rank(encoder, {"query": query}, data.corpus, top, cache=cache, label=label)
     return [{"id": name, "text": data.corpus[name], "score": score} for name, score in run["query"].items()]
+
+
+def _reranked(query: str, hits: list[Hit], name: str, config: RunConfig) -> tuple[str, list[Hit]]:
+    """The reranker's id, and the hits in its order."""
+    model = load_reranker(name, config)
+    by_id = {hit.id: hit for hit in hits}
+    texts = {hit.id: hit.text for hit in hits}
+    run = rerank(model, {"query": {hit.id: hit.score for hit in hits}}, {"query": query}, texts, len(hits))
+    return model.source.id, [Hit(by_id[name].document, score) for name, score in run["query"].items()]
+
+
+def _shown(hit: Hit) -> dict[str, Any]:
+    row: dict[str, Any] = {"id": hit.id, "score": hit.score, "text": hit.text, "metadata": dict(hit.metadata)}
+    if hit.document.parent is not None:
+        row |= {"parent": hit.document.parent, "start": hit.document.start, "end": hit.document.end}
+    return row

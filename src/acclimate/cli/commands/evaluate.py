@@ -5,8 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
 
 from acclimate.cli.options import Command, ConfigFile, Given, Json
+from acclimate.errors import UsageError
 
 
 def evaluate(
@@ -14,6 +18,7 @@ def evaluate(
     /,
     *,
     adapter: Path | None = None,
+    index: Annotated[bool, Parameter(negative=())] = False,
     json_output: Json = False,
     config: ConfigFile = None,
     settings: Given,
@@ -23,13 +28,23 @@ def evaluate(
     Args:
         data: a run's folder (base against adapted), or any data (one model on its test split).
         adapter: adapter or run folder to put on the model.
+        index: measure dense, lexical and hybrid search through the run's index instead.
         json_output: print the metrics of one model as one JSON object and nothing else.
         config: TOML file with settings; flags win over it.
         settings: of the evaluation.
     """
-    from acclimate.cli import tables
-    from acclimate.flows import verbs
+    from acclimate.cli import index_tables, tables
+    from acclimate.flows import index_verbs, verbs
 
+    if index:
+        if adapter is not None:
+            raise UsageError("--index and --adapter exclude each other", fix="The run's own adapter is measured.")
+        report = index_verbs.evaluate_index(data, config=config, **settings)
+        if json_output:
+            sys.stdout.write(json.dumps(report) + "\n")
+        else:
+            index_tables.show_index_evaluation(report)
+        return
     result = verbs.evaluate(data, adapter=adapter, config=config, **settings)
     if json_output:
         reports = result.get("tasks")

@@ -1,0 +1,95 @@
+"""What the commands about an index print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from acclimate.cli.tables import new_console, shown_number, snippet
+
+SHOWN_REASONS = 5
+
+
+def show_indexed(report: Mapping[str, Any]) -> None:
+    """Print what became of the documents, and how many there are now."""
+    out = new_console()
+    counts = {
+        "read": report["read"],
+        "encoded": report["encoded"],
+        "with new metadata": report["relabelled"],
+        "unchanged": report["unchanged"],
+        "chunks of before removed": report["removed"],
+        "deleted": report["deleted"],
+        "rejected": sum(report["rejected"].values()),
+    }
+    shown = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "read")
+    out.print(f"{report['place']}: {report['documents']:,} documents; {shown}", soft_wrap=True)
+    for reason, count in list(report["rejected"].items())[:SHOWN_REASONS]:
+        out.print(Text(f"  {count:,} rejected: {reason}"), soft_wrap=True)
+    if report["ignored"]:
+        out.print(Text(f"  columns that are no metadata: {', '.join(report['ignored'])}"), soft_wrap=True)
+    if "fusion" in report:
+        out.print(_fusion_line(report["fusion"]), soft_wrap=True)
+
+
+def show_done(report: Mapping[str, Any], what: str) -> None:
+    """Print one line: which index, how large, and what was done."""
+    new_console().print(Text(f"{report['place']}: {report['documents']:,} documents, {what}"), soft_wrap=True)
+
+
+def show_info(info: Mapping[str, Any]) -> None:
+    """Print what an index says about itself."""
+    table = Table(box=SIMPLE_HEAD, show_header=False, pad_edge=False)
+    for name, value in info.items():
+        if name == "space":
+            for part, said in value.items():
+                table.add_row(f"space: {part}", Text(shown_number(said)))
+        elif name == "fusion":
+            table.add_row(name, _fusion_line(value) if value else Text("the default"))
+        else:
+            table.add_row(name.replace("_", " "), Text(shown_number(value)))
+    new_console().print(table)
+
+
+def show_hits(found: Mapping[str, Any]) -> None:
+    """Print the documents that answer a query."""
+    reranked = f", reranked by {found['reranker']}" if found["reranker"] else ""
+    caption = f"{found['mode']} search of {found['documents']:,} documents in {found['place']}{reranked}"
+    table = Table(title=Text(found["query"], style="bold"), caption=Text(caption), show_lines=True)
+    table.add_column("#", justify="right")
+    table.add_column("score", justify="right")
+    table.add_column("document", ratio=1)
+    for place, hit in enumerate(found["hits"], start=1):
+        where = hit["id"] if "parent" not in hit else f"{hit['parent']} [{hit['start']}:{hit['end']}]"
+        facts = ", ".join(f"{name}: {value}" for name, value in hit["metadata"].items() if name != "title")
+        lines = [Text(snippet(hit["text"])), Text(where, style="dim"), *([Text(facts, style="dim")] if facts else [])]
+        table.add_row(str(place), f"{hit['score']:.3f}", Text("\n").join(lines))
+    new_console().print(table)
+
+
+def show_index_evaluation(report: Mapping[str, Any]) -> None:
+    """Print every mode's measures, and their differences to dense search with intervals."""
+    title = f"through {report['place']}: {report['queries']:,} queries, {report['documents']:,} documents"
+    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table.add_column("metric")
+    for name in ("dense", "lexical", "hybrid", "hybrid - dense", f"{100 * report['confidence']:.0f} % interval", "p"):
+        table.add_column(name, justify="right")
+    modes = report["modes"]
+    for metric in modes["dense"]:
+        delta = report["delta"]["hybrid"][metric]
+        interval = f"{delta['low']:+.4f} … {delta['high']:+.4f}"
+        values = [shown_number(modes[mode][metric]) for mode in ("dense", "lexical", "hybrid")]
+        table.add_row(metric, *values, f"{delta['value']:+.4f}", interval, f"{delta['p']:.4f}")
+    out = new_console()
+    out.print(table)
+    out.print(f"recall@10 of dense search against exact search: {report['exact_recall']:.4f}")
+    out.print(_fusion_line(report["fusion"]), soft_wrap=True)
+
+
+def _fusion_line(choice: Mapping[str, Any]) -> Text:
+    weights = f"dense {choice['dense_weight']:g}, lexical {choice['lexical_weight']:g}"
+    return Text(f"hybrid: constant {choice['constant']:g}, weights {weights} ({choice['chosen']})")

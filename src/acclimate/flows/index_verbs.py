@@ -1,0 +1,163 @@
+"""The commands about an index as Python functions: `from acclimate import index, search`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeAlias
+
+from acclimate.configs import check_settings
+from acclimate.errors import UsageError
+from acclimate.flows.verbs import Config, configured
+from acclimate.report.result import Result
+from acclimate.runs.run_folder import RunFolder
+
+SearchMode: TypeAlias = Literal["dense", "lexical", "hybrid"]
+
+
+def index(
+    run: str | Path,
+    corpora: str | Path | Sequence[str | Path] = (),
+    *,
+    delete: str | Path | None = None,
+    config: Config = None,
+    **settings: Any,
+) -> Result:
+    """Write documents into a run's index, in place of those with the same ids; what has not changed is left alone.
+
+    Args:
+        run: the run's folder; its adapter, if there is one, else its model, gives the vectors.
+        corpora: JSONL, CSV, TSV or parquet files, BEIR folders, folders of .txt, .md, .html, .pdf and .docx files; the
+            run's own corpus if none is given.
+        delete: a file of ids, one a line, that are removed before anything is written.
+        config: see `Config`.
+        settings: such as `chunk_tokens=200`.
+
+    Returns:
+        what was done: "documents" in the index, "read", "encoded", "unchanged", "rejected" and more.
+    """
+    effective = configured("index", settings, config, Path(run))
+    from acclimate.stages.index import index as stage
+
+    sources = [corpora] if isinstance(corpora, str | Path) else list(corpora)
+    report = stage(
+        Path(run), [Path(source) for source in sources], effective, delete=None if delete is None else Path(delete)
+    )
+    return Result(report)
+
+
+def index_info(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
+    """Describe a run's index: where it is, how many documents it has, their space, how its rankings are fused."""
+    check_settings("index RUN --info", settings)
+    from acclimate.stages.index_care import index_info as stage
+
+    return Result(stage(Path(run), configured("index", settings, config, Path(run))))
+
+
+def verify_index(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
+    """Look for damage in a run's index; "problems" is empty where all is well."""
+    check_settings("index RUN --info", settings)
+    from acclimate.stages.index_care import verify_index as stage
+
+    return Result(stage(Path(run), configured("index", settings, config, Path(run))))
+
+
+def rebuild_index(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
+    """Make the search structures of a run's index anew from its documents; nothing is encoded."""
+    check_settings("index RUN --info", settings)
+    from acclimate.stages.index_care import rebuild_index as stage
+
+    return Result(stage(Path(run), configured("index", settings, config, Path(run))))
+
+
+def reencode_index(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
+    """Encode all that a run's index holds again, with the run's present model: after a training."""
+    check_settings("index RUN --reencode", settings)
+    from acclimate.stages.index_care import reencode_index as stage
+
+    return Result(stage(Path(run), configured("index", settings, config, Path(run))))
+
+
+def export_index(run: str | Path, out: str | Path, *, config: Config = None, **settings: Any) -> Result:
+    """Write the documents of a run's index as JSONL, which `index` reads."""
+    check_settings("index RUN --info", settings)
+    from acclimate.stages.index_care import export_index as stage
+
+    return Result(stage(Path(run), Path(out), configured("index", settings, config, Path(run))))
+
+
+def search(
+    run: str | Path,
+    query: str,
+    *,
+    top: int = 5,
+    mode: SearchMode | None = None,
+    filter: str | None = None,
+    rerank: int | None = None,
+    reranker: str | Path | None = None,
+    config: Config = None,
+    **settings: Any,
+) -> Result:
+    """Find the first documents for a query: through the run's index, or, without one, by base and adapted.
+
+    Args:
+        run: the run's folder.
+        query: what to search for.
+        top: how many documents.
+        mode: dense, lexical or hybrid (if None): by meaning, by words, by both.
+        filter: on metadata, such as `year >= 2020 and crop in ("rice", "maize")`.
+        rerank: put the first so many in order anew by a reranker.
+        reranker: a run with one, a folder, or a hub id; the run's own if None.
+        config: see `Config`.
+        settings: such as `device="cpu"`.
+
+    Returns:
+        Through an index {"query", "mode", "hits": [{"id", "score", "text", "metadata"}] and more}; else
+        {"query", "base": [{"id", "text", "score"}], "adapted": [the same]}; best first.
+    """
+    effective = configured("search", settings, config, Path(run))
+    from acclimate.retrieval.index.of_run import has_index
+    from acclimate.runs.tasks import one_task
+    from acclimate.stages import search as stage
+
+    if any(given is not None for given in (mode, filter, rerank, reranker)) or has_index(
+        one_task(Path(run), effective)
+    ):
+        if rerank is None:
+            check_settings("search without --rerank", settings)
+        if mode not in (None, "dense", "lexical", "hybrid"):
+            raise UsageError(f"mode = {mode!r}", possible="dense, lexical, hybrid")
+        return Result(
+            stage.search_index(
+                Path(run),
+                query,
+                effective,
+                top,
+                mode=mode or "hybrid",
+                filter=filter,
+                rerank_first=rerank,
+                reranker=None if reranker is None else str(reranker),
+            )
+        )
+    check_settings("search of a run without an index", settings)
+    return Result(stage.search(Path(run), query, effective, top=top))
+
+
+def evaluate_index(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
+    """Measure dense, lexical and hybrid search through a run's index on the test split; write `run/index_evaluation`.
+
+    The fusion of the hybrid mode is chosen on the dev split, and kept for `search`.
+
+    Args:
+        run: the run's folder, with a dataset and an index that holds its corpus.
+        config: see `Config`.
+        settings: such as `bootstrap=5000`.
+
+    Returns:
+        "modes", "delta" (differences to dense, with intervals), "exact_recall", "fusion" and more.
+    """
+    check_settings("evaluate RUN --index", settings)
+    effective = configured("evaluate", settings, config, Path(run))
+    from acclimate.stages.evaluate_index import evaluate_index as stage
+
+    return Result(stage(Path(run), effective), RunFolder(Path(run)).index_evaluation)

@@ -1,0 +1,155 @@
+"""What is done with an index that is there: described, checked, repaired, encoded again, exported."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import time
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from acclimate import processes
+from acclimate.configs import RunConfig
+from acclimate.core.analyser import language_of
+from acclimate.errors import UsageError
+from acclimate.evaluation.lexical import variants
+from acclimate.files import open_output, replace_folder, work_folder
+from acclimate.progress import progress
+from acclimate.retrieval.index.feeding import Whole, feed
+from acclimate.retrieval.index.local.index import LocalIndex
+from acclimate.retrieval.index.of_run import index_for, index_place, is_folder, opened_index, read_fusion
+from acclimate.retrieval.index.protocol import Index
+from acclimate.retrieval.index.records import Stored
+from acclimate.runs.opening import load_current
+from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.tasks import one_task
+
+LANGUAGE_SAMPLE = 300
+
+
+def index_info(run: Path, config: RunConfig) -> dict[str, Any]:
+    """Describe the index of a run.
+
+    Returns:
+        {"place", "backend", "documents", "space", "fusion" (how its rankings become one, or None), and what its
+        backend says}.
+
+    Raises:
+        StorageError: there is none, or it is damaged.
+    """
+    task = one_task(run, config)
+    with opened_index(index_place(task)) as index:
+        info = index.info()
+    said = {name: getattr(info, name) for name in ("place", "backend", "documents")}
+    return {**said, "space": dataclasses.asdict(info.space), "fusion": read_fusion(task)[1], **info.details}
+
+
+def verify_index(run: Path, config: RunConfig) -> dict[str, Any]:
+    """Look for damage: of the file of documents, and of what is derived from it.
+
+    Returns:
+        {"place", "documents", "problems": [in words]}; no problem where all is well.
+
+    Raises:
+        StorageError: there is no index, or it cannot be opened at all.
+        UsageError: it is on a server, which looks after itself.
+    """
+    place = index_place(one_task(run, config))
+    with opened_index(place) as index:
+        problems = _local(index, place).verify()
+        return {"place": place, "documents": index.count(), "problems": problems}
+
+
+def rebuild_index(run: Path, config: RunConfig) -> dict[str, Any]:
+    """Make the search structures of an index anew from its documents; nothing is encoded.
+
+    Returns:
+        {"place", "documents", "timings"}.
+
+    Raises:
+        StorageError: there is no index; another process is writing it.
+        UsageError: it is on a server, which looks after itself.
+    """
+    started = time.monotonic()
+    place = index_place(one_task(run, config))
+    with opened_index(place) as index:
+        _local(index, place).rebuild()
+        count = index.count()
+    return {"place": place, "documents": count, "timings": {"rebuild_s": round(time.monotonic() - started, 3)}}
+
+
+def reencode_index(run: Path, config: RunConfig) -> dict[str, Any]:
+    """Encode all that an index holds with the run's present model; the old one is searched until the new one is whole.
+
+    Several processes share the encoding. After an interruption the same call goes on.
+
+    Returns:
+        {"place", "documents", "encoded", "timings"}.
+
+    Raises:
+        StorageError: there is no index, or the new one cannot be written.
+        UsageError: it is on a server.
+    """
+    started = time.monotonic()
+    task = one_task(run, config)
+    place = index_place(task)
+    if not is_folder(place):
+        raise UsageError(
+            f"{place} is on a server", fix=f"Make an index in a folder, and move it there: acclimate index {run} --to"
+        )
+    encoder = load_current(RunFolder(run).adapter, task.config)
+    fresh = work_folder(Path(place)) / "reencoded"
+    with opened_index(place) as old:
+        sample = [stored.document.text for stored, _ in zip(old.iterate(), range(LANGUAGE_SAMPLE), strict=False)]
+        analyser = next(iter(variants(language_of(sample)).values()))
+        count = old.count()
+        writer = index_for(str(fresh), encoder, run, analyser) if processes.is_main() else nullcontext()
+        with writer as new, progress("index", count, "documents") as advance:
+            fed = feed(new, _each(old), lambda texts: encoder.encode(texts, "document"), advance)
+    processes.on_main(lambda: replace_folder(fresh, Path(place)))
+    encoded = processes.from_main(fed.encoded)
+    seconds = round(time.monotonic() - started, 3)
+    return {"place": place, "documents": count, "encoded": encoded, "timings": {"index_s": seconds}}
+
+
+def export_index(run: Path, out: Path, config: RunConfig) -> dict[str, Any]:
+    """Write all documents as JSONL, which `index` reads: {"_id", "text", "metadata", and of a chunk where it is from}.
+
+    Returns:
+        {"place", "documents", "out"}.
+
+    Raises:
+        StorageError: there is no index; the file cannot be written.
+    """
+    place = index_place(one_task(run, config))
+    written = 0
+    with (
+        opened_index(place) as index,
+        open_output(out) as stream,
+        progress("export", index.count(), "documents") as advance,
+    ):
+        for stored in index.iterate():
+            stream.write((json.dumps(_row(stored), ensure_ascii=False) + "\n").encode())
+            written += 1
+            advance()
+    return {"place": place, "documents": written, "out": str(out)}
+
+
+def _each(index: Index) -> Iterator[Whole]:
+    return (Whole(stored.document.id, (stored.document,)) for stored in index.iterate())
+
+
+def _row(stored: Stored) -> dict[str, Any]:
+    document = stored.document
+    row: dict[str, Any] = {"_id": document.id, "text": document.text, "metadata": dict(document.metadata)}
+    if document.parent is not None:
+        row |= {"parent": document.parent, "start": document.start, "end": document.end}
+    return row
+
+
+def _local(index: Index, place: str) -> LocalIndex:
+    if not isinstance(index, LocalIndex):
+        raise UsageError(f"{place} is kept by a server, which looks after it", possible="an index in a folder")
+    return index
