@@ -30,6 +30,8 @@ def show_indexed(report: Mapping[str, Any]) -> None:
     out.print(f"{report['place']}: {report['documents']:,} documents; {shown}", soft_wrap=True)
     for reason, count in list(report["rejected"].items())[:SHOWN_REASONS]:
         out.print(Text(f"  {count:,} rejected: {reason}"), soft_wrap=True)
+    if report["rejected_rows"]:
+        out.print(Text(f"  rejected rows: {report['rejected_rows']}"), soft_wrap=True)
     if report["ignored"]:
         out.print(Text(f"  columns that are no metadata: {', '.join(report['ignored'])}"), soft_wrap=True)
     if "fusion" in report:
@@ -68,7 +70,7 @@ def show_hits(found: Mapping[str, Any]) -> None:
         facts = ", ".join(f"{name}: {value}" for name, value in hit["metadata"].items() if name != "title")
         lines = [Text(snippet(hit["text"])), Text(where, style="dim"), *([Text(facts, style="dim")] if facts else [])]
         table.add_row(str(place), f"{hit['score']:.3f}", Text("\n").join(lines))
-    new_console().print(table)
+    new_console().print(table if found["hits"] else Text(f"no document found: {caption}"))
 
 
 def show_index_evaluation(report: Mapping[str, Any]) -> None:

@@ -62,7 +62,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
 }
 """Heading of --help -> its commands."""
 COMMANDS = {command.name: command for commands in GROUPS.values() for command in commands}
-SHARED = ("adapt", "prepare", "mine", "train", "train-reranker", "evaluate", "evaluate-reranker")
+SHARED = ("adapt", "prepare", "mine", "train", "train-reranker", "evaluate", "evaluate-reranker", "encode", "index")
 """What several processes can do together; the others are done by one."""
 HELP_ALL = "--help-all"
 

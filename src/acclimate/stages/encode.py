@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from safetensors.numpy import save as safetensors_bytes
 
+from acclimate import processes
 from acclimate.configs import RunConfig
 from acclimate.data.texts import read_texts
-from acclimate.errors import UsageError
-from acclimate.files import open_output
+from acclimate.errors import StorageError, UsageError
+from acclimate.files import hash_text, open_output, work_folder
 from acclimate.models.encoder import Encoder
+from acclimate.retrieval.shard_files import encode_shards
 from acclimate.runs.resolve import load, trained_folder
 from acclimate.types import Role
 
@@ -23,6 +27,9 @@ FORMATS = (".npy", ".safetensors")
 
 def encode(source: Path, role: Role, adapter: Path | None, out: Path, config: RunConfig) -> dict[str, Any]:
     """Encode the texts of a file, one row each, in their order.
+
+    Several processes share the work. After an interruption the same call goes on: what is encoded lies in files beside
+    `out` until that is written.
 
     Args:
         source: .jsonl with a field "text" (or "sentence", "content"), else plain text, one per line.
@@ -37,21 +44,25 @@ def encode(source: Path, role: Role, adapter: Path | None, out: Path, config: Ru
     Raises:
         DataError: a row without a text, named.
         UsageError: an unknown format of `out`.
+        StorageError: `out` cannot be written.
     """
     if out.suffix not in FORMATS:
         raise UsageError(f"--out {out} ends with {out.suffix or 'nothing'}", possible=", ".join(FORMATS))
+    if not out.parent.is_dir():
+        raise StorageError(f"{out} cannot be written (there is no folder {out.parent})", fix="Make it.")
     texts = read_texts(source)
     if adapter is None:
         encoder = Encoder.load(config.base_model, **config.loading)
     else:
         encoder = load(trained_folder(adapter), base=config.model, **config.loading)
     started = time.perf_counter()
-    vectors = encoder.encode(texts, role, label="encode")
+    key = hash_text(encoder.role_fingerprint(role), *texts)[:32]
+    files = encode_shards(encoder, texts, work_folder(out) / key, role, label="encode")
     seconds = time.perf_counter() - started
-    _write(out, vectors)
+    processes.on_main(lambda: _write(out, files, encoder.use.dim))
     return {
         "texts": len(texts),
-        "dim": int(vectors.shape[1]),
+        "dim": encoder.use.dim,
         "seconds": round(seconds, 3),
         "texts_per_s": round(len(texts) / max(seconds, 1e-9), 1),
         "model": encoder.source.id,
@@ -59,10 +70,14 @@ def encode(source: Path, role: Role, adapter: Path | None, out: Path, config: Ru
     }
 
 
-def _write(out: Path, vectors: NDArray[np.float32]) -> None:
-    """Whole or not at all."""
+def _write(out: Path, files: Sequence[Path], dim: int) -> None:
+    """Put the files together, whole or not at all, and remove them."""
+    vectors = np.concatenate([np.empty((0, dim), np.float32), *(np.load(file, mmap_mode="r") for file in files)])
     with open_output(out) as stream:
         if out.suffix == ".npy":
             np.save(stream, vectors)
         else:
             stream.write(safetensors_bytes({"vectors": vectors}))
+    shutil.rmtree(work_folder(out))
+    with suppress(OSError):  # other work is in progress there
+        work_folder(out).parent.rmdir()

@@ -90,6 +90,7 @@ def _require_corpus(index: Index, data: Dataset, place: str, run: Path) -> None:
     missing = documents_missing(index, data)
     if missing:
         raise DataError(
-            f"{place} lacks {len(missing):,} documents that are judged relevant, the first: {missing[0][:80]!r}",
+            f"of the documents that are judged relevant, {len(missing):,} are not in {place}; the first is "
+            f"{missing[0][:80]!r}",
             fix=f"Index the run's own corpus: acclimate index {run}",
         )

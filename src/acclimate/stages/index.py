@@ -92,6 +92,7 @@ def index(run: Path, sources: Sequence[Path], config: RunConfig, *, delete: Path
         "removed": fed.removed,
         "deleted": deleted,
         "rejected": dict(Counter(row.reason for row in material.rejected).most_common()),
+        "rejected_rows": str(task.folder.not_indexed) if material.rejected else None,
         "ignored": list(material.documents.ignored),
         "space": dataclasses.asdict(encoder.space),
         "timings": {"index_s": round(time.monotonic() - started, 3)},

@@ -127,5 +127,6 @@ def _other_space(place: str, there: SpaceId, own: SpaceId, run: Path) -> UsageEr
 
 
 def _shown(value: Any) -> str:
-    text = "none" if value is None else repr(value) if isinstance(value, str) else str(value)
-    return text if len(text) <= SHOWN_CHARS else text[: SHOWN_CHARS - 1] + "…"
+    if isinstance(value, str):
+        return repr(value) if len(value) <= SHOWN_CHARS else value[: SHOWN_CHARS // 2] + "…"
+    return "none" if value is None else str(value)

@@ -35,6 +35,8 @@ class IndexReport(TypedDict):
     """Documents named to be deleted that were there."""
     rejected: dict[str, int]
     """Reason -> rows that could not be used."""
+    rejected_rows: str | None
+    """The file that these are in, if there are any."""
     ignored: list[str]
     """Columns that are no metadata."""
     space: dict[str, Any]
