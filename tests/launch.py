@@ -30,13 +30,19 @@ class Ended:
     stderr: str
 
 
-def launch(folder: Path, *commands: Sequence[str], kill_when: Callable[[], bool] = lambda: False) -> list[Ended]:
+def launch(
+    folder: Path,
+    *commands: Sequence[str],
+    kill_when: Callable[[], bool] = lambda: False,
+    killed: Sequence[int] | None = None,
+) -> list[Ended]:
     """Run one command line per process, all in one group, and wait for their ends.
 
     Args:
         folder: for what they print.
         commands: the arguments of each process.
-        kill_when: polled; all are killed (SIGKILL) as soon as it holds.
+        kill_when: polled; as soon as it holds, processes are killed (SIGKILL).
+        killed: which of them; all if not given. The others then have to end by themselves.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
@@ -56,10 +62,14 @@ def launch(folder: Path, *commands: Sequence[str], kill_when: Callable[[], bool]
         processes.append(started)
     deadline = time.monotonic() + PATIENCE_S
     while any(process.is_alive() for process in processes):
-        if kill_when() or time.monotonic() > deadline:
-            for process in processes:
-                process.kill()
-            break
+        too_late = time.monotonic() > deadline
+        if too_late or kill_when():
+            for rank, process in enumerate(processes):
+                if too_late or killed is None or rank in killed:
+                    process.kill()
+            if too_late or killed is None:
+                break
+            kill_when = lambda: False  # noqa: E731
         time.sleep(POLL_S)
     for process in processes:
         process.join()

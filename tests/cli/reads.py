@@ -23,7 +23,8 @@ def recorded_reads() -> Iterator[set[str]]:
     """Collect the names of the settings that are read."""
     reads: set[str] = set()
     sections = [hint for hint in get_type_hints(RunConfig).values() if dataclasses.is_dataclass(hint)]
-    known = {name for command in ("adapt", "merge", "train-reranker", "rerank") for name in settings_of(command)}
+    commands = ("adapt", "merge", "train-reranker", "rerank", "index")
+    known = {name for command in commands for name in settings_of(command)}
     with pytest.MonkeyPatch.context() as patch:
         for cls in (RunConfig, *sections):
             names = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]

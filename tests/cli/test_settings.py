@@ -91,7 +91,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     _train(made, base)
     _evaluate(made, base)
     _merge(made)
-    made.do("search", made.run, "w1")
+    made.do("search", made.run, "w1", mode="search without --rerank")
     made.do("similarity", made.run, "w1", "w2")
     for adapter in ((), ("--adapter", made.run)):
         made.do("encode", made.texts, "--out", made.folder / "vectors.npy", *base, *adapter)
@@ -100,7 +100,20 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made.do(*adapt, "--sign-flips", "100", "--recipe", "three-stage")
     for stage in ("prepare", "mine", "train", "evaluate"):
         made.reads["adapt"] |= made.reads[stage]
+    _index(made)
     return made
+
+
+def _index(world: World) -> None:
+    world.do("index", world.run)
+    world.do("index", world.run, world.corpus, "--chunk-tokens", "20", "--chunk-overlap", "4")
+    for flags in (("--info",), ("--verify",), ("--rebuild",), ("--export", world.folder / "exported.jsonl")):
+        world.do("index", world.run, *flags, mode="index RUN --info")
+    world.do("index", world.run, "--reencode", mode="index RUN --reencode")
+    world.do("search", world.run, "w1", mode="search without --rerank")
+    world.do("search", world.run, "w1", "--rerank", "10", "--reranker", world.reranker)
+    world.do("index", world.run)
+    world.do("evaluate", world.run, "--index", "--bootstrap", "100", mode="evaluate RUN --index")
 
 
 def _prepare_and_mine(world: World, base: tuple[str, ...]) -> None:

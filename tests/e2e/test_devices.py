@@ -218,9 +218,9 @@ def test_a_run_in_use_is_refused_once(tmp_path: Path) -> None:
 
 
 def test_what_processes_cannot_share_is_refused(tmp_path: Path) -> None:
-    ended = launch(tmp_path, *[["encode", "texts.txt", "--out", "vectors.npy"]] * 2)
+    ended = launch(tmp_path, *[["search", "run", "rain"]] * 2)
     assert [process.code for process in ended] == [2, 2]
-    assert "2 processes were started for acclimate encode" in ended[0].stderr
+    assert "2 processes were started for acclimate search" in ended[0].stderr
     assert ended[1].stderr == ""
     run = a_run(tmp_path / "run")
     ended = launch(tmp_path, *[["train", str(run), "--device", "mps"]] * 2)

@@ -98,7 +98,6 @@ READS: dict[str, tuple[str, ...]] = {
 READS_WHEN: dict[str, tuple[str, ...]] = {
     "index RUN --info": ("task", "index_at"),
     "index RUN --reencode": (*ENCODER, "index_at"),
-    "search of a run without an index": ENCODER,
     "search without --rerank": (*ENCODER, "index_at"),
     "evaluate RUN --index": (*ENCODER, *COMPARISON, "index_at"),
     "evaluate RUN": (*ENCODER, "seed", "evaluate", "domain"),

@@ -115,6 +115,8 @@ def search(
         Through an index {"query", "mode", "hits": [{"id", "score", "text", "metadata"}] and more}; else
         {"query", "base": [{"id", "text", "score"}], "adapted": [the same]}; best first.
     """
+    if rerank is None:
+        check_settings("search without --rerank", settings)
     effective = configured("search", settings, config, Path(run))
     from acclimate.retrieval.index.of_run import has_index
     from acclimate.runs.tasks import one_task
@@ -123,8 +125,6 @@ def search(
     if any(given is not None for given in (mode, filter, rerank, reranker)) or has_index(
         one_task(Path(run), effective)
     ):
-        if rerank is None:
-            check_settings("search without --rerank", settings)
         if mode not in (None, "dense", "lexical", "hybrid"):
             raise UsageError(f"mode = {mode!r}", possible="dense, lexical, hybrid")
         return Result(
@@ -139,7 +139,6 @@ def search(
                 reranker=None if reranker is None else str(reranker),
             )
         )
-    check_settings("search of a run without an index", settings)
     return Result(stage.search(Path(run), query, effective, top=top))
 
 

@@ -32,9 +32,8 @@ def is_folder(place: str) -> bool:
 
 
 def has_index(task: Task) -> bool:
-    """Whether a run's task has an index; of one on a server that the settings say so."""
-    place = index_place(task)
-    return not is_folder(place) or Path(place).is_dir()
+    """Whether a run's task has an index, or the settings say where one is."""
+    return task.config.index.index_at is not None or task.folder.index.is_dir()
 
 
 @contextmanager
