@@ -17,9 +17,12 @@ help:  ## this list
 demo: export HF_HUB_OFFLINE := 1
 demo: $(INSTALLED) $(DEMO_PAIRS)  ## adapt MiniLM to Python's own docstrings, offline, in under five minutes
 	$(BIN)/acclimate adapt $(DEMO_PAIRS) --out $(DEMO) --config examples/docstrings.toml
-	$(BIN)/acclimate search $(DEMO) "wait until every thread has finished"
-	$(BIN)/acclimate search $(DEMO) "remove the whitespace at both ends of a text"
-	$(BIN)/acclimate search $(DEMO) "read a file line by line without loading it whole"
+	$(BIN)/acclimate search $(DEMO) "wait until every thread has finished" --compare
+	$(BIN)/acclimate search $(DEMO) "remove the whitespace at both ends of a text" --compare
+	$(BIN)/acclimate search $(DEMO) "read a file line by line without loading it whole" --compare
+	$(BIN)/acclimate index $(DEMO)
+	$(BIN)/acclimate evaluate $(DEMO) --index
+	$(BIN)/acclimate search $(DEMO) "undo the escaping of HTML entities"
 	@echo "The report: $(DEMO)/report.html"
 
 # One OpenMP thread per test process: two processes are faster than two threads, and sums come out the same every time.

@@ -95,6 +95,7 @@ def search(
     filter: str | None = None,
     rerank: int | None = None,
     reranker: str | Path | None = None,
+    compare: bool = False,
     config: Config = None,
     **settings: Any,
 ) -> Result:
@@ -108,6 +109,7 @@ def search(
         filter: on metadata, such as `year >= 2020 and crop in ("rice", "maize")`.
         rerank: put the first so many in order anew by a reranker.
         reranker: a run with one, a folder, or a hub id; the run's own if None.
+        compare: search the run's corpus by base and adapted even where there is an index.
         config: see `Config`.
         settings: such as `device="cpu"`.
 
@@ -122,9 +124,10 @@ def search(
     from acclimate.runs.tasks import one_task
     from acclimate.stages import search as stage
 
-    if any(given is not None for given in (mode, filter, rerank, reranker)) or has_index(
-        one_task(Path(run), effective)
-    ):
+    through_index = any(given is not None for given in (mode, filter, rerank, reranker))
+    if compare and through_index:
+        raise UsageError("compare is a search without the index", fix="Leave mode, filter, rerank, reranker out.")
+    if through_index or (not compare and has_index(one_task(Path(run), effective))):
         if mode not in (None, "dense", "lexical", "hybrid"):
             raise UsageError(f"mode = {mode!r}", possible="dense, lexical, hybrid")
         return Result(

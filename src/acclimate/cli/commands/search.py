@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
 
 from acclimate.cli.options import Command, Given, Json
 
@@ -20,10 +22,11 @@ def search(
     filter: str | None = None,
     rerank: int | None = None,
     reranker: str | None = None,
+    compare: Annotated[bool, Parameter(negative=())] = False,
     json_output: Json = False,
     settings: Given,
 ) -> None:
-    """Top documents of RUN's index for a query; without an index, of RUN's corpus by base and adapted, side by side.
+    """Top documents of RUN's index; without an index, of RUN's corpus by base and adapted, side by side.
 
     Args:
         run: the run's folder.
@@ -33,13 +36,16 @@ def search(
         filter: on metadata, such as 'year >= 2020 and crop in ("rice", "maize")'.
         rerank: let a reranker put the first so many in order.
         reranker: a run with a reranker, a folder, or a hub id; RUN's own if not given.
+        compare: search RUN's corpus by base and adapted, side by side, even where there is an index.
         json_output: print one JSON object and nothing else.
         settings: of the models.
     """
     from acclimate.cli import index_tables, tables
     from acclimate.flows import index_verbs as verbs
 
-    found = verbs.search(run, query, top=top, mode=mode, filter=filter, rerank=rerank, reranker=reranker, **settings)
+    found = verbs.search(
+        run, query, top=top, mode=mode, filter=filter, rerank=rerank, reranker=reranker, compare=compare, **settings
+    )
     if json_output:
         sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
     elif "hits" in found:
