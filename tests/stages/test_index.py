@@ -14,7 +14,7 @@ import pytest
 from acclimate.configs import IndexConfig, RunConfig, with_overrides
 from acclimate.data.dataset import Dataset, write_dataset
 from acclimate.errors import DataError, StorageError, UsageError
-from acclimate.files import read_json, write_jsonl
+from acclimate.files import read_json, write_json, write_jsonl
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.index import feeding
 from acclimate.retrieval.index.of_run import opened_index
@@ -76,7 +76,8 @@ def test_own_corpus_once_and_again(tmp_path: Path, model: Path, monkeypatch: pyt
     assert np.allclose([one.vector for one in stored], expected, atol=1e-3)
     assert stored[0].document.metadata == {"title": dataset.titles["d00"]}
     no_encoding(monkeypatch)
-    assert index(tmp_path, [], config)["unchanged"] == 80
+    again = index(tmp_path, [], config)
+    assert again["unchanged"] == 80 and again["fusion"] == report["fusion"]
 
 
 def test_what_evaluate_has_encoded_is_not_encoded_again(
@@ -194,10 +195,14 @@ def test_an_adapter_and_the_index_of_its_base(tmp_path: Path, model: Path, sides
         message = str(refused.value)
         assert f"document_adapter is none in the index and {adapted.adapter.sha256[:12]}" in message
         assert "changes documents" in message and "--reencode" in message and "--at FOLDER" in message
+    chosen = read_json(tmp_path / "fusion.json")
     beside = with_overrides(config, {"index_at": str(tmp_path / "beside")})
     assert index(tmp_path, [], beside)["encoded"] == 80
     before = search_index(tmp_path, "rain", beside, 5, mode="dense")["hits"]
     assert reencode_index(tmp_path, config)["encoded"] == 80
+    assert index_info(tmp_path, config)["fusion"]["space"] == adapted.space.digest
+    write_json(tmp_path / "fusion.json", chosen)
+    assert index_info(tmp_path, config)["fusion"] is None, "chosen for the base's vectors"
     assert search_index(tmp_path, "rain", config, 5, mode="dense")["hits"] == before
     assert verify_index(tmp_path, config)["problems"] == []
 

@@ -86,7 +86,7 @@ def choose_fusion(index: Index, dev: Asked, qrels: Qrels) -> FusionChoice:
     best = Fusion(depth=DEPTH)
     if len(dev.texts) < FEWEST:
         why = f"the default, as there are {len(dev.texts)} dev queries, and {FEWEST} are needed to choose"
-        return _choice(best, why, {})
+        return _choice(index, best, why, {})
     dense, lexical = (search_all(index, dev, mode, best) for mode in ("dense", "lexical"))
     tried: dict[str, float] = {}
     for constant in CONSTANTS:
@@ -96,7 +96,7 @@ def choose_fusion(index: Index, dev: Asked, qrels: Qrels) -> FusionChoice:
             if score > max(tried.values(), default=-1.0):
                 best = Fusion(constant, 1.0, weight, DEPTH)
             tried[f"constant {constant:g}, lexical weight {weight:g}"] = score
-    return _choice(best, f"best {MEASURE} of {len(dev.texts):,} dev queries", tried)
+    return _choice(index, best, f"best {MEASURE} of {len(dev.texts):,} dev queries", tried)
 
 
 def measure(
@@ -184,12 +184,13 @@ def _document_of(hit: Hit) -> str:
     return hit.document.parent or hit.id
 
 
-def _choice(fusion: Fusion, chosen: str, tried: dict[str, float]) -> FusionChoice:
+def _choice(index: Index, fusion: Fusion, chosen: str, tried: dict[str, float]) -> FusionChoice:
     return {
         "constant": fusion.constant,
         "dense_weight": fusion.dense_weight,
         "lexical_weight": fusion.lexical_weight,
         "depth": fusion.depth,
+        "space": index.space.digest,
         "chosen": chosen,
         "tried": tried,
     }

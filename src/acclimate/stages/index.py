@@ -25,7 +25,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.passages import Passages
 from acclimate.progress import progress, say
 from acclimate.retrieval.index.feeding import Encode, Fed, Whole, cut, feed, remove
-from acclimate.retrieval.index.of_run import index_for, index_place, write_fusion
+from acclimate.retrieval.index.of_run import index_for, index_place, read_fusion, write_fusion
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Document, problem
 from acclimate.retrieval.index.reports import FusionChoice, IndexReport
@@ -77,7 +77,8 @@ def index(run: Path, sources: Sequence[Path], config: RunConfig, *, delete: Path
             with progress("index", material.count(), "documents") as advance:
                 fed = feed(opened, material, material.encode(), advance)
         if opened is not None:
-            choice = _choose_fusion(opened, encoder, own, task)
+            changed = bool(fed.encoded or fed.removed)
+            choice = None if own is None else _choose_fusion(opened, encoder, own, task, changed)
             found = fed, deleted, opened.count(), choice
     fed, deleted, count, choice = processes.from_main(cast(tuple[Fed, int, int, FusionChoice | None], found))
     if processes.is_main():
@@ -186,10 +187,11 @@ def _ids(path: Path) -> Iterator[str]:
     return iter(ids)
 
 
-def _choose_fusion(opened: Index, encoder: Encoder, own: Dataset | None, task: Task) -> FusionChoice | None:
-    """Choose on the run's dev split how rankings are fused, where the run's own corpus was indexed; and record it."""
-    if own is None:
-        return None
+def _choose_fusion(opened: Index, encoder: Encoder, own: Dataset, task: Task, changed: bool) -> FusionChoice:
+    """Choose on the run's dev split how rankings of its own corpus are fused, and record it; or keep the choice."""
+    known = read_fusion(task, opened.space)[1]
+    if known is not None and not changed:
+        return known
     queries, qrels = dev_queries(own)
     choice = choose_fusion(opened, Asked(queries, encoder.encode(list(queries.values()), "query")), qrels)
     write_fusion(task, choice)

@@ -43,7 +43,7 @@ def index_info(run: Path, config: RunConfig) -> dict[str, Any]:
     with opened_index(index_place(task)) as index:
         info = index.info()
     said = {name: getattr(info, name) for name in ("place", "backend", "documents")}
-    return {**said, "space": dataclasses.asdict(info.space), "fusion": read_fusion(task)[1], **info.details}
+    return {**said, "space": dataclasses.asdict(info.space), "fusion": read_fusion(task, info.space)[1], **info.details}
 
 
 def verify_index(run: Path, config: RunConfig) -> dict[str, Any]:

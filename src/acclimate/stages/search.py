@@ -95,19 +95,12 @@ def search_index(
     passed = None if filter is None else parse_filter(filter)
     task = one_task(run, config)
     place = index_place(task)
-    fusion = read_fusion(task)[0]
     encoder = load_current(RunFolder(run).adapter, task.config) if mode != "lexical" else None
-    asked = Query(
-        query,
-        None if encoder is None else encoder.encode([query], "query")[0],
-        mode,
-        rerank_first or top,
-        passed,
-        fusion,
-    )
+    vector = None if encoder is None else encoder.encode([query], "query")[0]
     found: dict[str, Any] = {"query": query, "mode": mode, "place": place, "reranker": None}
     with opened_index(place) if encoder is None else index_for(place, encoder, run) as index:
-        hits = index.search(asked)
+        fusion = read_fusion(task, index.space)[0]
+        hits = index.search(Query(query, vector, mode, rerank_first or top, passed, fusion))
         found["documents"] = index.count()
     if mode == "hybrid":
         found["fusion"] = {name: getattr(fusion, name) for name in Fusion.__slots__}

@@ -75,13 +75,19 @@ def index_for(place: str, encoder: Encoder, run: Path, analyser: Analyser | None
         yield index
 
 
-def read_fusion(task: Task) -> tuple[Fusion, FusionChoice | None]:
-    """Return how the run's two rankings become one: as it was chosen, else the default and None."""
+def read_fusion(task: Task, space: SpaceId) -> tuple[Fusion, FusionChoice | None]:
+    """Return how an index's two rankings become one: as it was chosen for this space, else the default and None.
+
+    Raises:
+        StorageError: the record is damaged.
+    """
     path = task.folder.fusion
     if not path.exists():
         return Fusion(), None
     choice: Any = read_json(path)
     try:
+        if choice["space"] != space.digest:  # before a training
+            return Fusion(), None
         fusion = fusion_of(choice)
     except KeyError as missing:
         raise StorageError(

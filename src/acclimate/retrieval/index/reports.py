@@ -12,6 +12,8 @@ class FusionChoice(TypedDict):
     dense_weight: float
     lexical_weight: float
     depth: int
+    space: str
+    """The digest of the space whose vectors were searched: with others the choice says little."""
     chosen: str
     tried: dict[str, float]
     """Setting -> its NDCG@10 on the dev queries."""
