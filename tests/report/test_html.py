@@ -265,6 +265,25 @@ def test_stages_say_what_each_did_on_dev(run: Path) -> None:
     assert "3-merge 2-finetune 80 %, base 20 % 0.6000 0.6100 +0.0100 kept" in text
 
 
+def test_search_through_the_index_is_shown_where_it_was_measured(tmp_path: Path) -> None:
+    run = write_sample_run(tmp_path / "run")
+    assert 'id="index"' not in render(read_run(run))
+    (run / "index_evaluation").mkdir()
+    delta = {"ndcg@10": {"value": 0.03, "low": 0.02, "high": 0.05, "p": 0.001}}
+    report = {
+        "documents": 10594,
+        "modes": {mode: {"ndcg@10": score} for mode, score in (("dense", 0.52), ("lexical", 0.34), ("hybrid", 0.55))},
+        "delta": {"lexical": delta, "hybrid": delta},
+        "exact_recall": 0.9951,
+        "confidence": 0.95,
+        "fusion": {"constant": 60.0, "dense_weight": 1.0, "lexical_weight": 0.5, "chosen": "best of <b>dev</b>"},
+    }
+    (run / "index_evaluation" / "report.json").write_text(json.dumps(report), encoding="utf-8")
+    said = " ".join(" ".join(Page(render(read_run(run))).words).split())
+    assert "10,594 documents" in said and "weights 1 and 0.5, best of <b>dev</b>" in said
+    assert "99.5 % of the exact first ten" in said and "0.5200" in said and "+0.0300" in said
+
+
 def test_reranking_is_shown_where_it_was_measured(tmp_path: Path) -> None:
     run = write_sample_run(tmp_path / "run")
     assert 'id="reranking"' not in render(read_run(run))

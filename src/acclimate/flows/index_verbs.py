@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
+from acclimate import processes
 from acclimate.configs import check_settings
 from acclimate.errors import UsageError
+from acclimate.files import read_json, write_json
 from acclimate.flows.verbs import Config, configured
 from acclimate.report.result import Result
 from acclimate.runs.run_folder import RunFolder
@@ -148,7 +150,7 @@ def search(
 def evaluate_index(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
     """Measure dense, lexical and hybrid search through a run's index on the test split; write `run/index_evaluation`.
 
-    The fusion of the hybrid mode is chosen on the dev split, and kept for `search`.
+    The run's report gets that part. The fusion of the hybrid mode is chosen on the dev split, and kept for `search`.
 
     Args:
         run: the run's folder, with a dataset and an index that holds its corpus.
@@ -162,4 +164,7 @@ def evaluate_index(run: str | Path, *, config: Config = None, **settings: Any) -
     effective = configured("evaluate", settings, config, Path(run))
     from acclimate.stages.evaluate_index import evaluate_index as stage
 
-    return Result(stage(Path(run), effective), RunFolder(Path(run)).index_evaluation)
+    folder, report = RunFolder(Path(run)), stage(Path(run), effective)
+    if processes.is_main() and folder.report.is_file():
+        write_json(folder.report, read_json(folder.report) | {"index": report})
+    return Result(report, folder.index_evaluation)

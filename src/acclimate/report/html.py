@@ -104,6 +104,7 @@ def _result(run: RunParts) -> dict[str, Any]:
         "domain": tables.domain(report.get("domain", {}), confidence),
         "domain_notes": domain_notes(report.get("domain", {})),
         "reranking": tables.reranking(run.reranking),
+        "index": tables.index(run.index),
         "guard": tables.guard(report.get("guard", [])),
         "guard_bound": config.get("evaluate", {}).get("guard_bound"),
         "forgot": tables.forgot(report.get("guard", [])),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-from acclimate.evaluation.reports import GuardRow, RerankingReport, SplitScores
+from acclimate.evaluation.reports import GuardRow, IndexEvaluation, RerankingReport, SplitScores
 from acclimate.evaluation.significance import Verdict
 from acclimate.training.reports import EncoderTraining
 from acclimate.types import Kind, Sides
@@ -65,6 +65,7 @@ class RunSummary(TaskSummary, total=False):
     stages: list[StageRow]
     model: Base
     reranking: RerankingReport
+    index: IndexEvaluation
 
 
 class MergedModel(TypedDict):

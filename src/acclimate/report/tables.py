@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from acclimate.evaluation.reports import GuardRow, RerankingReport
+from acclimate.evaluation.reports import GuardRow, IndexEvaluation, RerankingReport
 from acclimate.report.summary import StageRow
 from acclimate.report.words import (
     ABSENT,
@@ -141,6 +141,32 @@ def reranking(report: RerankingReport | None) -> Table | None:
     ]
     columns = ("Metric", "Retrieved", "Reranked", f"Difference ({percent(report['confidence'])} interval)")
     return Table("Reranking", columns, tuple(rows))
+
+
+def index(report: IndexEvaluation | None) -> Table | None:
+    """What each mode of search through the index finds, and the difference of both modes with words to dense search."""
+    if not report:
+        return None
+    modes, delta = report["modes"], report["delta"]
+    rows = [
+        Row(
+            metric_name(name),
+            (
+                *(Cell(score(modes[mode].get(name))) for mode in modes),
+                *(
+                    Cell(signed(delta[mode][name]["value"]), _doubt(delta[mode][name]), tone_of(delta[mode][name]))
+                    for mode in delta
+                ),
+            ),
+        )
+        for name in modes["dense"]
+    ]
+    width = percent(report["confidence"])
+    named = (
+        *(mode.capitalize() for mode in modes),
+        *(f"{mode.capitalize()} − dense ({width} interval)" for mode in delta),
+    )
+    return Table("Search through the index", ("Metric", *named), tuple(rows))
 
 
 def values(caption: str, mapping: Mapping[str, Any]) -> list[Table]:
