@@ -21,7 +21,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("indexed")
     config = RunConfig(model=str(write_tiny_bert(folder / "model")), pooling="mean", device="cpu", dtype="float32")
     write_tiny_retrieval(folder / "run" / "dataset")
-    config = replace(config, evaluate=replace(config.evaluate, bootstrap=100))
+    config = replace(config, evaluate=replace(config.evaluate, sign_flips=100))
     (folder / "run" / "config.toml").write_text(dump_config(config))
     main(["index", str(folder / "run")])
     return folder / "run"
@@ -65,7 +65,7 @@ def test_the_runs_report_gets_the_measures(run: Path, capsys: pytest.CaptureFixt
 def test_in_python(run: Path) -> None:
     assert acclimate.index(run)["unchanged"] == 40
     assert len(acclimate.search(run, "w1", mode="lexical", top=1)["hits"]) == 1
-    assert acclimate.evaluate_index(run, bootstrap=100).folder == run / "index_evaluation"
+    assert acclimate.evaluate_index(run, sign_flips=100).folder == run / "index_evaluation"
 
 
 def test_what_excludes_what(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

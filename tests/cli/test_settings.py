@@ -113,7 +113,7 @@ def _index(world: World) -> None:
     world.do("search", world.run, "w1", mode="search without --rerank")
     world.do("search", world.run, "w1", "--rerank", "10", "--reranker", world.reranker)
     world.do("index", world.run)
-    world.do("evaluate", world.run, "--index", "--bootstrap", "100", mode="evaluate RUN --index")
+    world.do("evaluate", world.run, "--index", "--sign-flips", "100", mode="evaluate RUN --index")
 
 
 def _prepare_and_mine(world: World, base: tuple[str, ...]) -> None:

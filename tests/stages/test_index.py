@@ -18,10 +18,11 @@ from acclimate.files import read_json, write_json, write_jsonl
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.index import feeding
 from acclimate.retrieval.index.of_run import opened_index
+from acclimate.retrieval.index.reports import IndexReport
 from acclimate.runs.resolve import load
 from acclimate.stages.evaluate import evaluate
 from acclimate.stages.evaluate_index import evaluate_index
-from acclimate.stages.index import index
+from acclimate.stages.index import index as stage
 from acclimate.stages.index_care import export_index, index_info, rebuild_index, reencode_index, verify_index
 from acclimate.stages.search import search_index
 from acclimate.types import Sides
@@ -52,6 +53,10 @@ def corpus_run(run: Path) -> Dataset:
     return dataset
 
 
+def index(run: Path, sources: list[Path], config: RunConfig, delete: Path | None = None) -> IndexReport:
+    return stage(run, sources, delete, config)
+
+
 def no_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Encoder.encode
 
@@ -66,7 +71,7 @@ def test_own_corpus_once_and_again(tmp_path: Path, model: Path, monkeypatch: pyt
     dataset, config = corpus_run(tmp_path), config_for(model)
     report = index(tmp_path, [], config)
     assert (report["documents"], report["read"], report["encoded"], report["rejected"]) == (80, 80, 80, {})
-    assert report["fusion"]["chosen"] == "best ndcg@10 of 30 dev queries" and len(report["fusion"]["tried"]) == 18
+    assert report["fusion"]["chosen"] == "best NDCG@10 of 30 dev queries" and len(report["fusion"]["tried"]) == 18
     assert read_json(tmp_path / "fusion.json") == report["fusion"]
     encoder = Encoder.load(str(model), device="cpu", dtype="float32")
     expected = encoder.encode(list(dataset.corpus.values()), "document")
@@ -114,7 +119,7 @@ def test_files_in_chunks(tmp_path: Path, model: Path) -> None:
         chunks = [stored.document for stored in opened.iterate() if stored.document.parent != "e#x"]
     assert len(chunks) + 1 == report["encoded"] > 4
     assert all(chunk.parent == "deep/long.txt" and text[chunk.start : chunk.end] == chunk.text for chunk in chunks)
-    found = search_index(run, "number11", config, mode="lexical", top=1)["hits"][0]
+    found = search_index(run, "number11", 1, config, mode="lexical")["hits"][0]
     assert found["parent"] == "deep/long.txt" and "number11" in text[found["start"] : found["end"]]
     (docs / "broken.pdf").unlink()
     assert index(run, [docs], config)["rejected_rows"] is None
@@ -167,7 +172,7 @@ def test_metadata_filters(tmp_path: Path, model: Path) -> None:
     config = config_for(model)
     index(tmp_path / "run", [source], config)
     for mode in ("dense", "lexical", "hybrid"):
-        found = search_index(tmp_path / "run", "rain", config, 20, mode=mode, filter="year >= 2016 and even = true")
+        found = search_index(tmp_path / "run", "rain", 20, config, mode=mode, filter="year >= 2016 and even = true")
         assert {hit["id"] for hit in found["hits"]} == {"16", "18"}
         assert all(hit["metadata"]["even"] is True for hit in found["hits"])
 
@@ -180,7 +185,7 @@ def test_an_adapter_and_the_index_of_its_base(tmp_path: Path, model: Path, sides
     write_adapter(tmp_path / "adapter", model, strength=1.0, sides=sides)
     adapted = load(tmp_path / "adapter", base=str(model), device="cpu", dtype="float32")
     if sides == "query":
-        found = search_index(tmp_path, "wheat and rain", config, 3, mode="dense")["hits"]
+        found = search_index(tmp_path, "wheat and rain", 3, config, mode="dense")["hits"]
         with opened_index(str(tmp_path / "index")) as opened:
             stored = {one.document.id: one.vector for one in opened.iterate()}
         query = adapted.encode(["wheat and rain"], "query")[0]
@@ -189,7 +194,7 @@ def test_an_adapter_and_the_index_of_its_base(tmp_path: Path, model: Path, sides
         assert index(tmp_path, [], config)["unchanged"] == 80
         return
     assert adapted.adapter is not None
-    for call in (lambda: search_index(tmp_path, "rain", config), lambda: index(tmp_path, [], config)):
+    for call in (lambda: search_index(tmp_path, "rain", 5, config), lambda: index(tmp_path, [], config)):
         with pytest.raises(UsageError) as refused:
             call()
         message = str(refused.value)
@@ -198,12 +203,12 @@ def test_an_adapter_and_the_index_of_its_base(tmp_path: Path, model: Path, sides
     chosen = read_json(tmp_path / "fusion.json")
     beside = with_overrides(config, {"index_at": str(tmp_path / "beside")})
     assert index(tmp_path, [], beside)["encoded"] == 80
-    before = search_index(tmp_path, "rain", beside, 5, mode="dense")["hits"]
+    before = search_index(tmp_path, "rain", 5, beside, mode="dense")["hits"]
     assert reencode_index(tmp_path, config)["encoded"] == 80
     assert index_info(tmp_path, config)["fusion"]["space"] == adapted.space.digest
     write_json(tmp_path / "fusion.json", chosen)
     assert index_info(tmp_path, config)["fusion"] is None, "chosen for the base's vectors"
-    assert search_index(tmp_path, "rain", config, 5, mode="dense")["hits"] == before
+    assert search_index(tmp_path, "rain", 5, config, mode="dense")["hits"] == before
     assert verify_index(tmp_path, config)["problems"] == []
 
 
@@ -211,13 +216,13 @@ def test_search_as_it_was_chosen_and_reranked(tmp_path: Path, model: Path) -> No
     corpus_run(tmp_path)
     config = config_for(model)
     with pytest.raises(StorageError, match=r"there is no index.*acclimate index"):
-        search_index(tmp_path, "rain", config)
+        search_index(tmp_path, "rain", 5, config)
     index(tmp_path, [], config)
-    hybrid = search_index(tmp_path, "wheat and rain", config, 4)
+    hybrid = search_index(tmp_path, "wheat and rain", 4, config)
     assert (hybrid["documents"], hybrid["mode"], len(hybrid["hits"])) == (80, "hybrid", 4)
     assert hybrid["fusion"]["constant"] == read_json(tmp_path / "fusion.json")["constant"]
     reranker = str(tiny.tiny_reranker(tmp_path / "reranker-model"))
-    reranked = search_index(tmp_path, "wheat and rain", config, 2, rerank_first=4, reranker=reranker)
+    reranked = search_index(tmp_path, "wheat and rain", 2, config, rerank_first=4, reranker=reranker)
     assert {hit["id"] for hit in reranked["hits"]} <= {hit["id"] for hit in hybrid["hits"]}
     scores = [hit["score"] for hit in reranked["hits"]]
     assert scores == sorted(scores, reverse=True) and reranked["reranker"].endswith("reranker-model")
@@ -227,9 +232,9 @@ def test_search_as_it_was_chosen_and_reranked(tmp_path: Path, model: Path) -> No
         ({"filter": "year >="}, "a filter has the end"),
     ):
         with pytest.raises(UsageError, match=message):
-            search_index(tmp_path, "rain", config, **refused)  # type: ignore[arg-type]
+            search_index(tmp_path, "rain", 5, config, **refused)  # type: ignore[arg-type]
     with pytest.raises(StorageError, match="holds no reranker"):
-        search_index(tmp_path, "rain", config, rerank_first=10)
+        search_index(tmp_path, "rain", 5, config, rerank_first=10)
 
 
 def test_evaluated_through_the_index(tmp_path: Path, model: Path) -> None:

@@ -96,7 +96,7 @@ def choose_fusion(index: Index, dev: Asked, qrels: Qrels) -> FusionChoice:
             if score > max(tried.values(), default=-1.0):
                 best = Fusion(constant, 1.0, weight, DEPTH)
             tried[f"constant {constant:g}, lexical weight {weight:g}"] = score
-    return _choice(index, best, f"best {MEASURE} of {len(dev.texts):,} dev queries", tried)
+    return _choice(index, best, f"best NDCG@10 of {len(dev.texts):,} dev queries", tried)
 
 
 def measure(
@@ -110,7 +110,7 @@ def measure(
         qrels: their judgements.
         data: gives texts, by which queries depend on each other.
         fusion: of the mode hybrid.
-        config: `bootstrap` and `confidence`.
+        config: `sign_flips` and `confidence`.
         seed: fixes the sign flips.
 
     Returns:
@@ -124,7 +124,7 @@ def measure(
     def delta(mode: Mode, name: str) -> Delta:
         columns = [np.array([scored[one][1][query][name] for query in test.texts]) for one in ("dense", mode)]
         return compare_means(
-            *columns, resamples=config.bootstrap, confidence=config.confidence, seed=seed, clusters=clusters
+            *columns, flips=config.sign_flips, confidence=config.confidence, seed=seed, clusters=clusters
         )
 
     report: ThroughIndex = {

@@ -42,10 +42,8 @@ def index(
     from acclimate.stages.index import index as stage
 
     sources = [corpora] if isinstance(corpora, str | Path) else list(corpora)
-    report = stage(
-        Path(run), [Path(source) for source in sources], effective, delete=None if delete is None else Path(delete)
-    )
-    return Result(report)
+    removed = None if delete is None else Path(delete)
+    return Result(stage(Path(run), [Path(source) for source in sources], removed, effective))
 
 
 def index_info(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
@@ -136,15 +134,15 @@ def search(
             stage.search_index(
                 Path(run),
                 query,
-                effective,
                 top,
+                effective,
                 mode=mode or "hybrid",
                 filter=filter,
                 rerank_first=rerank,
                 reranker=None if reranker is None else str(reranker),
             )
         )
-    return Result(stage.search(Path(run), query, effective, top=top))
+    return Result(stage.search(Path(run), query, top, effective))
 
 
 def evaluate_index(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
@@ -155,7 +153,7 @@ def evaluate_index(run: str | Path, *, config: Config = None, **settings: Any) -
     Args:
         run: the run's folder, with a dataset and an index that holds its corpus.
         config: see `Config`.
-        settings: such as `bootstrap=5000`.
+        settings: such as `sign_flips=5000`.
 
     Returns:
         "modes", "delta" (differences to dense, with intervals), "exact_recall", "fusion" and more.

@@ -29,7 +29,7 @@ def evaluate_index(run: Path, config: RunConfig) -> IndexEvaluation:
 
     Args:
         run: the run's folder; its dataset gives queries and judgements.
-        config: shared fields, `bootstrap`, `confidence`, and where the index is.
+        config: shared fields, `sign_flips`, `confidence`, and where the index is.
 
     Returns:
         what `report.json` there holds; beside it are `runs/{dense,lexical,hybrid}.trec`.
@@ -49,7 +49,7 @@ def _evaluate(run: Path, config: RunConfig) -> IndexEvaluation:
     adapter = RunFolder(run).adapter
     data, left_out = without_seen(data, trained_on([adapter, config.model]), "the dataset")
     queries, qrels = judged_queries(data)
-    encoder = load_current(adapter, task.config)
+    encoder = load_current(adapter, config.model, **task.config.loading)
     with index_for(place, encoder, run) as index:
         _require_corpus(index, data, place, run)
         dev, dev_qrels = dev_queries(data)

@@ -42,7 +42,7 @@ CUT_TOGETHER = 64
 _LIKE_A_CHUNK = re.compile(r"#\d+$")
 
 
-def index(run: Path, sources: Sequence[Path], config: RunConfig, *, delete: Path | None = None) -> IndexReport:
+def index(run: Path, sources: Sequence[Path], delete: Path | None, config: RunConfig) -> IndexReport:
     """Write documents into the index of a run: new ones, changed ones, and not those that are there as they are.
 
     Several processes share the encoding. After an interruption, what was acknowledged is there, and the same call goes
@@ -51,8 +51,8 @@ def index(run: Path, sources: Sequence[Path], config: RunConfig, *, delete: Path
     Args:
         run: its adapter, if there is one, else its model, gives the vectors.
         sources: files and folders (`data.documents`); if there are none and nothing is deleted, the run's own corpus.
-        config: shared fields and `index`.
         delete: a file of ids, one a line: these documents are removed, with their chunks, before anything is written.
+        config: shared fields and `index`.
 
     Returns:
         see `IndexReport`.
@@ -64,7 +64,7 @@ def index(run: Path, sources: Sequence[Path], config: RunConfig, *, delete: Path
     """
     started = time.monotonic()
     task = one_task(run, config)
-    encoder = load_current(RunFolder(run).adapter, task.config)
+    encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading)
     place = index_place(task)
     own = None if sources or delete else open_retrieval_dataset(task.dataset)
     material = _Material(task, encoder, Documents(sources, config.index.text_field), own)

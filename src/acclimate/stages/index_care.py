@@ -99,7 +99,7 @@ def reencode_index(run: Path, config: RunConfig) -> dict[str, Any]:
         raise UsageError(
             f"{place} is on a server", fix=f"Make an index in a folder, and move it there: acclimate index {run} --to"
         )
-    encoder = load_current(RunFolder(run).adapter, task.config)
+    encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading)
     fresh = work_folder(Path(place)) / "reencoded"
     with opened_index(place) as old:
         sample = [stored.document.text for stored, _ in zip(old.iterate(), range(LANGUAGE_SAMPLE), strict=False)]

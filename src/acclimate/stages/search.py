@@ -58,8 +58,8 @@ def search(run: Path, query: str, top: int, config: RunConfig) -> dict[str, Any]
 def search_index(
     run: Path,
     query: str,
+    top: int,
     config: RunConfig,
-    top: int = 5,
     *,
     mode: Mode = "hybrid",
     filter: str | None = None,
@@ -71,8 +71,8 @@ def search_index(
     Args:
         run: the run's folder; its adapter, if there is one, else its model, encodes the query.
         query: what to search for.
-        config: the run's model, device and dtype; where the index is; the reranker's settings.
         top: documents to return.
+        config: the run's model, device and dtype; where the index is; the reranker's settings.
         mode: by meaning, by words, or by both, fused as `RUN/fusion.json` says.
         filter: on metadata, see `core.filter_language`.
         rerank_first: put the first so many in order anew by a reranker.
@@ -95,7 +95,7 @@ def search_index(
     passed = None if filter is None else parse_filter(filter)
     task = one_task(run, config)
     place = index_place(task)
-    encoder = load_current(RunFolder(run).adapter, task.config) if mode != "lexical" else None
+    encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading) if mode != "lexical" else None
     vector = None if encoder is None else encoder.encode([query], "query")[0]
     found: dict[str, Any] = {"query": query, "mode": mode, "place": place, "reranker": None}
     with opened_index(place) if encoder is None else index_for(place, encoder, run) as index:
@@ -123,7 +123,7 @@ def _hits(encoder: Encoder, data: Dataset, query: str, cache: Path, top: int, la
 
 def _reranked(query: str, hits: list[Hit], name: str, config: RunConfig) -> tuple[str, list[Hit]]:
     """The reranker's id, and the hits in its order."""
-    model = load_reranker(name, config)
+    model = load_reranker(name, config.rerank, device=config.device, dtype=config.dtype)
     by_id = {hit.id: hit for hit in hits}
     texts = {hit.id: hit.text for hit in hits}
     run = rerank(model, {"query": {hit.id: hit.score for hit in hits}}, {"query": query}, texts, len(hits))
