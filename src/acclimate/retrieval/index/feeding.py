@@ -55,7 +55,7 @@ class _Plan:
     encoded: list[Document] = field(default_factory=list)
     relabelled: list[Document] = field(default_factory=list)
     vectors: list[Vectors] = field(default_factory=list)
-    """Of the relabelled ones."""
+    """Those that the relabelled documents have already."""
     unchanged: int = 0
     stale: list[str] = field(default_factory=list)
 
