@@ -18,6 +18,7 @@ from acclimate.configs import (
     DatasetConfig,
     DomainConfig,
     EvaluateConfig,
+    IndexConfig,
     MergeConfig,
     MineConfig,
     ObjectiveConfig,
@@ -45,6 +46,7 @@ SECTIONS = {
     "evaluate": EvaluateConfig,
     "merge": MergeConfig,
     "rerank": RerankConfig,
+    "index": IndexConfig,
 }
 
 
