@@ -11,9 +11,10 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 import pytest
 
 from acclimate.errors import AcclimateError, StorageError, UsageError
-from acclimate.retrieval.index import postgres_connection, qdrant_connection
-from acclimate.retrieval.index.postgres_connection import PostgresPlace, parse_postgres_url
-from acclimate.retrieval.index.qdrant_connection import QdrantPlace, parse_qdrant_url, patiently
+from acclimate.retrieval.index.postgres import connection as postgres_connection
+from acclimate.retrieval.index.postgres.connection import PostgresPlace, parse_postgres_url
+from acclimate.retrieval.index.qdrant import connection as qdrant_connection
+from acclimate.retrieval.index.qdrant.connection import QdrantPlace, parse_qdrant_url, patiently
 
 
 @pytest.mark.parametrize(

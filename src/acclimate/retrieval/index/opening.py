@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeAlias
 from urllib.parse import urlsplit
 
 from acclimate.core.analyser import Analyser
-from acclimate.errors import UsageError
+from acclimate.errors import MissingExtraError, UsageError
 from acclimate.retrieval.index.protocol import Index
 from acclimate.text_use import SpaceId
 
@@ -22,8 +23,35 @@ def _local(place: str, space: SpaceId | None, analyser: Analyser | None) -> Inde
     return LocalIndex.open(Path(place.removeprefix("file://")), space, analyser)
 
 
-BACKENDS: dict[str, Opener] = {"": _local, "file": _local}
+def _qdrant(place: str, space: SpaceId | None, analyser: Analyser | None) -> Index:
+    _require("qdrant_client", "An index on Qdrant", "qdrant")
+    from acclimate.retrieval.index.qdrant.index import open_qdrant
+
+    return open_qdrant(place, space, analyser)
+
+
+def _postgres(place: str, space: SpaceId | None, analyser: Analyser | None) -> Index:
+    _require("psycopg", "An index in Postgres", "postgres")
+    _require("pgvector", "An index in Postgres", "postgres")
+    from acclimate.retrieval.index.postgres.index import open_postgres
+
+    return open_postgres(place, space, analyser)
+
+
+BACKENDS: dict[str, Opener] = {
+    "": _local,
+    "file": _local,
+    "qdrant": _qdrant,
+    "qdrants": _qdrant,
+    "postgresql": _postgres,
+    "postgres": _postgres,
+}
 """Scheme of the address -> what opens it; a folder has none. Each imports its own libraries, when it is asked for."""
+
+
+def _require(package: str, feature: str, extra: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise MissingExtraError(feature, extra)
 
 
 def open_index(place: str | Path, space: SpaceId | None = None, analyser: Analyser | None = None) -> Index:
@@ -38,6 +66,7 @@ def open_index(place: str | Path, space: SpaceId | None = None, analyser: Analys
     Raises:
         UsageError: a scheme that no backend has; there is no index, and no space to make one for; another space.
         StorageError: it cannot be read or reached.
+        MissingExtraError: the backend's client is not installed.
     """
     scheme = urlsplit(str(place)).scheme if "://" in str(place) else ""
     if scheme not in BACKENDS:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
-from acclimate.errors import MissingExtraError, StorageError, UsageError
+import psycopg
+from pgvector.psycopg import register_vector
+from psycopg import Connection
 
-if TYPE_CHECKING:
-    from psycopg import Connection
+from acclimate.errors import StorageError, UsageError
 
 DEFAULT_TABLE = "acclimate"
 DEFAULT_SCHEMA = "public"
@@ -67,14 +68,8 @@ def connect(place: PostgresPlace) -> Connection[Any]:
     """Connect to the server of a place, which must have pgvector, or let this user create it in the database.
 
     Raises:
-        MissingExtraError: psycopg or pgvector is not installed.
         StorageError: the server does not answer or refuses this user; it has no pgvector, or an old one.
     """
-    try:
-        import psycopg
-        from pgvector.psycopg import register_vector
-    except ImportError as error:
-        raise MissingExtraError("an index in Postgres", "postgres") from error
     with postgres_errors(place):
         options = {} if "connect_timeout" in place.conninfo else {"connect_timeout": CONNECT_TIMEOUT_S}
         connection = psycopg.connect(place.conninfo, autocommit=True, **options)
@@ -105,8 +100,6 @@ def _pgvector(connection: Connection[Any]) -> str | None:
 @contextmanager
 def postgres_errors(place: PostgresPlace) -> Iterator[None]:
     """Turn what psycopg raises into one line of ours."""
-    import psycopg
-
     try:
         yield
     except psycopg.errors.InsufficientPrivilege as error:

@@ -7,13 +7,14 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote, urlsplit
 
-from acclimate.errors import MissingExtraError, StorageError, UsageError
+from qdrant_client import QdrantClient
+from qdrant_client.common.client_exceptions import QdrantException
+from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
 
-if TYPE_CHECKING:
-    from qdrant_client import QdrantClient
+from acclimate.errors import StorageError, UsageError
 
 R = TypeVar("R")
 
@@ -75,13 +76,8 @@ def connect(place: QdrantPlace) -> QdrantClient:
     """Connect to the server of a place; the API key comes from the environment.
 
     Raises:
-        MissingExtraError: qdrant-client is not installed.
         StorageError: the server does not answer, refuses the key, or is too old.
     """
-    try:
-        from qdrant_client import QdrantClient
-    except ImportError as error:
-        raise MissingExtraError("an index on Qdrant", "qdrant") from error
     client = QdrantClient(
         host=place.host,
         port=place.port,
@@ -109,9 +105,6 @@ def patiently(call: Callable[[], R], place: QdrantPlace) -> R:
     Raises:
         StorageError: the server does not answer, or refuses the request.
     """
-    from qdrant_client.common.client_exceptions import QdrantException
-    from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedResponse
-
     for attempt in range(TRIES):
         try:
             return call()
