@@ -48,9 +48,9 @@ def test_a_url_that_qdrant_cannot_have(url: str, message: str) -> None:
 
 
 def test_a_postgres_url() -> None:
-    assert parse_postgres_url("postgresql://me@db:5433/shop?table=Texte&schema=search&sslmode=require") == PostgresPlace(
-        "postgresql://me@db:5433/shop?sslmode=require", "search", "Texte"
-    )
+    assert parse_postgres_url(
+        "postgresql://me@db:5433/shop?table=Texte&schema=search&sslmode=require"
+    ) == PostgresPlace("postgresql://me@db:5433/shop?sslmode=require", "search", "Texte")
     assert parse_postgres_url("postgres://db/shop").table == "acclimate"
     assert str(parse_postgres_url("postgresql://me@db:5433/shop")) == "postgresql://db/shop table public.acclimate"
 
@@ -97,7 +97,7 @@ def answering(*statuses: int, version: str = "1.17.0") -> Iterator[tuple[QdrantP
     left, keys = list(statuses), []
 
     class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:  # noqa: N802 - the library's name
+        def do_GET(self) -> None:
             keys.append(self.headers.get("api-key") or "")
             status = left.pop(0) if left else 200
             body = json.dumps({"title": "qdrant", "version": version} if status == 200 else {"status": "no"}).encode()
@@ -150,5 +150,5 @@ def test_our_own_errors_are_not_tried_again() -> None:
         raise UsageError("no")
 
     with pytest.raises(UsageError):
-        patiently(call, QdrantPlace("h", 1, False, "c"))
+        patiently(QdrantPlace("h", 1, False, "c"), call)
     assert calls == [1]

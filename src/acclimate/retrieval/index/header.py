@@ -11,6 +11,7 @@ from acclimate.core.analyser import Analyser
 from acclimate.errors import StorageError, UsageError
 from acclimate.text_use import SpaceId
 
+ADOPT_IT = "If they are a model's of ours, adopt it: acclimate index RUN --adopt URL --text-field T --vector-field V"
 FORMAT = 1
 """Raised when an older release could misread what a newer one has written."""
 

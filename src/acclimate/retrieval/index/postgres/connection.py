@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 import psycopg
 from pgvector.psycopg import register_vector
 from psycopg import Connection
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from acclimate.errors import StorageError, UsageError
 
@@ -71,8 +72,9 @@ def connect(place: PostgresPlace) -> Connection[Any]:
         StorageError: the server does not answer or refuses this user; it has no pgvector, or an old one.
     """
     with postgres_errors(place):
-        options = {} if "connect_timeout" in place.conninfo else {"connect_timeout": CONNECT_TIMEOUT_S}
-        connection = psycopg.connect(place.conninfo, autocommit=True, **options)
+        given = conninfo_to_dict(place.conninfo)
+        timeout_s = given.get("connect_timeout", CONNECT_TIMEOUT_S)
+        connection = psycopg.connect(make_conninfo(place.conninfo, connect_timeout=timeout_s), autocommit=True)
     try:
         with postgres_errors(place):
             # Only where it is missing: who may not create extensions may still use one.

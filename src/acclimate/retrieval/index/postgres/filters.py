@@ -46,8 +46,8 @@ class Clause:
 
     def _joined(self, parts: Sequence[Filter], word: str, nothing: str) -> sql.Composable:
         if not parts:
-            return sql.SQL(nothing)  # type: ignore[arg-type]
-        return sql.SQL(word).join(sql.SQL("({})").format(self.write(part)) for part in parts)  # type: ignore[arg-type]
+            return sql.SQL(nothing)
+        return sql.SQL(word).join(sql.SQL("({})").format(self.write(part)) for part in parts)
 
     def _condition(self, condition: Condition) -> sql.Composable:
         match condition:

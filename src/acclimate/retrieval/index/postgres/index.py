@@ -127,7 +127,9 @@ class PostgresIndex:
             changes, gone, gone_terms = self._remove(server, [document.id for document in documents])
             for one in found:
                 changes.update(one.terms)
-            statement = sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %b, %s, %s, %s)").format(self._names.table)
+            statement = sql.SQL("INSERT INTO {} VALUES (%s, %s, %s, %s, %s, %s, %b, %s, %s, %s)").format(
+                self._names.table
+            )
             with server.cursor() as cursor:
                 cursor.executemany(statement, map(_row, documents, rows, found))
             terms = sum(one.length for one in found)

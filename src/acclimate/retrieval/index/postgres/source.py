@@ -52,13 +52,13 @@ class Source:
 
     def distance(self, parameter: str) -> sql.Composable:
         """The distance of the vector from a parameter, as the table's index knows it."""
-        operator = sql.SQL(OPERATORS[self.metric])  # type: ignore[arg-type]
-        given = sql.SQL("{}::{}").format(sql.Placeholder(parameter), sql.SQL(self.type))  # type: ignore[arg-type]
+        operator = sql.SQL(OPERATORS[self.metric])
+        given = sql.SQL("{}::{}").format(sql.Placeholder(parameter), sql.SQL(self.type))
         return sql.SQL("({} {} {})").format(self.vector, operator, given)
 
     def score(self, distance: sql.Composable) -> sql.Composable:
         """The inner product out of the distance."""
-        return sql.SQL(SCORES[self.metric]).format(distance)  # type: ignore[arg-type]
+        return sql.SQL(SCORES[self.metric]).format(distance)
 
 
 def source_of(connection: Connection[Any], place: PostgresPlace, header: Header) -> Source:

@@ -15,7 +15,7 @@ from psycopg.types.json import Jsonb
 
 from acclimate.core.analyser import Analyser
 from acclimate.errors import StorageError, UsageError
-from acclimate.retrieval.index.header import Header
+from acclimate.retrieval.index.header import ADOPT_IT, Header
 from acclimate.retrieval.index.postgres.connection import PostgresPlace
 from acclimate.text_use import SpaceId
 
@@ -53,7 +53,8 @@ class Names:
 def exists(connection: Connection[Any], place: PostgresPlace, table: str) -> bool:
     """Whether a table, or a view, of this name is in the place's schema."""
     found = connection.execute(
-        "SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE n.nspname = %s AND c.relname = %s",
+        """SELECT 1 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+           WHERE n.nspname = %s AND c.relname = %s""",
         (place.schema, table),
     )
     return found.fetchone() is not None
@@ -79,7 +80,7 @@ def read_header(connection: Connection[Any], place: PostgresPlace) -> Header | N
     if exists(connection, place, place.table):
         raise StorageError(
             f"{place}: the table does not say which model its vectors are of",
-            fix="If they are a model's of ours, adopt it: acclimate index RUN --adopt URL --text-field T --vector-field V",
+            fix=ADOPT_IT,
         )
     return None
 
@@ -102,16 +103,18 @@ def make(connection: Connection[Any], place: PostgresPlace, space: SpaceId, anal
             sql.SQL(
                 """CREATE TABLE {} (
                     id text COLLATE "C" PRIMARY KEY, text text NOT NULL, metadata jsonb NOT NULL,
-                    parent text, start_character bigint, end_character bigint,
-                    vector halfvec({}) NOT NULL, terms text[] NOT NULL, counts integer[] NOT NULL, length integer NOT NULL
+                    parent text, start_character bigint, end_character bigint, vector halfvec({}) NOT NULL,
+                    terms text[] NOT NULL, counts integer[] NOT NULL, length integer NOT NULL
                 )"""
             ).format(names.table, sql.Literal(space.dim))
         )
         connection.execute(
-            sql.SQL('CREATE TABLE {} (term text COLLATE "C" PRIMARY KEY, documents bigint NOT NULL)').format(names.terms)
+            sql.SQL('CREATE TABLE {} (term text COLLATE "C" PRIMARY KEY, documents bigint NOT NULL)').format(
+                names.terms
+            )
         )
         for what, method in (("terms_gin", "gin (terms)"), ("metadata_gin", "gin (metadata jsonb_path_ops)")):
-            statement = sql.SQL("CREATE INDEX {} ON {} USING " + method)  # type: ignore[arg-type]
+            statement = sql.SQL("CREATE INDEX {} ON {} USING " + method)
             connection.execute(statement.format(names.index(what), names.table))
     return header
 
@@ -120,9 +123,11 @@ def make_graph(connection: Connection[Any], place: PostgresPlace) -> None:
     """Make the graph over the vectors, if it is not there; over many rows it is made much faster than row by row."""
     names = Names(place)
     connection.execute(
-        sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (vector halfvec_ip_ops) WITH (m={}, ef_construction={})")
-        .format(names.index("vector_hnsw"), names.table, sql.Literal(LINKS), sql.Literal(EF_CONSTRUCTION))
-    )  # fmt: skip
+        sql.SQL(
+            """CREATE INDEX IF NOT EXISTS {} ON {} USING hnsw (vector halfvec_ip_ops)
+               WITH (m = {}, ef_construction = {})"""
+        ).format(names.index("vector_hnsw"), names.table, sql.Literal(LINKS), sql.Literal(EF_CONSTRUCTION))
+    )
 
 
 def record(connection: Connection[Any], place: PostgresPlace, header: Header) -> None:

@@ -91,8 +91,7 @@ def ranked(
     if not holding or not documents:
         return []
     weights = {
-        term: counts[term] * math.log1p((documents - number + 0.5) / (number + 0.5))
-        for term, number in holding.items()
+        term: counts[term] * math.log1p((documents - number + 0.5) / (number + 0.5)) for term, number in holding.items()
     }
     found = connection.execute(
         sql.SQL(

@@ -1,7 +1,7 @@
 """Collections of a Qdrant server: made, found by their alias, with what is recorded about them.
 
-The name in a url is an alias. It leads to a collection whose name ends in the first characters of its space's digest, so
-that vectors of another space fill a second collection, and the alias is moved on in one step when it is complete.
+The name in a url is an alias. It leads to a collection whose name ends in the first characters of its space's digest,
+so that vectors of another space fill a second collection, and the alias is moved on in one step when it is complete.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from qdrant_client import QdrantClient, models
 
 from acclimate.core.analyser import Analyser
 from acclimate.errors import StorageError, UsageError
-from acclimate.retrieval.index.header import Header
+from acclimate.retrieval.index.header import ADOPT_IT, Header
 from acclimate.retrieval.index.qdrant.connection import QdrantPlace, patiently
 from acclimate.retrieval.index.qdrant.points import DENSE, LEXICAL
 from acclimate.text_use import SpaceId
@@ -27,9 +27,9 @@ EF_CONSTRUCT = 200
 
 def leads_to(client: QdrantClient, place: QdrantPlace) -> str | None:
     """The collection that a place's name leads to, by an alias or as its own name; None where there is none."""
-    aliases = patiently(client.get_aliases, place).aliases
+    aliases = patiently(place, client.get_aliases).aliases
     target = next((alias.collection_name for alias in aliases if alias.alias_name == place.collection), None)
-    if target is not None or not patiently(lambda: client.collection_exists(place.collection), place):
+    if target is not None or not patiently(place, client.collection_exists, place.collection):
         return target
     return place.collection
 
@@ -37,22 +37,19 @@ def leads_to(client: QdrantClient, place: QdrantPlace) -> str | None:
 def make(client: QdrantClient, place: QdrantPlace, space: SpaceId, analyser: Analyser | None) -> str:
     """Make the collection of a space, if it is not there, and return its name."""
     name = f"{place.collection}.{space.digest[:12]}"
-    if patiently(lambda: client.collection_exists(name), place):
+    if patiently(place, client.collection_exists, name):
         return name
     header = Header(space, analyser or Analyser())
     patiently(
-        lambda: client.create_collection(
-            name,
-            vectors_config={
-                DENSE: models.VectorParams(
-                    size=space.dim, distance=models.Distance.DOT, datatype=models.Datatype.FLOAT16
-                )
-            },
-            sparse_vectors_config={LEXICAL: models.SparseVectorParams(modifier=models.Modifier.IDF)},
-            hnsw_config=models.HnswConfigDiff(m=LINKS, ef_construct=EF_CONSTRUCT),
-            metadata={RECORDED_AS: header.to_json()},
-        ),
         place,
+        client.create_collection,
+        name,
+        vectors_config={
+            DENSE: models.VectorParams(size=space.dim, distance=models.Distance.DOT, datatype=models.Datatype.FLOAT16)
+        },
+        sparse_vectors_config={LEXICAL: models.SparseVectorParams(modifier=models.Modifier.IDF)},
+        hnsw_config=models.HnswConfigDiff(m=LINKS, ef_construct=EF_CONSTRUCT),
+        metadata={RECORDED_AS: header.to_json()},
     )
     return name
 
@@ -78,7 +75,7 @@ def point_alias(client: QdrantClient, place: QdrantPlace, collection: str) -> st
     steps.append(
         models.CreateAliasOperation(create_alias=models.CreateAlias(collection_name=collection, alias_name=name))
     )
-    patiently(lambda: client.update_collection_aliases(steps), place)
+    patiently(place, client.update_collection_aliases, steps)
     return before
 
 
@@ -88,11 +85,11 @@ def read_header(client: QdrantClient, place: QdrantPlace, collection: str) -> He
     Raises:
         StorageError: nothing is, or it is damaged, or of a newer release.
     """
-    metadata: Mapping[str, Any] = patiently(lambda: client.get_collection(collection), place).config.metadata or {}
+    metadata: Mapping[str, Any] = patiently(place, client.get_collection, collection).config.metadata or {}
     if RECORDED_AS not in metadata:
         raise StorageError(
             f"{place}: the collection does not say which model its vectors are of",
-            fix="If they are a model's of ours, adopt it: acclimate index RUN --adopt URL --text-field T --vector-field V",
+            fix=ADOPT_IT,
         )
     return Header.from_json(metadata[RECORDED_AS], str(place))
 
@@ -100,4 +97,4 @@ def read_header(client: QdrantClient, place: QdrantPlace, collection: str) -> He
 def write_header(client: QdrantClient, place: QdrantPlace, collection: str, header: Header) -> None:
     """Record what is to say about a collection."""
     recorded = {RECORDED_AS: header.to_json()}
-    patiently(lambda: client.update_collection(collection, metadata=recorded), place)
+    patiently(place, client.update_collection, collection, metadata=recorded)

@@ -7,7 +7,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import ParamSpec, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from qdrant_client import QdrantClient
@@ -16,6 +16,7 @@ from qdrant_client.http.exceptions import ResponseHandlingException, UnexpectedR
 
 from acclimate.errors import StorageError, UsageError
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 KEY_VARIABLE = "QDRANT_API_KEY"
@@ -25,7 +26,7 @@ LEAST_SERVER = (1, 16)
 TIMEOUT_S = 60
 TRIES = 6
 FIRST_WAIT_S = 0.25
-"""Doubled after every try: about eight seconds in all, long enough for a node of a cluster to be replaced by its copy."""
+"""Doubled after every try: about eight seconds in all, in which another node of a cluster takes over."""
 PASSING = frozenset({408, 429, 500, 502, 503, 504})
 """Statuses that another try may not meet."""
 
@@ -87,7 +88,7 @@ def connect(place: QdrantPlace) -> QdrantClient:
         # Answered by `_refuse_old` in a line that says what to do.
         check_compatibility=False,
     )
-    version = patiently(lambda: client.info().version, place)
+    version = patiently(place, client.info).version
     found = tuple(int(number) for number in re.findall(r"\d+", version)[:2])
     if found < LEAST_SERVER:
         client.close()
@@ -99,7 +100,7 @@ def connect(place: QdrantPlace) -> QdrantClient:
     return client
 
 
-def patiently(call: Callable[[], R], place: QdrantPlace) -> R:
+def patiently(place: QdrantPlace, call: Callable[P, R], *args: P.args, **settings: P.kwargs) -> R:
     """Make a request, and again after a while where the failure may pass; every request here may be repeated.
 
     Raises:
@@ -107,7 +108,7 @@ def patiently(call: Callable[[], R], place: QdrantPlace) -> R:
     """
     for attempt in range(TRIES):
         try:
-            return call()
+            return call(*args, **settings)
         except UnexpectedResponse as error:
             status = error.status_code or 0
             if status not in PASSING:
@@ -119,7 +120,8 @@ def patiently(call: Callable[[], R], place: QdrantPlace) -> R:
             time.sleep(FIRST_WAIT_S * 2**attempt)
     raise StorageError(
         f"{place}: the server did not answer {TRIES} times in a row ({_first_line(reason)})",
-        fix=f"Start it, or check the address and {KEY_VARIABLE}. What was acknowledged is kept: start the command again.",
+        fix=f"Start it, or check the address and {KEY_VARIABLE}. What was acknowledged is kept: "
+        "start the command again.",
     ) from reason
 
 

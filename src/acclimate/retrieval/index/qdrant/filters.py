@@ -1,9 +1,9 @@
 """Filters as Qdrant has them, with the meaning that `core.filters.matches` gives them.
 
-Qdrant keeps whole numbers, fractions, texts and truth values apart, and compares numbers as 64-bit floats. Documents are
-written with whole fractions (5.0) as whole numbers, so that beyond 2^53, where floats have gaps, whole numbers can be
-compared exactly by equality; a bound there is refused. Qdrant has no order of texts: what a field has of texts is asked
-for, and those within the bounds are listed.
+Qdrant keeps whole numbers, fractions, texts and truth values apart, and compares numbers as 64-bit floats. Documents
+are written with whole fractions (5.0) as whole numbers, so that beyond 2^53, where floats have gaps, whole numbers can
+be compared exactly by equality; a bound there is refused. Qdrant has no order of texts: what a field has of texts is
+asked for, and those within the bounds are listed.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def _one_of(key: str, values: Sequence[Scalar]) -> list[models.Condition]:
     if texts := [value for value in values if isinstance(value, str)]:
         found.append(models.FieldCondition(key=key, match=models.MatchAny(any=texts)))
     numbers = [value for value in values if not isinstance(value, str | bool)]
-    if large := [int(value) for value in numbers if EXACT_FLOATS <= abs(value) and is_whole(value)]:
+    if large := [int(value) for value in numbers if abs(value) >= EXACT_FLOATS and is_whole(value)]:
         found.append(models.FieldCondition(key=key, match=models.MatchAny(any=large)))
     # As a range, because that finds 5 and 5.0, and is what an index of numbers answers.
     found += [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 from qdrant_client import QdrantClient, models
@@ -18,7 +18,16 @@ from acclimate.retrieval.index.header import Header, refuse_adopted
 from acclimate.retrieval.index.qdrant import collections
 from acclimate.retrieval.index.qdrant.connection import QdrantPlace, connect, parse_qdrant_url, patiently
 from acclimate.retrieval.index.qdrant.filters import payload_name, to_qdrant
-from acclimate.retrieval.index.qdrant.points import DENSE, ID, LEXICAL, METADATA, point_id, to_document, to_point, vector_of
+from acclimate.retrieval.index.qdrant.points import (
+    DENSE,
+    ID,
+    LEXICAL,
+    METADATA,
+    point_id,
+    to_document,
+    to_point,
+    vector_of,
+)
 from acclimate.retrieval.index.qdrant.sparse import query_vector
 from acclimate.retrieval.index.records import (
     Document,
@@ -34,6 +43,7 @@ from acclimate.retrieval.index.records import (
 )
 from acclimate.text_use import SpaceId
 
+P = ParamSpec("P")
 R = TypeVar("R")
 
 BATCH = 256
@@ -67,7 +77,7 @@ class QdrantIndex:
         self.place = place
         self.collection = collection
         self.header: Header = collections.read_header(client, place, collection)
-        self._indexed = set(self._ask(lambda: client.get_collection(collection)).payload_schema)
+        self._indexed = set(self._ask(client.get_collection, collection).payload_schema)
         # The in-memory client searches exactly, and warns of settings that are for a graph.
         self._local = isinstance(client._client, QdrantLocal)
 
@@ -97,7 +107,7 @@ class QdrantIndex:
     def beside(
         cls, client: QdrantClient, place: QdrantPlace, space: SpaceId, analyser: Analyser | None = None
     ) -> QdrantIndex:
-        """Open, or make, the collection of a space, whatever the place's name leads to now; `publish` lets it lead here."""
+        """Open, or make, the collection of a space, whatever the name leads to now; `publish` lets it lead here."""
         return cls(client, place, collections.make(client, place, space, analyser))
 
     def publish(self) -> str | None:
@@ -123,7 +133,7 @@ class QdrantIndex:
         self._index_fields(documents)
         points = map(to_point, documents, rows, terms, [self.header] * len(documents))
         for some in _requests(points, documents, self.space.dim):
-            self._ask(lambda some=some: self.client.upsert(self.collection, some, wait=True))
+            self._ask(self.client.upsert, self.collection, some, wait=True)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Remove documents; return how many of them were there."""
@@ -132,9 +142,9 @@ class QdrantIndex:
         gone = 0
         for some in batched(ids, READ_IDS):
             points = [point_id(identifier) for identifier in dict.fromkeys(some)]
-            found = self._ask(lambda points=points: self.client.retrieve(self.collection, points, with_payload=False))
+            found = self._ask(self.client.retrieve, self.collection, points, with_payload=False)
             there = models.PointIdsList(points=[point.id for point in found])
-            self._ask(lambda there=there: self.client.delete(self.collection, there, wait=True))
+            self._ask(self.client.delete, self.collection, there, wait=True)
             gone += len(found)
         return gone
 
@@ -149,7 +159,7 @@ class QdrantIndex:
             raise refuse_adopted(str(self.place), f"there is no {query.mode} search")
         chosen = self._filter(query.filter)
         requests = [self._request(name, query, chosen) for name in wanted]
-        answers = self._ask(lambda: self.client.query_batch_points(self.collection, requests))
+        answers = self._ask(self.client.query_batch_points, self.collection, requests)
         rankings: dict[str, dict[str, float]] = {DENSE: {}, LEXICAL: {}}
         for name, answer in zip(wanted, answers, strict=True):
             # A sparse vector without a term in common has no score at all, or 0.
@@ -163,7 +173,7 @@ class QdrantIndex:
     def count(self, filter: Filter | None = None) -> int:
         """Return how many documents there are, or pass the filter."""
         chosen = self._filter(filter)
-        return int(self._ask(lambda: self.client.count(self.collection, count_filter=chosen, exact=True)).count)
+        return int(self._ask(self.client.count, self.collection, count_filter=chosen, exact=True).count)
 
     def iterate(self, after: str | None = None) -> Iterator[Stored]:
         """Give all documents in the order of their ids; the ids are read first, since Qdrant has no such order."""
@@ -171,9 +181,7 @@ class QdrantIndex:
         offset: Any = None
         while True:
             page, offset = self._ask(
-                lambda offset=offset: self.client.scroll(
-                    self.collection, limit=READ_IDS, offset=offset, with_payload=[ID]
-                )
+                self.client.scroll, self.collection, limit=READ_IDS, offset=offset, with_payload=[ID]
             )
             ids += [self._id(point) for point in page]
             if offset is None:
@@ -193,8 +201,8 @@ class QdrantIndex:
         """Close the connection; a second call does nothing."""
         self.client.close()
 
-    def _ask(self, call: Callable[[], R]) -> R:
-        return patiently(call, self.place)
+    def _ask(self, call: Callable[P, R], *args: P.args, **settings: P.kwargs) -> R:
+        return patiently(self.place, call, *args, **settings)
 
     def _filter(self, filter: Filter | None) -> models.Filter | None:
         prefix = f"{METADATA}." if self.header.adopted is None else ""
@@ -224,7 +232,7 @@ class QdrantIndex:
             points: list[int | str] = [point_id(identifier) for identifier in ids]
         else:
             points = [int(identifier) if identifier.isdigit() else identifier for identifier in ids]
-        return self._ask(lambda: self.client.retrieve(self.collection, points, **what))
+        return self._ask(self.client.retrieve, self.collection, points, **what)
 
     def _documents(self, ids: Iterable[str]) -> list[Document]:
         return [to_document(point, self.header) for point in self._points(ids, with_payload=True)]
@@ -236,7 +244,7 @@ class QdrantIndex:
 
     def _texts_of(self, key: str) -> list[str]:
         """The different texts in a field of the payload."""
-        answer = self._ask(lambda: self.client.facet(self.collection, key, limit=MAX_TEXTS, exact=True))
+        answer = self._ask(self.client.facet, self.collection, key, limit=MAX_TEXTS, exact=True)
         if len(answer.hits) == MAX_TEXTS:
             raise UsageError(
                 f"the field {key} has {MAX_TEXTS:,} texts or more, too many to compare with a bound on Qdrant",
@@ -249,16 +257,14 @@ class QdrantIndex:
         only slower."""
         if self._local:
             return
-        first = {name: value for document in documents for name, value in reversed(document.metadata.items())}
+        first = {name: value for document in reversed(documents) for name, value in document.metadata.items()}
         for name, value in first.items():
             key = f'{METADATA}."{payload_name(name)}"'
             if key in self._indexed or len(self._indexed) >= MAX_INDEXED_FIELDS:
                 continue
             item = value[0] if isinstance(value, tuple) else value
             schema = _SCHEMAS[type(item)]
-            self._ask(
-                lambda key=key, schema=schema: self.client.create_payload_index(self.collection, key, schema, wait=True)
-            )
+            self._ask(self.client.create_payload_index, self.collection, key, schema, wait=True)
             self._indexed.add(key)
 
 

@@ -59,19 +59,18 @@ def to_document(point: models.Record | models.ScoredPoint, header: Header) -> Do
     """Read a point's document; of an adopted index, whose points are somebody else's, the id is the point's own."""
     payload: Mapping[str, Any] = point.payload or {}
     if header.adopted is not None:
-        return Document(str(point.id), str(payload.get(header.adopted.text_field) or ""), _foreign(payload, header.adopted))
+        return Document(
+            str(point.id), str(payload.get(header.adopted.text_field) or ""), _foreign(payload, header.adopted)
+        )
     metadata = {field_name(name): _from_payload(value) for name, value in payload[METADATA].items()}
-    return Document(
-        payload[ID], payload["text"], metadata, payload["parent"], payload["start"], payload["end"]
-    )
+    return Document(payload[ID], payload["text"], metadata, payload["parent"], payload["start"], payload["end"])
 
 
 def vector_of(point: models.Record, header: Header) -> Vectors:
     """A point's vector, [D], of length 1 again where the server keeps 16 bits."""
     name = DENSE if header.adopted is None else header.adopted.vector_field
     vectors: Any = point.vector
-    row = np.asarray(vectors[name] if isinstance(vectors, Mapping) else vectors, np.float32)
-    return row
+    return np.asarray(vectors[name] if isinstance(vectors, Mapping) else vectors, np.float32)
 
 
 def _to_payload(value: Value) -> Any:
