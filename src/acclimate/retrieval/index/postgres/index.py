@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from acclimate.core.analyser import Analyser
 from acclimate.core.filters import Filter
 from acclimate.errors import UsageError
-from acclimate.retrieval.index.header import Header, refuse_adopted
+from acclimate.retrieval.index.header import Adopted, Header, refuse_adopted
 from acclimate.retrieval.index.postgres import tables, words
 from acclimate.retrieval.index.postgres.connection import PostgresPlace, connect, parse_postgres_url, postgres_errors
 from acclimate.retrieval.index.postgres.filters import number
@@ -105,6 +105,35 @@ class PostgresIndex:
         except BaseException:
             connection.close()
             raise
+
+    @classmethod
+    def adopting(cls, place: PostgresPlace, space: SpaceId, adopted: Adopted) -> PostgresIndex:
+        """Open somebody else's table as if its vectors were of a space; `record` says that they are.
+
+        Raises:
+            UsageError: there is none, it has no such columns, or it is our own.
+            StorageError: the server does not answer; the table has no primary key of one column.
+        """
+        connection = _session(place)
+        try:
+            with postgres_errors(place):
+                tables.refuse_own(connection, place)
+                return cls(place, connection, Header(space, adopted=adopted), EXACT_ROWS)
+        except BaseException:
+            connection.close()
+            raise
+
+    def record(self) -> None:
+        """Record the header in the schema's register."""
+        with self._server() as server, server.transaction():
+            tables.record(server, self.place, self.header)
+
+    def sample(self, count: int) -> list[Stored]:
+        """Return some documents, drawn by chance."""
+        drawn = sql.SQL("SELECT {} FROM {} ORDER BY random() LIMIT %s").format(self._source.id, self._source.table)
+        with self._server() as server:
+            ids = [name for (name,) in server.execute(drawn, (count,))]
+        return list(self.get(ids).values())
 
     def publish(self) -> None:
         """Make the graph over the vectors, if it is not there: until then every search compares them all."""

@@ -68,10 +68,10 @@ def source_of(connection: Connection[Any], place: PostgresPlace, header: Header)
         names = [sql.Identifier("d", name) for name in ("id", "text", "metadata", "vector")]
         rest = sql.SQL("d.parent, d.start_character, d.end_character")
         return Source(table, names[0], names[1], names[2], rest, names[3], "halfvec", "ip", None)
-    return _foreign(connection, place, header.adopted)
+    return _foreign(connection, place, header, header.adopted)
 
 
-def _foreign(connection: Connection[Any], place: PostgresPlace, adopted: Adopted) -> Source:
+def _foreign(connection: Connection[Any], place: PostgresPlace, header: Header, adopted: Adopted) -> Source:
     relation = Names(place).table.as_string(connection)
     types = dict(
         connection.execute(
@@ -86,6 +86,7 @@ def _foreign(connection: Connection[Any], place: PostgresPlace, adopted: Adopted
     kind = str(types[adopted.vector_field]).rpartition(".")[2]
     if kind not in ("vector", "halfvec"):
         raise UsageError(f"{place}: the column {adopted.vector_field!r} is of type {kind}", possible="vector, halfvec")
+    _check_dimensions(connection, place, relation, header)
     keys = connection.execute(
         """SELECT a.attname FROM pg_index i JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)
            WHERE i.indrelid = to_regclass(%s) AND i.indisprimary""",
@@ -111,6 +112,18 @@ def _foreign(connection: Connection[Any], place: PostgresPlace, adopted: Adopted
         metric=_metric(connection, relation, adopted.vector_field),
         columns=frozenset(types) - set(left_out),
     )
+
+
+def _check_dimensions(connection: Connection[Any], place: PostgresPlace, relation: str, header: Header) -> None:
+    """Refuse a column that is declared for other dimensions; one that is declared for none is known by its rows."""
+    row = connection.execute(
+        "SELECT atttypmod FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attname = %s",
+        (relation, header.adopted.vector_field if header.adopted else ""),
+    ).fetchone()
+    if row is not None and row[0] not in (-1, header.space.dim):
+        raise UsageError(
+            f"{place}: the column's vectors have {row[0]} dimensions", possible=f"{header.space.dim}, the model's"
+        )
 
 
 def _metric(connection: Connection[Any], relation: str, column: str) -> str:

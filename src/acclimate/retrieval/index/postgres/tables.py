@@ -85,6 +85,25 @@ def read_header(connection: Connection[Any], place: PostgresPlace) -> Header | N
     return None
 
 
+def refuse_own(connection: Connection[Any], place: PostgresPlace) -> None:
+    """Refuse to adopt a table that we made, or that is not there; one that was adopted may be adopted again.
+
+    Raises:
+        UsageError: it is our own, or there is none.
+    """
+    if not exists(connection, place, place.table):
+        raise UsageError(f"{place}: there is no table of this name", possible="…?schema=SCHEMA&table=TABLE")
+    own = (
+        exists(connection, place, REGISTER)
+        and connection.execute(
+            sql.SQL("SELECT 1 FROM {} WHERE name = %s AND header -> 'adopted' = 'null'").format(Names(place).register),
+            (place.table,),
+        ).fetchone()
+    )
+    if own:
+        raise UsageError(f"{place}: the index is our own, there is nothing to adopt", fix="Search it as it is.")
+
+
 def make(connection: Connection[Any], place: PostgresPlace, space: SpaceId, analyser: Analyser | None) -> Header:
     """Make the tables of an index, without the graph over its vectors, if they are not there; return its header."""
     if space.dim > MAX_DIM:

@@ -94,6 +94,44 @@ def read_header(client: QdrantClient, place: QdrantPlace, collection: str) -> He
     return Header.from_json(metadata[RECORDED_AS], str(place))
 
 
+def refuse_own(client: QdrantClient, place: QdrantPlace, collection: str) -> None:
+    """Refuse to adopt a collection that we made; one that was adopted may be adopted again.
+
+    Raises:
+        UsageError: it is our own.
+    """
+    metadata = patiently(place, client.get_collection, collection).config.metadata or {}
+    if RECORDED_AS in metadata and read_header(client, place, collection).adopted is None:
+        raise UsageError(f"{place}: the index is our own, there is nothing to adopt", fix="Search it as it is.")
+
+
+def check_foreign(client: QdrantClient, place: QdrantPlace, collection: str, header: Header) -> models.Distance:
+    """Return the distance of a collection that somebody else made.
+
+    Raises:
+        UsageError: it has no vectors of that name, of other dimensions, or with a distance that we cannot use.
+    """
+    adopted = header.adopted
+    assert adopted is not None
+    vectors = patiently(place, client.get_collection, collection).config.params.vectors
+    named = {"": vectors} if isinstance(vectors, models.VectorParams) else dict(vectors or {})
+    found = named.get(adopted.vector_field)
+    if found is None:
+        names = ", ".join(repr(name) for name in named)
+        raise UsageError(
+            f"{place}: there are no vectors {adopted.vector_field!r}", possible=f"{names} ('' has no name)"
+        )
+    if found.size != header.space.dim or found.multivector_config is not None:
+        raise UsageError(
+            f"{place}: the vectors {adopted.vector_field!r} have {found.size} dimensions"
+            + (", several a document" if found.multivector_config is not None else ""),
+            possible=f"{header.space.dim}, the model's, one vector a document",
+        )
+    if found.distance == models.Distance.MANHATTAN:
+        raise UsageError(f"{place}: the vectors' distance is Manhattan", possible="Cosine, Dot, Euclid")
+    return found.distance
+
+
 def write_header(client: QdrantClient, place: QdrantPlace, collection: str, header: Header) -> None:
     """Record what is to say about a collection."""
     recorded = {RECORDED_AS: header.to_json()}

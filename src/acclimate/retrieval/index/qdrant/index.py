@@ -14,7 +14,7 @@ from qdrant_client.local.qdrant_local import QdrantLocal
 from acclimate.core.analyser import Analyser
 from acclimate.core.filters import Filter
 from acclimate.errors import UsageError
-from acclimate.retrieval.index.header import Header, refuse_adopted
+from acclimate.retrieval.index.header import Adopted, Header, refuse_adopted
 from acclimate.retrieval.index.qdrant import collections
 from acclimate.retrieval.index.qdrant.connection import QdrantPlace, connect, parse_qdrant_url, patiently
 from acclimate.retrieval.index.qdrant.filters import payload_name, to_qdrant
@@ -72,12 +72,17 @@ class QdrantIndex:
     of the first requests written, and the same call made again writes the same points.
     """
 
-    def __init__(self, client: QdrantClient, place: QdrantPlace, collection: str) -> None:
+    def __init__(self, client: QdrantClient, place: QdrantPlace, collection: str, header: Header | None = None) -> None:
+        """Open a collection; a header that is not given is read."""
         self.client = client
         self.place = place
         self.collection = collection
-        self.header: Header = collections.read_header(client, place, collection)
+        self.header = header or collections.read_header(client, place, collection)
         self._indexed = set(self._ask(client.get_collection, collection).payload_schema)
+        self._dense = DENSE if self.header.adopted is None else self.header.adopted.vector_field
+        self._distance = models.Distance.DOT
+        if self.header.adopted is not None:
+            self._distance = collections.check_foreign(client, place, collection, self.header)
         # The in-memory client searches exactly, and warns of settings that are for a graph.
         self._local = isinstance(client._client, QdrantLocal)
 
@@ -109,6 +114,29 @@ class QdrantIndex:
     ) -> QdrantIndex:
         """Open, or make, the collection of a space, whatever the name leads to now; `publish` lets it lead here."""
         return cls(client, place, collections.make(client, place, space, analyser))
+
+    @classmethod
+    def adopting(cls, client: QdrantClient, place: QdrantPlace, space: SpaceId, adopted: Adopted) -> QdrantIndex:
+        """Open somebody else's collection as if its vectors were of a space; `record` says that they are.
+
+        Raises:
+            UsageError: there is none, it has no such vectors, or it is our own.
+        """
+        collection = collections.leads_to(client, place)
+        if collection is None:
+            raise UsageError(f"{place}: there is no collection of this name")
+        collections.refuse_own(client, place, collection)
+        return cls(client, place, collection, Header(space, adopted=adopted))
+
+    def record(self) -> None:
+        """Record the header in the collection's metadata."""
+        collections.write_header(self.client, self.place, self.collection, self.header)
+
+    def sample(self, count: int) -> list[Stored]:
+        """Return some documents, drawn by chance."""
+        random = models.SampleQuery(sample=models.Sample.RANDOM)
+        drawn = self._ask(self.client.query_points, self.collection, random, limit=count, with_payload=[ID]).points
+        return self._stored([self._id(point) for point in drawn])
 
     def publish(self) -> str | None:
         """Let the place's name lead to this collection; return the one that it led to before, if it was another."""
@@ -143,6 +171,8 @@ class QdrantIndex:
         for some in batched(ids, READ_IDS):
             points = [point_id(identifier) for identifier in dict.fromkeys(some)]
             found = self._ask(self.client.retrieve, self.collection, points, with_payload=False)
+            if not found:
+                continue
             there = models.PointIdsList(points=[point.id for point in found])
             self._ask(self.client.delete, self.collection, there, wait=True)
             gone += len(found)
@@ -163,7 +193,11 @@ class QdrantIndex:
         rankings: dict[str, dict[str, float]] = {DENSE: {}, LEXICAL: {}}
         for name, answer in zip(wanted, answers, strict=True):
             # A sparse vector without a term in common has no score at all, or 0.
-            found = {self._id(point): point.score for point in answer.points if name == DENSE or point.score > 0}
+            found = {
+                self._id(point): self._score(name, point.score)
+                for point in answer.points
+                if name == DENSE or point.score > 0
+            }
             best = sorted(found, key=lambda identifier: (-found[identifier], identifier))[: query.depth]
             rankings[name] = {identifier: found[identifier] for identifier in best}
         scores = dict(fused(query, rankings[DENSE], rankings[LEXICAL]))
@@ -217,11 +251,15 @@ class QdrantIndex:
                 using=LEXICAL, filter=chosen, limit=limit, with_payload=[ID],
             )  # fmt: skip
         (vector,) = check_vectors(np.asarray(query.vector)[None], self.space, ["the query"])
-        using = DENSE if self.header.adopted is None else self.header.adopted.vector_field
         params = None if self._local else models.SearchParams(hnsw_ef=max(EF, 2 * limit))
         return models.QueryRequest(
-            query=vector.tolist(), using=using or None, filter=chosen, limit=limit, params=params, with_payload=[ID]
-        )
+            query=vector.tolist(), using=self._dense or None, filter=chosen, limit=limit, params=params,
+            with_payload=[ID],
+        )  # fmt: skip
+
+    def _score(self, name: str, score: float) -> float:
+        """The product of two unit vectors out of what the server gives, which in Euclid's metric is their distance."""
+        return 1 - score**2 / 2 if name == DENSE and self._distance == models.Distance.EUCLID else score
 
     def _id(self, point: models.Record | models.ScoredPoint) -> str:
         payload: Mapping[str, Any] = point.payload or {}
@@ -238,9 +276,8 @@ class QdrantIndex:
         return [to_document(point, self.header) for point in self._points(ids, with_payload=True)]
 
     def _stored(self, ids: Iterable[str]) -> list[Stored]:
-        name = DENSE if self.header.adopted is None else self.header.adopted.vector_field
-        points = self._points(ids, with_payload=True, with_vectors=[name] if name else True)
-        return [Stored(to_document(point, self.header), vector_of(point, self.header)) for point in points]
+        points = self._points(ids, with_payload=True, with_vectors=[self._dense] if self._dense else True)
+        return [Stored(to_document(point, self.header), vector_of(point, self._dense)) for point in points]
 
     def _texts_of(self, key: str) -> list[str]:
         """The different texts in a field of the payload."""

@@ -66,9 +66,8 @@ def to_document(point: models.Record | models.ScoredPoint, header: Header) -> Do
     return Document(payload[ID], payload["text"], metadata, payload["parent"], payload["start"], payload["end"])
 
 
-def vector_of(point: models.Record, header: Header) -> Vectors:
-    """A point's vector, [D], of length 1 again where the server keeps 16 bits."""
-    name = DENSE if header.adopted is None else header.adopted.vector_field
+def vector_of(point: models.Record, name: str) -> Vectors:
+    """A point's vector of a name, or its only one, [D]."""
     vectors: Any = point.vector
     return np.asarray(vectors[name] if isinstance(vectors, Mapping) else vectors, np.float32)
 
