@@ -15,7 +15,6 @@ from acclimate.retrieval.index.postgres.index import PostgresIndex
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.qdrant.connection import parse_qdrant_url
 from acclimate.retrieval.index.qdrant.index import QdrantIndex
-from acclimate.text_use import SpaceId
 from tests.retrieval.index.contract import Backend, Contract
 
 QDRANT_URL = "ACCLIMATE_QDRANT_URL"
