@@ -96,7 +96,9 @@ READS: dict[str, tuple[str, ...]] = {
 """Command -> names of settings, and of whole sections of `RunConfig`."""
 
 READS_WHEN: dict[str, tuple[str, ...]] = {
+    "index RUN CORPUS": (*ENCODER, "index_at", "chunk_tokens", "chunk_overlap", "text_field"),
     "index RUN --info": ("task", "index_at"),
+    "index RUN --adopt": (*ENCODER, "text_field", "vector_field"),
     "index RUN --reencode": (*ENCODER, "index_at"),
     "search without --rerank": (*ENCODER, "index_at"),
     "evaluate RUN --index": (*ENCODER, *COMPARISON, "index_at"),

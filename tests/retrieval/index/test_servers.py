@@ -42,9 +42,7 @@ def on_a_server(name: str, place: str) -> Backend:
 
 
 @pytest.fixture(params=["qdrant in memory", "qdrant", "pgvector", "pgvector by its graph"])
-def backend(
-    request: pytest.FixtureRequest, postgres_place: Callable[[], PostgresPlace], monkeypatch: pytest.MonkeyPatch
-) -> Backend:
+def backend(request: pytest.FixtureRequest, postgres_place: Callable[[], PostgresPlace]) -> Backend:
     match request.param:
         case "qdrant in memory":
             return qdrant_in_memory()

@@ -13,10 +13,10 @@ from acclimate.retrieval.index.records import UNIT_TOLERANCE, Vectors
 
 SAMPLED = 64
 LEAST_COSINE = 0.999
-"""Of a stored vector with its text's, encoded again. 16 bits and bfloat16 stay above it; another prompt, pooling or
-adapter does not."""
+"""The cosine of a stored vector with its text's, encoded again, at least. 16 bits and bfloat16 stay above it; another
+prompt, pooling or adapter does not."""
 LEAST_SHARE = 0.95
-"""Of the texts: a few may have been changed, or cut elsewhere."""
+"""Share of the texts that reach it, at least: a few may have been changed, or cut elsewhere."""
 
 
 class Likeness(NamedTuple):
@@ -26,7 +26,7 @@ class Likeness(NamedTuple):
     median_cosine: float
     least_cosine: float
     share: float
-    """Of the texts whose cosine is `LEAST_COSINE` or more."""
+    """Share of the texts whose cosine is `LEAST_COSINE` or more."""
     are_units: bool
 
     @property

@@ -17,7 +17,7 @@ from psycopg.types.json import Jsonb
 from acclimate.core.analyser import Analyser
 from acclimate.core.filters import Filter
 from acclimate.errors import UsageError
-from acclimate.retrieval.index.header import Adopted, Header, refuse_adopted
+from acclimate.retrieval.index.header import Header, refuse_adopted
 from acclimate.retrieval.index.postgres import tables, words
 from acclimate.retrieval.index.postgres.connection import PostgresPlace, connect, parse_postgres_url, postgres_errors
 from acclimate.retrieval.index.postgres.filters import number
@@ -54,9 +54,14 @@ TIES = 16
 PAGE = 500
 
 
-def open_postgres(url: str, space: SpaceId | None, analyser: Analyser | None) -> PostgresIndex:
-    """Open the index at a url of Postgres, or make it: see `opening.open_index`."""
-    return PostgresIndex.open(parse_postgres_url(url), space, analyser)
+def open_postgres(url: str, space: SpaceId | None, analyser: Analyser | None, *, graph: bool = True) -> PostgresIndex:
+    """Open the index at a url of Postgres, or make it: see `opening.open_index` and `PostgresIndex.open`."""
+    return PostgresIndex.open(parse_postgres_url(url), space, analyser, graph=graph)
+
+
+def adopt_postgres(url: str, header: Header) -> PostgresIndex:
+    """Open somebody else's table as if it were what a header says."""
+    return PostgresIndex.adopting(parse_postgres_url(url), header)
 
 
 class PostgresIndex:
@@ -107,8 +112,8 @@ class PostgresIndex:
             raise
 
     @classmethod
-    def adopting(cls, place: PostgresPlace, space: SpaceId, adopted: Adopted) -> PostgresIndex:
-        """Open somebody else's table as if its vectors were of a space; `record` says that they are.
+    def adopting(cls, place: PostgresPlace, header: Header) -> PostgresIndex:
+        """Open somebody else's table as if it were what a header says.
 
         Raises:
             UsageError: there is none, it has no such columns, or it is our own.
@@ -118,15 +123,16 @@ class PostgresIndex:
         try:
             with postgres_errors(place):
                 tables.refuse_own(connection, place)
-                return cls(place, connection, Header(space, adopted=adopted), EXACT_ROWS)
+                return cls(place, connection, header, EXACT_ROWS)
         except BaseException:
             connection.close()
             raise
 
-    def record(self) -> None:
-        """Record the header in the schema's register."""
+    def record(self, header: Header) -> None:
+        """Record a header in the schema's register."""
+        self.header = header
         with self._server() as server, server.transaction():
-            tables.record(server, self.place, self.header)
+            tables.record(server, self.place, header)
 
     def sample(self, count: int) -> list[Stored]:
         """Return some documents, drawn by chance."""
@@ -144,13 +150,17 @@ class PostgresIndex:
     def space(self) -> SpaceId:
         return self.header.space
 
+    @property
+    def analyser(self) -> Analyser:
+        return self.header.analyser
+
     def upsert(self, documents: Sequence[Document], vectors: Vectors) -> None:
         """Write documents, in one transaction."""
         self._refuse_to_write("nothing can be written")
         rows = check_rows(documents, vectors, self.space)
         if not documents:
             return
-        found = [words.counted(self.header.analyser.terms(document.text)) for document in documents]
+        found = [words.counted(self.analyser.terms(document.text)) for document in documents]
         with self._server() as server, server.transaction():
             tables.lock(server, self.place)
             changes, gone, gone_terms = self._remove(server, [document.id for document in documents])
@@ -192,7 +202,7 @@ class PostgresIndex:
             if query.mode != "lexical":
                 dense = self._dense(server, query, where, clause.values)
             if query.mode != "dense":
-                terms = self.header.analyser.terms(query.text or "")
+                terms = self.analyser.terms(query.text or "")
                 lexical = dict(words.ranked(server, self._names, terms, where, clause.values, query.depth))
             scores = dict(fused(query, dense, lexical))
             chosen = sql.SQL("{} = ANY(%(ids)s)").format(self._source.id)

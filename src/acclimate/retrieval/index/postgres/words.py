@@ -30,7 +30,7 @@ class Counted(NamedTuple):
     terms: list[str]
     counts: list[int]
     length: int
-    """Of all terms, repeated ones as often as they stand in the text."""
+    """All terms, repeated ones as often as they stand in the text."""
 
 
 def counted(terms: Sequence[str]) -> Counted:

@@ -64,10 +64,7 @@ def point_alias(client: QdrantClient, place: QdrantPlace, collection: str) -> st
     if before == collection:
         return None
     if before == place.collection:
-        raise UsageError(
-            f"{place}: the name belongs to a collection, so it cannot lead to another one",
-            fix="Choose another name in the url.",
-        )
+        raise taken(place)
     name = place.collection
     steps: list[models.AliasOperations] = []
     if before is not None:
@@ -77,6 +74,13 @@ def point_alias(client: QdrantClient, place: QdrantPlace, collection: str) -> st
     )
     patiently(place, client.update_collection_aliases, steps)
     return before
+
+
+def taken(place: QdrantPlace) -> UsageError:
+    """Make the error for a name that cannot be an alias."""
+    return UsageError(
+        f"{place}: the name is that of a collection that is not ours to fill", fix="Choose another name in the url."
+    )
 
 
 def read_header(client: QdrantClient, place: QdrantPlace, collection: str) -> Header:

@@ -14,7 +14,7 @@ from qdrant_client.local.qdrant_local import QdrantLocal
 from acclimate.core.analyser import Analyser
 from acclimate.core.filters import Filter
 from acclimate.errors import UsageError
-from acclimate.retrieval.index.header import Adopted, Header, refuse_adopted
+from acclimate.retrieval.index.header import Header, refuse_adopted
 from acclimate.retrieval.index.qdrant import collections
 from acclimate.retrieval.index.qdrant.connection import QdrantPlace, connect, parse_qdrant_url, patiently
 from acclimate.retrieval.index.qdrant.filters import payload_name, to_qdrant
@@ -65,6 +65,18 @@ def open_qdrant(url: str, space: SpaceId | None, analyser: Analyser | None) -> Q
     return QdrantIndex.open(connect(place), place, space, analyser)
 
 
+def qdrant_beside(url: str, space: SpaceId, analyser: Analyser | None) -> QdrantIndex:
+    """Open, or make, the collection of a space at a url of Qdrant, whatever is searched there now."""
+    place = parse_qdrant_url(url)
+    return QdrantIndex.beside(connect(place), place, space, analyser)
+
+
+def adopt_qdrant(url: str, header: Header) -> QdrantIndex:
+    """Open somebody else's collection as if it were what a header says."""
+    place = parse_qdrant_url(url)
+    return QdrantIndex.adopting(connect(place), place, header)
+
+
 class QdrantIndex:
     """Documents as points: a dense vector, a sparse one of BM25's weights, the document as payload.
 
@@ -113,11 +125,13 @@ class QdrantIndex:
         cls, client: QdrantClient, place: QdrantPlace, space: SpaceId, analyser: Analyser | None = None
     ) -> QdrantIndex:
         """Open, or make, the collection of a space, whatever the name leads to now; `publish` lets it lead here."""
+        if collections.leads_to(client, place) == place.collection:
+            raise collections.taken(place)
         return cls(client, place, collections.make(client, place, space, analyser))
 
     @classmethod
-    def adopting(cls, client: QdrantClient, place: QdrantPlace, space: SpaceId, adopted: Adopted) -> QdrantIndex:
-        """Open somebody else's collection as if its vectors were of a space; `record` says that they are.
+    def adopting(cls, client: QdrantClient, place: QdrantPlace, header: Header) -> QdrantIndex:
+        """Open somebody else's collection as if it were what a header says.
 
         Raises:
             UsageError: there is none, it has no such vectors, or it is our own.
@@ -126,11 +140,12 @@ class QdrantIndex:
         if collection is None:
             raise UsageError(f"{place}: there is no collection of this name")
         collections.refuse_own(client, place, collection)
-        return cls(client, place, collection, Header(space, adopted=adopted))
+        return cls(client, place, collection, header)
 
-    def record(self) -> None:
-        """Record the header in the collection's metadata."""
-        collections.write_header(self.client, self.place, self.collection, self.header)
+    def record(self, header: Header) -> None:
+        """Record a header in the collection's metadata."""
+        self.header = header
+        collections.write_header(self.client, self.place, self.collection, header)
 
     def sample(self, count: int) -> list[Stored]:
         """Return some documents, drawn by chance."""
@@ -146,6 +161,10 @@ class QdrantIndex:
     def space(self) -> SpaceId:
         return self.header.space
 
+    @property
+    def analyser(self) -> Analyser:
+        return self.header.analyser
+
     def upsert(self, documents: Sequence[Document], vectors: Vectors) -> None:
         """Write documents: see the protocol, and the class for what "all or none" means here."""
         if self.header.adopted is not None:
@@ -153,11 +172,10 @@ class QdrantIndex:
         rows = check_rows(documents, vectors, self.space)
         if not documents:
             return
-        terms = [self.header.analyser.terms(document.text) for document in documents]
+        terms = [self.analyser.terms(document.text) for document in documents]
         if self.header.mean_terms is None:
             mean = max(float(np.mean([len(found) for found in terms])), 1.0)
-            self.header = dataclasses.replace(self.header, mean_terms=mean)
-            collections.write_header(self.client, self.place, self.collection, self.header)
+            self.record(dataclasses.replace(self.header, mean_terms=mean))
         self._index_fields(documents)
         points = map(to_point, documents, rows, terms, [self.header] * len(documents))
         for some in _requests(points, documents, self.space.dim):
@@ -245,7 +263,7 @@ class QdrantIndex:
     def _request(self, name: str, query: Query, chosen: models.Filter | None) -> models.QueryRequest:
         limit = query.depth + TIES
         if name == LEXICAL:
-            sparse = query_vector(self.header.analyser.terms(query.text or ""))
+            sparse = query_vector(self.analyser.terms(query.text or ""))
             return models.QueryRequest(
                 query=models.SparseVector(indices=sparse.indices, values=sparse.values),
                 using=LEXICAL, filter=chosen, limit=limit, with_payload=[ID],
