@@ -60,8 +60,11 @@ def parse_postgres_url(url: str) -> PostgresPlace:
         )
     schema, table = settings.pop("schema", DEFAULT_SCHEMA), settings.pop("table", DEFAULT_TABLE)
     for what, name in (("schema", schema), ("table", table)):
-        if not name or "\0" in name or len(name.encode()) > MAX_NAME_BYTES:
-            raise UsageError(f"{what}={name!r} in the url", possible=f"a name of 1 to {MAX_NAME_BYTES} bytes")
+        # psycopg would take a percent sign for the beginning of a placeholder.
+        if not name or "\0" in name or "%" in name or len(name.encode()) > MAX_NAME_BYTES:
+            raise UsageError(
+                f"{what}={name!r} in the url", possible=f"a name of 1 to {MAX_NAME_BYTES} bytes, without %"
+            )
     return PostgresPlace(urlunsplit(parts._replace(query=urlencode(settings))), schema, table)
 
 

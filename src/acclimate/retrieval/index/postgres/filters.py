@@ -27,9 +27,8 @@ FieldOf = Callable[[str], sql.Composable]
 class Clause:
     """A condition of SQL, growing part by part, and the values of its placeholders."""
 
-    field_of: FieldOf
-    containing: sql.Composable | None
-    """The jsonb object that holds all fields, where there is one with an index; None compares each field's value."""
+    fields: sql.Composable | FieldOf
+    """The jsonb object that holds all fields, which has an index; or the SQL of each field's value."""
     values: dict[str, Any] = field(default_factory=dict)
 
     def write(self, filter: Filter) -> sql.Composable:
@@ -65,18 +64,22 @@ class Clause:
 
     def _one_of(self, name: str, values: Sequence[Scalar]) -> sql.Composable:
         numbers = [number(value) for value in values]
-        if self.containing is None or len(values) > MAX_CONTAINED:
+        if not isinstance(self.fields, sql.Composable) or len(values) > MAX_CONTAINED:
             return self._path(name, "$[*] ? (@ == $values[*])", {"values": numbers})
         contained = [
-            sql.SQL("{} @> {}").format(self.containing, self._value(Jsonb({name: item})))
+            sql.SQL("{} @> {}").format(self.fields, self._value(Jsonb({name: item})))
             for value in numbers
             for item in (value, [value])
         ]
         return sql.SQL("({})").format(sql.SQL(" OR ").join(contained))
 
     def _path(self, name: str, path: str, variables: dict[str, Any]) -> sql.Composable:
+        if isinstance(self.fields, sql.Composable):
+            value: sql.Composable = sql.SQL("({} -> {}::text)").format(self.fields, self._value(name))
+        else:
+            value = self.fields(name)
         return sql.SQL("COALESCE(jsonb_path_exists({}, {}::jsonpath, {}), FALSE)").format(
-            self.field_of(name), self._value(path), self._value(Jsonb(variables))
+            value, self._value(path), self._value(Jsonb(variables))
         )
 
     def _value(self, value: Any) -> sql.Composable:

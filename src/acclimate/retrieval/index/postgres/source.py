@@ -8,7 +8,7 @@ from typing import Any
 
 from psycopg import Connection, sql
 
-from acclimate.core.filters import Metadata, Value
+from acclimate.core.filters import Metadata, Scalar, Value
 from acclimate.errors import StorageError, UsageError
 from acclimate.retrieval.index.header import Adopted, Header
 from acclimate.retrieval.index.postgres.connection import PostgresPlace
@@ -42,8 +42,8 @@ class Source:
     def clause(self) -> Clause:
         """Return an empty condition over these metadata."""
         if self.columns is None:
-            return Clause(lambda name: sql.SQL("(d.metadata -> {})").format(sql.Literal(name)), sql.SQL("d.metadata"))
-        return Clause(self._column, None)
+            return Clause(sql.SQL("d.metadata"))
+        return Clause(self._column)
 
     def _column(self, name: str) -> sql.Composable:
         if name not in (self.columns or ()):
@@ -81,7 +81,7 @@ def _foreign(connection: Connection[Any], place: PostgresPlace, header: Header, 
         ).fetchall()
     )
     for name in (adopted.text_field, adopted.vector_field):
-        if name not in types:
+        if name not in types or "%" in name:
             raise UsageError(f"{place} has no column {name!r}", possible=", ".join(types) or "a table that is there")
     kind = str(types[adopted.vector_field]).rpartition(".")[2]
     if kind not in ("vector", "halfvec"):
@@ -110,7 +110,8 @@ def _foreign(connection: Connection[Any], place: PostgresPlace, header: Header, 
         vector=sql.Identifier("d", adopted.vector_field),
         type=kind,
         metric=_metric(connection, relation, adopted.vector_field),
-        columns=frozenset(types) - set(left_out),
+        # psycopg would take a percent sign for the beginning of a placeholder.
+        columns=frozenset(name for name in types if name not in left_out and "%" not in name),
     )
 
 
@@ -144,5 +145,10 @@ def metadata_out(values: Mapping[str, Any]) -> Metadata:
     for name, value in values.items():
         items = value if isinstance(value, list) else [value]
         if items and all(isinstance(item, str | int | float | bool) for item in items):
-            found[name] = tuple(value) if isinstance(value, list) else value
+            found[name] = tuple(map(_scalar, value)) if isinstance(value, list) else _scalar(value)
     return found
+
+
+def _scalar(value: Scalar) -> Scalar:
+    """A value as it was written: jsonb gives 1e300 back with all its digits, as a whole number."""
+    return float(value) if isinstance(value, int) and not -(2**63) <= value < 2**63 else value
