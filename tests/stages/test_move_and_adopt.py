@@ -50,6 +50,10 @@ def test_a_runs_index_is_moved_and_searched_there(
     assert acclimate.move_index(run, table, config=config)["written"] == 0
     with pytest.raises(UsageError, match="already"):
         acclimate.move_index(run, run / "index", config=config)
+    mistyped = new_table()
+    for _ in range(2):
+        with pytest.raises(UsageError, match="there is no index"):
+            acclimate.search(run, "rain", config=config, index_at=mistyped)
     back = acclimate.move_index(run, tmp_path / "back", config=config, index_at=table)
     assert (back["documents"], back["place"]) == (40, str(tmp_path / "back"))
 

@@ -100,7 +100,7 @@ class PostgresIndex:
                 header = tables.read_header(connection, place)
                 if header is None:
                     if space is None:
-                        raise UsageError(f"{place}: there is no index", fix="Make one: acclimate index RUN --to URL")
+                        raise UsageError(f"{place}: there is no index", fix="Make one: acclimate index RUN --at URL")
                     header = tables.make(connection, place, space, analyser)
                     if graph:
                         tables.make_graph(connection, place)

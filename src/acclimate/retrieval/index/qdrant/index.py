@@ -111,7 +111,7 @@ class QdrantIndex:
         collection = collections.leads_to(client, place)
         if collection is None:
             if space is None:
-                raise UsageError(f"{place}: there is no index", fix="Make one: acclimate index RUN --to URL")
+                raise UsageError(f"{place}: there is no index", fix="Make one: acclimate index RUN --at URL")
             index = cls.beside(client, place, space, analyser)
             index.publish()
             return index
