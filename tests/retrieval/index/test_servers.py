@@ -28,7 +28,7 @@ from acclimate.retrieval.index.postgres.index import PostgresIndex
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.qdrant import collections
 from acclimate.retrieval.index.qdrant import index as qdrant_index
-from acclimate.retrieval.index.qdrant.connection import parse_qdrant_url
+from acclimate.retrieval.index.qdrant.connection import connect, parse_qdrant_url
 from acclimate.retrieval.index.qdrant.index import QdrantIndex
 from acclimate.retrieval.index.records import Document, Query
 from acclimate.text_use import SpaceId
@@ -59,6 +59,16 @@ def on_a_server(name: str, place: str) -> Backend:
     return Backend(name, new=lambda space: open_index(place, space), again=again)
 
 
+def removed(url: str) -> None:
+    """Remove what a test has made on a Qdrant server."""
+    place = parse_qdrant_url(url)
+    client = connect(place)
+    for collection in client.get_collections().collections:
+        if collection.name.startswith(f"{place.collection}."):
+            client.delete_collection(collection.name)
+    client.close()
+
+
 def by_its_graph(place: str) -> Backend:
     """Postgres with no row compared but those that the graph leads to."""
 
@@ -80,7 +90,9 @@ def backend(request: pytest.FixtureRequest, new_table: Callable[[], str]) -> Bac
         case "qdrant":
             if QDRANT_URL not in os.environ:
                 pytest.skip(f"no Qdrant server: {QDRANT_URL} is not set")
-            return on_a_server("qdrant", f"{os.environ[QDRANT_URL]}-{os.getpid()}-{next(_NUMBERS)}")
+            url = f"{os.environ[QDRANT_URL]}-{os.getpid()}-{next(_NUMBERS)}"
+            request.addfinalizer(lambda: removed(url))
+            return on_a_server("qdrant", url)
         case "pgvector":
             return on_a_server("pgvector", new_table())
         case _:

@@ -8,6 +8,7 @@ asked for, and those within the bounds are listed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 
 from qdrant_client import models
@@ -21,12 +22,18 @@ EXACT_FLOATS = 2**53
 TextsOf = Callable[[str], Sequence[str]]
 """Field -> the different texts that documents have in it."""
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+")
 _ESCAPES = {"%": "%25", '"': "%22", "\\": "%5C"}
 
 
 def payload_name(field: str) -> str:
     """A field's name in the payload: a path can quote everything but a quotation mark."""
     return "".join(_ESCAPES.get(character, character) for character in field)
+
+
+def path(prefix: str, field: str) -> str:
+    """A field's path in the payload, quoted only where it has to be, as the server itself writes it."""
+    return f"{prefix}{field}" if _BARE.fullmatch(field) else f'{prefix}"{payload_name(field)}"'
 
 
 def field_name(name: str) -> str:
@@ -56,7 +63,7 @@ def to_qdrant(filter: Filter, prefix: str, texts_of: TextsOf) -> models.Filter:
             return models.Filter(should=[to_qdrant(part, prefix, texts_of) for part in parts])
         case Not(part):
             return models.Filter(must_not=[to_qdrant(part, prefix, texts_of)])
-    key = f'{prefix}"{payload_name(filter.field)}"'
+    key = path(prefix, filter.field)
     match filter:
         case Eq(_, value):
             return models.Filter(should=_one_of(key, [value]))

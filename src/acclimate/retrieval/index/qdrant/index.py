@@ -17,7 +17,7 @@ from acclimate.errors import UsageError
 from acclimate.retrieval.index.header import Header, refuse_adopted
 from acclimate.retrieval.index.qdrant import collections
 from acclimate.retrieval.index.qdrant.connection import QdrantPlace, connect, parse_qdrant_url, patiently
-from acclimate.retrieval.index.qdrant.filters import payload_name, to_qdrant
+from acclimate.retrieval.index.qdrant.filters import path, to_qdrant
 from acclimate.retrieval.index.qdrant.points import (
     DENSE,
     ID,
@@ -205,9 +205,12 @@ class QdrantIndex:
         wanted = [DENSE, LEXICAL] if query.mode == "hybrid" else [DENSE if query.mode == "dense" else LEXICAL]
         if LEXICAL in wanted and self.header.adopted is not None:
             raise refuse_adopted(str(self.place), f"there is no {query.mode} search")
+        terms = self.analyser.terms(query.text or "") if LEXICAL in wanted else []
+        if not terms:
+            wanted = [name for name in wanted if name != LEXICAL]
         chosen = self._filter(query.filter)
-        requests = [self._request(name, query, chosen) for name in wanted]
-        answers = self._ask(self.client.query_batch_points, self.collection, requests)
+        requests = [self._request(name, query, terms, chosen) for name in wanted]
+        answers = self._ask(self.client.query_batch_points, self.collection, requests) if requests else []
         rankings: dict[str, dict[str, float]] = {DENSE: {}, LEXICAL: {}}
         for name, answer in zip(wanted, answers, strict=True):
             # A sparse vector without a term in common has no score at all, or 0.
@@ -260,10 +263,12 @@ class QdrantIndex:
         prefix = f"{METADATA}." if self.header.adopted is None else ""
         return None if filter is None else to_qdrant(filter, prefix, self._texts_of)
 
-    def _request(self, name: str, query: Query, chosen: models.Filter | None) -> models.QueryRequest:
+    def _request(
+        self, name: str, query: Query, terms: Sequence[str], chosen: models.Filter | None
+    ) -> models.QueryRequest:
         limit = query.depth + TIES
         if name == LEXICAL:
-            sparse = query_vector(self.analyser.terms(query.text or ""))
+            sparse = query_vector(terms)
             return models.QueryRequest(
                 query=models.SparseVector(indices=sparse.indices, values=sparse.values),
                 using=LEXICAL, filter=chosen, limit=limit, with_payload=[ID],
@@ -314,7 +319,7 @@ class QdrantIndex:
             return
         first = {name: value for document in reversed(documents) for name, value in document.metadata.items()}
         for name, value in first.items():
-            key = f'{METADATA}."{payload_name(name)}"'
+            key = path(f"{METADATA}.", name)
             if key in self._indexed or len(self._indexed) >= MAX_INDEXED_FIELDS:
                 continue
             item = value[0] if isinstance(value, tuple) else value
