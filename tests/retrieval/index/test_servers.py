@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import threading
 from collections import Counter
@@ -268,14 +269,15 @@ def test_an_index_of_a_newer_release(new_table: Callable[[], str]) -> None:
         )
     client = QdrantClient(":memory:")
     ours = QdrantIndex.open(client, FARM, SPACE)
-    newer = {collections.RECORDED_AS: {**ours.header.to_json(), "format": 9}}
-    client.update_collection(ours.collection, metadata=newer)
+    newer = json.dumps({**ours.header.to_json(), "format": 9})
+    client.update_collection(ours.collection, metadata={collections.RECORDED_AS: newer})
     for opened in (lambda: PostgresIndex.open(place), lambda: QdrantIndex.open(client, FARM)):
         with pytest.raises(StorageError, match="Update acclimate"):
             opened()
-    client.update_collection(ours.collection, metadata={collections.RECORDED_AS: {"format": 1, "space": None}})
-    with pytest.raises(StorageError, match="damaged"):
-        QdrantIndex.open(client, FARM)
+    for damaged in ('{"format": 1, "space": null}', "{", {"format": 1}):
+        client.update_collection(ours.collection, metadata={collections.RECORDED_AS: damaged})
+        with pytest.raises(StorageError, match="damaged"):
+            QdrantIndex.open(client, FARM)
 
 
 def test_the_alias_moves_to_a_new_space_in_one_step() -> None:

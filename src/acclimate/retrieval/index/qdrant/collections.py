@@ -6,6 +6,7 @@ so that vectors of another space fill a second collection, and the alias is move
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -49,7 +50,7 @@ def make(client: QdrantClient, place: QdrantPlace, space: SpaceId, analyser: Ana
         },
         sparse_vectors_config={LEXICAL: models.SparseVectorParams(modifier=models.Modifier.IDF)},
         hnsw_config=models.HnswConfigDiff(m=LINKS, ef_construct=EF_CONSTRUCT),
-        metadata={RECORDED_AS: header.to_json()},
+        metadata=recorded(header),
     )
     return name
 
@@ -95,7 +96,11 @@ def read_header(client: QdrantClient, place: QdrantPlace, collection: str) -> He
             f"{place}: the collection does not say which model its vectors are of",
             fix=ADOPT_IT,
         )
-    return Header.from_json(metadata[RECORDED_AS], str(place))
+    try:
+        values = json.loads(metadata[RECORDED_AS])
+    except (TypeError, json.JSONDecodeError):
+        values = {}
+    return Header.from_json(values, str(place))
 
 
 def refuse_own(client: QdrantClient, place: QdrantPlace, collection: str) -> None:
@@ -138,5 +143,9 @@ def check_foreign(client: QdrantClient, place: QdrantPlace, collection: str, hea
 
 def write_header(client: QdrantClient, place: QdrantPlace, collection: str, header: Header) -> None:
     """Record what is to say about a collection."""
-    recorded = {RECORDED_AS: header.to_json()}
-    patiently(place, client.update_collection, collection, metadata=recorded)
+    patiently(place, client.update_collection, collection, metadata=recorded(header))
+
+
+def recorded(header: Header) -> dict[str, str]:
+    """A header as metadata of a collection: one text, since a null in metadata tells Qdrant to drop its key."""
+    return {RECORDED_AS: json.dumps(header.to_json())}
