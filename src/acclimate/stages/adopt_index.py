@@ -50,7 +50,7 @@ def adopt_index(run: Path, place: str, config: RunConfig) -> dict[str, Any]:
     if config.index.text_field is None:
         raise UsageError("--adopt without --text-field", fix="Name the field, or column, that holds the texts.")
     adapter = RunFolder(run).adapter
-    encoder = load_current(adapter, task.config)
+    encoder = load_current(adapter, config.model, **task.config.loading)
     adopted = Adopted(config.index.text_field, config.index.vector_field)
     header = Header(encoder.space, adopted=adopted)
     with closing(adopt(place, header)) as index:
@@ -64,7 +64,8 @@ def adopt_index(run: Path, place: str, config: RunConfig) -> dict[str, Any]:
             )
         found = _compare(encoder, sample)
         if not found.is_the_same:
-            raise _refusal(place, found, encoder, load_base(adapter, task.config), sample)
+            base = load_base(adapter, config.model, **task.config.loading)
+            raise _refusal(place, found, encoder, base, sample)
         analyser = next(iter(variants(language_of(stored.document.text for stored in sample)).values()))
         index.record(dataclasses.replace(header, analyser=analyser))
         count = index.count()
