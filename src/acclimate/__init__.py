@@ -16,7 +16,15 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from acclimate import errors
     from acclimate.configs import RunConfig
-    from acclimate.flows.index_verbs import evaluate_index, export_index, index, reencode_index, search
+    from acclimate.flows.index_verbs import (
+        adopt_index,
+        evaluate_index,
+        export_index,
+        index,
+        move_index,
+        reencode_index,
+        search,
+    )
     from acclimate.flows.verbs import (
         adapt,
         compare,
@@ -41,6 +49,7 @@ __all__ = [
     "Row",
     "RunConfig",
     "adapt",
+    "adopt_index",
     "compare",
     "errors",
     "evaluate",
@@ -51,6 +60,7 @@ __all__ = [
     "load",
     "merge",
     "mine",
+    "move_index",
     "prepare",
     "reencode_index",
     "search",
@@ -68,7 +78,7 @@ _PLACES = {
     "load": "acclimate.runs.resolve:load",
     **{
         name: f"acclimate.flows.index_verbs:{name}"
-        for name in ("evaluate_index", "export_index", "index", "reencode_index", "search")
+        for name in ("adopt_index", "evaluate_index", "export_index", "index", "move_index", "reencode_index", "search")
     },
 }
 """Name -> where it is; the other verbs are in `flows.verbs`, under their own names."""

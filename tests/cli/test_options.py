@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,11 @@ def parse(*arguments: str) -> Mapping[str, Any]:
         seen.append(settings)
 
     app.default(Command("adapt", command, example="").parsed(True))
-    app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
+    with pytest.MonkeyPatch.context() as patch:
+        # cyclopts checks values by pydantic as well where that is loaded: not in our command line, but by a client of a
+        # server that another test has used in this process.
+        patch.delitem(sys.modules, "pydantic", raising=False)
+        app(list(arguments), exit_on_error=False, print_error=False, result_action="return_value")
     return seen[0]
 
 

@@ -43,6 +43,24 @@ def show_done(report: Mapping[str, Any], what: str) -> None:
     new_console().print(Text(f"{report['place']}: {report['documents']:,} documents, {what}"), soft_wrap=True)
 
 
+def show_moved(report: Mapping[str, Any]) -> None:
+    """Print what came over, how alike both answer, and how to search there."""
+    out = new_console()
+    there = report["documents"] - report["written"]
+    before = f", {there:,} of them in an earlier start" if there else ""
+    alike = f"{report['recall']:.1%} of the neighbours of {report['sampled']} are the same"
+    out.print(Text(f"{report['place']}: {report['documents']:,} documents moved{before}; {alike}"), soft_wrap=True)
+    if report["replaces"]:
+        out.print(Text(f"  searched instead of {report['replaces']}, which is kept: delete it there"), soft_wrap=True)
+
+
+def show_adopted(report: Mapping[str, Any]) -> None:
+    """Print what was compared."""
+    cosines = f"median cosine {report['median_cosine']:.4f}, least {report['least_cosine']:.4f}"
+    line = f"{report['place']}: {report['documents']:,} documents, adopted; of {report['sampled']} texts {cosines}"
+    new_console().print(Text(line), soft_wrap=True)
+
+
 def show_info(info: Mapping[str, Any]) -> None:
     """Print what an index says about itself."""
     table = Table(box=SIMPLE_HEAD, show_header=False, pad_edge=False)

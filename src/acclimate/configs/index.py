@@ -23,6 +23,10 @@ class IndexConfig:
     """The column, or field of an index that is adopted, that holds the texts; if not given, text, with title before it
     where there is one."""
 
+    vector_field: str = ""
+    """What holds the vectors of an index that is adopted: a column of Postgres, or a named vector of Qdrant; not needed
+    for Qdrant's vectors without a name."""
+
     def __post_init__(self) -> None:
         check_at_least("chunk_overlap", self.chunk_overlap, 0)
         if self.chunk_tokens is not None:

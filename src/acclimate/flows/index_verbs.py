@@ -38,6 +38,7 @@ def index(
     Returns:
         what was done: "documents" in the index, "read", "encoded", "unchanged", "rejected" and more.
     """
+    check_settings("index RUN CORPUS", settings)
     effective = configured("index", settings, config, Path(run))
     from acclimate.stages.index import index as stage
 
@@ -84,6 +85,42 @@ def export_index(run: str | Path, out: str | Path, *, config: Config = None, **s
     from acclimate.stages.index_care import export_index as stage
 
     return Result(stage(Path(run), Path(out), configured("index", settings, config, Path(run))))
+
+
+def move_index(run: str | Path, to: str | Path, *, config: Config = None, **settings: Any) -> Result:
+    """Move a run's index over, without encoding anything again; after an interruption the same call goes on.
+
+    Args:
+        run: the run's folder.
+        to: a folder, qdrant://host:6333/collection, or postgresql://host/database?table=name.
+        config: see `Config`.
+        settings: `index_at`: the index that is moved, if it is not the run's folder.
+
+    Returns:
+        "place", "documents", "written", and how alike both answer: "sampled", "recall".
+    """
+    check_settings("index RUN --info", settings)
+    from acclimate.stages.move_index import move_index as stage
+
+    return Result(stage(Path(run), str(to), configured("index", settings, config, Path(run))))
+
+
+def adopt_index(run: str | Path, place: str, *, config: Config = None, **settings: Any) -> Result:
+    """Record that an index which somebody else made and writes has vectors of a run's model, if it has.
+
+    Args:
+        run: the run's folder.
+        place: qdrant://host:6333/collection, or postgresql://host/database?table=name.
+        config: see `Config`.
+        settings: `text_field` and `vector_field`, which say where texts and vectors are, and those of the model.
+
+    Returns:
+        "place", "documents", "space", and the cosines of a sample: "sampled", "median_cosine", "least_cosine".
+    """
+    check_settings("index RUN --adopt", settings)
+    from acclimate.stages.adopt_index import adopt_index as stage
+
+    return Result(stage(Path(run), place, configured("index", settings, config, Path(run))))
 
 
 def search(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 
@@ -23,6 +23,8 @@ def index(
     rebuild: Switch = False,
     reencode: Switch = False,
     export: Path | None = None,
+    to: str | None = None,
+    adopt: str | None = None,
     config: ConfigFile = None,
     settings: Given,
 ) -> None:
@@ -38,35 +40,51 @@ def index(
         rebuild: make its search structures anew from its documents.
         reencode: encode all that is in it again with RUN's present model.
         export: write its documents to this JSONL file.
+        to: move it to this folder, qdrant://host:6333/collection, or postgresql://host/database?table=name.
+        adopt: search this collection or table, which somebody else made and writes, if its vectors are the model's.
         config: TOML file with settings; flags win over it.
         settings: of the model and the index.
     """
+    asked = {"info": info, "verify": verify, "rebuild": rebuild, "reencode": reencode, "export": export, "to": to}
+    given = {name: value for name, value in (asked | {"adopt": adopt}).items() if value}
+    if len(given) > 1:
+        raise UsageError(" and ".join(f"--{name}" for name in given) + " exclude each other", fix="Give one of them.")
+    if given and (corpora or delete):
+        raise UsageError(f"--{next(iter(given))} is about the index as it is", fix="Leave corpora and --delete out.")
+    if given:
+        _care(run, *next(iter(given.items())), {"config": config, **settings})
+        return
     from acclimate.cli import index_tables
     from acclimate.flows import index_verbs as verbs
 
-    asked = {"--info": info, "--verify": verify, "--rebuild": rebuild, "--reencode": reencode, "--export": export}
-    given = [name for name, value in asked.items() if value]
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} exclude each other", fix="Give one of them.")
-    if given and (corpora or delete):
-        raise UsageError(f"{given[0]} is about the index as it is", fix="Leave the corpora and --delete out.")
-    if info:
-        index_tables.show_info(verbs.index_info(run, config=config, **settings))
-    elif verify:
-        found = verbs.verify_index(run, config=config, **settings)
-        if found["problems"]:
-            raise StorageError(
-                f"{found['place']}: " + "; ".join(found["problems"]), fix=f"Try: acclimate index {run} --rebuild"
-            )
-        index_tables.show_done(found, "no damage found")
-    elif rebuild:
-        index_tables.show_done(verbs.rebuild_index(run, config=config, **settings), "rebuilt")
-    elif reencode:
-        index_tables.show_done(verbs.reencode_index(run, config=config, **settings), "encoded again")
-    elif export is not None:
-        index_tables.show_done(verbs.export_index(run, export, config=config, **settings), f"written to {export}")
-    else:
-        index_tables.show_indexed(verbs.index(run, list(corpora), delete=delete, config=config, **settings))
+    index_tables.show_indexed(verbs.index(run, list(corpora), delete=delete, config=config, **settings))
+
+
+def _care(run: Path, what: str, value: Any, settings: dict[str, Any]) -> None:
+    """Do one of the things that are done with an index that is there."""
+    from acclimate.cli import index_tables
+    from acclimate.flows import index_verbs as verbs
+
+    match what:
+        case "info":
+            index_tables.show_info(verbs.index_info(run, **settings))
+        case "verify":
+            found = verbs.verify_index(run, **settings)
+            if found["problems"]:
+                raise StorageError(
+                    f"{found['place']}: " + "; ".join(found["problems"]), fix=f"Try: acclimate index {run} --rebuild"
+                )
+            index_tables.show_done(found, "no damage found")
+        case "rebuild":
+            index_tables.show_done(verbs.rebuild_index(run, **settings), "rebuilt")
+        case "reencode":
+            index_tables.show_done(verbs.reencode_index(run, **settings), "encoded again")
+        case "export":
+            index_tables.show_done(verbs.export_index(run, value, **settings), f"written to {value}")
+        case "to":
+            index_tables.show_moved(verbs.move_index(run, value, **settings))
+        case "adopt":
+            index_tables.show_adopted(verbs.adopt_index(run, value, **settings))
 
 
 COMMAND = Command(
@@ -78,11 +96,11 @@ COMMAND = Command(
         "chunk_tokens",
         "chunk_overlap",
         "text_field",
+        "vector_field",
         "model",
         "task",
         "max_tokens",
         "dim",
         "device",
-        "dtype",
     ),
 )

@@ -13,7 +13,7 @@ from acclimate.files import read_json, write_json
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.index.protocol import Index
-from acclimate.retrieval.index.records import Fusion
+from acclimate.retrieval.index.records import Fusion, check_space
 from acclimate.retrieval.index.reports import FusionChoice
 from acclimate.runs.tasks import Task
 from acclimate.text_use import SpaceId
@@ -66,7 +66,12 @@ def index_for(place: str, encoder: Encoder, run: Path, analyser: Analyser | None
     if analyser is None and is_folder(place) and not Path(place).is_dir():
         raise StorageError(f"{place}: there is no index", fix=f"Make it with: acclimate index {run} [CORPUS …]")
     try:
-        index = open_index(place, encoder.space, analyser)
+        index = open_index(place, None if analyser is None else encoder.space, analyser)
+        try:
+            check_space(index.space, encoder.space, place)
+        except BaseException:
+            index.close()
+            raise
     except UsageError as error:
         if (there := _space_of(place)) is not None and there != encoder.space:
             raise _other_space(place, there, encoder.space, run) from error

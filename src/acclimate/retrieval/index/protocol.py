@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
+from acclimate.core.analyser import Analyser
 from acclimate.core.filters import Filter
 from acclimate.retrieval.index.records import Document, Hit, IndexInfo, Query, Stored, Vectors
 from acclimate.text_use import SpaceId
@@ -20,6 +21,10 @@ class Index(Protocol):
     @property
     def space(self) -> SpaceId:
         """The space of its vectors."""
+
+    @property
+    def analyser(self) -> Analyser:
+        """How its texts become words."""
 
     def upsert(self, documents: Sequence[Document], vectors: Vectors) -> None:
         """Write documents, in place of those that have the same ids: all of a call or, where it fails, none.

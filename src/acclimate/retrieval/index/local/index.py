@@ -46,7 +46,7 @@ class LocalIndex:
     def __init__(self, folder: Path, store: Store) -> None:
         """Load what is derived from the store; `open` is how to get one."""
         self.folder, self.store = folder, store
-        self.space = store.space
+        self.space, self.analyser = store.space, store.analyser
         self.lock, self.writing = threading.RLock(), threading.Lock()
         self.writer: Store | None = None
         self.held = contextlib.ExitStack()

@@ -1,0 +1,1 @@
+"""An index in a table of Postgres, with the extension pgvector."""
