@@ -26,7 +26,7 @@ def show_run(summary: Mapping[str, Any], run: Path) -> None:
         show_evaluations(summary.get("tasks") or {None: summary})
     timings, train = summary["timings"], summary["train"]
     minutes = {name.removesuffix("_s"): value / 60 for name, value in timings.items()}
-    console = newnew_console()
+    console = new_console()
     for row in summary.get("stages", []):
         outcome = "kept" if row["kept"] else "dropped"
         after = f"{row['dev_after']:.4f} (best of {row['best_of']})"
@@ -90,7 +90,7 @@ def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
             row += [shown_number(part["base"].get(metric)), shown_number(part["adapted"].get(metric))]
             row += [f"{delta['value']:+.4f}", f"{delta['low']:+.4f} … {delta['high']:+.4f}", f"{delta['p']:.4f}"]
             table.add_row(*row)
-    console = newnew_console()
+    console = new_console()
     console.print(table)
     for name in ("term_accuracy", "relatedness"):
         if why := domain.get(name, {}).get("skipped"):
@@ -141,7 +141,7 @@ def show_reranking(report: Mapping[str, Any]) -> None:
         table.add_row(
             metric, shown_number(report["retrieved"][metric]), shown_number(report["reranked"][metric]), *change
         )
-    console = newnew_console()
+    console = new_console()
     console.print(table)
     console.print(f"verdict on reranking: {report['verdict']}")
 
@@ -197,7 +197,7 @@ def show_comparison(result: Mapping[str, Any]) -> None:
         table.add_row(
             Text(row["run"]), shown_number(row["tested"]), shown_number(row["measures"][result["measure"]]), *change
         )
-    console = newnew_console()
+    console = new_console()
     console.print(table)
     for warning in result["warnings"]:
         console.print(Text(f"warning: {warning}"), soft_wrap=True)
@@ -227,7 +227,7 @@ def show_doctor(result: Mapping[str, Any]) -> None:
         for place, (name, value) in enumerate(rows):
             shown = f"{value:g}" if isinstance(value, float) else str(value)
             table.add_row(Text("" if place else part, style="bold"), str(name).replace("_", " "), Text(shown))
-    console = newnew_console()
+    console = new_console()
     console.print(table)
     for line in result["advice"]:
         console.print(Text(f"advice: {line}"), soft_wrap=True)
@@ -253,7 +253,7 @@ def show_training(report: Mapping[str, Any], folder: Path) -> None:
 
 def show_merge(report: Mapping[str, Any], folder: Path) -> None:
     """What was merged in which shares, what was tried to find them, and where the result is."""
-    console = newnew_console()
+    console = new_console()
     if "method" in report:
         table = Table(title=f"merged by {report['method']}", box=SIMPLE_HEAD)
         table.add_column("model")

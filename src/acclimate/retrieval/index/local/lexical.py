@@ -1,8 +1,9 @@
 """Search by words: tantivy over what was built in, and beside it the rows that changed since, scored directly.
 
 tantivy gets the terms of our own analyser, parted by spaces, so that the baseline, the index and other backends agree
-on what a word is. Scores are BM25 as in `retrieval.bm25`: tantivy's, with the weight of each term set right for the
-documents that it does not have yet.
+on what a word is. Its BM25, with the weight of each term set right for the documents that it does not have yet, names
+candidates; these are scored again as in `retrieval.bm25`, because tantivy rounds the lengths of texts with more than 40
+terms, and takes the mean length of its own documents only.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ import math
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +38,10 @@ MAX_TERMS = 256
 FEW_ROWS = 2000
 """Allowed rows that tantivy is told one by one; of more, it is asked for more hits."""
 SPARE = 64
-"""Hits asked for beyond those wanted: of equal scores at the end, the ids decide."""
-DECIMALS = 5
+"""Hits asked for beyond those wanted: tantivy's order is not quite the exact one, and of equal scores at the end the
+ids decide."""
+BETWEEN = "  "
+"""Between two terms of a stored text: each has a space on either side, so that its occurrences are counted by search."""
 OWN_FILES = ("meta.json", ".managed.json")
 """Files that tantivy writes anew; all others of its folder never change."""
 
@@ -45,7 +49,7 @@ OWN_FILES = ("meta.json", ".managed.json")
 def _schema() -> tantivy.Schema:
     builder = tantivy.SchemaBuilder()
     builder.add_unsigned_field("row", indexed=True, fast=True)
-    builder.add_text_field("terms", tokenizer_name="terms", index_option="freq")
+    builder.add_text_field("terms", stored=True, tokenizer_name="terms", index_option="freq")
     return builder.build()
 
 
@@ -114,7 +118,7 @@ class Lexical:
                 rows, terms = rows + 1, terms + len(found)
                 document = tantivy.Document()
                 document.add_unsigned("row", change.row)
-                document.add_text("terms", " ".join(found))
+                document.add_text("terms", f" {BETWEEN.join(found)} ")
                 writer.add_document(document)
         writer.commit()
         writer.wait_merging_threads()
@@ -144,8 +148,7 @@ class Lexical:
         scores = self._newer(weights, allowed)
         if self.searcher is not None and weights:
             scores |= self._built_in(weights, top_k, allowed)
-        # tantivy adds up in float32: what is equal but for that is equal.
-        return {row: round(score, DECIMALS) for row, score in scores.items()}
+        return scores
 
     def _weights(self, counts: Counter[str]) -> dict[str, float]:
         """Term -> its count in the query times its idf over all documents, of the terms that are in one."""
@@ -161,16 +164,14 @@ class Lexical:
 
     def _newer(self, weights: Mapping[str, float], allowed: Mask | None) -> dict[int, float]:
         rows = {row for term in weights for row in self.holding.get(term, ())}
+        passing = ((row, self.counts[row]) for row in rows if allowed is None or allowed[row])
+        return {row: self._score(weights, counts.total(), counts.__getitem__) for row, counts in passing}
+
+    def _score(self, weights: Mapping[str, float], length: int, count: Callable[[str], int]) -> float:
+        """BM25 of a text of so many terms, by how often each one is in it."""
         mean = max((self.counted_terms + self.length) / max(self.counted_rows + len(self.counts), 1), 1e-9)
-        scores = {}
-        for row in rows:
-            if allowed is None or allowed[row]:
-                counts = self.counts[row]
-                norm = K1 * (1 - B + B * counts.total() / mean)
-                scores[row] = sum(
-                    weight * counts[term] / (counts[term] + norm) for term, weight in weights.items() if term in counts
-                )
-        return scores
+        norm = K1 * (1 - B + B * length / mean)
+        return sum(weight * found / (found + norm) for term, weight in weights.items() if (found := count(term)))
 
     def _built_in(self, weights: Mapping[str, float], top_k: int, allowed: Mask | None) -> dict[int, float]:
         query = self._query(weights)
@@ -189,13 +190,18 @@ class Lexical:
             hits = self.searcher.search(query, limit, count=False).hits
             rows = self.searcher.fast_field_values("row", [address for _, address in hits])
             found = {
-                row: score
-                for row, (score, _) in zip(rows, hits, strict=True)
+                row: address
+                for row, (_, address) in zip(rows, hits, strict=True)
                 if row not in self.stale and (allowed is None or allowed[row])
             }
             if len(found) >= top_k or len(hits) < limit:
-                return found
+                best = islice(found.items(), top_k + SPARE)
+                return {row: self._score_built_in(address, weights) for row, address in best}
             limit *= 4
+
+    def _score_built_in(self, address: Any, weights: Mapping[str, float]) -> float:
+        text = self.searcher.doc(address)["terms"][0]
+        return self._score(weights, text.count(BETWEEN) + 1, lambda term: text.count(f" {term} "))
 
     def _query(self, weights: Mapping[str, float]) -> tantivy.Query:
         """The weighted sum of the terms' scores, with our idf in place of tantivy's and without its factor K1 + 1."""
