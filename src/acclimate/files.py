@@ -276,23 +276,29 @@ def artifact(
         shutil.rmtree(work_folder(out), ignore_errors=True)
 
 
-def replace_folder(fresh: Path, out: Path) -> None:
-    """Let `fresh` be `out`; a kill between the two renames is undone by `recover(out)`."""
+def replace_folder(fresh: Path, out: Path, is_ours: Callable[[Path], bool] = is_listed) -> None:
+    """Let `fresh` be `out`; a kill between the two renames is undone by `recover(out)`.
+
+    Args:
+        fresh: the new folder.
+        out: where it shall be.
+        is_ours: whether all that is in the older folder may be deleted.
+    """
     old = work_folder(out) / "old"
-    discard(old, out)
+    discard(old, out, is_ours)
     if out.exists():
         old.parent.mkdir(parents=True, exist_ok=True)
         out.rename(old)
     fresh.rename(out)
     fsync(out.parent)
-    discard(old, out)
+    discard(old, out, is_ours)
 
 
-def discard(folder: Path, place: Path) -> None:
+def discard(folder: Path, place: Path, is_ours: Callable[[Path], bool] = is_listed) -> None:
     """Delete a folder if all that is in it is ours; else put it beside `place`, where it was, and say so."""
     if not folder.is_dir() or folder.is_symlink():
         folder.unlink(missing_ok=True)
-    elif is_listed(folder) or not any(folder.iterdir()):
+    elif is_ours(folder) or not any(folder.iterdir()):
         shutil.rmtree(folder, ignore_errors=True)
     else:
         names = (place.with_name(f"{place.name}.before{number or ''}") for number in itertools.count())

@@ -93,13 +93,16 @@ def json_object(path: Path) -> dict[str, Any] | None:
     return value if isinstance(value, dict) else None
 
 
-def check_replaceable(out: Path, objection: Objection, reads: Iterable[str | Path] = ()) -> None:
+def check_replaceable(
+    out: Path, objection: Objection, reads: Iterable[str | Path] = (), *, option: str = "--out"
+) -> None:
     """Make sure that nothing is lost when `out` is written: it is absent, empty, or provably ours.
 
     Args:
         out: the folder or file to be written.
         objection: how what is there proves to be ours.
         reads: files and folders that are read for it; names that lead to none are left out.
+        option: by which the user may name another place.
 
     Raises:
         UsageError: something at `out` is not ours, or an input lies in it, or it lies in an input.
@@ -107,11 +110,11 @@ def check_replaceable(out: Path, objection: Objection, reads: Iterable[str | Pat
     for name in reads:
         path = Path(name).expanduser()
         if path.exists() and (why := _overlap(out, path)):
-            raise UsageError(why, fix="Choose another --out, or move the input.")
+            raise UsageError(why, fix=f"Choose another {option}, or move the input.")
     if not os.path.lexists(out) or _is_empty(out):
         return
     if why := objection(out):
-        raise UsageError(f"{why}, so it is not replaced", fix="Choose another --out, or move it away.")
+        raise UsageError(f"{why}, so it is not replaced", fix=f"Choose another {option}, or move it away.")
 
 
 def no_objection(out: Path) -> str:  # noqa: ARG001

@@ -11,7 +11,7 @@ import pytest
 import acclimate
 from acclimate.cli.main import main
 from acclimate.configs import RunConfig, dump_config
-from acclimate.files import read_json, write_json
+from acclimate.files import read_json
 from tests.tiny_run import write_tiny_bert, write_tiny_retrieval
 
 
@@ -52,14 +52,16 @@ def test_what_they_print(run: Path, tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "no document found" in capsys.readouterr().out
 
 
-def test_the_runs_report_gets_the_measures(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    write_json(run / "report.json", {"verdict": "better"})
+def test_the_runs_report_gets_the_measures_and_keeps_them(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     main(["evaluate", str(run), "--index"])
     assert "hybrid - dense" in capsys.readouterr().out
     report = read_json(run / "report.json")
-    assert report["verdict"] == "better" and set(report["index"]["modes"]) == {"dense", "lexical", "hybrid"}
+    assert set(report["index"]["modes"]) == {"dense", "lexical", "hybrid"}
+    assert report["made"]["index_evaluation"]["command"] == f"acclimate evaluate {run} --index"
     main(["evaluate", str(run), "--index", "--json"])
     assert json.loads(capsys.readouterr().out)["modes"] == report["index"]["modes"]
+    main(["index", str(run)])  # another stage, which writes the report too
+    assert read_json(run / "report.json")["index"]["modes"] == report["index"]["modes"]
 
 
 def test_in_python(run: Path) -> None:

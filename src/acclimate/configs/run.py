@@ -126,6 +126,7 @@ class RunConfig:
             self.objective.retain_data,
             self.evaluate.topics,
             *self.evaluate.guard,
+            self.index.index_at,
         )
         return tuple(name for name in names if name is not None)
 

@@ -98,6 +98,7 @@ def final_config(proven: Proven, machine: RunConfig) -> RunConfig:
         machine,
         limit=None,
         prepare=replace(machine.prepare, test_fraction=0.0, dev_fraction=0.0),
+        index=replace(machine.index, index_at=None),  # that place holds the vectors of the proven model
         train=replace(machine.train, epochs=epochs),
     )
 

@@ -6,13 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
-from acclimate import processes
 from acclimate.configs import check_settings
-from acclimate.errors import UsageError
-from acclimate.files import read_json, write_json
-from acclimate.flows.verbs import Config, configured
+from acclimate.errors import StorageError, UsageError
+from acclimate.flows.settings import Config, configured, measuring
+from acclimate.ownership import called
 from acclimate.report.result import Result
-from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.run_folder import RunFolder, is_run
 
 SearchMode: TypeAlias = Literal["dense", "lexical", "hybrid"]
 
@@ -39,12 +38,16 @@ def index(
         what was done: "documents" in the index, "read", "encoded", "unchanged", "rejected" and more.
     """
     check_settings("index RUN CORPUS", settings)
-    effective = configured("index", settings, config, Path(run))
+    folder = Path(run)
+    sources = [Path(name) for name in ([corpora] if isinstance(corpora, str | Path) else corpora)]
+    effective = measuring("index", settings, config, folder)
+    if not sources and delete is None and not is_run(folder):
+        raise StorageError(f"{run} holds no dataset", fix=f"Name documents: acclimate index {run} CORPUS …")
+    from acclimate.flows.record import stage_of
     from acclimate.stages.index import index as stage
 
-    sources = [corpora] if isinstance(corpora, str | Path) else list(corpora)
-    removed = None if delete is None else Path(delete)
-    return Result(stage(Path(run), [Path(source) for source in sources], removed, effective))
+    with stage_of(folder, effective, called("index", run, *sources, delete=delete, config=config, **settings)):
+        return Result(stage(folder, sources, None if delete is None else Path(delete), effective))
 
 
 def index_info(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
@@ -74,9 +77,12 @@ def rebuild_index(run: str | Path, *, config: Config = None, **settings: Any) ->
 def reencode_index(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
     """Encode all that a run's index holds again, with the run's present model: after a training."""
     check_settings("index RUN --reencode", settings)
+    effective = measuring("index", settings, config, Path(run))
+    from acclimate.flows.record import stage_of
     from acclimate.stages.index_care import reencode_index as stage
 
-    return Result(stage(Path(run), configured("index", settings, config, Path(run))))
+    with stage_of(Path(run), effective, called("reencode_index", run, config=config, **settings)):
+        return Result(stage(Path(run), effective))
 
 
 def export_index(run: str | Path, out: str | Path, *, config: Config = None, **settings: Any) -> Result:
@@ -120,7 +126,7 @@ def adopt_index(run: str | Path, place: str, *, config: Config = None, **setting
     check_settings("index RUN --adopt", settings)
     from acclimate.stages.adopt_index import adopt_index as stage
 
-    return Result(stage(Path(run), place, configured("index", settings, config, Path(run))))
+    return Result(stage(Path(run), place, measuring("index", settings, config, Path(run))))
 
 
 def search(
@@ -156,7 +162,7 @@ def search(
     """
     if rerank is None:
         check_settings("search without --rerank", settings)
-    effective = configured("search", settings, config, Path(run))
+    effective = measuring("search", settings, config, Path(run))
     from acclimate.retrieval.index.of_run import has_index
     from acclimate.runs.tasks import one_task
     from acclimate.stages import search as stage
@@ -196,10 +202,12 @@ def evaluate_index(run: str | Path, *, config: Config = None, **settings: Any) -
         "modes", "delta" (differences to dense, with intervals), "exact_recall", "fusion" and more.
     """
     check_settings("evaluate RUN --index", settings)
-    effective = configured("evaluate", settings, config, Path(run))
+    folder = Path(run)
+    effective = measuring("evaluate", settings, config, folder)
+    if not is_run(folder):
+        raise StorageError(f"{run} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {run}")
+    from acclimate.flows.record import stage_of
     from acclimate.stages.evaluate_index import evaluate_index as stage
 
-    folder, report = RunFolder(Path(run)), stage(Path(run), effective)
-    if processes.is_main() and folder.report.is_file():
-        write_json(folder.report, read_json(folder.report) | {"index": report})
-    return Result(report, folder.index_evaluation)
+    with stage_of(folder, effective, called("evaluate_index", run, config=config, **settings)):
+        return Result(stage(folder, effective), RunFolder(folder).index_evaluation)

@@ -134,6 +134,8 @@ def _part(task: Task, run: RunFolder) -> TaskSummary:
             part["outdated"] = outdated
     if reranking := _json(task.folder.reranking / REPORT_FILE):
         part["reranking"] = reranking
+    if through_index := _json(task.folder.index_evaluation / REPORT_FILE):
+        part["index"] = through_index
     return cast(TaskSummary, part)
 
 

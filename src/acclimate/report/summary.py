@@ -40,6 +40,7 @@ class TaskSummary(TypedDict, total=False):
     outdated: NotRequired[str]
     """Why the scores are not those of the adapter in use."""
     reranking: NotRequired[RerankingReport]
+    index: NotRequired[IndexEvaluation]
 
 
 class StageRow(TypedDict):
@@ -97,7 +98,6 @@ class RunSummary(TaskSummary, total=False):
     """The proof that a training on all data rests on, as it has no test of its own."""
     model: Base
     reranking: RerankingReport
-    index: IndexEvaluation
 
 
 class MergedModel(TypedDict):

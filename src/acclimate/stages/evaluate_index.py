@@ -14,14 +14,18 @@ from acclimate.evaluation.reports import IndexEvaluation
 from acclimate.evaluation.through_index import DEPTH, Asked, choose_fusion, dev_queries, documents_missing, measure
 from acclimate.files import REPORT_FILE, artifact, hash_folder, write_json
 from acclimate.models.encoder import Encoder
-from acclimate.retrieval.index.of_run import fusion_of, index_for, index_place, write_fusion
+from acclimate.ownership import check_replaceable, written_by
+from acclimate.retrieval.index.of_run import check_own_files, fusion_of, index_for, index_place, write_fusion
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.trec import write_trec
 from acclimate.runs.opening import load_current, open_retrieval_dataset
 from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.step import parts_read
 from acclimate.runs.tasks import one_task
 from acclimate.runs.trained_on import trained_on, without_seen
 from acclimate.types import Queries
+
+KIND = "evaluate_index"
 
 
 def evaluate_index(run: Path, config: RunConfig) -> IndexEvaluation:
@@ -46,7 +50,9 @@ def _evaluate(run: Path, config: RunConfig) -> IndexEvaluation:
     started = time.monotonic()
     task = one_task(run, config)
     data, place = open_retrieval_dataset(task.dataset), index_place(task)
-    adapter = RunFolder(run).adapter
+    adapter, out = RunFolder(run).adapter, task.folder.index_evaluation
+    check_own_files(task)
+    check_replaceable(out, written_by(KIND), parts_read([task.dataset, adapter, place, *config.named]))
     data, left_out = without_seen(data, trained_on([adapter, config.model]), "the dataset")
     queries, qrels = judged_queries(data)
     encoder = load_current(adapter, config.model, **task.config.loading)
@@ -68,7 +74,8 @@ def _evaluate(run: Path, config: RunConfig) -> IndexEvaluation:
         "timings": {"evaluate_index_s": round(time.monotonic() - started, 3)},
     }
     inputs = {"method": METHOD, "dataset": hash_folder(task.dataset), "space": encoder.space.digest}
-    with artifact(task.folder.index_evaluation, used(config, "evaluate RUN --index"), inputs) as folder:
+    # An index changes from day to day, so what was measured before is never kept.
+    with artifact(out, used(config, "evaluate RUN --index"), inputs, kind=KIND) as folder:
         (folder / "runs").mkdir()
         for mode, ranked in runs.items():
             write_trec(folder / "runs" / f"{mode}.trec", ranked, mode, DEPTH)

@@ -23,9 +23,17 @@ from acclimate.evaluation.through_index import Asked, choose_fusion, dev_queries
 from acclimate.files import REPORT_FILE, iter_lines, read_json, write_jsonl
 from acclimate.models.encoder import Encoder
 from acclimate.models.passages import Passages
+from acclimate.ownership import check_replaceable, no_objection
 from acclimate.progress import progress, say
 from acclimate.retrieval.index.feeding import Encode, Fed, Whole, cut, feed, remove
-from acclimate.retrieval.index.of_run import index_for, index_place, read_fusion, write_fusion
+from acclimate.retrieval.index.of_run import (
+    check_own_files,
+    index_for,
+    index_place,
+    is_folder,
+    read_fusion,
+    write_fusion,
+)
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Document, problem
 from acclimate.retrieval.index.reports import FusionChoice, IndexReport
@@ -66,9 +74,10 @@ def index(run: Path, sources: Sequence[Path], delete: Path | None, config: RunCo
     task = one_task(run, config)
     encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading)
     place = index_place(task)
+    processes.on_main(lambda: _check(task, place, sources))
     own = None if sources or delete else open_retrieval_dataset(task.dataset)
     material = _Material(task, encoder, Documents(sources, config.index.text_field), own)
-    analyser = material.analyser()
+    analyser = None if own is None and not sources else material.analyser()  # a deletion makes no index
     found: tuple[Fed, int, int, FusionChoice | None] | None = None
     with index_for(place, encoder, run, analyser) if processes.is_main() else nullcontext() as opened:
         deleted = remove(opened, _ids(delete)) if opened is not None and delete is not None else 0
@@ -101,6 +110,13 @@ def index(run: Path, sources: Sequence[Path], delete: Path | None, config: RunCo
     if choice is not None:
         report["fusion"] = choice
     return report
+
+
+def _check(task: Task, place: str, sources: Sequence[Path]) -> None:
+    """Make sure that no file of the user's is replaced, and that nothing is read from where the index is written."""
+    check_own_files(task)
+    if is_folder(place):
+        check_replaceable(Path(place), no_objection, sources, option="--at")
 
 
 class _Material:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -12,22 +13,19 @@ from typing import Any
 
 from acclimate import processes
 from acclimate.configs import RunConfig
-from acclimate.core.analyser import language_of
 from acclimate.errors import UsageError
-from acclimate.evaluation.lexical import variants
-from acclimate.files import open_output, replace_folder, work_folder
-from acclimate.ownership import check_replaceable
+from acclimate.files import open_output, replace_folder, storage_errors, work_folder
+from acclimate.ownership import check_replaceable, claim_work
 from acclimate.progress import progress
 from acclimate.retrieval.index.feeding import Whole, feed
 from acclimate.retrieval.index.local.index import LocalIndex
+from acclimate.retrieval.index.local.store import objection
 from acclimate.retrieval.index.of_run import index_for, index_place, is_folder, opened_index, read_fusion
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Stored
 from acclimate.runs.opening import load_current
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import one_task
-
-LANGUAGE_SAMPLE = 300
 
 
 def index_info(run: Path, config: RunConfig) -> dict[str, Any]:
@@ -101,18 +99,32 @@ def reencode_index(run: Path, config: RunConfig) -> dict[str, Any]:
             f"{place} is on a server", fix=f"Make an index in a folder, and move it there: acclimate index {run} --to"
         )
     encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading)
-    fresh = work_folder(Path(place)) / "reencoded"
+    work = work_folder(Path(place))
+    fresh = work / encoder.space.digest[:16]  # an unfinished one of another model is no start for this one
     with opened_index(place) as old:
-        sample = [stored.document.text for stored, _ in zip(old.iterate(), range(LANGUAGE_SAMPLE), strict=False)]
-        analyser = next(iter(variants(language_of(sample)).values()))
+        processes.on_main(lambda: _prepare_work(Path(place)))
         count = old.count()
-        writer = index_for(str(fresh), encoder, run, analyser) if processes.is_main() else nullcontext()
+        writer = index_for(str(fresh), encoder, run, old.analyser) if processes.is_main() else nullcontext()
         with writer as new, progress("index", count, "documents") as advance:
             fed = feed(new, _each(old), lambda texts: encoder.encode(texts, "document"), advance)
-    processes.on_main(lambda: replace_folder(fresh, Path(place)))
+            if new is not None and new.count() > count:  # deleted since an earlier start
+                new.delete([one.document.id for one in new.iterate() if not old.get([one.document.id])])
+
+    def publish() -> None:
+        replace_folder(fresh, Path(place), lambda folder: objection(folder) == "")
+        shutil.rmtree(work, ignore_errors=True)
+
+    processes.on_main(publish)
     encoded = processes.from_main(fed.encoded)
     seconds = round(time.monotonic() - started, 3)
     return {"place": place, "documents": count, "encoded": encoded, "timings": {"index_s": seconds}}
+
+
+def _prepare_work(place: Path) -> None:
+    """Make sure that an index may be replaced, and that there is a folder for work in progress beside it."""
+    check_replaceable(place, objection, option="--at")
+    with storage_errors(place):
+        claim_work(work_folder(place).parent)
 
 
 def export_index(run: Path, out: Path, config: RunConfig) -> dict[str, Any]:
@@ -125,8 +137,9 @@ def export_index(run: Path, out: Path, config: RunConfig) -> dict[str, Any]:
         StorageError: there is no index; the file cannot be written.
         UsageError: the file is there already.
     """
-    check_replaceable(out, lambda there: f"{there} is there already")
     place = index_place(one_task(run, config))
+    there = [place] if is_folder(place) else []
+    check_replaceable(out, lambda out: f"{out} is there already", there, option="file")
     written = 0
     with (
         opened_index(place) as index,

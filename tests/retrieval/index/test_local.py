@@ -26,7 +26,7 @@ from acclimate.retrieval.index.local.index import LocalIndex
 from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.index.records import Document, Query, Vectors
 from acclimate.text_use import SpaceId
-from tests.retrieval.index.contract import DIM, SPACE, corpus, expected, found, numbered, unit
+from tests.retrieval.index.contract import DIM, SPACE, expected, found, numbered, unit
 
 ROOT = Path(__file__).resolve().parents[3]
 

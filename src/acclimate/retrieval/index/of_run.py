@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -9,21 +10,23 @@ from typing import Any
 
 from acclimate.core.analyser import Analyser
 from acclimate.errors import AcclimateError, StorageError, UsageError
-from acclimate.files import read_json, write_json
+from acclimate.files import iter_jsonl, read_json, write_json
 from acclimate.models.encoder import Encoder
+from acclimate.ownership import check_replaceable, json_object
 from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Fusion, check_space
 from acclimate.retrieval.index.reports import FusionChoice
 from acclimate.runs.tasks import Task
 from acclimate.text_use import SpaceId
+from acclimate.types import Rejected
 
 SHOWN_CHARS = 24
 
 
 def index_place(task: Task) -> str:
     """Return where the index of a run's task is: as the settings say, else in the task's folder."""
-    return task.config.index.index_at or str(task.folder.index)
+    return (task.config.index.index_at or str(task.folder.index)).removeprefix("file://")
 
 
 def is_folder(place: str) -> bool:
@@ -99,6 +102,27 @@ def read_fusion(task: Task, space: SpaceId) -> tuple[Fusion, FusionChoice | None
             f"{path} is damaged (no {missing})", fix="Delete it, or run evaluate --index again."
         ) from None
     return fusion, choice
+
+
+def check_own_files(task: Task) -> None:
+    """Make sure that what is written beside an index replaces no file of the user's.
+
+    Raises:
+        UsageError: it would.
+    """
+    check_replaceable(task.folder.fusion, _not_fusion, option="run")
+    check_replaceable(task.folder.not_indexed, _not_rejected, option="run")
+
+
+def _not_fusion(path: Path) -> str:
+    ours = (json_object(path) or {}).keys() >= FusionChoice.__required_keys__
+    return "" if ours else f"{path} was not written by acclimate"
+
+
+def _not_rejected(path: Path) -> str:
+    row = next((line.value for line in iter_jsonl(path)), None) if path.is_file() else None
+    ours = row is not None and set(row) == {field.name for field in dataclasses.fields(Rejected)}
+    return "" if ours else f"{path} was not written by acclimate"
 
 
 def write_fusion(task: Task, choice: FusionChoice) -> None:

@@ -41,7 +41,7 @@ SPARE = 64
 """Hits asked for beyond those wanted: tantivy's order is not quite the exact one, and of equal scores at the end the
 ids decide."""
 BETWEEN = "  "
-"""Between two terms of a stored text: each has a space on either side, so that its occurrences are counted by search."""
+"""Between two terms of a stored text: each has a space on either side, by which its occurrences are counted."""
 OWN_FILES = ("meta.json", ".managed.json")
 """Files that tantivy writes anew; all others of its folder never change."""
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
@@ -22,7 +23,8 @@ from numpy.typing import NDArray
 
 from acclimate.core.analyser import Analyser
 from acclimate.errors import AcclimateError, StorageError, UsageError
-from acclimate.files import storage_errors
+from acclimate.files import WORK, storage_errors
+from acclimate.ownership import LEFT_BY_SYSTEMS, check_replaceable
 from acclimate.retrieval.index.records import Document, Stored, Vectors, metadata_json, metadata_of
 from acclimate.text_use import SpaceId
 
@@ -41,11 +43,20 @@ CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE TABLE deletions (row INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 CREATE INDEX deletions_seq ON deletions (seq);
 """
+_OF_AN_INDEX = re.compile(rf"{re.escape(FILE)}(-wal|-shm|-journal)?|(dense|lexical)-\d+|{re.escape(WORK)}")
 _VECTORS = "JOIN vectors USING (row)"
 _COLUMNS = 'id, text, metadata, parent, start, "end", vector'
 _UPSERT = """INSERT INTO documents (seq, id, text, metadata, parent, start, "end") VALUES (?, ?, ?, ?, ?, ?, ?)
 ON CONFLICT (id) DO UPDATE SET seq = excluded.seq, text = excluded.text, metadata = excluded.metadata,
     parent = excluded.parent, start = excluded.start, "end" = excluded."end" RETURNING row"""
+
+
+def objection(folder: Path) -> str:
+    """Object to replacing a folder that holds anything but an index: other files would be lost with it."""
+    foreign = sorted(path.name for path in folder.iterdir() if not _OF_AN_INDEX.fullmatch(path.name))
+    if foreign := [name for name in foreign if name not in LEFT_BY_SYSTEMS]:
+        return f"{folder} holds {foreign[0]}, which acclimate did not write"
+    return "" if (folder / FILE).is_file() else f"{folder} holds no index"
 
 
 class Change(NamedTuple):
@@ -74,7 +85,8 @@ class Store:
         self.folder = folder
         path = folder / FILE
         with storage_errors(folder), self._errors():
-            if create is not None:
+            if create is not None and not path.exists():
+                check_replaceable(folder, lambda there: f"{there} holds other things than an index", option="--at")
                 folder.mkdir(parents=True, exist_ok=True)
             uri = f"{path.absolute().as_uri()}?mode={'rw' if create is None else 'rwc'}"
             self.db = sqlite3.connect(
@@ -91,7 +103,14 @@ class Store:
         self.identity = facts["identity"]
 
     def _prepare(self, create: tuple[SpaceId, Analyser] | None) -> None:
-        version = self.db.execute("PRAGMA user_version").fetchone()[0]
+        version, application = (
+            self.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")
+        )
+        if application != APPLICATION and self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
+            raise UsageError(
+                f"{self.folder / FILE} is a database of something else, so nothing is written into it",
+                fix="Choose another --at, or move it away.",
+            )
         if version > VERSION:
             raise StorageError(
                 f"the index {self.folder} has the file version {version}, made by a later acclimate",
