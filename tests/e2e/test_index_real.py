@@ -25,7 +25,7 @@ def test_a_folder_is_found_by_meaning_and_by_words(tmp_path: Path, capsys: pytes
     (docs / "crops.md").write_text("\n\n".join(paragraphs))
     (docs / "zh.html").write_text("<title>小麦</title><p>小麦锈病在潮湿的春天蔓延。</p>", encoding="utf-8")
     main(["index", run, str(docs), "--chunk-tokens", "20", "--chunk-overlap", "0"])
-    assert "5 documents; 2 read, 5 encoded" in capsys.readouterr().out
+    assert "5 documents; 2 read, 5 new or changed" in capsys.readouterr().out
 
     def search(query: str, *flags: str) -> list[dict[str, Any]]:
         main(["search", run, query, "--json", *flags])
@@ -38,4 +38,4 @@ def test_a_folder_is_found_by_meaning_and_by_words(tmp_path: Path, capsys: pytes
     assert [hit["parent"] for hit in search("小麦", "--mode", "lexical")] == ["zh.html"]
     assert search("小麦", "--filter", 'title = "小麦"')[0]["metadata"] == {"title": "小麦"}
     main(["index", run, str(docs)])
-    assert "2 documents; 2 read, 2 encoded, 5 chunks of before removed" in capsys.readouterr().out
+    assert "2 documents; 2 read, 2 new or changed, 5 chunks of before removed" in capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,7 +20,7 @@ def show_indexed(report: Mapping[str, Any]) -> None:
     out = new_console()
     counts = {
         "read": report["read"],
-        "encoded": report["encoded"],
+        "new or changed": report["encoded"],
         "with new metadata": report["relabelled"],
         "unchanged": report["unchanged"],
         "chunks of before removed": report["removed"],
@@ -52,13 +53,16 @@ def show_moved(report: Mapping[str, Any]) -> None:
     out.print(Text(f"{report['place']}: {report['documents']:,} documents moved{before}; {alike}"), soft_wrap=True)
     if report["replaces"]:
         out.print(Text(f"  searched instead of {report['replaces']}, which is kept: delete it there"), soft_wrap=True)
+    out.print(_searched_there(report["place"]), soft_wrap=True)
 
 
 def show_adopted(report: Mapping[str, Any]) -> None:
-    """Print what was compared."""
+    """Print what was compared, and how to search there."""
     cosines = f"median cosine {report['median_cosine']:.4f}, least {report['least_cosine']:.4f}"
     line = f"{report['place']}: {report['documents']:,} documents, adopted; of {report['sampled']} texts {cosines}"
-    new_console().print(Text(line), soft_wrap=True)
+    out = new_console()
+    out.print(Text(line), soft_wrap=True)
+    out.print(_searched_there(report["place"]), soft_wrap=True)
 
 
 def show_info(info: Mapping[str, Any]) -> None:
@@ -68,6 +72,8 @@ def show_info(info: Mapping[str, Any]) -> None:
         if name == "space":
             for part, said in value.items():
                 table.add_row(f"space: {part}", Text(shown_number(said)))
+        elif isinstance(value, dict) and name != "fusion":
+            table.add_row(name, Text(", ".join(f"{part} {said}" for part, said in value.items())))
         elif name == "fusion":
             table.add_row(name, _fusion_line(value) if value else Text("the default"))
         else:
@@ -108,6 +114,10 @@ def show_index_evaluation(report: Mapping[str, Any]) -> None:
     out.print(table)
     out.print(f"recall@10 of dense search against exact search: {report['exact_recall']:.4f}")
     out.print(_fusion_line(report["fusion"]), soft_wrap=True)
+
+
+def _searched_there(place: str) -> Text:
+    return Text(f"  search it there: --at {shlex.quote(place)}")
 
 
 def _fusion_line(choice: Mapping[str, Any]) -> Text:

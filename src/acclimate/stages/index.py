@@ -41,6 +41,7 @@ from acclimate.retrieval.vector_cache import cached_vectors
 from acclimate.runs.opening import load_current, open_retrieval_dataset
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import Task, one_task
+from acclimate.runs.versions import in_use
 from acclimate.types import Rejected
 
 LANGUAGE_SAMPLE = 300
@@ -72,9 +73,11 @@ def index(run: Path, sources: Sequence[Path], delete: Path | None, config: RunCo
     """
     started = time.monotonic()
     task = one_task(run, config)
-    encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading)
     place = index_place(task)
     processes.on_main(lambda: _check(task, place, sources))
+    encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading)
+    if not in_use(RunFolder(run).adapter).is_dir():
+        say(f"index: {run} holds no adapter, so the vectors are those of {encoder.source.id}")
     own = None if sources or delete else open_retrieval_dataset(task.dataset)
     material = _Material(task, encoder, Documents(sources, config.index.text_field), own)
     analyser = None if own is None and not sources else material.analyser()  # a deletion makes no index
