@@ -47,8 +47,8 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
     elif own is not None:
         base = load_config(own)
     settings = checked_settings(settings, command)
-    if (loss := settings.get("loss")) not in (None, base.objective.loss):  # what belongs to another loss is forgotten
-        settings = {**base.objective.refused_by(loss), **settings}
+    if "loss" in settings and settings["loss"] != base.objective.loss:  # what belongs to another loss is forgotten
+        settings = {**base.objective.refused_by(settings["loss"]), **settings}
     try:
         return with_overrides(base, settings)
     except UsageError as error:
