@@ -22,7 +22,6 @@ from acclimate.files import (
     hash_config,
     hash_folder,
     hash_text,
-    is_current,
     iter_jsonl,
     open_input,
     read_json,
@@ -33,6 +32,7 @@ from acclimate.files import (
     write_text,
 )
 from acclimate.paths import missing_path
+from acclimate.runs.differences import is_current
 
 FULL_DEVICE = Path("/dev/full")
 needs_full_device = pytest.mark.skipif(not FULL_DEVICE.is_char_device(), reason="no /dev/full here")

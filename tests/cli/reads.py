@@ -12,8 +12,13 @@ import pytest
 
 from acclimate.configs import PrepareConfig, RunConfig, settings_of
 
-COPIES = {"effective", "with_overrides", "for_dataset", "used", "dump_config", "__init__", "__post_init__", "__eq__"}
-"""Functions that copy, check or write down a whole config, without using what they read; so do those of dataclasses."""
+COPIES = {"effective", "with_overrides", "for_dataset", "used", "dump_config", "named"} | {
+    "__init__",
+    "__post_init__",
+    "__eq__",
+}
+"""Functions that copy, check or write down a whole config, without using what they read; so do those of dataclasses.
+`named` lists the files that may not be written over, whether the command reads them or not."""
 PLAIN = "guard_data"
 """Guard data is read with the default `prepare` settings, whatever the user's are."""
 

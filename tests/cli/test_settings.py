@@ -54,8 +54,9 @@ class World:
         write_tiny_retrieval(self.run / "dataset")
         write_tiny_pairs(self.pairs / "dataset")
         config = RunConfig(model=self.model, device="cpu", dtype="float32")
+        self.config = dump_config(config)
         for run in (self.run, self.pairs):
-            (run / "config.toml").write_text(dump_config(config))
+            self.forget(run)
         self.with_reranker = folder / "with-reranker.toml"
         self.with_reranker.write_text(dump_config(replace(config, mine=MineConfig(reranker=self.reranker))))
         draw = random.Random(1)
@@ -78,6 +79,10 @@ class World:
         self.topics.write_text("text\ttopic\n" + "".join(f"{text(6)}\t{number % 3}\n" for number in range(30)))
         self.reads: dict[str, set[str]] = defaultdict(set)
 
+    def forget(self, run: Path) -> None:
+        """Let a run remember nothing of what earlier stages were told, so that each variant stands by itself."""
+        (run / "config.toml").write_text(self.config)
+
     def do(self, *arguments: object, mode: str = "", refused: bool = False) -> None:
         """Run a command, and note what it reads, also under the name of what it then does."""
         with recorded_reads() as reads, pytest.raises(SystemExit) if refused else nullcontext():
@@ -98,7 +103,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made.do("search", made.run, "w1", mode="search without --rerank")
     made.do("similarity", made.run, "w1", "w2")
     for adapter in ((), ("--adapter", made.run)):
-        made.do("encode", made.texts, "--out", made.folder / "vectors.npy", *base, *adapter)
+        made.do("encode", made.texts, "--out", made.folder / "vectors.npy", "--replace", *base, *adapter)
     columns = ("--anchor-column", "q", "--positive-column", "response")
     adapt = ("adapt", made.data, "--out", made.folder / "adapted", *base, *QUICK, *columns)
     made.do(*adapt, "--sign-flips", "100", "--recipe", "three-stage")
@@ -144,6 +149,7 @@ def _train(world: World, base: tuple[str, ...]) -> None:
         ("--gradient-checkpointing",),
     )
     for variant in variants:
+        world.forget(world.run)
         world.do("train", world.run, *QUICK, *variant)
     adaptive = ("--temperature-kind", "adaptive")
     for others in (("--background", world.texts), ("--guard", world.run / "dataset")):
@@ -154,6 +160,7 @@ def _train(world: World, base: tuple[str, ...]) -> None:
     quick = ("--epochs", "1", "--batch-size", "8", "--group-size", "3", "--eval-steps", "2")
     for loss in ("kl", "listwise"):
         world.do("train-reranker", world.run, world.reranker, *quick, "--loss", loss)
+    world.forget(world.run)
     world.do("train", world.run, *QUICK)
 
 

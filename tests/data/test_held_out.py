@@ -22,14 +22,13 @@ def held() -> HeldOut:
 
 @pytest.mark.parametrize("role", ROLES)
 def test_a_held_out_query_is_in_no_role(held: HeldOut, role: TrainingRole) -> None:
-    assert held.excludes("How to treat rust ?", role) and held.excludes("HOW TO TREAT RUST", role, judged=False)
+    assert held.excludes("How to treat rust ?", role) and held.excludes("HOW TO TREAT RUST", role)
     assert not held.excludes("how to treat rot", role)
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_what_is_judged_may_be_trained_on_but_not_as_a_negative(held: HeldOut, role: TrainingRole) -> None:
-    assert held.excludes("spray early", role) == (role not in ("anchor", "positive")) == JUDGED_EXCLUDED[role]
-    assert not held.excludes("spray early", role, judged=False)
+def test_what_is_judged_may_be_trained_on_and_mined_but_is_no_given_negative(held: HeldOut, role: TrainingRole) -> None:
+    assert held.excludes("spray early", role) == (role not in ("anchor", "positive", "mined")) == JUDGED_EXCLUDED[role]
     assert held.excludes("A dog runs!", role) == JUDGED_EXCLUDED[role]
 
 

@@ -254,7 +254,7 @@ def test_ctrl_c_outside_training_is_one_message_too(command: str, tmp_path: Path
     words = {
         "prepare": ["prepare", str(data), "--out", str(tmp_path / "new"), "--model", str(model)],
         "mine": ["mine", str(run), "--num-negatives", "3"],
-        "evaluate": ["evaluate", str(run), "--bootstrap", "100000"],
+        "evaluate": ["evaluate", str(run), "--sign-flips", "100000"],
     }
     before = artifacts(run)
     process = subprocess.Popen(

@@ -43,14 +43,15 @@ def dataset() -> Dataset:
     """Retrieval data with everything that mining has to respect.
 
     Query q0 has two positives, one of them only in the qrels; q1 and q2 have the same text; the text of q3 is also a
-    document; d8 and d9 are the same text; d10..d19 are judged for dev or test, d19 as irrelevant; the rows of q4
-    bring negatives.
+    document; d8 and d9 are the same text; d10..d19 are judged for dev or test, d19 as irrelevant, and d51
+    is a test query; the rows of q4 bring negatives.
     """
     documents = sentences(60, 0)
     documents[9] = documents[8]
     corpus = {f"d{index}": text for index, text in enumerate(documents)}
     anchors = sentences(12, 1)
     anchors[2], anchors[3] = anchors[1], documents[30]
+    anchors[9] = documents[51]
     queries = {f"q{index}": text for index, text in enumerate(anchors)}
     train = {f"q{index}": {f"d{index}": 1} for index in range(8)}
     train["q0"]["d40"] = 1
@@ -89,8 +90,8 @@ def positives_of(dataset: Dataset) -> dict[str, set[str]]:
 
 
 def held_out(dataset: Dataset) -> set[str]:
-    judged = [*dataset.qrels["dev"].values(), *dataset.qrels["test"].values()]
-    return {dataset.corpus[document] for grades in judged for document in grades}
+    """Dev and test queries; what is judged for them may be mined, as what answers the queries to come."""
+    return {dataset.queries[query] for split in ("dev", "test") for query in dataset.qrels[split]}
 
 
 def mine_slowly(dataset: Dataset, teacher: Encoder, config: MineConfig) -> dict[str, list[str]]:
@@ -150,18 +151,19 @@ def test_no_negative_is_a_positive_or_held_out_or_the_query(dataset: Dataset, te
     assert dataset.queries["q3"] in dataset.corpus.values()
 
 
+def _documents(mined: dict[str, MinedQuery]) -> dict[str, list[str]]:
+    return {query: [one.document for one in found.negatives] for query, found in mined.items()}
+
+
 def test_random_sampling_is_a_function_of_seed_and_query(
     dataset: Dataset, teacher: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rules: dict[str, Any] = {"sampling": "random", "relative_margin": None, "num_negatives": 3}
     first = mine_all(dataset, teacher, seed=1, **rules)
     monkeypatch.setattr(module, "QUERY_BLOCK", 2)
-    assert {q: m.negatives for q, m in mine_all(dataset, teacher, seed=1, **rules).items()} == {
-        q: m.negatives for q, m in first.items()
-    }
-    assert {q: m.negatives for q, m in mine_all(dataset, teacher, seed=2, **rules).items()} != {
-        q: m.negatives for q, m in first.items()
-    }
+    # A block's size may change a cosine's last digit, not what is drawn.
+    again, other = (mine_all(dataset, teacher, seed=seed, **rules) for seed in (1, 2))
+    assert _documents(again) == _documents(first) != _documents(other)
 
 
 def test_the_ranked_list_is_what_the_choice_was_made_from(dataset: Dataset, teacher: Encoder) -> None:

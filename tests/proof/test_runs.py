@@ -101,8 +101,8 @@ def test_a_fresh_cut_of_the_same_texts_is_tested_without_what_was_trained_on(
     dressed = [{"query": f"{row['query'].upper()} ?", "response": row["response"]} for row in rows(300)]
     copied = write(tmp_path / "copied.jsonl", dressed)
     measured = evaluate_model(str(copied), run / "adapter", replace(config, seed=7))
-    assert measured["trained_on"] + measured["queries"] == 100
-    assert 40 < measured["trained_on"] < 90
+    assert measured["trained_on"] + measured["queries"] == 300  # all of the file is measured
+    assert measured["trained_on"] == 200  # all but the run's own test
     assert "were in the training: they are left out" in capsys.readouterr().err
     unseen = write(tmp_path / "unseen.jsonl", rows(300, seed=1))
     assert "trained_on" not in evaluate_model(str(unseen), run / "adapter", config)
@@ -113,7 +113,7 @@ def test_a_test_that_was_trained_on_altogether_is_refused(run: Path, config: Run
     trained = [{"query": row.anchor, "response": row.positive} for row in data.examples]
     copied = write(tmp_path / "trained.jsonl", trained)
     by_query = replace(config, prepare=PrepareConfig(split_by="query"))
-    with pytest.raises(DataError, match=r"all 95 test queries of .* were in the training"):
+    with pytest.raises(DataError, match=r"all 190 test queries of .* were in the training"):
         evaluate_model(str(copied), run / "adapter", by_query)
 
 
@@ -208,7 +208,9 @@ def test_a_test_query_in_the_corpus_is_not_mined(config: RunConfig, tmp_path: Pa
         for text in row.negatives
     }
     assert mined and held.isdisjoint(mined)
-    assert report["never_mined"] == {"queries": len(held), "judged": len(held)}
+    assert report["never_mined"] == {"queries": len(held)}
+    answers = {same_text_key(data.corpus[key]) for grades in data.qrels["test"].values() for key in grades}
+    assert mined & answers  # as the answers of queries to come are: mining knows of neither
 
 
 def test_a_positive_in_other_dress_is_not_mined(config: RunConfig, tmp_path: Path) -> None:

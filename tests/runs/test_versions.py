@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acclimate.errors import StorageError, UsageError
-from acclimate.files import artifact, hash_folder, is_current, work_folder, write_json, write_text
+from acclimate.files import artifact, hash_folder, work_folder, write_json, write_text
+from acclimate.runs.differences import is_current
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.versions import add, promote, publish, restore, rollback, trained_before, versions
 

@@ -101,7 +101,9 @@ def test_lost_queries_show_what_both_models_found(harmed: Path) -> None:
     assert changes == sorted(changes) and max(changes) < 0
     worst = report["lost"][0]
     assert worst["delta"] == pytest.approx(worst["adapted"] - worst["base"])
-    assert [len(worst["base_top"]), len(worst["adapted_top"])] == [3, 3]
+    assert len(worst["base_top"]) == 3 and worst["base_rank"] == 1
+    # The relevant document is shown too, wherever it stands.
+    assert len(worst["adapted_top"]) == 4 and worst["adapted_rank"] > 3 and worst["adapted_top"][3]["relevant"]
     assert worst["base_top"][0]["relevant"] and worst["base_top"][0]["text"] == worst["query"]
 
 

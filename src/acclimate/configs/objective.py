@@ -159,9 +159,14 @@ class ObjectiveConfig:
         """The same settings with another loss, without the settings that it refuses: for one dataset among several."""
         if loss not in get_args(Loss):
             raise UsageError(f"loss = {loss!r}", possible=", ".join(get_args(Loss)))
-        changed: dict[str, Any] = {"loss": loss}
-        if loss not in ("auto", "info-nce"):
-            changed |= {item.name: item.default for item in fields(self) if item.name in INFO_NCE_ONLY}
-        if loss != "embedding-distillation":
-            changed["embedding_teacher"] = None
+        changed: dict[str, Any] = {"loss": loss, **self.refused_by(loss)}
         return replace(self, **changed)
+
+    def refused_by(self, loss: str) -> dict[str, Any]:
+        """The settings that a loss refuses, at their defaults."""
+        refused: dict[str, Any] = {}
+        if loss not in ("auto", "info-nce"):
+            refused |= {item.name: item.default for item in fields(self) if item.name in INFO_NCE_ONLY}
+        if loss != "embedding-distillation":
+            refused["embedding_teacher"] = None
+        return refused

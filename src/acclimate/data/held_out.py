@@ -1,9 +1,10 @@
 """What the training must not be told of dev and test: one rule, for every role that a text can have in a training.
 
 A text that is a dev or test query is in no training role. A document that is judged for one may be a positive of a
-training query, as in practice (the collection is the same before and after; `strict_documents` removes such rows),
-but no negative, no retained text, and no weak pair. Of labelled pairs, the pair is held out for training rows (a
-sentence may come again with another one), and both sentences for the other roles.
+training query, as in practice (the collection is the same before and after; `strict_documents` removes such rows), and
+it may be mined: mining sees no judgement of dev or test, as it sees none of the queries to come (docs/proof.md has what
+the other choice does). It is no given negative, no retained text, and in no weak pair. Of labelled pairs, the pair is
+held out for training rows (a sentence may come again with another one), and both sentences for the other roles.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ JUDGED_EXCLUDED: Mapping[TrainingRole, bool] = {
     "anchor": False,
     "positive": False,
     "negative": True,
-    "mined": True,
+    "mined": False,
     "retained": True,
     "weak": True,
 }
@@ -65,16 +66,15 @@ class HeldOut:
         self.judged |= other.judged
         self.pairs |= other.pairs
 
-    def excludes(self, text: str, role: TrainingRole, *, judged: bool = True) -> bool:
+    def excludes(self, text: str, role: TrainingRole) -> bool:
         """Whether a text is kept out of a training role: the one rule.
 
         Args:
             text: as it stands in the data.
             role: what the training would use it as.
-            judged: False lets judged documents in, in every role: only to measure what excluding them does.
         """
         key = self._key(text)
-        return key in self.queries or (judged and JUDGED_EXCLUDED[role] and key in self.judged)
+        return key in self.queries or (JUDGED_EXCLUDED[role] and key in self.judged)
 
     def excludes_row(self, anchor: str, positive: str) -> bool:
         """Whether a training row of two texts is kept out: either is a held-out query, or both are a held-out pair."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -16,6 +15,7 @@ from acclimate.configs import (
     with_current_names,
     with_overrides,
 )
+from acclimate.errors import UsageError
 from acclimate.runs.run_folder import RunFolder
 
 Config: TypeAlias = RunConfig | str | Path | None
@@ -38,18 +38,24 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
     """
     settings = with_current_names(full_names(command, settings))
     check_settings(command, settings)
+    own = None if run is None or not RunFolder(run).config.exists() else RunFolder(run).config
     base = RunConfig()
     if isinstance(config, RunConfig):
-        base = config
+        base, own = config, None
     elif config is not None:
-        own = None if run is None or not RunFolder(run).config.exists() else RunFolder(run).config
         base = load_config(Path(config), over=own)
-    elif run is not None and RunFolder(run).config.exists():
-        base = load_config(RunFolder(run).config)
+    elif own is not None:
+        base = load_config(own)
     settings = checked_settings(settings, command)
-    if (loss := settings.get("loss")) not in (None, base.objective.loss):  # what belongs to another loss is forgotten
-        base = dataclasses.replace(base, objective=base.objective.with_loss(loss))
-    return with_overrides(base, settings)
+    if "loss" in settings and settings["loss"] != base.objective.loss:  # what belongs to another loss is forgotten
+        settings = {**base.objective.refused_by(settings["loss"]), **settings}
+    try:
+        return with_overrides(base, settings)
+    except UsageError as error:
+        if own is None or not settings:
+            raise
+        remembered = f"What is not given here is as earlier stages were told: {own} remembers it"
+        raise UsageError(error.found, possible=error.possible, fix=f"{error.fix} {remembered}".strip()) from None
 
 
 def measuring(

@@ -59,7 +59,7 @@ def _write_negatives(
     write_json(folder / AUDIT_FILE, summary)
     counts = {name: value for name, value in summary.items() if isinstance(value, int | float | None)}
     nested = {"removed": dict(audit.removed), "filled": dict(audit.filled)}
-    held = {"given_negatives_dropped": source.dropped, "never_mined": source.held_out_documents}
+    held = {"given_negatives_dropped": source.dropped, "never_mined": {"queries": source.held_out_documents}}
     return cast(MineReport, {**counts, **nested, **held, "rows": rows})
 
 

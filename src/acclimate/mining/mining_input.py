@@ -26,7 +26,7 @@ class MiningInput:
     given: dict[str, list[int]]
     """Training query (text) -> negatives that the data brought."""
     held_out: HeldOut
-    """Dev and test queries, and documents judged for them, whatever the grade: as negatives they would be a leak."""
+    """Dev and test queries, which are never mined, and what is judged for them, which is no given negative."""
     excluded: NDArray[np.bool_]
     """[M] True for documents that are never mined: held out, the same as an earlier one, or known as given negatives
     only."""
@@ -36,16 +36,15 @@ class MiningInput:
     """Training query (text) -> place of the first document that is the same text, if there is one."""
     own: dict[str, list[int]]
     """Training query (text) -> documents that have its id, and so are the query itself (`retrieval.own_documents`)."""
-    held_out_documents: dict[str, int]
-    """How many documents are never mined because they are dev or test queries ("queries"), or only judged for them
-    ("judged")."""
+    held_out_documents: int
+    """How many documents are never mined because they are dev or test queries."""
     examples: dict[str, list[Example]]
     """Training query (text) -> its rows, without those given negatives that are positives or held out."""
     dropped: int
     """How many given negatives were left out of `examples`."""
 
 
-def mining_input(dataset: Dataset, *, exclude_judged: bool = True) -> MiningInput:
+def mining_input(dataset: Dataset) -> MiningInput:
     """Take what mining needs from a retrieval dataset.
 
     Queries with equal texts are one query, with the positives of all. Positives come from the training rows and
@@ -53,8 +52,6 @@ def mining_input(dataset: Dataset, *, exclude_judged: bool = True) -> MiningInpu
 
     Args:
         dataset: what `prepare` wrote.
-        exclude_judged: whether documents judged for dev and test queries are never mined. False serves to measure what
-            that does to the proof.
     """
     documents = list(dataset.corpus.values())
     index_of: dict[str, int] = {}
@@ -82,10 +79,8 @@ def mining_input(dataset: Dataset, *, exclude_judged: bool = True) -> MiningInpu
     first_of = {key: place for place, key in reversed(list(enumerate(keys)))}
     first = np.array([first_of[key] for key in keys], np.int64)
     held = held_out(dataset)
-    is_query = np.array([held.excludes(text, "mined", judged=False) for text in documents], np.bool_)
-    is_held = np.array([held.excludes(text, "mined", judged=exclude_judged) for text in documents], np.bool_)
+    is_held = np.array([held.excludes(text, "mined") for text in documents], np.bool_)
     place = np.arange(len(documents))
-    counts = {"queries": int(is_query[:minable].sum()), "judged": int((is_held & ~is_query)[:minable].sum())}
     known_lists = {query: list(known) for query, known in positives.items()}
     own = _own(dataset)
     examples, dropped = _examples_by_query(dataset.examples, documents, known_lists, own, held)
@@ -98,7 +93,7 @@ def mining_input(dataset: Dataset, *, exclude_judged: bool = True) -> MiningInpu
         first=first,
         same_as={query: first_of[key] for query in known_lists if (key := text_id(query)) in first_of},
         own=own,
-        held_out_documents=counts,
+        held_out_documents=int(is_held[:minable].sum()),
         examples=examples,
         dropped=dropped,
     )

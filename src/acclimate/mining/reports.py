@@ -27,7 +27,7 @@ class MineReport(TypedDict):
     given_negatives_dropped: int
     """Negatives of the data that are a positive, the query, or held out: a dev or test query, or judged for one."""
     never_mined: dict[str, int]
-    """Held-out documents of the corpus: queries, those that are dev or test queries; judged, those judged for one."""
+    """Documents of the corpus that are held out: queries, those that are dev or test queries."""
     rows: dict[str, int]
     """File -> its rows."""
     timings: NotRequired[dict[str, float]]

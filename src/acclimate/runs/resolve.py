@@ -222,8 +222,9 @@ def _load(name: str | Path, base: str | None, *, with_base: bool, settings: Load
         plain = Encoder.open(source, use, **settings)
         return [plain, plain.with_adapter(dataclasses.replace(adapter, use=use))]
     if (folder := full_folder(name)) is not None:
+        facts = read_facts(folder)  # first: it says so where the folder holds another kind of model
         source = resolve_model(str(folder))
-        use = _trained_use(read_facts(folder)["use"], source, settings)
+        use = _trained_use(facts["use"], source, settings)
     else:
         source = resolve_model(str(name), pooling=text.get("pooling"))
         use = source.adjusted(source.use, **text)

@@ -13,8 +13,6 @@ from acclimate.files import (
     INPUTS_FILE,
     REPORT_FILE,
     artifact,
-    differences,
-    is_current,
     read_json,
     storage_errors,
     work_folder,
@@ -22,6 +20,7 @@ from acclimate.files import (
 )
 from acclimate.ownership import MARKER_FILE, Objection, check_replaceable, claim_work, no_objection, written_by
 from acclimate.progress import say
+from acclimate.runs.differences import differences, is_current
 from acclimate.runs.run_folder import ADAPTER_FILES, RunFolder, is_run
 from acclimate.runs.versions import publish, restore, trained_before
 

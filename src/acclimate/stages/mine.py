@@ -28,7 +28,8 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> MineReport:
     """Mine hard negatives for every training query, and write them in three forms beside an audit.
 
     Negatives that the data brought stay in front of the mined ones, except those that are a positive of the same
-    query, the query itself, or judged for a dev or test query.
+    query, the query itself, or judged for a dev or test query. Documents that are judged for one may be mined: no
+    judgement of dev or test is used.
 
     Args:
         dataset: a folder that `prepare` wrote.
