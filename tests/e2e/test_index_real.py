@@ -38,4 +38,6 @@ def test_a_folder_is_found_by_meaning_and_by_words(tmp_path: Path, capsys: pytes
     assert [hit["parent"] for hit in search("小麦", "--mode", "lexical")] == ["zh.html"]
     assert search("小麦", "--filter", 'title = "小麦"')[0]["metadata"] == {"title": "小麦"}
     main(["index", run, str(docs)])
+    assert "5 documents; 2 read, 5 unchanged" in capsys.readouterr().out, "the run remembers how it cuts"
+    main(["index", run, str(docs), "--chunk-tokens", "none"])
     assert "2 documents; 2 read, 2 new or changed, 5 chunks of before removed" in capsys.readouterr().out

@@ -75,9 +75,7 @@ def index(run: Path, sources: Sequence[Path], delete: Path | None, config: RunCo
     task = one_task(run, config)
     place = index_place(task)
     processes.on_main(lambda: _check(task, place, sources))
-    encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading)
-    if not in_use(RunFolder(run).adapter).is_dir():
-        say(f"index: {run} holds no adapter, so the vectors are those of {encoder.source.id}")
+    encoder = _encoder(run, task)
     own = None if sources or delete else open_retrieval_dataset(task.dataset)
     material = _Material(task, encoder, Documents(sources, config.index.text_field), own)
     analyser = None if own is None and not sources else material.analyser()  # a deletion makes no index
@@ -120,6 +118,14 @@ def _check(task: Task, place: str, sources: Sequence[Path]) -> None:
     check_own_files(task)
     if is_folder(place):
         check_replaceable(Path(place), no_objection, sources, option="--at")
+
+
+def _encoder(run: Path, task: Task) -> Encoder:
+    """The run's model; says which one it is where that was not trained here."""
+    encoder = load_current(RunFolder(run).adapter, task.config.model, **task.config.loading)
+    if not in_use(RunFolder(run).adapter).is_dir():
+        say(f"index: {run} holds no adapter, so the vectors are those of {encoder.source.id}")
+    return encoder
 
 
 class _Material:
