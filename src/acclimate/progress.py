@@ -73,7 +73,7 @@ def _bar(label: str, total: float, unit: str, done: float) -> Iterator[Advance]:
             nonlocal count
             count += amount
             rate = count / max(time.monotonic() - started, 1e-9)
-            bar.update(task, advance=amount, rate=f"{rate:,.0f} {unit}/s", note=note or bar.tasks[task].fields["note"])
+            bar.update(task, advance=amount, rate=_speed(rate, unit), note=note or bar.tasks[task].fields["note"])
 
         yield advance
 
@@ -91,6 +91,14 @@ def _lines(label: str, total: float, unit: str, done: float) -> Iterator[Advance
         last = now
         rate = count / (now - started)
         left = (total - done - count) / rate if rate else 0.0
-        say(f"{label}: {100 * (done + count) / max(total, 1e-9):.0f} %, {rate:,.0f} {unit}/s, ETA {left:.0f} s {note}")
+        say(f"{label}: {100 * (done + count) / max(total, 1e-9):.0f} %, {_speed(rate, unit)}, ETA {left:.0f} s {note}")
 
     yield advance
+
+
+def _speed(rate: float, unit: str) -> str:
+    """Units per second; seconds per unit where these are longer than a second."""
+    if rate >= 1 or not rate:
+        return f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.1f} {unit}/s"
+    one = {"queries": "query"}.get(unit, unit.removesuffix("s"))
+    return f"{1 / rate:.1f} s/{one}"

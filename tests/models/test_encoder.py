@@ -155,13 +155,13 @@ def test_equals_sentence_transformers_in_old_and_new_layout(make: Any, pooling: 
     prompts = {"query": "Instruct: find words\nQuery:", "document": "text: "}
     lowercase = make is not tiny.tiny_qwen3  # transformers' Qwen2Tokenizer forgets it when saved
     folder = tiny.as_sentence_transformer(
-        make(tmp_path / "old"), pooling, prompts=prompts, max_seq_length=20, do_lower_case=lowercase
+        make(tmp_path / "old"), pooling, prompts=prompts, max_seq_length=32, do_lower_case=lowercase
     )
     theirs = SentenceTransformer(str(folder), device="cpu")
     theirs.save(str(tmp_path / "new"))
     ours = [Encoder.load(str(tmp_path / name), device="cpu", dtype="float32") for name in ("old", "new")]
     for encoder in ours:
-        assert encoder.use.max_tokens == 20
+        assert encoder.use.max_tokens == 32
         assert np.abs(encoder.encode(TEXTS, "query") - theirs.encode_query(TEXTS)).max() < 1e-5
         assert np.abs(encoder.encode(TEXTS, "document") - theirs.encode_document(TEXTS)).max() < 1e-5
 
