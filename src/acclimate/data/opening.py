@@ -240,7 +240,7 @@ def damaged(path: Path, error: BaseException) -> DataError:
 
 
 class _LineFeeds(io.RawIOBase):
-    """A text whose lines end with carriage returns alone (Excel's "CSV (Macintosh)"), with line feeds in their place."""
+    """A text whose lines end with carriage returns alone (Excel's "CSV (Macintosh)"), with line feeds instead."""
 
     def __init__(self, stream: io.BufferedReader) -> None:
         self._stream = stream
