@@ -157,7 +157,8 @@ def test_what_needs_a_test_split_says_where_the_folds_were_measured(run: Path, c
 def test_every_fold_is_trained_with_the_same_settings(source: str, config: RunConfig, tmp_path: Path) -> None:
     """What guards is measured once, but in every fold it is part of the training: what tests it is not retained."""
     guarded = replace(config, evaluate=replace(config.evaluate, guard=(source,)))
-    retaining = replace(guarded, objective=ObjectiveConfig(retain_data=source))
+    texts = write(tmp_path / "texts.jsonl", [{"text": word} for word in WORDS])
+    retaining = replace(guarded, objective=ObjectiveConfig(retain_data=texts))
     adapt_in_folds(source, tmp_path / "run", retaining)
     inputs = [json.loads((tmp_path / f"run/folds/{n}/adapter/inputs.json").read_text()) for n in (1, 2, 3)]
     assert f"guard {source}" in inputs[0] and all(one.keys() == inputs[0].keys() for one in inputs)
