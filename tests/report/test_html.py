@@ -258,7 +258,7 @@ def test_a_gain_on_guard_data_has_its_sign() -> None:
     delta = {"ndcg@10": {"value": 0.004, "low": -0.01, "high": 0.02, "p": 0.4, "clusters": 9}}
     row: Any = {"name": "d", "base": {"ndcg@10": 0.5}, "adapted": {"ndcg@10": 0.504}, "delta": delta}
     found = tables.guard([{**row, "relative_loss": -0.008, "warn": False}])
-    assert found is not None and "+0.8 % of base" in str(found)
+    assert found is not None and found.rows[0].cells[-1].note == "+0.8\N{NO-BREAK SPACE}% of base"
 
 
 def test_an_object_of_other_keys_does_not_widen_a_table() -> None:
