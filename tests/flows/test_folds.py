@@ -12,12 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from acclimate.configs import DatasetConfig, EvaluateConfig, ObjectiveConfig, RunConfig, StagesConfig, TrainConfig
+from acclimate.configs import (
+    DatasetConfig,
+    EvaluateConfig,
+    ObjectiveConfig,
+    RunConfig,
+    StagesConfig,
+    TrainConfig,
+    load_config,
+)
 from acclimate.data.dataset import load_dataset
 from acclimate.errors import DataError, UsageError
 from acclimate.flows.final import proven_run
 from acclimate.flows.folds import adapt_in_folds
 from acclimate.flows.plan import plan
+from acclimate.flows.settings import configured
 from acclimate.formats.trained_on import read_trained_on
 from acclimate.report.folder import read_run
 from acclimate.report.html import render
@@ -152,6 +161,10 @@ def test_what_needs_a_test_split_says_where_the_folds_were_measured(run: Path, c
         evaluate_model(str(run), None, config)
     with pytest.raises(UsageError, match="was proven by folds, and its adapter is trained on all of its data already"):
         proven_run(run)
+
+
+def test_a_fold_by_itself_goes_by_the_settings_of_its_run(run: Path) -> None:
+    assert configured("evaluate", {}, run=run / "folds" / "1") == load_config(run / "config.toml")
 
 
 def test_every_fold_is_trained_with_the_same_settings(source: str, config: RunConfig, tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
         command: its name, which says what it reads.
         settings: by name; they win.
         config: see `Config`.
-        run: whose `config.toml` counts: what its earlier stages were told is remembered there.
+        run: whose `config.toml` counts: what its earlier stages were told is remembered there (of a fold, its run's).
 
     Raises:
         UsageError: a setting that the command does not read, or that cannot be.
@@ -38,7 +38,7 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
     """
     settings = with_current_names(full_names(command, settings))
     check_settings(command, settings)
-    own = None if run is None or not RunFolder(run).config.exists() else RunFolder(run).config
+    own = None if run is None else RunFolder(run).remembered
     base = RunConfig()
     if isinstance(config, RunConfig):
         base, own = config, None
