@@ -49,6 +49,9 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
     settings = checked_settings(settings, command)
     if "loss" in settings and settings["loss"] != base.objective.loss:  # what belongs to another loss is forgotten
         settings = {**base.objective.refused_by(settings["loss"]), **settings}
+    for one, other in (("lexicon", "background"), ("background", "lexicon")):  # so is where terms came from before
+        if settings.get(one) is not None:
+            settings = {other: None, **settings}
     try:
         return with_overrides(base, settings)
     except UsageError as error:
