@@ -20,7 +20,7 @@ import openpyxl
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
@@ -30,7 +30,7 @@ from acclimate.data.build import build_dataset
 from acclimate.data.dataset import load_dataset, write_dataset
 from acclimate.data.kinds import EXTENSIONS, OTHER
 from acclimate.data.lexicon import read_lexicon
-from acclimate.data.opening import COMPRESSED
+from acclimate.data.opening import COMPRESSED, detect_encoding
 from acclimate.data.readers import read_source, source_hashes
 from acclimate.data.records import RawData
 from acclimate.data.texts import read_texts
@@ -145,13 +145,13 @@ def test_every_row_of_jsonl_is_read_or_counted(table: tuple[list[str], list[list
 
 @fuzz
 @given(st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line), max_size=6))
+@example([b"\xa0", b"\x80\x80\x80"])
 def test_every_line_of_broken_jsonl_is_counted(lines: list[bytes]) -> None:
     good = json.dumps({"query": "who is it", "answer": "it is me"}).encode()
     with written("x.jsonl", b"\n".join([good, *lines, good])) as path:
-        rows = {number for number, line in enumerate(lines, start=2) if line.decode("utf-8", "replace").strip()} | {
-            1,
-            len(lines) + 2,
-        }
+        encoding = detect_encoding(path)  # which says what white space is: b"\xa0" is in many, and nothing in UTF-8
+        filled = {number for number, line in enumerate(lines, start=2) if line.decode(encoding, "replace").strip()}
+        rows = filled | {1, len(lines) + 2}
         check_rows(path, rows, blank_may_count=True)
 
 

@@ -6,7 +6,7 @@ import tomllib
 
 import pytest
 
-from acclimate.configs import PrepareConfig, RunConfig, config_from_mapping, dump_config
+from acclimate.configs import PrepareConfig, RunConfig, config_from_mapping, dump_config, for_dataset
 from acclimate.errors import DataError
 from tests.data.conftest import Build
 
@@ -68,6 +68,16 @@ def test_none_is_not_the_default_in_config_toml() -> None:
     config = RunConfig(prepare=PrepareConfig(label_column="none"))
     again = config_from_mapping(tomllib.loads(dump_config(config)), "config.toml")
     assert again.prepare.label_column == "none" != RunConfig().prepare.label_column
+
+
+def test_one_of_several_datasets_can_have_no_labels() -> None:
+    config = config_from_mapping(
+        {"datasets": [{"source": "a", "label_column": "none"}, {"source": "b"}], "prepare": {"label_column": "stars"}},
+        "",
+    )
+    again = config_from_mapping(tomllib.loads(dump_config(config)), "config.toml")
+    assert again == config
+    assert [for_dataset(again, one).prepare.label_column for one in again.datasets] == ["none", "stars"]
 
 
 def test_sentences_without_labels_by_request(build: Build) -> None:

@@ -258,6 +258,9 @@ def test_an_open_quote_in_csv_costs_one_line(build: Build) -> None:
         ("x.json", '["one",\n "two"]', ["one", "two"]),
         ("x.jsonl", '{"title": "T", "text": "one"}\n', ["T one"]),
         ("x.md", "# one\n    code\n", ["# one", "code"]),
+        ("x.txt", "one\rtwo\r", ["one", "two"]),
+        ("x.csv", 'id,text\r1,"one\rmore"\r2,two\r', ["one\nmore", "two"]),
+        ("x.txt", "a\0 b\nc", ["a\0 b", "c"]),
     ],
 )
 def test_texts_of_every_kind(tmp_path: Path, name: str, content: str, expected: list[str]) -> None:
@@ -279,6 +282,23 @@ def test_empty_columns_at_the_right_are_none(build: Build) -> None:
     dataset, rejected = build("x.csv", "query,answer,,\nwho is it,it is me,,\nwhat is it,a thing\nwhy,because,,more\n")
     assert [example.anchor for example in dataset.examples] == ["who is it", "what is it"]
     assert [row.reason for row in rejected] == ["wrong number of columns (4, expected 2)"]
+
+
+def test_columns_without_a_name_are_not_used(build: Build) -> None:
+    dataset, rejected = build("x.csv", ",query,,answer\n0,who is it,a,it is me\n1,what is it,b,a thing\n")
+    assert [example.positive for example in dataset.examples] == ["it is me", "a thing"] and rejected == []
+    assert "columns not used: (without a name)" in dataset.info["warnings"]
+
+
+def test_columns_are_not_renamed_by_a_flag_that_is_for_files_without_a_header(build: Build) -> None:
+    with pytest.raises(DataError, match=r"x.jsonl says the names of its columns itself, and --columns names a, b"):
+        build("x.jsonl", jsonl({"query": "who is it", "answer": "it is me"}), columns=("a", "b"))
+
+
+def test_further_documents_as_plain_text(build: Build, tmp_path: Path) -> None:
+    (tmp_path / "more.txt").write_text("one document\n\nanother, with commas\n")
+    dataset, rejected = build("x.csv", "query,answer\nwho is it,it is me\n", corpus=str(tmp_path / "more.txt"))
+    assert list(dataset.corpus.values())[1:] == ["one document", "another, with commas"] and rejected == []
 
 
 def test_a_sheet_in_an_archive(tmp_path: Path) -> None:

@@ -12,15 +12,26 @@ from typing import Any
 import numpy as np
 import pytest
 
-from acclimate.configs import DatasetConfig, EvaluateConfig, RunConfig, StagesConfig, TrainConfig
+from acclimate.configs import (
+    DatasetConfig,
+    EvaluateConfig,
+    ObjectiveConfig,
+    RunConfig,
+    StagesConfig,
+    TrainConfig,
+    load_config,
+)
 from acclimate.data.dataset import load_dataset
-from acclimate.errors import UsageError
+from acclimate.errors import DataError, UsageError
+from acclimate.flows.final import proven_run
 from acclimate.flows.folds import adapt_in_folds
 from acclimate.flows.plan import plan
+from acclimate.flows.settings import configured
 from acclimate.formats.trained_on import read_trained_on
 from acclimate.report.folder import read_run
 from acclimate.report.html import render
 from acclimate.stages.compare_runs import compare_runs
+from acclimate.stages.evaluate import evaluate_model
 from tests.proof.leaks import find_leaks, prepared_runs
 from tests.tiny_run import WORDS, write_tiny_bert
 
@@ -131,13 +142,41 @@ def test_a_fold_that_is_gone_is_made_again_and_the_others_are_kept(
 
 def test_the_report_says_what_the_numbers_are_about(run: Path) -> None:
     page = render(read_run(run))
-    for words in ("3 adapters, each trained on 2 of 3 parts of the data", "it has no test of its own", "Fold 3"):
+    for words in (
+        "3 adapters, each trained on 2 of 3 parts of the data",
+        "it has no test of its own",
+        "Fold 3",
+        "guards are measured with",
+    ):
         assert words in page, words
 
 
 def test_a_run_of_folds_cannot_be_compared_by_test_split(run: Path, config: RunConfig) -> None:
     with pytest.raises(UsageError, match="was proven by folds"):
         compare_runs([run, run], config)
+
+
+def test_what_needs_a_test_split_says_where_the_folds_were_measured(run: Path, config: RunConfig) -> None:
+    with pytest.raises(DataError, match=r"all of the data was trained on. What was measured by folds is .*evaluation"):
+        evaluate_model(str(run), None, config)
+    with pytest.raises(UsageError, match="was proven by folds, and its adapter is trained on all of its data already"):
+        proven_run(run)
+
+
+def test_a_fold_by_itself_goes_by_the_settings_of_its_run(run: Path) -> None:
+    assert configured("evaluate", {}, run=run / "folds" / "1") == load_config(run / "config.toml")
+
+
+def test_every_fold_is_trained_with_the_same_settings(source: str, config: RunConfig, tmp_path: Path) -> None:
+    """What guards is measured once, but in every fold it is part of the training: what tests it is not retained."""
+    guarded = replace(config, evaluate=replace(config.evaluate, guard=(source,)))
+    texts = write(tmp_path / "texts.jsonl", [{"text": word} for word in WORDS])
+    retaining = replace(guarded, objective=ObjectiveConfig(retain_data=texts))
+    adapt_in_folds(source, tmp_path / "run", retaining)
+    inputs = [json.loads((tmp_path / f"run/folds/{n}/adapter/inputs.json").read_text()) for n in (1, 2, 3)]
+    assert f"guard {source}" in inputs[0] and all(one.keys() == inputs[0].keys() for one in inputs)
+    reports = [json.loads((tmp_path / f"run/folds/{n}/evaluation/report.json").read_text()) for n in (1, 2)]
+    assert [len(report["guard"]) for report in reports] == [1, 0]
 
 
 def test_the_dry_run_counts_all_trainings(source: str, config: RunConfig) -> None:

@@ -8,9 +8,11 @@ import pytest
 
 import acclimate
 from acclimate.cli.main import main
-from acclimate.configs import SETTINGS_MARK, load_config
+from acclimate.configs import SETTINGS_MARK, DomainConfig, RunConfig, dump_config, load_config
+from acclimate.errors import UsageError
 from acclimate.files import read_json
 from acclimate.flows import verbs
+from acclimate.flows.settings import configured
 from acclimate.runs.records import PAGE_MARK
 from acclimate.runs.run_folder import RunFolder
 from tests.models.tiny import as_sentence_transformer
@@ -26,6 +28,18 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunFolder:
     write_tiny_retrieval(tmp_path / "run" / "dataset")
     monkeypatch.chdir(tmp_path)
     return RunFolder(Path("run"))
+
+
+def test_terms_come_from_what_was_given_last(run: RunFolder) -> None:
+    """A background that is given counts, although the run remembers a lexicon; both at once are refused."""
+    run.config.write_text(dump_config(RunConfig(domain=DomainConfig(lexicon="terms.txt"))))
+    domain = configured("evaluate", {"background": "texts.txt"}, run=run.path).domain
+    assert (domain.lexicon, domain.background) == (None, "texts.txt")
+    run.config.write_text(dump_config(RunConfig(domain=domain)))
+    domain = configured("evaluate", {"lexicon": "terms.txt"}, run=run.path).domain
+    assert (domain.lexicon, domain.background) == ("terms.txt", None)
+    with pytest.raises(UsageError, match=r"terms are those of the lexicon terms.txt: nothing is compared"):
+        configured("evaluate", {"lexicon": "terms.txt", "background": "texts.txt"}, run=run.path)
 
 
 @pytest.mark.usefixtures("run")

@@ -19,6 +19,7 @@ from acclimate.configs import (
     MineConfig,
     ObjectiveConfig,
     PrepareConfig,
+    RerankConfig,
     RunConfig,
     TrainConfig,
 )
@@ -34,6 +35,7 @@ from acclimate.stages.merge import merge
 from acclimate.stages.mine import mine
 from acclimate.stages.prepare import prepare, prepare_together
 from acclimate.stages.train import train
+from acclimate.stages.train_reranker import train_reranker
 from tests.leak_check import no_run_leaks  # noqa: F401
 from tests.proof.leaks import find_leaks
 from tests.tiny_run import WORDS, write_tiny_bert
@@ -234,6 +236,16 @@ def test_what_the_teacher_of_mining_saw_is_inherited(run: Path, config: RunConfi
     train(tmp_path / "dataset", tmp_path / "negatives", tmp_path / "adapter", config)
     seen, theirs = read_trained_on(tmp_path / "adapter"), read_trained_on(run / "adapter")
     assert seen.complete and set(theirs.ids.tolist()) < set(seen.ids.tolist())
+
+
+def test_so_does_a_reranker_that_learns_from_these_negatives(run: Path, config: RunConfig, tmp_path: Path) -> None:
+    prepare(str(write(tmp_path / "pairs.jsonl", rows(300, seed=1))), tmp_path / "dataset", config)
+    mine(tmp_path / "dataset", tmp_path / "negatives", replace(config, mine=MineConfig(teacher=str(run))))
+    short = replace(config, rerank=RerankConfig(rerank_batch_size=64, rerank_epochs=0.2, rerank_group_size=2))
+    base, out = str(write_tiny_bert(tmp_path / "base")), tmp_path / "reranker"
+    train_reranker(tmp_path / "dataset", tmp_path / "negatives", tmp_path / "none", base, out, short)
+    seen, theirs = read_trained_on(out), read_trained_on(run / "adapter")
+    assert set(theirs.ids.tolist()) < set(seen.ids.tolist())
 
 
 # Fault 6: the data sets of one run.

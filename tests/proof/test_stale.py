@@ -106,3 +106,21 @@ def test_what_an_adapter_was_trained_on_is_an_input_of_its_evaluation(
     said = capsys.readouterr().err
     assert run_again(said) == ["evaluate"] and "because trained_on changed" in said
     assert not json.loads((run / "evaluation" / "report.json").read_text(encoding="utf-8"))["training_known"]
+
+
+@pytest.mark.parametrize(("role", "section"), [("start_adapter", "train"), ("guide", "objective"), ("teacher", "mine")])
+def test_what_a_training_inherits_is_an_input_of_it(
+    role: str, section: str, model: Path, source: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    adapt(str(source), first, config(model))
+    going_on = config(model)
+    going_on = replace(going_on, **{section: replace(getattr(going_on, section), **{role: str(first)})})
+    other = write(tmp_path / "other.jsonl", rows(300, seed=1))
+    adapt(str(other), second, going_on)
+    write_trained_on(first / "adapter", replace(read_trained_on(first / "adapter"), complete=False))
+    capsys.readouterr()
+    adapt(str(other), second, going_on)
+    said = capsys.readouterr().err
+    assert f"{'mine' if section == 'mine' else 'train'}: runs again, because trained_on changed" in said
+    assert not json.loads((second / "evaluation" / "report.json").read_text(encoding="utf-8"))["training_known"]

@@ -90,6 +90,9 @@ def test_it_holds_every_part(html: str) -> None:
         "Time in steps 4 min 12 s",
         "Test given 606 590 611",
         "Latin 93 %",
+        "Queries 0.31 % 0.4 % Queries, Latin 0 % – Queries, Han 3.1 % –",
+        "Queries question Documents command Not used (without a name), date",
+        "−0.76 % of base",
         "303 (27.4 %) of the dev and test queries are nearly a training text",
         "12 test queries are left out",
         "41 documents have the text of another document.",
@@ -108,7 +111,7 @@ def test_it_holds_every_part(html: str) -> None:
     ):
         assert words in page.text, words
     assert len(page.all("svg")) == 7
-    for raw in ("step s", "planned steps", "p50", "with negatives", "mining adds them"):
+    for raw in ("step s", "planned steps", "p50", "with negatives", "mining adds them", "quoting"):
         assert raw not in page.text.replace("Time in steps", ""), raw
     assert 'class="absent"' not in html
 
@@ -249,6 +252,13 @@ def test_a_torn_last_row_of_the_metrics_is_left_out(run: Path) -> None:
     with (run / "metrics.jsonl").open("a", encoding="utf-8") as stream:
         stream.write('{"step": 99, "lo')
     assert read_run(run).metrics == whole
+
+
+def test_a_gain_on_guard_data_has_its_sign() -> None:
+    delta = {"ndcg@10": {"value": 0.004, "low": -0.01, "high": 0.02, "p": 0.4, "clusters": 9}}
+    row: Any = {"name": "d", "base": {"ndcg@10": 0.5}, "adapted": {"ndcg@10": 0.504}, "delta": delta}
+    found = tables.guard([{**row, "relative_loss": -0.008, "warn": False}])
+    assert found is not None and found.rows[0].cells[-1].note == "+0.8\N{NO-BREAK SPACE}% of base"
 
 
 def test_an_object_of_other_keys_does_not_widen_a_table() -> None:

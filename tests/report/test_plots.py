@@ -111,3 +111,7 @@ def test_the_margin_is_that_of_the_step_that_was_kept() -> None:
     assert dev is not None and "0.500 to 0.700 at the step that was kept" in dev.svg
     last = plots.margin_curve(rows, None)
     assert last is not None and "0.100 to 0.100." in last.caption
+    for row in rows:
+        row["dev"]["negative_cosine"] = 0.8
+    below = plots.margin_curve(rows, None)
+    assert below is not None and "−0.300 to −0.200." in below.caption

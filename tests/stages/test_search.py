@@ -45,6 +45,19 @@ def test_both_sides_by_brute_force_and_vectors_are_kept(tmp_path: Path, model: P
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / ".work" / "cache").rglob("*.npy")} == files
 
 
+def test_a_query_is_read_as_the_corpus_is(tmp_path: Path, model: Path) -> None:
+    write_retrieval(tmp_path)
+    write_adapter(tmp_path / "adapter", model, strength=1.0)
+    composed, config = "caf\u00e9 and rain", config_for(model)
+    assert search(tmp_path, "\tcafe\u0301 and rain\r\n", 4, config) == search(tmp_path, composed, 4, config)
+    found = similarity(tmp_path, "cafe\u0301", " caf\u00e9", config)
+    assert found == pytest.approx({"base": 1.0, "adapted": 1.0})
+    with pytest.raises(UsageError, match="the text that is given: not valid Unicode"):
+        search(tmp_path, "rain \udcff", 4, config)
+    with pytest.raises(UsageError, match="the text that is given: not valid Unicode"):
+        similarity(tmp_path, "rain", "\udcff", config)
+
+
 def test_what_it_refuses(tmp_path: Path, model: Path) -> None:
     config = config_for(model)
     with pytest.raises(StorageError, match="acclimate prepare"):

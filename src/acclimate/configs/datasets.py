@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from acclimate.configs.checks import check_above
@@ -41,12 +41,12 @@ class DatasetConfig:
     """Column of the queries."""
     positive_column: str | None = None
     """Column of the documents that answer them."""
-    label_column: str | None = None
-    """Column of the labels."""
+    label_column: str = ""
+    """Column of the labels; auto or none as for a run, whose setting it is if this is empty."""
     columns: tuple[str, ...] | None = None
     """Names of the columns of a file without a header."""
     corpus: str | None = None
-    """JSONL file of further documents."""
+    """File of further documents."""
     split_by: str | None = None
     """How splits are made: component, query, or the name of a column."""
     per_label: int | None = None
@@ -74,5 +74,7 @@ class DatasetConfig:
     def overrides(self) -> dict[str, object]:
         """The settings given here, by their names in the run's settings."""
         not_of_a_run = ("source", "name", "weight")
-        values = {name: getattr(self, name) for name in self.__dataclass_fields__ if name not in not_of_a_run}
-        return {name: value for name, value in values.items() if value is not None}
+        values = {item.name: (getattr(self, item.name), item.default) for item in fields(self)}
+        return {
+            name: value for name, (value, default) in values.items() if value != default and name not in not_of_a_run
+        }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from acclimate.configs.checks import check_at_least
+from acclimate.errors import UsageError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -22,3 +23,9 @@ class DomainConfig:
 
     def __post_init__(self) -> None:
         check_at_least("lexicon_size", self.lexicon_size, 1)
+        if self.lexicon is not None and self.background is not None:
+            raise UsageError(
+                f"the terms are those of the lexicon {self.lexicon}: nothing is compared with the background "
+                f"{self.background}",
+                fix="Give one of them, and none for the other.",
+            )

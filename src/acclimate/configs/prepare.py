@@ -25,7 +25,7 @@ class PrepareConfig:
     columns: tuple[str, ...] = ()
     """Names of the columns of a file without a header, in order, such as sentence1,sentence2,label."""
     corpus: str | None = None
-    """JSONL file of further documents, which no pair mentions. Mining and evaluation rank them too."""
+    """File of further documents, which no pair mentions. Mining and evaluation rank them too."""
     split_by: str = "component"
     """How splits are made. component: splits share no text; query: splits share no query; or the name of a column whose
     values are kept together."""

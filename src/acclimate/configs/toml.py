@@ -108,8 +108,9 @@ def dump_config(config: RunConfig) -> str:
             sections += [_toml_line(sub.name, getattr(value, sub.name)) for sub in dataclasses.fields(value)]
         elif _table_class(hints[item.name]) is not None:
             for table in value:
-                pairs = [(sub.name, getattr(table, sub.name)) for sub in dataclasses.fields(table)]
-                tables += ["", f"[[{item.name}]]", *(_toml_line(*pair) for pair in pairs if pair[1] is not None)]
+                rows = [(sub.name, getattr(table, sub.name), sub.default) for sub in dataclasses.fields(table)]
+                tables += ["", f"[[{item.name}]]"]
+                tables += [_toml_line(name, given) for name, given, default in rows if given != default]
         else:
             lines.append(_toml_line(item.name, value))
     return "\n".join(lines + sections + tables) + "\n"

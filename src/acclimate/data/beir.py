@@ -9,11 +9,11 @@ from typing import Any
 
 from acclimate.data.columns import passage_text
 from acclimate.data.kinds import EXTENSIONS
-from acclimate.data.names import IDS
+from acclimate.data.names import IDS, TEXTS
 from acclimate.data.opening import COMPRESSED
 from acclimate.data.qrels import FOLDER, Judgements, listed, qrels_files, read_qrels
 from acclimate.data.records import BadRowError, RawData, folded, normalise
-from acclimate.data.tables import Row, notes_of, read_table
+from acclimate.data.tables import Row, is_plain, notes_of, read_table, rows_by_line
 from acclimate.errors import DataError
 from acclimate.types import Rejected, Split
 
@@ -216,7 +216,8 @@ def text_of(row: Row, titles: dict[str, str]) -> str:
 
 
 def add_documents(raw: RawData, path: Path) -> None:
-    """Add further documents to the corpus: JSONL (or any table) with `text`, and `title`, `_id` if there.
+    """Add further documents to the corpus: any table with `text`, and `title`, `_id` if there; or plain text, one a
+    line.
 
     A document whose text is known already keeps its known id; one whose id has another text already (parts of a
     document often share its id) gets an id of its own.
@@ -227,7 +228,8 @@ def add_documents(raw: RawData, path: Path) -> None:
     known = set(map(folded, raw.corpus.values()))
     first_bad = len(raw.rejected)
     usable, twice = 0, 0
-    for row in read_table(path, path.name):
+    rows = rows_by_line(path, path.name, TEXTS[0]) if is_plain(path) else read_table(path, path.name)
+    for row in rows:
         if isinstance(row, Rejected):
             raw.rejected.append(row)
             continue

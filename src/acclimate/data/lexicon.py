@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from acclimate.configs import DomainConfig
 from acclimate.core.lexicon import fold
-from acclimate.data.opening import read_lines
 from acclimate.data.readers import no_usable_row, source_hash
 from acclimate.data.records import BadRowError, folded, normalise
-from acclimate.data.tables import Row, Rows, is_plain, read_table
+from acclimate.data.tables import Row, Rows, is_plain, read_table, rows_by_line
 from acclimate.errors import DataError
 from acclimate.progress import say
 from acclimate.types import Rejected
@@ -78,17 +77,7 @@ def domain_hashes(domain: DomainConfig, guard: Sequence[str]) -> dict[str, str]:
 
 
 def _lexicon_rows(path: Path) -> Rows:
-    if not is_plain(path):
-        return read_table(path, path.name)
-    return _terms_by_line(path)
-
-
-def _terms_by_line(path: Path) -> Iterator[Row | Rejected]:
-    for row, text, error in read_lines(path):
-        if error:
-            yield Rejected(path.name, row, error, "")
-        elif text.strip():
-            yield Row(path.name, row, {TERM: text})
+    return rows_by_line(path, path.name, TERM) if is_plain(path) else read_table(path, path.name)
 
 
 def _entry(row: Row, path: Path) -> tuple[str, str]:

@@ -129,9 +129,15 @@ def read_all(path: Path) -> str:
 
 
 def open_text_bytes(path: Path, encoding: str) -> BinaryIO:
-    """Open a text so that its lines end with the byte for a line end: UTF-16 and UTF-32 come as UTF-8."""
-    stream = open_bytes(path)
-    return cast(BinaryIO, io.BufferedReader(_Recoded(stream, encoding))) if encoding in WIDE else stream
+    """Open a text so that its lines end with a line feed, which is one byte: UTF-16 and UTF-32 come as UTF-8, and
+    where carriage returns alone end the lines, they come as line feeds."""
+    stream = cast(io.BufferedReader, open_bytes(path))
+    if encoding in WIDE:
+        stream = io.BufferedReader(_Recoded(stream, encoding))
+    head = stream.peek()
+    if b"\r" in head and b"\n" not in head:
+        stream = io.BufferedReader(_LineFeeds(stream))
+    return cast(BinaryIO, stream)
 
 
 def encoding_note(path: Path) -> str:
@@ -149,7 +155,7 @@ def _encoding(path: Path, _status: tuple[int, int]) -> str:
             return marked
         if b"\0" in head and len(head) > 3:  # UTF-16 without a mark: ASCII letters beside zeros
             zeros = head[0::2].count(0), head[1::2].count(0)
-            if max(zeros) >= len(head) // 5 and min(zeros) == 0:
+            if 5 * max(zeros) >= len(head) and min(zeros) == 0:
                 return "utf-16-be" if zeros[0] else "utf-16-le"
     good = bad = 0
     sample = bytearray()
@@ -231,6 +237,25 @@ def damaged(path: Path, error: BaseException) -> DataError:
     """The error for a file that breaks off, or is not what its first bytes say."""
     reason = " ".join(str(error).split()) or type(error).__name__
     return DataError(f"{path} is damaged ({reason})", fix="Get or write the file again.")
+
+
+class _LineFeeds(io.RawIOBase):
+    """A text whose lines end with carriage returns alone (Excel's "CSV (Macintosh)"), with line feeds instead."""
+
+    def __init__(self, stream: io.BufferedReader) -> None:
+        self._stream = stream
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._stream.read(len(buffer)).replace(b"\r", b"\n")
+        buffer[: len(data)] = data
+        return len(data)
+
+    def close(self) -> None:
+        self._stream.close()
+        super().close()
 
 
 class _Guarded(io.RawIOBase):

@@ -21,7 +21,7 @@ from acclimate.data.labels import settle_labels
 from acclimate.data.names import SPLIT_NAMES
 from acclimate.data.opening import plain_name
 from acclimate.data.records import BadRowError, RawData, Record
-from acclimate.data.tables import Row, Rows, json_rows, notes_of, read_table
+from acclimate.data.tables import Row, Rows, check_columns, json_rows, notes_of, read_table
 from acclimate.data.whole_json import given_splits, is_qa, items_of, load_json
 from acclimate.errors import DataError
 from acclimate.files import hash_file, hash_folder, open_input
@@ -63,6 +63,7 @@ def _read_file(path: Path, config: PrepareConfig) -> RawData:
     """One file: a table, or what others put into one JSON value."""
     rows = None
     if kind_of(path) == "json":
+        check_columns(path, config.columns)
         with contextlib.suppress(DataError):  # lines of objects after all: read_table knows
             value = load_json(path)
             if is_qa(value):
@@ -270,7 +271,7 @@ def _read_tables(tables: Iterable[tuple[Split, str, Rows]], given: frozenset[Spl
             f"times: {prompt[:80]!r}); give --query-prompt if queries shall have one"
         )
     if roles.get("ignored"):
-        raw.notes.append(f"columns not used: {', '.join(roles['ignored'])}")
+        raw.notes.append(f"columns not used: {', '.join(name or '(without a name)' for name in roles['ignored'])}")
     return _splits_from_column(raw)
 
 

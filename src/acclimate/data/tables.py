@@ -50,11 +50,13 @@ def read_table(path: Path, source: str, columns: Sequence[str] = ()) -> Rows:
         columns: names for a delimited file, or a sheet, without a header.
 
     Raises:
-        DataError: the file is missing, empty, or not readable in its format.
+        DataError: the file is missing, empty, or not readable in its format; or it says the names of its columns itself
+            and others are given.
     """
     kind = kind_of(path)
     if kind == "other":
         raise no_rows(path)
+    check_columns(path, columns)
     if kind in ("parquet", "arrow"):
         return _columnar(path, source, kind)
     if kind == "xlsx":
@@ -64,6 +66,20 @@ def read_table(path: Path, source: str, columns: Sequence[str] = ()) -> Rows:
     if kind == "jsonl":
         return _jsonl(path, source)
     return _named(path, source, fields_of(path, source), columns)
+
+
+def check_columns(path: Path, columns: Sequence[str]) -> None:
+    """Make sure that names are given for columns only where a file may lack them.
+
+    Raises:
+        DataError: the file's rows say the names themselves.
+    """
+    if columns and kind_of(path) in ("json", "jsonl", "parquet", "arrow"):
+        raise DataError(
+            f"{path} says the names of its columns itself, and --columns names {', '.join(columns)}",
+            possible="--columns for CSV, TSV and sheets without a header",
+            fix="Leave it out, or say by --anchor-column and --positive-column which columns are read.",
+        )
 
 
 def notes_of(path: Path) -> list[str]:
@@ -77,6 +93,15 @@ def notes_of(path: Path) -> list[str]:
 def is_plain(path: Path) -> bool:
     """Whether a file has neither objects nor columns: any text file whose name is not that of a table."""
     return kind_of(path) == "text" and extension(path) not in DELIMITERS
+
+
+def rows_by_line(path: Path, source: str, column: str) -> Rows:
+    """The lines of a plain text file as rows of one column; empty lines are none."""
+    for row, text, error in read_lines(path):
+        if error:
+            yield Rejected(source, row, error, "")
+        elif text.strip():
+            yield Row(source, row, {column: text})
 
 
 def writable(text: str) -> str:
@@ -148,7 +173,7 @@ def row_is_first(number: int) -> bool:
 
 def _header(path: Path, values: list[Any]) -> list[str]:
     names = [str(value).strip() for value in values]
-    twice = sorted({name for name in names if names.count(name) > 1})
+    twice = sorted({name for name in names if name and names.count(name) > 1})  # an empty one names no column
     if twice:
         raise DataError(
             f"{path} row 1: column {twice[0][:60]!r} comes twice; found: {', '.join(names)[:SHOWN_CHARS]}",

@@ -10,11 +10,23 @@ from acclimate.data.names import TEXTS
 from acclimate.data.opening import read_lines
 from acclimate.data.records import BadRowError, normalise
 from acclimate.data.tables import Row, is_plain, notes_of, read_table
-from acclimate.errors import DataError
+from acclimate.errors import DataError, UsageError
 from acclimate.progress import say
 from acclimate.types import Rejected
 
 NAME_IN_HEADER = "Name the column of the texts so, in the first line; plain texts belong into a .txt file."
+
+
+def typed_text(text: str) -> str:
+    """Take a text that is given by hand as the texts of a file are taken.
+
+    Raises:
+        UsageError: it is no Unicode text, or longer than a text of a file may be.
+    """
+    try:
+        return normalise(text)
+    except BadRowError as error:
+        raise UsageError(f"the text that is given: {error}", fix="Correct it.") from None
 
 
 def read_texts(source: Path) -> list[str]:

@@ -46,7 +46,7 @@ def proven_run(run: Path) -> Proven:
 
     Raises:
         StorageError: it is not finished.
-        UsageError: its adapted model was not found better; it has several tasks, or three stages.
+        UsageError: its adapted model was not found better; it has several tasks, three stages, or folds.
     """
     folder = RunFolder(run)
     path = folder.evaluation / REPORT_FILE
@@ -64,6 +64,12 @@ def proven_run(run: Path) -> Proven:
             possible="--final with a run of one stage",
         )
     evaluation = read_json(path)
+    if "folds" in evaluation:
+        raise UsageError(
+            f"{run} was proven by folds, and its adapter is trained on all of its data already",
+            possible="--final with a run that has a test split",
+            fix=f"Use {folder.adapter}; for more data, run adapt --folds on it.",
+        )
     adapter = resolve(folder.adapter, base=config.model).sha256
     if read_json(folder.evaluation / INPUTS_FILE).get("adapter") != adapter:
         raise StorageError(

@@ -83,11 +83,11 @@ def _prove(task: Task, fold: Fold) -> list[Mapping[str, Any] | None]:
     """Train on the other folds, test on this one; returns the stages' reports."""
     say(f"{fold}:")
     folder = task.folder.fold(fold.number)
-    config = task.config
+    config = measured = task.config
     if fold.number > 1:  # what guards against forgetting is measured once
-        config = replace(config, evaluate=replace(config.evaluate, guard=()))
+        measured = replace(config, evaluate=replace(config.evaluate, guard=()))
     task = Task(None, config, folder, folder.dataset, folder.negatives, task.source)
     prepared = prepare_together([(task.source, task.dataset, config)], fold)
     trained = train_adapter([task], folder.path, config)
-    evaluated = evaluate(task.dataset, folder.adapter, task.evaluation, config)
+    evaluated = evaluate(task.dataset, folder.adapter, task.evaluation, measured)
     return [*prepared, *trained.reports, evaluated]

@@ -30,7 +30,7 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
         command: its name, which says what it reads.
         settings: by name; they win.
         config: see `Config`.
-        run: whose `config.toml` counts: what its earlier stages were told is remembered there.
+        run: whose `config.toml` counts: what its earlier stages were told is remembered there (of a fold, its run's).
 
     Raises:
         UsageError: a setting that the command does not read, or that cannot be.
@@ -38,7 +38,7 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
     """
     settings = with_current_names(full_names(command, settings))
     check_settings(command, settings)
-    own = None if run is None or not RunFolder(run).config.exists() else RunFolder(run).config
+    own = None if run is None else RunFolder(run).remembered
     base = RunConfig()
     if isinstance(config, RunConfig):
         base, own = config, None
@@ -49,6 +49,9 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
     settings = checked_settings(settings, command)
     if "loss" in settings and settings["loss"] != base.objective.loss:  # what belongs to another loss is forgotten
         settings = {**base.objective.refused_by(settings["loss"]), **settings}
+    for one, other in (("lexicon", "background"), ("background", "lexicon")):  # so is where terms came from before
+        if settings.get(one) is not None:
+            settings = {other: None, **settings}
     try:
         return with_overrides(base, settings)
     except UsageError as error:

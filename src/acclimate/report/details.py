@@ -30,6 +30,7 @@ MINED = {
     "queries_with_too_few": "Queries with fewer negatives than wanted",
     "given_negatives_dropped": "Negatives of the data that were dropped",
 }
+COLUMNS = {"anchor": "Queries", "positive": "Documents", "group": "Kept together", "ignored": "Not used"}
 SENTENCES = {"queries": "First sentences", "documents": "Second sentences"}
 RETRIEVAL_COUNTS = ("queries", "documents", "with_negatives")
 SHARES = ("hard_negative_share", "share")
@@ -73,7 +74,7 @@ def training(train: Mapping[str, Any]) -> list[Table]:
 def data(dataset: Mapping[str, Any], kind: str) -> list[Table]:
     """The splits and how they were made, the counts, the lengths of the texts, and whatever else is known."""
     counts, made = dataset.get("counts", {}), dataset.get("splits", {})
-    known = ("kind", "warnings", "counts", "splits", "lengths", "languages")
+    known = ("kind", "warnings", "counts", "splits", "lengths", "languages", "reading", "columns", "quoting")
     rest = {key: value for key, value in dataset.items() if key not in known and value not in (None, {}, [])}
     tables = [
         _splits(counts, made),
@@ -82,7 +83,9 @@ def data(dataset: Mapping[str, Any], kind: str) -> list[Table]:
             [(COUNTS.get(key, _label(key)), count(value)) for key, value in counts.items() if _shown(key, value, kind)],
         ),
         _lengths(dataset.get("lengths", {}), SENTENCES if kind == "pairs" else {}),
+        _reading(dataset.get("reading", {}), SENTENCES if kind == "pairs" else {}),
         _list("Letters of the texts, by script", [(key, _shares(value)) for key, value in _languages(dataset)]),
+        _list("Columns of the data", _columns(dataset.get("columns", {}), kind)),
     ]
     return [table for table in tables if table] + values("Data", rest)
 
@@ -123,6 +126,26 @@ def _lengths(lengths: Mapping[str, Any], names: Mapping[str, str]) -> Table | No
             if found:
                 rows.append(Row(f"{names.get(side, _label(side))}, {unit}", cells, longer if unit == "tokens" else ""))
     return Table("Lengths of the texts", ("Texts", *LENGTHS.values()), tuple(rows)) if rows else None
+
+
+def _reading(sides: Mapping[str, Any], names: Mapping[str, str]) -> Table | None:
+    """What of the texts the model cannot tell: by side, and by script where there are several."""
+    rows = []
+    for side, found in sides.items():
+        name, languages = names.get(side, _label(side)), found.get("languages", {})
+        rows.append(Row(name, (Cell(_shares(found.get("unknown"))), Cell(_shares(found.get("alike"))))))
+        for script, part in languages.items() if len(languages) > 1 else ():
+            rows.append(Row(f"{name}, {script}", (Cell(_shares(part.get("unknown"))), Cell(ABSENT))))
+    columns = ("Texts", "Unknown tokens", "The same to it as another")
+    return Table("What the model cannot read", columns, tuple(rows)) if rows else None
+
+
+def _columns(roles: Mapping[str, Sequence[str]], kind: str) -> list[tuple[str, str]]:
+    """What the columns of the data were read as."""
+    first = {"anchor": "First sentences", "positive": "Second sentences"} if kind == "pairs" else {}
+    labels = {**COLUMNS, **first}
+    named = {role: [name or "(without a name)" for name in names] for role, names in roles.items() if names}
+    return [(labels.get(role, _label(role)), ", ".join(names)) for role, names in named.items()]
 
 
 def _languages(dataset: Mapping[str, Any]) -> list[tuple[str, Any]]:

@@ -194,7 +194,7 @@ def margin_curve(rows: Sequence[Mapping[str, Any]], best_step: int | None) -> Pl
         axes.plot(steps, negative, color=COLOURS["negative"], marker="o", markersize=3, linestyle=(0, (5, 2)))
         _mark_step(axes, best_step)
         kept = _kept(steps, best_step)
-        margins = f"{positive[0] - negative[0]:.3f} to {positive[kept] - negative[kept]:.3f}"
+        margins = f"{score(positive[0] - negative[0], 3)} to {score(positive[kept] - negative[kept], 3)}"
         svg = to_svg(
             figure,
             "margin-curve",

@@ -96,7 +96,7 @@ def guard(checks: Sequence[GuardRow]) -> Table | None:
         delta = check.get("delta", {}).get(key, {})
         delta = delta if isinstance(delta, Mapping) else {"value": delta}
         lost = check.get("relative_loss")
-        change_in_percent = f"{percent(-lost)} of base".replace("-", "−") if is_number(lost) else ""
+        change_in_percent = f"{'+' * (lost < 0)}{percent(-lost)} of base".replace("-", "−") if is_number(lost) else ""
         state = (
             Cell("exceeds the bound", change_in_percent, "bad")
             if check.get("warn")

@@ -141,7 +141,8 @@ def folds_note(folds: int) -> str:
         f"These numbers are about the way of training: {folds} adapters, each trained on"
         f" {folds - 1} of {folds} parts of the data and tested on the part that it had not seen. The adapter that is"
         " kept was trained in the same way on all data; it has no test of its own. The interval is widened, because the"
-        " tested part of one adapter is in the training of the others."
+        " tested part of one adapter is in the training of the others. Terms, topics and guards are measured with the"
+        " first fold's adapter alone."
     )
 
 

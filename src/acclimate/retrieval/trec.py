@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -44,7 +45,10 @@ def read_trec(path: Path, queries: Iterable[str], documents: Iterable[str]) -> R
             continue
         try:
             query, document = known[0][columns[0]], known[1][columns[2]]
-            by_query.setdefault(query, {})[document] = float(columns[4])
+            score = float(columns[4])
+            if math.isnan(score):
+                raise ValueError  # it has no place in an order
+            by_query.setdefault(query, {})[document] = score
         except (IndexError, ValueError):
             raise DataError(f"{path}, line {row}: {error or text[:80]!r}", possible=FORM) from None
         except KeyError as unknown:

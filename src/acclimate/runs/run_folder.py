@@ -132,6 +132,14 @@ class RunFolder:
         return self.path / WORK
 
     @property
+    def remembered(self) -> Path | None:
+        """The `config.toml` whose settings count here: that of the run, for a stage or a fold without one; None where
+        there is none."""
+        if not self.config.exists() and self.path.parent.name in (STAGES, FOLDS):
+            return RunFolder(self.path.parent.parent).remembered
+        return self.config if self.config.exists() else None
+
+    @property
     def cache(self) -> Path:
         """Vectors of the corpus; the stages and the folds of a run share those of the run."""
         if self.path.parent.name in (STAGES, FOLDS):

@@ -44,6 +44,11 @@ def miners_trained_on(negatives: Path) -> TrainedOn:
     return read_trained_on(negatives) if mined else TrainedOn()
 
 
+def trained_on_input(seen: TrainedOn) -> dict[str, str]:
+    """What a step inherits as an input of it; nothing where nothing was trained, so that public models need no word."""
+    return {} if seen.complete and not len(seen.ids) else {"trained_on": seen.sha256}
+
+
 def told_by(examples: Sequence[Example], dev: Dataset | None = None, retained: Iterable[str] = ()) -> TrainedOn:
     """Collect what a training is told: its rows, the texts that it retains, and the dev split that it is chosen by.
 

@@ -229,9 +229,11 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
 
 
 def _require_test(data: Dataset, run: RunFolder) -> None:
-    """Say where the proof is, where all data was trained on (`adapt --final`)."""
+    """Say where the proof is, where all data was trained on (`adapt --final`, `adapt --folds`)."""
     if "test" not in data.qrels and "test" not in data.pairs:
         kept = f"The proof of its settings is {run.proof}. " if run.proof.is_dir() else ""
+        if run.fold(1).path.is_dir():
+            kept = f"What was measured by folds is {run.evaluation}. "
         raise DataError(
             f"{run.path} has no test split" + ": all of the data was trained on" * bool(kept),
             fix=f"{kept}Bring other test data: acclimate evaluate DATA --adapter RUN",

@@ -31,7 +31,7 @@ from acclimate.runs.opening import open_dataset
 from acclimate.runs.resolve import adapter_folder, find_base, full_folder
 from acclimate.runs.run_folder import PAGE_FILE, RunFolder
 from acclimate.runs.step import Work, step
-from acclimate.runs.trained_on import asked_in, trained_on
+from acclimate.runs.trained_on import asked_in, trained_on, trained_on_input
 
 GREEDY_SOUP = "greedy-soup"
 INTERPOLATE = "interpolate"
@@ -78,6 +78,7 @@ def merge(models: Sequence[str | Path], out: Path, config: RunConfig, *, data: P
     settings = {**effective(config, "merge", *(["evaluate"] if dataset else [])), "models": names}
     parts = read_models(names, config.merge, base=config.model, pooling=config.pooling, machine=config.machine)
     inputs = {f"model {number}": fingerprint for number, fingerprint in enumerate(parts.fingerprints, 1)}
+    inputs |= trained_on_input(trained_on([*parts.names, config.model]))
     inputs |= {"dataset": hash_folder(dataset), **guard_hashes(config.evaluate.guard)} if dataset else {}
 
     reads = [Path(name) for name in (*names, *config.named)] + ([dataset] if dataset else [])

@@ -21,7 +21,7 @@ from acclimate.runs.opening import open_dataset
 from acclimate.runs.resolve import base_of, load, load_reranker, reranker_source, resolve
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
-from acclimate.runs.trained_on import reranker_trained_on, trained_on
+from acclimate.runs.trained_on import reranker_trained_on, trained_on, trained_on_input
 
 
 def mine(dataset: Path, out: Path, config: RunConfig) -> MineReport:
@@ -44,7 +44,8 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> MineReport:
         ModelError: the teacher or the reranker cannot be loaded.
         StorageError: there is no dataset, or `out` cannot be written.
     """
-    inputs = {"dataset": hash_folder(dataset), **_model_hashes(config)}
+    seen = trained_on([config.mine.teacher]) | reranker_trained_on(config.mine.reranker)
+    inputs = {"dataset": hash_folder(dataset), **_model_hashes(config), **trained_on_input(seen)}
 
     def make() -> Work[MineReport]:
         loaded = open_dataset(dataset)
@@ -54,7 +55,6 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> MineReport:
         cache = RunFolder(out.parent).cache
         blocks = mine_negatives(gathered, teacher, config.mine, config.seed, reranker=reranker, cache=cache)
         work = mined_work(gathered, loaded.queries, blocks, config.mine)
-        seen = trained_on([config.mine.teacher]) | reranker_trained_on(config.mine.reranker)
 
         def write(folder: Path) -> MineReport:
             write_trained_on(folder, seen)  # a training on these negatives inherits it

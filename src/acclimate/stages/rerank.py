@@ -8,7 +8,7 @@ from typing import Any
 
 from acclimate.configs import RunConfig
 from acclimate.data.beir import TextsById
-from acclimate.data.texts import read_texts
+from acclimate.data.texts import read_texts, typed_text
 from acclimate.errors import UsageError
 from acclimate.files import iter_lines
 from acclimate.ownership import check_replaceable, no_objection
@@ -45,7 +45,7 @@ def rerank_texts(query: str, source: Path, name: str, top: int | None, config: R
         raise UsageError("the query is empty", fix="Give some words to look for.")
     if top is not None and top < 1:
         raise UsageError(f"top = {top}", possible="1 or more")
-    texts = read_texts(source)
+    query, texts = typed_text(query), read_texts(source)
     reranker = load_reranker(name, config.rerank, device=config.device, dtype=config.dtype)
     scores = reranker.score(query, texts, label="rerank").tolist()
     order = sorted(range(len(texts)), key=lambda row: (-scores[row], row))

@@ -8,6 +8,7 @@ from typing import Any
 from acclimate.configs import RunConfig
 from acclimate.core.filter_language import parse_filter
 from acclimate.data.dataset import Dataset
+from acclimate.data.texts import typed_text
 from acclimate.errors import UsageError
 from acclimate.models.encoder import Encoder
 from acclimate.models.reading import reading_warnings
@@ -48,7 +49,7 @@ def search(run: Path, query: str, top: int, config: RunConfig) -> dict[str, Any]
         raise UsageError(
             f"{run} holds labelled pairs, no documents to search", fix=f"Compare two texts: acclimate similarity {run}"
         )
-    cache = task.folder.cache
+    query, cache = typed_text(query), task.folder.cache
     base, adapted = load_pair(adapter, base=config.model, **task.config.loading)
     for note in reading_warnings({"words": adapted.reading([query], "query")}):
         say(f"warning: {note}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from acclimate.configs import RunConfig
+from acclimate.data.texts import typed_text
 from acclimate.errors import UsageError
 from acclimate.evaluation.compare import text_cosines
 from acclimate.models.reading import reading_warnings
@@ -33,6 +34,7 @@ def similarity(run: Path, text_a: str, text_b: str, config: RunConfig) -> dict[s
     """
     if not text_a.strip() or not text_b.strip():
         raise UsageError("one of the texts is empty", fix="Give two texts.")
+    text_a, text_b = typed_text(text_a), typed_text(text_b)
     adapter = trained_folder(RunFolder(run).adapter)
     base, adapted = load_pair(adapter, base=config.model, **one_task(run, config).config.loading)
     for note in reading_warnings({"texts": adapted.reading([text_a, text_b], PAIR_ROLE)}):

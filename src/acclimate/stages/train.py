@@ -30,7 +30,7 @@ from acclimate.runs.resolve import adapter_folder
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import Task
-from acclimate.runs.trained_on import miners_trained_on, reranker_trained_on, trained_on
+from acclimate.runs.trained_on import miners_trained_on, reranker_trained_on, trained_on, trained_on_input
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import Selection, fit, training_numbers
 from acclimate.training.references import reference_hashes
@@ -165,7 +165,7 @@ def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
             inputs |= guard_hashes(config.evaluate.guard)  # what tests them is not retained
     if config.train.start_adapter:
         inputs["start_adapter"] = load_adapter(_start_folder(config.train.start_adapter)).fingerprint
-    return inputs
+    return inputs | trained_on_input(_inherited(tasks, config))
 
 
 def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:

@@ -15,7 +15,7 @@ from acclimate.data.dataset import EXAMPLES_FILE, Dataset, read_examples
 from acclimate.errors import DataError, UsageError
 from acclimate.evaluation.reranking import reranking_scores, sample_queries
 from acclimate.files import hash_config, hash_folder
-from acclimate.formats.trained_on import write_trained_on
+from acclimate.formats.trained_on import TrainedOn, write_trained_on
 from acclimate.models.devices import choose_dtype
 from acclimate.models.reranker import Reranker
 from acclimate.models.reranker_saving import save_reranker, save_reranker_adapter
@@ -28,7 +28,7 @@ from acclimate.runs.records import not_metrics
 from acclimate.runs.resolve import reranker_source
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
-from acclimate.runs.trained_on import reranker_trained_on, told_by, trained_on
+from acclimate.runs.trained_on import miners_trained_on, reranker_trained_on, told_by, trained_on, trained_on_input
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import Selection, fit, training_numbers
 from acclimate.training.reports import RerankerTraining, RerankerTrainReport
@@ -83,18 +83,30 @@ def train_reranker(
         "examples": hash_folder(rows),
         "retriever": retriever_hash(adapter, config.rerank.retriever, config.model, pooling=config.pooling),
     }
+    inherited = trained_on([base]) | reranker_trained_on(base)
+    if negatives is not None:
+        inherited |= miners_trained_on(negatives)
+    inputs |= trained_on_input(inherited)
     settings = {"base": base, **used(config, "train-reranker")}
     identity = hash_config({"config": settings, "inputs": inputs})
 
     def make() -> Work[RerankerTrainReport]:
         examples = _examples(read_examples(rows / EXAMPLES_FILE), config.rerank.rerank_loss)
-        return _train(data, examples, adapter, base, out, config, identity)
+        told = told_by(examples, data) | inherited
+        return _train(data, examples, told, adapter, base, out, config, identity)
 
     return step("train reranker", out, settings, inputs, make, seconds="train_reranker_s", reads=[dataset, rows, base])
 
 
 def _train(
-    data: Dataset, examples: list[Example], adapter: Path, base: str, out: Path, config: RunConfig, identity: str
+    data: Dataset,
+    examples: list[Example],
+    told: TrainedOn,
+    adapter: Path,
+    base: str,
+    out: Path,
+    config: RunConfig,
+    identity: str,
 ) -> Work[RerankerTrainReport]:
     run = RunFolder(out.parent)
     check_replaceable(run.reranker_metrics, not_metrics)
@@ -118,7 +130,7 @@ def _train(
     def write(folder: Path) -> RerankerTrainReport:
         training = _report(state, reranker, trainable, course, len(examples), config)
         _save(folder, reranker, full, training, config)
-        write_trained_on(folder, told_by(examples, data) | trained_on([base]) | reranker_trained_on(base))
+        write_trained_on(folder, told)
         return {"train": training}
 
     return Work(write)
