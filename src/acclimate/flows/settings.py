@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from acclimate.configs import (
+    PROMPT_OR_INSTRUCTION,
     RunConfig,
     check_settings,
     checked_settings,
@@ -49,6 +50,9 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
     settings = checked_settings(settings, command)
     if "loss" in settings and settings["loss"] != base.objective.loss:  # what belongs to another loss is forgotten
         settings = {**base.objective.refused_by(settings["loss"]), **settings}
+    for given, other in PROMPT_OR_INSTRUCTION:
+        if settings.get(given) is not None:  # it takes the place of the other one, unless both are given
+            settings = {other: None, **settings}
     try:
         return with_overrides(base, settings)
     except UsageError as error:
