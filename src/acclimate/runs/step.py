@@ -71,7 +71,7 @@ def step(
         seconds: the key of the step's duration in `timings`; without its ending, what its artifact is marked with.
         reads: files, folders and models (also of the hub) that it reads; none may lie in `out`, nor `out` in one.
         alone: the first process alone calls `make`: there is nothing to share.
-        versioned: `out` is `RUN/adapter`, of which every version is kept.
+        versioned: `out` is `RUN/adapter`, of which every version is kept: an adapter may be trained on from itself.
 
     Returns:
         what `out/report.json` holds.
@@ -84,7 +84,6 @@ def step(
     started, kind = time.monotonic(), seconds.removesuffix("_s")
 
     def looked_at() -> Path | None:
-        # Of a versioned artifact nothing is replaced: an adapter may be trained on from itself.
         check_replaceable(out, no_objection, () if versioned else parts_read(reads))
         found, why = _kept(out, settings, inputs, versioned)
         if found is None:

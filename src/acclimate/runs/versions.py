@@ -66,7 +66,7 @@ def versions(run: RunFolder) -> list[Version]:
     folders = sorted(_folders(run), key=lambda folder: (folder.stat().st_mtime_ns, folder.name))
     listed = [Version(it.name, it, found.by if found and found.version == it.name else None) for it in folders]
     if found and not run.adapter.is_symlink() and found.version not in [it.name for it in folders]:
-        listed.append(Version(found.version, run.adapter, found.by))
+        listed.append(Version(found.version, run.adapter, found.by if _history(run) else "training"))
     return listed
 
 
