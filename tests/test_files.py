@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from acclimate.errors import AcclimateError, DataError, StorageError
 from acclimate.files import (
     MAX_LINE_BYTES,
+    PARTIAL,
     Line,
     artifact,
     hash_config,
@@ -228,7 +229,7 @@ def test_a_full_disk_is_named_and_changes_nothing(tmp_path: Path) -> None:
 def test_a_text_file_is_replaced_whole_or_not_at_all(tmp_path: Path) -> None:
     path = tmp_path / "report.json"
     write_json(path, {"a": 1})
-    (tmp_path / "report.json.partial").symlink_to(FULL_DEVICE)
+    (tmp_path / f".report.json.{PARTIAL}").symlink_to(FULL_DEVICE)
     with pytest.raises(StorageError, match="no space left"):
         write_json(path, {"a": 2})
     assert read_json(path) == {"a": 1}
@@ -277,3 +278,11 @@ def test_a_mistyped_path_is_told_from_an_id_of_a_hub(tmp_path: Path, monkeypatch
     assert missing_path("data/pairs") == "no 'pairs' in the folder data, which holds pairs.jsonl"
     assert missing_path("./farm") == "no 'farm' in the folder ., which holds data"
     assert missing_path("data/pairs.jsonl") is None and missing_path("owner/name") is None
+
+
+def test_a_file_beside_what_is_written_stays(tmp_path: Path) -> None:
+    mine = tmp_path / "report.json.partial"
+    mine.write_text("mine")
+    write_text(tmp_path / "report.json", "{}")
+    assert mine.read_text() == "mine"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["report.json", "report.json.partial"]

@@ -26,6 +26,8 @@ REPORT_FILE = "report.json"
 INPUTS_FILE = "inputs.json"
 WORK = ".work"
 """Folder of work in progress, beside what the work is for."""
+PARTIAL = "acclimate-partial"
+"""How the name of a file that is being written ends: a name that no file of the user's has."""
 MAY_NOT = (errno.EACCES, errno.EPERM, errno.EROFS)
 """What the system says where something may not be written."""
 MAX_LINE_BYTES = 8 * 1024 * 1024
@@ -169,7 +171,7 @@ def write_text(path: Path, text: str) -> None:
 @contextlib.contextmanager
 def open_output(path: Path) -> Iterator[BinaryIO]:
     """Yield a stream of bytes that becomes the file at `path` whole or not at all: a neighbour, fsync, rename."""
-    partial = path.with_name(path.name + ".partial")
+    partial = path.with_name(f".{path.name}.{PARTIAL}")
     with storage_errors(path):
         try:
             with partial.open("wb") as stream:
@@ -195,7 +197,9 @@ def storage_error(path: Path, error: OSError) -> AcclimateError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return StorageError(f"{path}: no space left on the disk", fix="Free some space and start again; it goes on.")
     if error.errno in MAY_NOT:
-        return StorageError(f"{path} cannot be written (permission denied)", fix="Choose another --out.")
+        return StorageError(
+            f"{path} cannot be written (permission denied)", fix="Choose another place, or work on a copy."
+        )
     return StorageError(f"{path} cannot be written ({error.strerror or error})")
 
 

@@ -90,6 +90,10 @@ def test_prepare_leaves_a_folder_that_holds_its_input(here: Path, capsys: pytest
 def test_merge_leaves_a_folder_that_it_did_not_write(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (here / "models").mkdir()
     (here / "models" / "mine.bin").write_bytes(b"\0" * 9)
+    with pytest.raises(SystemExit):
+        main(["merge", "runs/a", "--out", "models"])
+    said = capsys.readouterr().err
+    assert "did not write" in said and "runs again" not in said
     assert "did not write" in refused(capsys, "merge", "runs/a", "--out", "models")
     main(["merge", "runs/a", "--out", "merged"])
     (here / "merged" / "notes.txt").write_text("x\n")
@@ -126,6 +130,22 @@ def test_adapt_leaves_files_of_its_names(here: Path, capsys: pytest.CaptureFixtu
         (here / name / "x.py").write_text("x\n")
         assert name in refused(capsys, "adapt", "p.jsonl", "--config", "mine.toml", "--out", ".", "--model", "tiny")
         shutil.rmtree(here / name)
+
+
+@pytest.mark.usefixtures("here")
+def test_what_a_step_wrote_is_no_run(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["merge", "runs/a", "--out", "merged"])
+    line = refused(capsys, "prepare", "p.jsonl", "--out", "merged", "--model", "tiny", *PREPARE)
+    assert "merged is not a run, but what a step wrote (merge)" in line
+
+
+@pytest.mark.parametrize("folds", [[], ["--folds", "2"]])
+def test_adapt_refuses_a_prompt_that_fills_the_limit_before_any_work(
+    here: Path, capsys: pytest.CaptureFixture[str], folds: list[str]
+) -> None:
+    words = ["--model", "tiny", "--max-tokens", "4", "--query-prompt", "w1 w2 w3 w4 ", *folds]
+    assert "the query prompt alone has 4 tokens" in refused(capsys, "adapt", "p.jsonl", "--out", "b", *words)
+    assert not (here / "b").exists()
 
 
 def test_the_comments_of_an_edited_config_are_kept(here: Path) -> None:

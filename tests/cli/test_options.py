@@ -14,7 +14,7 @@ from cyclopts import App, CycloptsError
 from acclimate.cli.lists import one_flag_a_word
 from acclimate.cli.main import COMMANDS, main
 from acclimate.cli.options import Command, Given, every_setting
-from acclimate.configs import RunConfig
+from acclimate.configs import RunConfig, dump_config
 from acclimate.errors import UsageError
 from acclimate.flows import verbs
 
@@ -53,6 +53,24 @@ def test_a_field_s_documentation_is_one_line_of_help() -> None:
 def test_none_is_a_value_and_not_the_absence_of_one() -> None:
     assert parse("--relative-margin", "none") == {"relative_margin": None}
     assert configured(parse("--relative-margin", "none"), None).mine.relative_margin is None
+
+
+def test_a_prompt_and_an_instruction_take_each_other_s_place(tmp_path: Path) -> None:
+    """What an earlier stage was told is no conflict with what is given now."""
+    run, file = tmp_path / "run", tmp_path / "mine.toml"
+    run.mkdir()
+    (run / "config.toml").write_text(dump_config(RunConfig(instruction="Find it")))
+    file.write_text('query_prompt = "file: "\n')
+    for found, prompt in (
+        (configured({"query_prompt": "now: "}, None, run), "now: "),
+        (configured(None, file, run), "file: "),
+    ):
+        assert (found.query_prompt, found.instruction) == (prompt, None)
+    again = configured({"instruction": "Answer it"}, file, run)
+    assert (again.query_prompt, again.instruction) == (None, "Answer it")
+    assert configured({"rank": 4}, None, run).instruction == "Find it"
+    with pytest.raises(UsageError, match="exclude each other"):
+        configured({"instruction": "Answer it", "query_prompt": "now: "}, None, run)
 
 
 @pytest.mark.parametrize(

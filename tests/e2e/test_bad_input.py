@@ -302,6 +302,7 @@ def test_a_run_on_a_read_only_disk_can_be_used(cached: bool, tmp_path: Path, run
     commands = [
         ["search", str(run), "when to sow wheat"],
         ["similarity", str(run), "sow", "reap"],
+        ["versions", str(run)],
         ["evaluate", str(run), "--adapter", str(run), "--model", str(model)],
         ["encode", str(texts), "--adapter", str(run), "--out", str(tmp_path / "texts.npy")],
     ]

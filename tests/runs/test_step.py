@@ -61,6 +61,7 @@ def test_the_report_has_the_seconds_and_is_kept(tmp_path: Path, capsys: pytest.C
             {},
             'targets changed (["query", "key"] -> none) and dataset',
         ),
+        ({**SETTINGS, "name": None}, None, "because name changed\n"),
         ({**SETTINGS, "name": "x" * 99}, None, f"name changed (none -> {'x' * 39}…)"),
     ],
 )

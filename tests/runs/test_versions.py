@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acclimate.errors import StorageError, UsageError
-from acclimate.files import artifact, hash_folder, work_folder, write_json, write_text
+from acclimate.files import artifact, hash_folder, held, work_folder, write_json, write_text
 from acclimate.runs.differences import is_current
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.versions import add, promote, publish, restore, rollback, trained_before, versions
@@ -177,7 +177,21 @@ def test_a_damaged_history_is_named(run: RunFolder) -> None:
         versions(run)
 
 
+def test_listing_needs_no_lock(run: RunFolder) -> None:
+    """As on a disk for reading only."""
+    train(run, "one")
+    train(run, "two")
+    with held(work_folder(run.adapters) / "lock", run.path):
+        assert set_by(run) == {"one": None, "two": "training"}
+
+
 # ---- runs of before ----
+
+
+def test_the_adapter_of_an_older_run_is_listed_where_it_cannot_be_moved(run: RunFolder) -> None:
+    before = old_run(run)
+    with held(work_folder(run.adapters) / "lock", run.path):
+        assert [(it.name, it.set_by, it.folder) for it in versions(run)] == [(before[:16], "training", run.adapter)]
 
 
 def old_run(run: RunFolder, text: str = "old") -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,3 +38,13 @@ def test_what_it_refuses(tmp_path: Path, model: Path) -> None:
         similarity(tmp_path, "a", "b", config_for(model))
     with pytest.raises(UsageError, match="empty"):
         similarity(tmp_path, "a", " ", config_for(model))
+
+
+def test_another_prompt_than_the_adapter_s_is_told(
+    tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_adapter(tmp_path / "adapter", model, strength=1.0)
+    similarity(tmp_path, "a", "b", config_for(model))
+    assert "warning" not in capsys.readouterr().err
+    similarity(tmp_path, "a", "b", replace(config_for(model), query_prompt="find: "))
+    assert "the adapter was trained with the query prompt '', and 'find: ' is used here" in capsys.readouterr().err

@@ -12,12 +12,14 @@ import pytest
 import torch
 
 from acclimate.configs import ObjectiveConfig, RunConfig, TrainConfig
+from acclimate.data.dataset import Dataset, write_dataset
 from acclimate.errors import DataError, UsageError
 from acclimate.files import hash_folder, write_jsonl
 from acclimate.models.adapter import load_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.runs.resolve import load as load_encoder
 from acclimate.stages.train import train
+from acclimate.types import Example, Qrels, Split
 from tests.models.tiny import as_sentence_transformer
 from tests.tiny_run import write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
 
@@ -234,3 +236,15 @@ def test_what_cannot_be_trained_is_refused(tmp_path: Path, config: RunConfig) ->
     with pytest.raises(DataError, match="no training examples"):
         train(dataset, tmp_path / "negatives", tmp_path / "adapter", config)
     assert not (tmp_path / "adapter").exists()
+
+
+def test_a_query_that_is_a_document_is_not_pushed_from_itself(tmp_path: Path, config: RunConfig) -> None:
+    """Two arguments that answer each other: of both, one document is the answer, and the other is the query."""
+    queries = {"x": "w1 w2", "y": "w3 w4", "z": "w5 w6"}
+    corpus = {name: f"w9 {text}" for name, text in queries.items()}
+    qrels: dict[Split, Qrels] = {"train": {"x": {"y": 1}, "y": {"x": 1}}, "dev": {"z": {"x": 1}}}
+    examples = [Example(queries["x"], corpus["y"]), Example(queries["y"], corpus["x"])]
+    (tmp_path / "dataset").mkdir()
+    write_dataset(tmp_path / "dataset", Dataset("retrieval", corpus, queries, qrels, examples), [])
+    train(tmp_path / "dataset", None, tmp_path / "adapter", replace(config, train=replace(SETTINGS, epochs=1)))
+    assert [row["loss"] for row in rows(tmp_path) if "loss" in row] == [0.0], "nothing is left to tell apart"

@@ -100,3 +100,19 @@ def test_a_positive_in_other_dress_is_no_negative() -> None:
         [False, False, False],
     ]
     assert found.excluded["query-query"][0].tolist() == [True, True, False]
+
+
+def test_the_document_that_is_the_query_is_no_negative() -> None:
+    """ArguAna: each argument is a query, and a document with a title, which is another one's answer."""
+    training = [Example("a", "title b"), Example("b", "title a"), Example("c", "title d")]
+    own = [("a", "title a"), ("b", "title b")]
+    found = Candidates.of(training, Relations(training, own), BLOCKS)
+    assert found.documents == ["title b", "title a", "title d"]
+    assert found.excluded["query-document"].tolist() == [
+        [False, True, False],  # the answer, the query itself, any other
+        [True, False, False],
+        [False, False, False],
+    ]
+    assert not Candidates.of(training, Relations(training), BLOCKS).excluded["query-document"].any()
+    assert found.excluded["document-query"][0, 1], "title b is the query b"
+    assert found.excluded["query-query"][0, 1], "b is what answers a"

@@ -25,7 +25,14 @@ from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import AUTO, PrepareConfig
 from acclimate.configs.renamed import RENAMED, flag, with_current_names
 from acclimate.configs.rerank import RerankConfig, Retriever
-from acclimate.configs.run import DEFAULT_MODEL, RunConfig, effective, for_dataset, with_overrides
+from acclimate.configs.run import (
+    DEFAULT_MODEL,
+    PROMPT_OR_INSTRUCTION,
+    RunConfig,
+    effective,
+    for_dataset,
+    with_overrides,
+)
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.toml import NONE, SETTINGS_MARK, checked_settings, config_from_mapping, dump_config, load_config
 from acclimate.configs.train import TrainConfig
@@ -35,6 +42,7 @@ __all__ = [
     "DEFAULT_MODEL",
     "MODEL",
     "NONE",
+    "PROMPT_OR_INSTRUCTION",
     "READS",
     "RENAMED",
     "SETTINGS_MARK",

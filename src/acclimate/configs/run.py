@@ -26,6 +26,8 @@ from acclimate.text_use import LoadSettings, TaskPrompts
 from acclimate.types import BaseFormat, Pooling
 
 DEFAULT_MODEL = "sentence-transformers/all-MiniLM-L6-v2"
+PROMPT_OR_INSTRUCTION = (("query_prompt", "instruction"), ("instruction", "query_prompt"))
+"""Each of the two takes the place of the other, where that was given by an earlier stage or a file below."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -12,7 +12,7 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 from acclimate.configs.renamed import with_current_names
-from acclimate.configs.run import RunConfig
+from acclimate.configs.run import PROMPT_OR_INSTRUCTION, RunConfig
 from acclimate.errors import DataError, UsageError
 
 SETTINGS_MARK = "# Settings of an acclimate run, format 1. Every stage brings them up to date."
@@ -49,6 +49,9 @@ def load_config(path: Path, *, over: Path | None = None) -> RunConfig:
     if over is None:
         return config_from_mapping(_read(path), str(path))
     below, above = (_current(_read(file), str(file)) for file in (over, path))
+    for given, other in PROMPT_OR_INSTRUCTION:
+        if above.get(given, NONE) != NONE:
+            below.pop(other, None)
     for name, value in above.items():
         below[name] = {**below.get(name, {}), **value} if isinstance(value, dict) else value
     return config_from_mapping(below, str(path))

@@ -15,7 +15,7 @@ from acclimate.files import read_json
 from acclimate.flows.mine_and_train import mine_and_train
 from acclimate.flows.record import stage_of
 from acclimate.flows.three_stages import three_stages
-from acclimate.formats.sources import resolve_model
+from acclimate.models.encoder import Encoder
 from acclimate.ownership import check_replaceable, marker, written_by
 from acclimate.report.summary import RunSummary, StageRow
 from acclimate.runs.records import write_settings
@@ -44,7 +44,7 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
     """
     started = time.monotonic()
     tasks, folder = all_tasks(run, config, source), RunFolder(run)
-    resolve_model(config.base_model, pooling=config.pooling)  # a model that cannot be used is refused before any work
+    Encoder.check(config.base_model, **config.loading)  # a model that cannot be used is refused before any work
     config = replace(config, model=config.base_model)
     with stage_of(run, config, "acclimate.adapt", page=True) as more:
         processes.on_main(lambda: check_outputs(tasks, folder))

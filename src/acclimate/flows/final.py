@@ -14,7 +14,7 @@ from acclimate.errors import StorageError, UsageError
 from acclimate.files import INPUTS_FILE, REPORT_FILE, hash_file, read_json
 from acclimate.flows.adapt import check_outputs, timings, train_adapter
 from acclimate.flows.record import stage_of
-from acclimate.formats.sources import resolve_model
+from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.report.summary import Proof, RunSummary
 from acclimate.runs.records import write_settings
@@ -130,7 +130,7 @@ def final(source: str | None, run: Path, proven: Proven, machine: RunConfig) -> 
         raise UsageError(f"{run} holds a run with a proof of its own", fix="Give --out a new folder.")
     config = final_config(proven, machine)
     tasks = all_tasks(run, config, source)
-    resolve_model(config.base_model, pooling=config.pooling)  # refused before any work
+    Encoder.check(config.base_model, **config.loading)  # refused before any work
     config = replace(config, model=config.base_model)
     with stage_of(run, config, "acclimate.adapt", page=True) as more:
         processes.on_main(lambda: check_outputs(tasks, folder))

@@ -19,7 +19,7 @@ from acclimate.errors import UsageError
 from acclimate.files import read_json
 from acclimate.flows.adapt import check_outputs, timings, train_adapter
 from acclimate.flows.record import stage_of
-from acclimate.formats.sources import resolve_model
+from acclimate.models.encoder import Encoder
 from acclimate.progress import say
 from acclimate.report.summary import RunSummary
 from acclimate.runs.records import write_settings
@@ -47,7 +47,7 @@ def adapt_in_folds(source: str | None, run: Path, config: RunConfig) -> RunSumma
     started = time.monotonic()
     task, folds = one_dataset(run, config, source)
     folder = RunFolder(run)
-    resolve_model(config.base_model, pooling=config.pooling)
+    Encoder.check(config.base_model, **config.loading)
     config = replace(config, model=config.base_model)
     with stage_of(run, config, "acclimate.adapt", page=True) as more:
         processes.on_main(lambda: check_outputs([task], folder))

@@ -11,10 +11,11 @@ from typing import Any, cast
 
 from acclimate import processes
 from acclimate.configs import RunConfig, effective, load_config
+from acclimate.errors import UsageError
 from acclimate.files import INPUTS_FILE, REPORT_FILE, hash_folder, locked, read_json, write_json
 from acclimate.flows.stage_settings import FINETUNE
 from acclimate.formats.facts import ADAPTER_FILE
-from acclimate.ownership import check_replaceable, commanded
+from acclimate.ownership import check_replaceable, commanded, marker
 from acclimate.report.summary import RunSummary, TaskSummary
 from acclimate.runs.records import (
     REPORT_FORMAT,
@@ -73,6 +74,10 @@ def refresh(run: RunFolder) -> None:
 
 
 def _checked(run: RunFolder, config: RunConfig) -> RunConfig:
+    if (found := marker(run.path)) is not None:
+        raise UsageError(
+            f"{run.path} is not a run, but what a step wrote ({found.get('kind')})", fix="Give another folder."
+        )
     config = remembered(run, config)
     check_settings_file(run, config)
     for file, objection in files_of(run).items():

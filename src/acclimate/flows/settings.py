@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from acclimate.configs import (
+    PROMPT_OR_INSTRUCTION,
     RunConfig,
     check_settings,
     checked_settings,
@@ -21,6 +22,9 @@ from acclimate.runs.run_folder import RunFolder
 Config: TypeAlias = RunConfig | str | Path | None
 """Settings of the whole run; or a TOML file, where what it does not say is as the run's own `config.toml` says, which
 holds what earlier stages were told, or else as the defaults."""
+
+TERMS = (("lexicon", "background"), ("background", "lexicon"))
+"""Where the domain's terms come from: given, or extracted from the difference to other texts."""
 
 
 def configured(command: str, settings: Mapping[str, Any], config: Config = None, run: Path | None = None) -> RunConfig:
@@ -49,8 +53,8 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
     settings = checked_settings(settings, command)
     if "loss" in settings and settings["loss"] != base.objective.loss:  # what belongs to another loss is forgotten
         settings = {**base.objective.refused_by(settings["loss"]), **settings}
-    for one, other in (("lexicon", "background"), ("background", "lexicon")):  # so is where terms came from before
-        if settings.get(one) is not None:
+    for given, other in (*PROMPT_OR_INSTRUCTION, *TERMS):
+        if settings.get(given) is not None:  # it takes the place of the other one, unless both are given
             settings = {other: None, **settings}
     try:
         return with_overrides(base, settings)

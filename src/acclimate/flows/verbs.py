@@ -335,19 +335,19 @@ def versions(run: str | Path, *, promote: str | None = None, rollback: bool = Fa
     folder = RunFolder(Path(run))
     if not kept.in_use(folder.adapter).is_dir():
         raise StorageError(f"{run} holds no adapter", fix=f"Make one with: acclimate train {run}")
-    with locked(folder.path):
-        if promote is not None:
-            kept.promote(folder, promote)
-        elif rollback:
-            kept.rollback(folder)
-        if promote is not None or rollback:
-            from acclimate.flows.record import refresh
+    if promote is not None or rollback:
+        from acclimate.flows.record import refresh
 
+        with locked(folder.path):
+            if promote is not None:
+                kept.promote(folder, promote)
+            else:
+                kept.rollback(folder)
             refresh(folder)
-        rows = [
-            {"name": it.name, "set_by": it.set_by, "metrics": dict(read_facts(it.folder)["metrics"])}
-            for it in kept.versions(folder)
-        ]
+    rows = [
+        {"name": it.name, "set_by": it.set_by, "metrics": dict(read_facts(it.folder)["metrics"])}
+        for it in kept.versions(folder)
+    ]
     return Result({"versions": rows}, folder.adapter)
 
 

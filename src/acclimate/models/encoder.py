@@ -107,10 +107,18 @@ class Encoder:
             UsageError: an option that this model or machine cannot have; no such task.
             MissingExtraError: a 4-bit base without bitsandbytes.
         """
-        device = choose_device(settings.get("device", "auto"))
-        choose_dtype(settings.get("dtype", "auto"), device)  # refused before anything is looked for
-        source = resolve_model(name, pooling=settings.get("pooling"))
-        return cls.open(source, source.adjusted(source.use, **text_settings(settings)), **settings)
+        return cls.open(*_found(name, settings), **settings)
+
+    @classmethod
+    def check(cls, name: str, **settings: Unpack[LoadSettings]) -> None:
+        """Refuse what `load` would refuse, without reading any weights.
+
+        Args:
+            name: see `load`; so are the errors.
+            settings: see `load`.
+        """
+        source, use = _found(name, settings)
+        check_prompts(load_tokenizer(source.files.transformer, lowercase=use.lowercase), use.prompts, use.max_tokens)
 
     @classmethod
     def open(cls, source: ModelSource, use: TextUse, **settings: Unpack[LoadSettings]) -> Encoder:
@@ -333,3 +341,11 @@ class Encoder:
         if self.adapter is None or (self.adapter.sides == "query" and role == "document"):
             return None
         return self.adapter.sha256
+
+
+def _found(name: str, settings: LoadSettings) -> tuple[ModelSource, TextUse]:
+    """Where a model lies, and how it shall use texts."""
+    device = choose_device(settings.get("device", "auto"))
+    choose_dtype(settings.get("dtype", "auto"), device)  # refused before anything is looked for
+    source = resolve_model(name, pooling=settings.get("pooling"))
+    return source, source.adjusted(source.use, **text_settings(settings))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from itertools import islice
 
+from acclimate.data.dataset import Dataset
 from acclimate.types import Corpus, Qrels, Run
 
 
@@ -23,6 +24,13 @@ def own_documents(queries: Iterable[str], corpus: Corpus, qrels: Qrels) -> froze
     Source: BEIR's evaluation (`ignore_identical_ids`), which leaves out relevant ones too.
     """
     return frozenset(query for query in queries if query in corpus and qrels.get(query, {}).get(query, 0) <= 0)
+
+
+def own_texts(dataset: Dataset) -> list[tuple[str, str]]:
+    """Find the training queries that are documents too: (text of the query, text of its document)."""
+    train = dataset.qrels.get("train", {})
+    own = sorted(own_documents(train, dataset.corpus, train))
+    return [(dataset.queries[query], dataset.corpus[query]) for query in own]
 
 
 def without_own(run: Run, own: Collection[str], k: int) -> Run:

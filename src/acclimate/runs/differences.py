@@ -26,7 +26,7 @@ def differences(out: Path, config: Mapping[str, Any], inputs: Mapping[str, str])
     except StorageError as error:
         return [error.found]
     new_config = _flat(json.loads(json.dumps(config)))
-    found = [f"{name} changed ({_shown(old)} -> {_shown(new)})" for name, old, new in _changed(old_config, new_config)]
+    found = [f"{name} changed{_from_to(old, new)}" for name, old, new in _changed(old_config, new_config)]
     return [*found, *(f"{name} changed" for name, _, _ in _changed(old_inputs, inputs))]
 
 
@@ -46,6 +46,12 @@ def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in config.items():
         flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) and value else {prefix + name: value}
     return flat
+
+
+def _from_to(old: Any, new: Any) -> str:
+    """The two values, unless they read alike: a setting that was not there is none, too."""
+    before, after = _shown(old), _shown(new)
+    return f" ({before} -> {after})" if before != after else ""
 
 
 def _shown(value: Any) -> str:

@@ -24,10 +24,11 @@ from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.adapter import Adapter, load_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
+from acclimate.progress import say
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.versions import in_use
 from acclimate.text_use import LoadSettings, TextUse, text_settings
-from acclimate.types import Pooling
+from acclimate.types import ROLES, Pooling
 
 NameKind: TypeAlias = Literal["model", "adapter", "full"]
 
@@ -246,7 +247,12 @@ def _trained_use(use: TextUse, source: ModelSource, settings: LoadSettings) -> T
             f"pooling = {pooling!r}, and the adapter was trained with {use.pooling!r}", possible=use.pooling
         )
     use = dataclasses.replace(use, lowercase=source.use.lowercase)
-    return source.adjusted(use, **text_settings(settings))
+    changed = source.adjusted(use, **text_settings(settings))
+    for role in ROLES:
+        trained, asked = use.prompts.prompt(role), changed.prompts.prompt(role)
+        if asked != trained:
+            say(f"warning: the adapter was trained with the {role} prompt {trained!r}, and {asked!r} is used here")
+    return changed
 
 
 def _adapter_and_base(folder: Path, base: str | None) -> tuple[Adapter, ModelSource]:

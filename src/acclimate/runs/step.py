@@ -71,7 +71,7 @@ def step(
         seconds: the key of the step's duration in `timings`; without its ending, what its artifact is marked with.
         reads: files, folders and models (also of the hub) that it reads; none may lie in `out`, nor `out` in one.
         alone: the first process alone calls `make`: there is nothing to share.
-        versioned: `out` is `RUN/adapter`, of which every version is kept.
+        versioned: `out` is `RUN/adapter`, of which every version is kept: an adapter may be trained on from itself.
 
     Returns:
         what `out/report.json` holds.
@@ -84,11 +84,11 @@ def step(
     started, kind = time.monotonic(), seconds.removesuffix("_s")
 
     def looked_at() -> Path | None:
-        # Of a versioned artifact nothing is replaced: an adapter may be trained on from itself.
         check_replaceable(out, no_objection, () if versioned else parts_read(reads))
-        found = _kept(name, out, settings, inputs, versioned)
+        found, why = _kept(out, settings, inputs, versioned)
         if found is None:
             _check_writable(out, no_adapter if versioned else written_by(kind))
+        say(f"{name}: {why}")
         return found
 
     kept = processes.on_main(looked_at)
@@ -131,21 +131,20 @@ def no_adapter(out: Path) -> str:
     return "" if found and out.is_dir() else f"{out} is neither an adapter nor a model"
 
 
-def _kept(name: str, out: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], versioned: bool) -> Path | None:
-    """The folder of the finished artifact, or None where it has to be made; says which."""
+def _kept(
+    out: Path, settings: Mapping[str, Any], inputs: Mapping[str, str], versioned: bool
+) -> tuple[Path | None, str]:
+    """The folder of the finished artifact, or None where it has to be made; and which of the two, in words."""
     run = RunFolder(out.parent)
     if versioned:
         restore(run)
     found = differences(out, settings, inputs)
     if not found:
-        say(f"{name}: {out} is kept: it is up to date")
-        return out
+        return out, f"{out} is kept: it is up to date"
     for folder in trained_before(run) if versioned else ():
         if is_current(folder, settings, inputs):
-            say(f"{name}: {folder} is up to date, and {out} leads to another version, by choice")
-            return folder
-    say(f"{name}: runs{' again' * out.exists()}, because {_in_words(found)}")
-    return None
+            return folder, f"{folder} is up to date, and {out} leads to another version, by choice"
+    return None, f"runs{' again' * out.exists()}, because {_in_words(found)}"
 
 
 def _in_words(parts: Sequence[str]) -> str:

@@ -58,11 +58,16 @@ class _Entry:
 
 
 def versions(run: RunFolder) -> list[Version]:
-    """All versions of a run's adapter, the oldest first."""
-    with _switching(run):
-        found = _current(run)
-        folders = sorted(_folders(run), key=lambda folder: (folder.stat().st_mtime_ns, folder.name))
-        return [Version(it.name, it, found.by if found and found.version == it.name else None) for it in folders]
+    """All versions of a run's adapter, the oldest first; writes only what a kill or an older release left undone."""
+    if not (run.adapter.is_symlink() and run.adapter.is_dir()):
+        with contextlib.suppress(StorageError):  # where nothing can be written, it is listed as it lies
+            restore(run)
+    found = _current(run)
+    folders = sorted(_folders(run), key=lambda folder: (folder.stat().st_mtime_ns, folder.name))
+    listed = [Version(it.name, it, found.by if found and found.version == it.name else None) for it in folders]
+    if found and not run.adapter.is_symlink() and found.version not in [it.name for it in folders]:
+        listed.append(Version(found.version, run.adapter, found.by if _history(run) else "training"))
+    return listed
 
 
 def promote(run: RunFolder, name: str) -> Version:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import torch
 from torch import Tensor
@@ -23,14 +24,19 @@ class Relations:
     """Which anchors and positives belong together, over the whole training set and not only a batch.
 
     Texts stand for all that are the same (`core.same_text`): each is known by its id, which is computed once.
+
+    Args:
+        examples: of the training.
+        own: (query, the document that is this query under the same id), where the corpus holds the queries: such a
+            document is no negative of its query, though it may be another one's positive.
     """
 
-    def __init__(self, examples: Iterable[Example]) -> None:
+    def __init__(self, examples: Iterable[Example], own: Iterable[tuple[str, str]] = ()) -> None:
         self._ids: dict[str, int] = {}
         self.positives: dict[Hashable, set[int]] = {}
         self.anchors: dict[Hashable, set[int]] = {}
-        for example in examples:
-            anchor, positive = self.ids((example.anchor, example.positive))
+        for pair in chain(((example.anchor, example.positive) for example in examples), own):
+            anchor, positive = self.ids(pair)
             self.positives.setdefault(anchor, set()).add(positive)
             self.anchors.setdefault(positive, set()).add(anchor)
 

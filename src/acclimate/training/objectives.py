@@ -73,7 +73,7 @@ def info_nce(
         task=options.task,
         device=encoder.device,
     )
-    relations = Relations(examples)
+    relations = Relations(examples, options.own)
     negatives = train.group_size - 1 if references.document_vectors is None else None
 
     def loss_fn(step: int) -> StepResult:

@@ -50,6 +50,8 @@ class Options:
     """Gets the loss's own parameters by name, for `fit` to train them with the model's."""
     roles: tuple[Role, Role] = (PAIR_ROLE, PAIR_ROLE)
     """Roles of the two texts of a labelled pair. By default both are queries, the side that every adapter adapts."""
+    own: Sequence[tuple[str, str]] = ()
+    """Queries that are documents too, with the document's text (`retrieval.own_documents`)."""
     autocast: Callable[[], AbstractContextManager[object]] = nullcontext
     """Context entered around every forward pass (bf16 over float32 weights)."""
 

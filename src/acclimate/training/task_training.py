@@ -24,6 +24,7 @@ from acclimate.files import iter_jsonl
 from acclimate.formats.trained_on import TrainedOn
 from acclimate.models.encoder import Encoder
 from acclimate.progress import say
+from acclimate.retrieval.own_documents import own_texts
 from acclimate.retrieval.top_k import Vectors
 from acclimate.retrieval.vector_cache import encode_corpus
 from acclimate.runs.guards import guard_data
@@ -176,6 +177,7 @@ class TaskLosses:
                 references=self._references[number],
                 learned=self._trainable,
                 roles=ROLES if one.data.kind == "retrieval" else (PAIR_ROLE, PAIR_ROLE),
+                own=own_texts(one.data),
                 autocast=self._autocast,
             ),
         )
