@@ -92,6 +92,7 @@ def search_index(
         UsageError: the query is empty, a setting that cannot be, or an index of another space.
         StorageError: there is no index, or no reranker.
     """
+    query = typed_text(query)
     _check(query, top)
     if rerank_first is not None and rerank_first < top:
         raise UsageError(f"rerank = {rerank_first}, and top = {top}", possible=f"{top} or more")
