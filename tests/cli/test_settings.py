@@ -119,6 +119,8 @@ def _index(world: World) -> None:
     for flags in (("--info",), ("--verify",), ("--rebuild",), ("--export", world.folder / "exported.jsonl")):
         world.do("index", world.run, *flags, mode="index RUN --info")
     world.do("index", world.run, "--reencode", mode="index RUN --reencode")
+    nobody = ("--adopt", "postgresql://127.0.0.1:1/nobody?table=texts", "--text-field", "t", "--vector-field", "v")
+    world.do("index", world.run, *nobody, mode="index RUN --adopt", refused=True)
     world.do("search", world.run, "w1", mode="search without --rerank")
     world.do("search", world.run, "w1", "--rerank", "10", "--reranker", world.reranker)
     world.do("index", world.run)

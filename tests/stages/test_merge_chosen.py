@@ -160,4 +160,4 @@ def test_a_second_start_keeps_what_is_there(tmp_path: Path, world: tuple[list[Pa
     first = merge(folders, tmp_path / "soup", config, data=tmp_path / "run")
     assert merge(folders, tmp_path / "soup", config, data=tmp_path / "run") == first
     inputs = read_json(tmp_path / "soup" / "inputs.json")
-    assert set(inputs) == {"model 1", "model 2", "model 3", "dataset"}
+    assert set(inputs) == {"model 1", "model 2", "model 3", "dataset", "trained_on"}

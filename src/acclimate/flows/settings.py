@@ -42,7 +42,7 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
     """
     settings = with_current_names(full_names(command, settings))
     check_settings(command, settings)
-    own = None if run is None else RunFolder(run).remembered
+    own = None if run is None else RunFolder(run).remembered()
     base = RunConfig()
     if isinstance(config, RunConfig):
         base, own = config, None

@@ -131,12 +131,11 @@ class RunFolder:
         """Work in progress, checkpoints, caches."""
         return self.path / WORK
 
-    @property
     def remembered(self) -> Path | None:
         """The `config.toml` whose settings count here: that of the run, for a stage or a fold without one; None where
         there is none."""
         if not self.config.exists() and self.path.parent.name in (STAGES, FOLDS):
-            return RunFolder(self.path.parent.parent).remembered
+            return RunFolder(self.path.parent.parent).remembered()
         return self.config if self.config.exists() else None
 
     @property
