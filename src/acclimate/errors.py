@@ -78,3 +78,8 @@ class Interrupted(AcclimateError):
 def _sentence(text: str) -> str:
     text = " ".join(text.split())
     return text if text.endswith((".", "?", "!", ":")) else text + "."
+
+
+def first_line(error: Exception) -> str:
+    """The first line of another library's message, which may go on with a stack; the error's name where it has none."""
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
 
-from acclimate.errors import AcclimateError, UsageError
+from acclimate.errors import AcclimateError, UsageError, first_line
 
 T = TypeVar("T")
 
@@ -69,7 +69,7 @@ def start() -> None:
         dist.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=LONGEST_WAIT)
     except (RuntimeError, ValueError) as error:
         raise AcclimateError(
-            f"process {index()} of {count()} does not reach the others ({_first_line(error)})",
+            f"process {index()} of {count()} does not reach the others ({first_line(error)})",
             fix="Start them with torchrun or accelerate launch.",
         ) from error
 
@@ -158,14 +158,9 @@ def _connected() -> Iterator[Any]:
         yield dist
     except RuntimeError as error:
         raise AcclimateError(
-            f"process {index()} of {count()} has lost the others ({_first_line(error)})",
+            f"process {index()} of {count()} has lost the others ({first_line(error)})",
             fix="One of them has ended; the launcher says how.",
         ) from error
-
-
-def _first_line(error: Exception) -> str:
-    """The message without the stack of C++ calls that torch adds."""
-    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def _buckets(tensors: list[Any]) -> Iterator[list[Any]]:

@@ -23,6 +23,7 @@ from acclimate.configs import (
 )
 from acclimate.data.dataset import load_dataset
 from acclimate.errors import DataError, UsageError
+from acclimate.flows import verbs
 from acclimate.flows.final import proven_run
 from acclimate.flows.folds import adapt_in_folds
 from acclimate.flows.plan import plan
@@ -68,8 +69,13 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def run(source: str, config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("runs") / "run"
-    adapt_in_folds(source, folder, config)
+    verbs.adapt(source, out=folder, config=config)
     return folder
+
+
+def test_it_is_recorded_as_called(run: Path, source: str) -> None:
+    report = json.loads((run / "report.json").read_text())
+    assert report["made"]["adapter"]["command"] == f"acclimate.adapt({source!r}, out={str(run)!r})"
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:

@@ -6,10 +6,21 @@ N texts; lengths are in tokens.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from itertools import islice
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+T = TypeVar("T")
+
+
+def batched(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Give the items in lists of `size`, the last one shorter; as `itertools.batched` of Python 3.12."""
+    left = iter(items)
+    while batch := list(islice(left, size)):
+        yield batch
 
 
 def chunks_by_tokens(lengths: Sequence[int] | NDArray[np.integer], max_tokens: int) -> list[NDArray[np.int64]]:

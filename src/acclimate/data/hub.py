@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.data.tables import Row, Rows
-from acclimate.errors import DataError
+from acclimate.errors import DataError, first_line
 from acclimate.paths import missing_path
 
 HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
@@ -39,9 +39,9 @@ def load_hub(name: str) -> dict[str, Any]:
     try:
         loaded = datasets.load_dataset(path, configuration or None)
     except Exception as error:  # the library, its loaders and its HTTP client each have an error tree of their own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
         raise DataError(
-            f"{name}: no such file or folder here, and the hub's dataset of this name cannot be loaded ({reason})",
+            f"{name}: no such file or folder here, and the hub's dataset of this name cannot be loaded "
+            f"({first_line(error)})",
             **NO_DATASET,
         ) from None
     return dict(loaded)
@@ -60,8 +60,9 @@ def _unknown_to_hub(path: str) -> str | None:
     except OfflineModeIsEnabled:
         return None  # the library says at once that there is nothing in the cache
     except Exception as error:  # its HTTP client has an error tree of its own
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        return f"no such file or folder here, and the hub has no such dataset, or cannot be reached ({reason})"
+        return (
+            f"no such file or folder here, and the hub has no such dataset, or cannot be reached ({first_line(error)})"
+        )
     return None
 
 
@@ -87,8 +88,7 @@ def load_saved(folder: Path) -> dict[str, Any]:
     try:
         loaded = datasets.load_from_disk(str(folder))
     except Exception as error:  # as in load_hub
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise DataError(f"{folder}: not readable as a data set that save_to_disk wrote ({reason})") from None
+        raise DataError(f"{folder}: not readable as a data set that save_to_disk wrote ({first_line(error)})") from None
     return dict(loaded) if isinstance(loaded, dict) else {"train": loaded}
 
 

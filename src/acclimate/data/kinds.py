@@ -68,7 +68,6 @@ MAGIC: dict[bytes, str] = {
     b"\x80\x05\x95": ".pkl",
 }
 WEB_PAGES = (b"<!doctype html", b"<html")
-SHEETS = "save it as .xlsx, .csv or .jsonl"
 
 
 def kind_of(path: Path) -> FileKind:

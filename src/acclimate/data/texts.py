@@ -14,8 +14,6 @@ from acclimate.errors import DataError, UsageError
 from acclimate.progress import say
 from acclimate.types import Rejected
 
-NAME_IN_HEADER = "Name the column of the texts so, in the first line; plain texts belong into a .txt file."
-
 
 def typed_text(text: str) -> str:
     """Take a text that is given by hand as the texts of a file are taken.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -44,11 +45,8 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
     """
     started = time.monotonic()
     tasks, folder = all_tasks(run, config, source), RunFolder(run)
-    Encoder.check(config.base_model, **config.loading)  # a model that cannot be used is refused before any work
     config = replace(config, model=config.base_model)
-    with stage_of(run, config, "acclimate.adapt", page=True) as more:
-        processes.on_main(lambda: check_outputs(tasks, folder))
-        processes.on_main(lambda: write_settings(folder, config))  # a second start may read them
+    with whole_run(tasks, run, config) as more:
         prepared = prepare_together([(task.source, task.dataset, task.config) for task in tasks])
         for task, found in zip(tasks, prepared, strict=True):
             require_test(task, "test" in found["counts"])
@@ -58,6 +56,26 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
             more["stages"] = trained.stages
         more["timings"] = timings([*prepared, *trained.reports, *evaluated], started)
     return cast(RunSummary, processes.on_main(lambda: read_json(folder.report)))
+
+
+@contextmanager
+def whole_run(tasks: Sequence[Task], run: Path, config: RunConfig) -> Iterator[dict[str, Any]]:
+    """Hold a run from its first stage to its last, and write its summary and page at the end (see `stage_of`).
+
+    What cannot come to an end is refused before any work: a model that cannot be used, a folder of the user's where a
+    later stage has to write.
+
+    Args:
+        tasks: of the run.
+        run: its folder.
+        config: the whole run, with its model named.
+    """
+    Encoder.check(config.base_model, **config.loading)
+    folder = RunFolder(run)
+    with stage_of(run, config, "acclimate.adapt", page=True) as more:
+        processes.on_main(lambda: _check_outputs(tasks, folder))
+        processes.on_main(lambda: write_settings(folder, config))  # a second start may read them
+        yield more
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +112,7 @@ def require_test(task: Task, has_test: bool) -> None:
         )
 
 
-def check_outputs(tasks: Sequence[Task], run: RunFolder) -> None:
+def _check_outputs(tasks: Sequence[Task], run: RunFolder) -> None:
     """Refuse at once what a later stage would refuse: a folder of the user's where it has to write."""
     check_replaceable(run.adapter, no_adapter)
     for task in tasks:

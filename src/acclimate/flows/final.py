@@ -12,12 +12,9 @@ from acclimate import processes
 from acclimate.configs import RunConfig, load_config
 from acclimate.errors import StorageError, UsageError
 from acclimate.files import INPUTS_FILE, REPORT_FILE, hash_file, read_json
-from acclimate.flows.adapt import check_outputs, timings, train_adapter
-from acclimate.flows.record import stage_of
-from acclimate.models.encoder import Encoder
+from acclimate.flows.adapt import timings, train_adapter, whole_run
 from acclimate.progress import say
 from acclimate.report.summary import Proof, RunSummary
-from acclimate.runs.records import write_settings
 from acclimate.runs.resolve import resolve, with_base_of
 from acclimate.runs.run_folder import PAGE_FILE, RunFolder
 from acclimate.runs.step import Work, step
@@ -130,11 +127,8 @@ def final(source: str | None, run: Path, proven: Proven, machine: RunConfig) -> 
         raise UsageError(f"{run} holds a run with a proof of its own", fix="Give --out a new folder.")
     config = final_config(proven, machine)
     tasks = all_tasks(run, config, source)
-    Encoder.check(config.base_model, **config.loading)  # refused before any work
     config = replace(config, model=config.base_model)
-    with stage_of(run, config, "acclimate.adapt", page=True) as more:
-        processes.on_main(lambda: check_outputs(tasks, folder))
-        processes.on_main(lambda: write_settings(folder, config))
+    with whole_run(tasks, run, config) as more:
         prepared = prepare_together([(task.source, task.dataset, task.config) for task in tasks], whole="train")
         trained = train_adapter(tasks, run, config)
         _keep_proof(proven, folder, same_data=_same_data(proven.folder, folder))

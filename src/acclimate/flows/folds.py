@@ -17,12 +17,9 @@ from acclimate.configs import RunConfig
 from acclimate.data.splits import ALL_DATA, Fold
 from acclimate.errors import UsageError
 from acclimate.files import read_json
-from acclimate.flows.adapt import check_outputs, timings, train_adapter
-from acclimate.flows.record import stage_of
-from acclimate.models.encoder import Encoder
+from acclimate.flows.adapt import timings, train_adapter, whole_run
 from acclimate.progress import say
 from acclimate.report.summary import RunSummary
-from acclimate.runs.records import write_settings
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import Task, all_tasks
 from acclimate.stages.evaluate import evaluate
@@ -47,11 +44,8 @@ def adapt_in_folds(source: str | None, run: Path, config: RunConfig) -> RunSumma
     started = time.monotonic()
     task, folds = one_dataset(run, config, source)
     folder = RunFolder(run)
-    Encoder.check(config.base_model, **config.loading)
     config = replace(config, model=config.base_model)
-    with stage_of(run, config, "acclimate.adapt", page=True) as more:
-        processes.on_main(lambda: check_outputs([task], folder))
-        processes.on_main(lambda: write_settings(folder, config))
+    with whole_run([task], run, config) as more:
         reports = [report for fold in folds for report in _prove(task, fold)]
         pooled = pool_folds([folder.fold(fold.number) for fold in folds], task.evaluation, task.config)
         say("all folds are tested; now the adapter that is kept, on all data")

@@ -9,6 +9,7 @@ from typing import Any, Literal, TypeAlias
 from acclimate.configs import check_settings
 from acclimate.errors import StorageError, UsageError
 from acclimate.flows.settings import Config, configured, measuring
+from acclimate.flows.verbs import at_work_in
 from acclimate.ownership import called
 from acclimate.report.result import Result
 from acclimate.runs.run_folder import RunFolder, is_run
@@ -204,10 +205,7 @@ def evaluate_index(run: str | Path, *, config: Config = None, **settings: Any) -
     check_settings("evaluate RUN --index", settings)
     folder = Path(run)
     effective = measuring("evaluate", settings, config, folder)
-    if not is_run(folder):
-        raise StorageError(f"{run} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {run}")
-    from acclimate.flows.record import stage_of
     from acclimate.stages.evaluate_index import evaluate_index as stage
 
-    with stage_of(folder, effective, called("evaluate_index", run, config=config, **settings)):
+    with at_work_in(folder, effective, called("evaluate_index", run, config=config, **settings)):
         return Result(stage(folder, effective), RunFolder(folder).index_evaluation)

@@ -48,9 +48,14 @@ def adapt(
     Raises:
         AcclimateError: whatever a stage raises; finished stages stay on disk.
     """
+    with commanded(by=called("adapt", data, out=out, config=config, final=final, **settings)):
+        if final is not None:
+            return _final(data, Path(out), Path(final), config, dry_run, settings)
+        return _adapt(data, Path(out), config, dry_run, settings)
+
+
+def _adapt(data: str | Path | None, out: Path, config: Config, dry_run: bool, settings: Mapping[str, Any]) -> Result:
     source = None if data is None else str(data)
-    if final is not None:
-        return _final(source, Path(out), Path(final), config, dry_run, settings)
     effective = configured("adapt", settings, config)
     if dry_run:
         from acclimate.flows.plan import plan
@@ -59,15 +64,14 @@ def adapt(
     if effective.stages.folds is not None:
         from acclimate.flows.folds import adapt_in_folds
 
-        return Result(adapt_in_folds(source, Path(out), effective), Path(out))
+        return Result(adapt_in_folds(source, out, effective), out)
     from acclimate.flows.adapt import adapt as flow
 
-    with commanded(by=called("adapt", data, out=out, config=config, **settings)):
-        return Result(flow(source, Path(out), effective), Path(out))
+    return Result(flow(source, out, effective), out)
 
 
 def _final(
-    source: str | None, out: Path, proven: Path, config: Config, dry_run: bool, settings: Mapping[str, Any]
+    data: str | Path | None, out: Path, proven: Path, config: Config, dry_run: bool, settings: Mapping[str, Any]
 ) -> Result:
     if config is not None or dry_run:
         given = "--dry-run" if dry_run else "--config"
@@ -83,7 +87,7 @@ def _final(
 
     found = proven_run(proven)
     machine = with_overrides(found.config, checked_settings(settings, "adapt"))
-    return Result(flow(source, out, found, machine), out)
+    return Result(flow(None if data is None else str(data), out, found, machine), out)
 
 
 def prepare(data: str | Path | None = None, *, out: str | Path, config: Config = None, **settings: Any) -> Result:
@@ -122,7 +126,7 @@ def mine(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
     from acclimate.runs.tasks import minable_tasks
     from acclimate.stages.mine import mine as stage
 
-    with _at_work_in(run, effective, called("mine", run, config=config, **settings)):
+    with at_work_in(run, effective, called("mine", run, config=config, **settings)):
         tasks = minable_tasks(run, effective)
         reports = {task.name: stage(task.dataset, task.negatives, task.config) for task in tasks}
     return _result(RunFolder(run).negatives, reports)
@@ -142,7 +146,7 @@ def train(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
     from acclimate.runs.tasks import all_tasks
     from acclimate.stages.train import train_tasks
 
-    with _at_work_in(run, effective, called("train", run, config=config, **settings)):
+    with at_work_in(run, effective, called("train", run, config=config, **settings)):
         tasks = [dataclasses.replace(task, mined=task.negatives.is_dir()) for task in all_tasks(run, effective)]
         return Result(train_tasks(tasks, RunFolder(run).adapter, effective), RunFolder(run).adapter)
 
@@ -160,7 +164,7 @@ def train_reranker(run: str | Path, base: str, *, config: Config = None, **setti
     effective = configured("train-reranker", settings, config, run)
     from acclimate.flows.reranker import train_reranker as flow
 
-    with _at_work_in(run, effective, called("train_reranker", run, base, config=config, **settings)):
+    with at_work_in(run, effective, called("train_reranker", run, base, config=config, **settings)):
         return Result(flow(run, base, effective), RunFolder(run).reranker)
 
 
@@ -195,7 +199,7 @@ def evaluate(data: str | Path, *, adapter: str | Path | None = None, config: Con
         check_settings("evaluate of one model on " + ("RUN" if prepared else "DATA"), settings)
     if not compares:
         return Result(stage.evaluate_model(str(data), None if adapter is None else Path(adapter), effective))
-    with _at_work_in(run, effective, called("evaluate", data, config=config, **settings)):
+    with at_work_in(run, effective, called("evaluate", data, config=config, **settings)):
         reports = {
             task.name: stage.evaluate(task.dataset, RunFolder(run).adapter, task.evaluation, task.config)
             for task in tasks_of(run, effective)
@@ -216,7 +220,7 @@ def evaluate_reranker(run: str | Path, reranker: str, *, config: Config = None, 
     effective = measuring("evaluate-reranker", settings, config, run)
     from acclimate.flows.reranker import evaluate_reranker as flow
 
-    with _at_work_in(run, effective, called("evaluate_reranker", run, reranker, config=config, **settings)):
+    with at_work_in(run, effective, called("evaluate_reranker", run, reranker, config=config, **settings)):
         return Result(flow(run, reranker, effective), RunFolder(run).reranking)
 
 
@@ -359,7 +363,7 @@ def _result(folder: Path, reports: Mapping[str | None, Mapping[str, Any]]) -> Re
 
 
 @contextmanager
-def _at_work_in(run: Path, config: RunConfig, call: str) -> Iterator[None]:
+def at_work_in(run: Path, config: RunConfig, call: str) -> Iterator[None]:
     """One process at a time in a run that has a dataset; the run remembers the settings, and what was done."""
     if not is_run(run):
         raise StorageError(f"{run} holds no dataset", fix=f"Make it with: acclimate prepare DATA --out {run}")

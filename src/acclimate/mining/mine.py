@@ -132,7 +132,7 @@ def mine_negatives(
     pool = _Pool()
     queries = list(source.positives)
     query_ND = encode_corpus(teacher, queries, cache, "encode queries", role="query")
-    search = _Search(source, doc_MD, config, teacher.device, reranker)
+    search = _Search(source, doc_MD, config, teacher.device, reranker, NearCopies(source))
     with progress("mine", len(queries), "queries") as advance:
         for start in range(0, len(queries), QUERY_BLOCK):
             texts = queries[start : start + QUERY_BLOCK]
@@ -150,6 +150,7 @@ class _Search:
     config: MineConfig
     device: torch.device
     reranker: Reranker | None
+    near_copies: NearCopies
 
     def ranked(self, queries: list[str], query_ND: Vectors, wanted: int) -> _Block:
         """Rank until each query has that many usable candidates, where there are so many in reach."""
@@ -184,7 +185,7 @@ class _Search:
         count = len(source.documents)
         known_keys = np.array([row * count + index for row, indices in enumerate(known) for index in indices], np.int64)
         usable_NC = ~np.isin(index_NC + count * np.arange(len(queries))[:, None], known_keys)
-        near_NC = NearCopies(source).of(queries, index_NC, usable_NC)
+        near_NC = self.near_copies.of(queries, index_NC, usable_NC)
         row_P, index_P = _known_pairs(source, queries)
         cosines = np.einsum("pd,pd->p", query_ND[row_P], self.doc_MD[index_P])
         known_scores = _split(cosines, row_P, len(queries))

@@ -31,6 +31,7 @@ from acclimate.evaluation.compare import (
 from acclimate.evaluation.domain import DomainData, Models, domain_data, relatedness, term_accuracy
 from acclimate.evaluation.lexical import LexicalChoice, lexical_run
 from acclimate.evaluation.measures import evaluate_run, relative_loss
+from acclimate.evaluation.recommend import recommended
 from acclimate.evaluation.reports import PER_QUERY_FILE, Counts, EvaluationReport, GuardRow, SplitScores
 from acclimate.evaluation.significance import verdict
 from acclimate.files import INPUTS_FILE, hash_folder, read_json, write_jsonl, write_text
@@ -116,7 +117,7 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
                 report["won"], report["lost"] = won_and_lost(before, after, data)
             case PairScores() as before, PairScores() as after:
                 _write_pairs(folder, data, before, after)
-        report["recommend"] = _recommended(report)
+        report["recommend"] = recommended(report)
         return report
 
     return Work(write)
@@ -130,13 +131,6 @@ def _reading(data: Dataset, encoder: Encoder) -> dict[str, Reading]:
     queries = list(judged_queries(data)[0].values())
     documents = facts.evenly(list(data.corpus.values()))
     return {"queries": encoder.reading(queries, "query"), "documents": encoder.reading(documents, "document")}
-
-
-def _recommended(report: EvaluationReport) -> str:
-    """The base or the adapted model, unless BM25 is better than either, or no training can help this model."""
-    if "against_bm25" in report and verdict(report["against_bm25"]) == "worse":
-        return "bm25"
-    return "other" if report["unsuited"] else report["recommend"]
 
 
 def _unseen_guards(seen: TrainedOn, config: RunConfig) -> tuple[list[Dataset], list[int]]:

@@ -15,6 +15,7 @@ from typing import cast
 from acclimate import processes
 from acclimate.configs import RunConfig
 from acclimate.core.analyser import Analyser, language_of
+from acclimate.core.batching import batched
 from acclimate.data.dataset import Dataset
 from acclimate.data.documents import Documents, SourceDocument
 from acclimate.errors import DataError
@@ -171,8 +172,7 @@ class _Material:
 
     def __iter__(self) -> Iterator[Whole]:
         """Give every document that an index takes."""
-        source = chain(self.first, self.rest)
-        while some := list(islice(source, CUT_TOGETHER)):
+        for some in batched(chain(self.first, self.rest), CUT_TOGETHER):
             for document, made in zip(some, self._cut(some), strict=True):
                 reason = next((found for part in made.parts if (found := problem(part))), None)
                 if self.passages is not None and _LIKE_A_CHUNK.search(document.id):

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import islice
 from typing import TypeAlias
 
 import numpy as np
 
 from acclimate import processes
+from acclimate.core.batching import batched
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Document, Stored, Vectors
 
@@ -83,8 +83,8 @@ def feed(
         DataError: a document that no index takes.
         StorageError: the index cannot be written.
     """
-    fed, batches = Fed(), _batches(documents)
-    while window := list(islice(batches, processes.count())):
+    fed = Fed()
+    for window in batched(_batches(documents), processes.count()):
         plans = [_plan(index, batch) for batch in window] if index is not None else []
         texts = processes.from_main([[document.text for document in plan.encoded] for plan in plans])
         own = texts[processes.index()] if processes.index() < len(texts) else []
@@ -104,8 +104,7 @@ def feed(
 def remove(index: Index, ids: Iterable[str]) -> int:
     """Remove documents and their chunks; return how many of the documents were there."""
     found = 0
-    ids = iter(ids)
-    while some := list(islice(ids, BATCH_DOCUMENTS)):
+    for some in batched(ids, BATCH_DOCUMENTS):
         known = index.get([*some, *(chunk_id(name, 0) for name in some)])
         parts = {name: _parts(index, name, 0, known) for name in some}
         there = [name for name in some if _is_whole(name, known) or parts[name]]

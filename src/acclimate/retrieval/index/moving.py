@@ -5,12 +5,12 @@ Shapes: D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 
+from acclimate.core.batching import batched
 from acclimate.errors import StorageError
 from acclimate.progress import progress
 from acclimate.retrieval.index.protocol import Index
@@ -58,7 +58,7 @@ def move(source: Index, target: Index, *, label: str = "") -> Moved:
     sample: list[Stored] = []
     written = seen = 0
     with progress(label, total, "documents") as advance:
-        for batch in _batches(source.iterate(), BATCH):
+        for batch in batched(source.iterate(), BATCH):
             there = {} if is_new else target.get([stored.document.id for stored in batch])
             new = [stored for stored in batch if not _is_kept(stored, there.get(stored.document.id))]
             if new:
@@ -120,15 +120,9 @@ def _is_kept(stored: Stored, there: Stored | None) -> bool:
 def _only_in(index: Index, other: Index, most: int = 3) -> list[str]:
     """Some ids that an index has and another one lacks."""
     found: list[str] = []
-    for batch in _batches(index.iterate(), BATCH):
+    for batch in batched(index.iterate(), BATCH):
         there = other.get([stored.document.id for stored in batch])
         found += [stored.document.id for stored in batch if stored.document.id not in there]
         if len(found) >= most:
             break
     return found[:most]
-
-
-def _batches(items: Iterable[Stored], size: int) -> Iterator[list[Stored]]:
-    left = iter(items)
-    while batch := list(islice(left, size)):
-        yield batch

@@ -28,6 +28,8 @@ MAX_TEXT_CHARACTERS = 10_000_000
 MAX_METADATA_BYTES = 65_536
 """As JSON in UTF-8."""
 MAX_TOP_K = 10_000
+TIES = 16
+"""Results asked for beyond the last place, so that equal scores there are ordered by id."""
 UNIT_TOLERANCE = 0.01
 """How far a unit vector's length may be from 1; bfloat16 and float16 stay below it."""
 
@@ -238,6 +240,12 @@ def check_vectors(vectors: Vectors, space: SpaceId, names: Sequence[str]) -> Vec
         )
         raise DataError(f"the vector of {names[row][:60]!r} {what}", possible="a vector of length 1")
     return rows
+
+
+def searched_vector(query: Query, space: SpaceId) -> Vectors:
+    """Return the vector of a query, float32 [D], after the check of `check_vectors`."""
+    row: Vectors = check_vectors(np.asarray(query.vector)[None], space, ["the query"])[0]
+    return row
 
 
 def check_space(index: SpaceId, searched: SpaceId, place: str) -> None:

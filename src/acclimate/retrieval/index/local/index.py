@@ -92,7 +92,7 @@ class LocalIndex:
     def search(self, query: Query) -> list[Hit]:
         """Return the documents that answer a query, best first."""
         if query.vector is not None:
-            records.check_vectors(np.asarray(query.vector)[None], self.space, ["the query"])
+            records.searched_vector(query, self.space)
         with self.lock, self.store.transaction("DEFERRED"):
             self.derived.refresh()
             allowed = None if query.filter is None else self.derived.mask(query.filter)

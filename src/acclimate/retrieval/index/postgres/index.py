@@ -24,6 +24,7 @@ from acclimate.retrieval.index.postgres.filters import number
 from acclimate.retrieval.index.postgres.source import Source, metadata_out, source_of
 from acclimate.retrieval.index.postgres.tables import Names
 from acclimate.retrieval.index.records import (
+    TIES,
     Document,
     Hit,
     IndexInfo,
@@ -32,8 +33,8 @@ from acclimate.retrieval.index.records import (
     Vectors,
     check_rows,
     check_space,
-    check_vectors,
     fused,
+    searched_vector,
 )
 from acclimate.text_use import SpaceId
 
@@ -49,8 +50,6 @@ SETTINGS = {
     # Compiling a statement takes longer than these take to run.
     "jit": "off",
 }
-TIES = 16
-"""Results asked for beyond the last place, so that equal scores there are ordered by id."""
 PAGE = 500
 
 
@@ -276,7 +275,7 @@ class PostgresIndex:
         self, server: Connection[Any], query: Query, where: sql.Composable, values: Mapping[str, Any]
     ) -> dict[str, float]:
         """The best documents by inner product: of few all are compared, of many those that the graph leads to."""
-        (vector,) = check_vectors(np.asarray(query.vector)[None], self.space, ["the query"])
+        vector = searched_vector(query, self.space)
         source = self._source
         distance = source.distance("vector")
         given = {

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import islice
 from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
@@ -12,6 +11,7 @@ from qdrant_client import QdrantClient, models
 from qdrant_client.local.qdrant_local import QdrantLocal
 
 from acclimate.core.analyser import Analyser
+from acclimate.core.batching import batched
 from acclimate.core.filters import Filter
 from acclimate.errors import UsageError
 from acclimate.retrieval.index.header import Header, refuse_adopted
@@ -30,6 +30,7 @@ from acclimate.retrieval.index.qdrant.points import (
 )
 from acclimate.retrieval.index.qdrant.sparse import query_vector
 from acclimate.retrieval.index.records import (
+    TIES,
     Document,
     Hit,
     IndexInfo,
@@ -38,8 +39,8 @@ from acclimate.retrieval.index.records import (
     Vectors,
     check_rows,
     check_space,
-    check_vectors,
     fused,
+    searched_vector,
 )
 from acclimate.text_use import SpaceId
 
@@ -52,8 +53,6 @@ BATCH_BYTES = 8_000_000
 READ_IDS = 10_000
 EF = 256
 """Candidates of a dense search in the graph, at least; twice the results where that is more."""
-TIES = 16
-"""Results asked for beyond the last place, so that equal scores there are ordered by id."""
 MAX_TEXTS = 100_000
 """Different texts of a field that is compared with a text, at most."""
 MAX_INDEXED_FIELDS = 64
@@ -273,7 +272,7 @@ class QdrantIndex:
                 query=models.SparseVector(indices=sparse.indices, values=sparse.values),
                 using=LEXICAL, filter=chosen, limit=limit, with_payload=[ID],
             )  # fmt: skip
-        (vector,) = check_vectors(np.asarray(query.vector)[None], self.space, ["the query"])
+        vector = searched_vector(query, self.space)
         params = None if self._local else models.SearchParams(hnsw_ef=max(EF, 2 * limit))
         return models.QueryRequest(
             query=vector.tolist(), using=self._dense or None, filter=chosen, limit=limit, params=params,
@@ -335,13 +334,6 @@ _SCHEMAS = {
     float: models.PayloadSchemaType.FLOAT,
 }
 """Numbers are all indexed as floats: an index of whole numbers would not find the fractions of the same field."""
-
-
-def batched(items: Iterable[str], size: int) -> Iterator[list[str]]:
-    """Give the items in lists of `size`, the last one shorter."""
-    left = iter(items)
-    while some := list(islice(left, size)):
-        yield some
 
 
 def _requests(
