@@ -25,7 +25,8 @@ import numpy as np
 from acclimate.configs import MineConfig
 from acclimate.data.dataset import Dataset
 from acclimate.mining.audit import Audit
-from acclimate.mining.mine import mine_negatives, mining_input
+from acclimate.mining.mine import mine_negatives
+from acclimate.mining.mining_input import mining_input
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.vector_cache import vectors_path
 from acclimate.types import Example

@@ -52,6 +52,7 @@ MINE_AGAIN = (
     "max_score",
     "absolute_margin",
     "relative_margin",
+    "spread_margin",
     "sampling",
     "hard_negative_share",
     "include_positives",
