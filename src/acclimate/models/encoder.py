@@ -36,7 +36,7 @@ from acclimate.models.chunked import fill, unique_rows
 from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype, to_device
 from acclimate.models.heads import load_heads
 from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
-from acclimate.models.loading import load_base, load_tokenizer
+from acclimate.models.loading import load_base, load_tokenizer, transformer_size
 from acclimate.models.reading import Reading, check_prompts, read_texts
 from acclimate.models.tokens import TokenCache, Tokens, tokenise, tokenizer_fingerprint
 from acclimate.progress import progress
@@ -294,6 +294,11 @@ class Encoder:
         """Parameters of the base and of what is attached to it; a byte of a 4-bit weight holds two."""
         model: Any = self.model
         return int(model.num_parameters())
+
+    @property
+    def transformer_parameters(self) -> int:
+        """Parameters of the base's transformer, which a learning rate acts on: no embeddings, no adapter."""
+        return transformer_size(self.model)
 
     @property
     def space(self) -> SpaceId:

@@ -35,7 +35,8 @@ from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import Selection, fit, training_numbers
 from acclimate.training.references import reference_hashes
 from acclimate.training.remine import Remining
-from acclimate.training.reports import EncoderTraining, TrainReport
+from acclimate.training.reports import EncoderTraining, Scale, TrainReport
+from acclimate.training.scale import settle_scales
 from acclimate.training.schedule import MixedSchedule, auto_learning_rate
 from acclimate.training.setup import NO_DEV, attach_lora, checkpoints, lora_alpha, mixed_precision, start_training
 from acclimate.training.task_training import (
@@ -103,6 +104,7 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> TrainRep
 def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -> Work[TrainReport]:
     parts = [read_task(task) for task in tasks]
     encoder, trainable = _trainable(config)
+    scales = settle_scales(parts, encoder, work_folder(out) / "scale.json", identity)
     course = mixed_schedule(parts, config.train, config.seed, _learning_rate(config, encoder))
     selection = dev_selection(parts, encoder, course, config.train)
     metrics = RunFolder(out.parent).metrics
@@ -126,7 +128,7 @@ def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -
     weights = whole_tensors(encoder.model.state_dict(), keep=processes.is_main()) if config.train.full else {}
 
     def write(folder: Path) -> TrainReport:
-        training = _report(state, encoder, trainable, course, parts, metrics)
+        training = _report(state, encoder, trainable, course, parts, scales, metrics)
         if remining is not None:
             training["remined"] = remining.report()
         if any(task.config.objective.retain_data for task in tasks):
@@ -216,7 +218,7 @@ def _base(config: RunConfig) -> Encoder:
 
 
 def _learning_rate(config: RunConfig, encoder: Encoder) -> float:
-    return config.train.learning_rate or auto_learning_rate(encoder.parameters, config.train.full)
+    return config.train.learning_rate or auto_learning_rate(encoder.transformer_parameters, config.train.full)
 
 
 def _say_best(state: Progress, selection: Selection | None) -> None:
@@ -235,6 +237,7 @@ def _report(
     trainable: Mapping[str, nn.Parameter],
     course: MixedSchedule,
     parts: Sequence[TrainingTask],
+    scales: Sequence[Scale | None],
     metrics: Path,
 ) -> EncoderTraining:
     report: dict[str, Any] = {
@@ -244,10 +247,13 @@ def _report(
         **hard_negative_share(parts),
         **training_numbers(state, course, trainable, encoder.parameters),
         "base_score": state.base_score,
-        **learned_temperatures(trainable),
+        **learned_temperatures(trainable, {part.task.name: part.task.config.objective for part in parts}),
     }
     if len(parts) > 1:
         report["tasks"] = task_report(parts, metrics, state)
+    for part, scale in zip(parts, scales, strict=True):
+        if scale is not None:
+            (report if len(parts) == 1 else report["tasks"][part.task.name])["scale"] = scale
     return cast(EncoderTraining, report)
 
 

@@ -17,6 +17,7 @@ from acclimate.evaluation.reranking import reranking_scores, sample_queries
 from acclimate.files import hash_config, hash_folder
 from acclimate.formats.trained_on import TrainedOn, write_trained_on
 from acclimate.models.devices import choose_dtype
+from acclimate.models.loading import transformer_size
 from acclimate.models.reranker import Reranker
 from acclimate.models.reranker_saving import save_reranker, save_reranker_adapter
 from acclimate.ownership import check_replaceable
@@ -187,7 +188,8 @@ def _trainable(reranker: Reranker, full: bool, config: RunConfig) -> dict[str, n
 
 
 def _course(config: RunConfig, examples: int, reranker: Reranker, full: bool) -> TaskSchedule:
-    rate = config.rerank.rerank_learning_rate or auto_learning_rate(_parameters(reranker), full, HIGHEST_RERANKER_RATE)
+    size = transformer_size(reranker.model)
+    rate = config.rerank.rerank_learning_rate or auto_learning_rate(size, full, HIGHEST_RERANKER_RATE)
     return TaskSchedule(
         examples=examples,
         batch_size=config.rerank.rerank_batch_size,

@@ -37,9 +37,23 @@ class HardNegatives(TypedDict, total=False):
     hard_negative_share: float
 
 
+class Scale(TypedDict):
+    """What a loss measures cosines by (`training.scale`)."""
+
+    temperature: float
+    """At the start, where it is learned."""
+    temperature_from: str
+    """Where it comes from, in words."""
+    spread: float | None
+    """Standard deviation of a query's cosines with random texts by the base; None where nothing depended on it."""
+    false_negative_margin: float | None
+    """In cosine; None where there is no such mask."""
+
+
 class TaskTraining(HardNegatives):
     """One task of several, in a training."""
 
+    scale: NotRequired[Scale]
     loss: str
     weight: float
     examples: int
@@ -60,6 +74,8 @@ class Remined(TypedDict):
 
 class EncoderTraining(TrainingNumbers, HardNegatives):
     """The training of an embedding model. A learned temperature is a further field, `temperature`."""
+
+    scale: NotRequired[Scale]
 
     loss: str
     examples: int

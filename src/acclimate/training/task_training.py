@@ -278,7 +278,7 @@ def _dev_scores(one: TrainingTask, encoder: Encoder, schedule: TaskSchedule) -> 
     documents = config.train.dev_documents or _dev_documents(schedule)
     with adapters_off(encoder.model):  # the pool is the base's choice, also where the training goes on from an adapter
         dev = dev_set(encoder, data.corpus, corpus_MD, data.queries, qrels, documents, config.seed)
-    settings, temperature = config.train, config.objective.temperature
+    settings, temperature = config.train, config.objective.effective_temperature
     untrained = settings.start_adapter is None
     return retrieval_scores(encoder, dev, sides=settings.sides, temperature=temperature, untrained=untrained)
 
