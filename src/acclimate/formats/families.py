@@ -49,11 +49,9 @@ FAMILIES = (
     Family(r"qwen3-embedding-\d+(\.\d+)?b", "last", f"Instruct: {WEB_SEARCH}\nQuery:"),  # no space after the colon
     Family(r"e5-mistral-7b-instruct", "last", f"Instruct: {WEB_SEARCH}\nQuery: "),
     Family(r"multilingual-e5-large-instruct", "mean", f"Instruct: {WEB_SEARCH}\nQuery: "),
-    # "a low temperature 0.01 for InfoNCE contrastive loss": the cards of intfloat/e5-* and multilingual-e5-*; Wang et al.
-    # 2022, "Text Embeddings by Weakly-Supervised Contrastive Pre-training".
-    Family(
-        r"(multilingual-)?e5-(small|base|large)(-v2)?(-unsupervised)?", "mean", "query: ", "passage: ", temperature=0.01
-    ),
+    # "A low temperature 0.01 for InfoNCE contrastive loss": the cards of intfloat/e5-* and multilingual-e5-*; Wang et
+    # al. 2022, "Text Embeddings by Weakly-Supervised Contrastive Pre-training".
+    Family(r"(multilingual-)?e5-(small|base|large)(-v2)?(-unsupervised)?", "mean", "query: ", "passage: ", 0.01),
     Family(r"bge-m3", "cls"),
     # "We finetune the models by contrastive learning with a temperature of 0.01": the cards of BAAI/bge-*, of the first
     # version; those of v1.5 only say that its scores are less crowded.

@@ -247,14 +247,19 @@ def _report(
         **hard_negative_share(parts),
         **training_numbers(state, course, trainable, encoder.parameters),
         "base_score": state.base_score,
+        **_scales(parts, scales),
         **learned_temperatures(trainable, {part.task.name: part.task.config.objective for part in parts}),
     }
     if len(parts) > 1:
         report["tasks"] = task_report(parts, metrics, state)
-    for part, scale in zip(parts, scales, strict=True):
-        if scale is not None:
-            (report if len(parts) == 1 else report["tasks"][part.task.name])["scale"] = scale
     return cast(EncoderTraining, report)
+
+
+def _scales(parts: Sequence[TrainingTask], scales: Sequence[Scale | None]) -> dict[str, Any]:
+    found = {part.task.name: scale for part, scale in zip(parts, scales, strict=True) if scale is not None}
+    if not found:
+        return {}
+    return {"scales": found} if len(parts) > 1 else {"scale": found[parts[0].task.name]}
 
 
 def _save(

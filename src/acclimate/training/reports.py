@@ -53,7 +53,6 @@ class Scale(TypedDict):
 class TaskTraining(HardNegatives):
     """One task of several, in a training."""
 
-    scale: NotRequired[Scale]
     loss: str
     weight: float
     examples: int
@@ -76,6 +75,9 @@ class EncoderTraining(TrainingNumbers, HardNegatives):
     """The training of an embedding model. A learned temperature is a further field, `temperature`."""
 
     scale: NotRequired[Scale]
+    """Of the only task."""
+    scales: NotRequired[dict[str, Scale]]
+    """Task -> its own, where there are several."""
 
     loss: str
     examples: int
