@@ -91,7 +91,7 @@ class OurMiner:
         self.encoder = Encoder.load(MODEL, device="cpu", dtype=dtype)
 
     def __call__(self, cache: Path | None) -> dict[str, Any]:
-        audit = Audit(SETTINGS.num_negatives, {})
+        audit = Audit(SETTINGS, {})
         for block in mine_negatives(mining_input(self.dataset), self.encoder, SETTINGS, seed=0, cache=cache):
             audit.add(block)
         return audit.summary()
