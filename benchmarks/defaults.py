@@ -1,4 +1,4 @@
-"""The defaults that depend on a model's scale of scores, each beside its alternatives, for several models and data sets.
+"""The defaults that depend on a model's scale of scores, beside their alternatives, for several models and data sets.
 
 Grids, each a training at half a pass or less; choose by dev, there is no test here:
 
@@ -83,6 +83,11 @@ class Place:
         """Where its runs are."""
         return self.out / self.name.replace(", ", "-")
 
+    @property
+    def shared(self) -> Path:
+        """Where its data and its negatives are, and the base's vectors."""
+        return self.folder / "shared"
+
 
 def main() -> None:
     """Run what is missing, print the tables."""
@@ -152,9 +157,9 @@ def train_one(
     changed = dict(rules)
     if (spreads := changed.pop(SPREADS, None)) is not None:
         changed["temperature"] = spreads * read_json(negatives / "report.json")["score_spread"]
-    link_cache(place.folder, run)
+    link_cache(place.shared, run)
     config = with_overrides(config, {"seed": seed, **changed})
-    done = train(place.folder / "dataset", negatives, run / "adapter", config)["train"]
+    done = train(place.shared / "dataset", negatives, run / "adapter", config)["train"]
     kept = ("steps", "step_s", "learning_rate", "scale", "hard_negative_share")
     return {"scores": measure(place, run / "adapter"), **{name: done.get(name) for name in kept}}
 
@@ -168,10 +173,10 @@ def mined(place: Place, rules: Mapping[str, Any], config: Any) -> Path:
 
     own = {name: value for name, value in rules.items() if name in ("spread_margin", "relative_margin")}
     name = "-".join(["negatives", *(f"{key}-{value}" for key, value in own.items())])
-    with locked(place.folder / name):
-        prepare(str(place.data), place.folder / "dataset", config)
-        mine(place.folder / "dataset", place.folder / name, with_overrides(config, own))
-    return place.folder / name
+    with locked(place.shared):
+        prepare(str(place.data), place.shared / "dataset", config)
+        mine(place.shared / "dataset", place.shared / name, with_overrides(config, own))
+    return place.shared / name
 
 
 def link_cache(shared: Path, run: Path) -> None:
@@ -202,8 +207,8 @@ def pool(place: Place) -> Any:
     from acclimate.models.encoder import Encoder
     from acclimate.retrieval.vector_cache import encode_corpus
 
-    data, encoder = load_dataset(place.folder / "dataset"), Encoder.load(place.model)
-    vectors = encode_corpus(encoder, list(data.corpus.values()), place.folder / ".work" / "cache")
+    data, encoder = load_dataset(place.shared / "dataset"), Encoder.load(place.model)
+    vectors = encode_corpus(encoder, list(data.corpus.values()), place.shared / ".work" / "cache")
     return dev_set(encoder, data.corpus, vectors, data.queries, data.qrels["dev"], POOL, seed=0)
 
 

@@ -97,7 +97,7 @@ def test_the_query_s_own_document_is_never_its_negative(teacher: Encoder) -> Non
         for query, found in qrels.items()
         for document in found
     ]
-    block = mined(Dataset("retrieval", corpus, texts, {"train": qrels}, examples), teacher, relative_margin=None)
+    block = mined(Dataset("retrieval", corpus, texts, {"train": qrels}, examples), teacher, spread_margin=None)
     own = {texts[name]: corpus[name] for name in texts}
     for query in block.queries:
         assert query.negatives and own[query.query] not in {one.document for one in query.negatives}

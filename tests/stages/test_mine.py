@@ -52,7 +52,7 @@ def dataset(tmp_path: Path) -> Path:
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
     model = str(as_sentence_transformer(tiny_bert(tmp_path / "model")))
-    return RunConfig(model=model, device="cpu", dtype="float32", mine=MineConfig(num_negatives=2, relative_margin=None))
+    return RunConfig(model=model, device="cpu", dtype="float32", mine=MineConfig(num_negatives=2, spread_margin=None))
 
 
 def test_files_and_counts(dataset: Path, config: RunConfig) -> None:
