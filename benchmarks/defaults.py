@@ -250,13 +250,12 @@ def results(place: Place, name: str, seeds: int) -> dict[int, dict[str, Any]]:
 
 def count_all(place: Place, arguments: argparse.Namespace) -> None:
     """Mine with every margin while half of the judgements are hidden, and count what of them comes out."""
-    for teacher in (None, arguments.reranker):
-        if teacher is None or arguments.reranker:
-            label = "" if teacher is None else f" reranker-{teacher.rstrip('/').rsplit('/', 1)[-1]}"
-            for value, rules in {**MARGINS, **PEER}.items():
-                run = run_folder(place, f"{FALSE_NEGATIVES}{label} {value}", 0)
-                print(f"{place.name}: false negatives{label}, {value}", flush=True)
-                once(run, lambda rules=rules, teacher=teacher: count_one(place, rules, teacher, arguments.limit))
+    for teacher in (None, arguments.reranker) if arguments.reranker else (None,):
+        label = "" if teacher is None else f" reranker-{teacher.rstrip('/').rsplit('/', 1)[-1]}"
+        for value, rules in {**MARGINS, **PEER}.items():
+            run = run_folder(place, f"{FALSE_NEGATIVES}{label} {value}", 0)
+            print(f"{place.name}: false negatives{label}, {value}", flush=True)
+            once(run, lambda rules=rules, teacher=teacher: count_one(place, rules, teacher, arguments.limit))
 
 
 def count_one(place: Place, rules: Mapping[str, Any], reranker: str | None, limit: int) -> dict[str, Any]:

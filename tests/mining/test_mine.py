@@ -74,7 +74,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 
 def mine_all(dataset: Dataset, teacher: Encoder, seed: int = 0, **rules: Any) -> dict[str, MinedQuery]:
-    config = MineConfig(**{"hard_negative_share": 0.0, **rules})
+    config = MineConfig(**{"hard_negative_share": 0.0, "spread_margin": None, **rules})
     blocks = mine_negatives(mining_input(dataset), teacher, config, seed)
     return {mined.query: mined for block in blocks for mined in block.queries}
 
@@ -177,7 +177,7 @@ def test_the_ranked_list_is_what_the_choice_was_made_from(dataset: Dataset, teac
 
 def test_audit_counts_by_hand(dataset: Dataset, teacher: Encoder) -> None:
     config = MineConfig(num_negatives=4, range_max=3, spread_margin=None, max_score=-2.0, hard_negative_share=0.0)
-    audit = Audit(4, {text: query_id for query_id, text in dataset.queries.items()})
+    audit = Audit(config, {text: query_id for query_id, text in dataset.queries.items()})
     for block in mine_negatives(mining_input(dataset), teacher, config, 0):
         audit.add(block)
     summary = audit.summary()
@@ -195,7 +195,7 @@ def test_the_share_of_hard_negatives_is_held(
 ) -> None:
     monkeypatch.setattr(module, "QUERY_BLOCK", block)
     config = MineConfig(num_negatives=2, range_max=3, spread_margin=None, max_score=-2.0, hard_negative_share=0.5)
-    audit = Audit(2, {})
+    audit = Audit(config, {})
     mined: dict[str, MinedQuery] = {}
     for found in mine_negatives(mining_input(dataset), teacher, config, 0):
         audit.add(found)
@@ -214,7 +214,7 @@ def test_the_share_of_hard_negatives_is_held(
 
 
 def test_audit_names_the_highest_scoring_negatives(dataset: Dataset, teacher: Encoder) -> None:
-    audit = Audit(4, {})
+    audit = Audit(MineConfig(), {})
     scores = []
     for block in mine_negatives(mining_input(dataset), teacher, MineConfig(spread_margin=None), 0):
         audit.add(block)
@@ -274,7 +274,7 @@ def test_rank_is_the_sorted_list_of_cosines(dataset: Dataset, teacher: Encoder) 
         {"relative_margin": 0.05, "range_max": 100},
         {"absolute_margin": 0.1, "max_score": 0.6, "min_score": 0.2, "range_max": 100},
         # A small window: the same as long as each query's one positive is within it, and nothing else is filtered.
-        {"spread_margin": None, "range_max": 10},
+        {"relative_margin": None, "range_max": 10},
         {"relative_margin": 0.05, "range_max": 100, "range_min": 3},
     ],
 )

@@ -72,7 +72,7 @@ def test_it_looks_deeper_before_it_loosens_a_filter(teacher: Encoder) -> None:
     dataset = Dataset("retrieval", corpus, queries, {"train": qrels}, examples)
     rules = {"range_max": 5, "relative_margin": 0.001, "hard_negative_share": 0.9}
     block = mined(dataset, teacher, **rules)
-    assert block.filled == {"range_max": 11}
+    assert block.filled == {"range_max": 12}
     for query in block.queries:
         positive = query.positives[0].score
         assert all(one.score <= positive - 0.001 * abs(positive) for one in query.negatives)

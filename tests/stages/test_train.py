@@ -165,7 +165,7 @@ def test_layers_are_compiled_on_cuda_only(tmp_path: Path, config: RunConfig) -> 
 
 def test_a_learned_temperature_is_seen_and_reported(tmp_path: Path, config: RunConfig) -> None:
     dataset = write_tiny_retrieval(tmp_path / "dataset")
-    objective = ObjectiveConfig(temperature_kind="learned")
+    objective = ObjectiveConfig(temperature_kind="learned", temperature=0.05)
     report = train(dataset, None, tmp_path / "adapter", replace(config, objective=objective))
     seen = [row["temperature"] for row in rows(tmp_path) if "temperature" in row]
     assert len(seen) == report["train"]["steps"]
