@@ -1,4 +1,4 @@
-"""The spread by hand, and the law that it is for: a model's scale of scores changes nothing that is given in spreads."""
+"""The spread by hand, and its law: a model's scale of scores changes nothing that is given in spreads."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from acclimate.core.spread import sampled, spread
 
 
 def test_it_is_the_mean_of_the_queries_standard_deviations() -> None:
-    # 0, 2, 4 around 2: sqrt((4 + 0 + 4) / 3); 1, 1, 4 around 2: sqrt((1 + 1 + 4) / 3). How high a query scores is no part.
+    # 0, 2, 4 around 2: sqrt((4 + 0 + 4) / 3); 1, 1, 4 around 2: sqrt((1 + 1 + 4) / 3). Their height is no part of it.
     scores = np.array([[0.0, 2.0, 4.0], [1.0, 1.0, 4.0]])
     assert spread(scores) == pytest.approx((math.sqrt(8 / 3) + math.sqrt(2)) / 2)
     assert spread(scores + np.array([[0.0], [100.0]])) == pytest.approx(spread(scores))
