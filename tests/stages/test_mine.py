@@ -181,19 +181,16 @@ def test_what_each_filter_removes_is_said_and_too_much_is_a_warning(
     dataset: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = dataset.parent / "negatives"
-    mine(dataset, out, replace(config, mine=MineConfig(num_negatives=2, spread_margin=-100.0)))
+    report = mine(dataset, out, replace(config, mine=MineConfig(num_negatives=2, spread_margin=-100.0)))
     said = capsys.readouterr().err
-    spread = read_json(out / "report.json")["score_spread"]
-    assert (
-        f"spread_margin removed 0 of 12 candidates: those above the positive - -100 of the scores' spread, {spread:.4g}"
-        in said
-    )
+    unit = f"above the positive - -100 of the scores' spread, {report['score_spread']:.4g}"
+    assert f"spread_margin removed 0 of {report['candidates']} candidates: those {unit}" in said
     assert "warning" not in said
 
     strict = MineConfig(num_negatives=2, spread_margin=100.0, hard_negative_share=0.0)
     report = mine(dataset, out, replace(config, mine=strict))
     said = capsys.readouterr().err
-    assert report["removed"] == {"spread_margin": 12} and report["queries_without_negatives"] == 2
+    assert report["removed"] == {"spread_margin": report["candidates"]} and report["queries_without_negatives"] == 2
     assert "2 of 2 queries have fewer than 2 negatives, 2 of them none" in said
     assert "warning: spread_margin removed 100% of the candidates (--spread-margin): lower it" in said
     assert "warning: 100% of the queries are left without hard negatives" in said

@@ -43,7 +43,7 @@ def spread(score_NM: NDArray[np.floating], usable_NM: NDArray[np.bool_] | None =
 
 
 def sampled(count: int, most: int, seed: int) -> NDArray[np.int64]:
-    """Draw places for the sample: at most so many of `count`, in ascending order, a function of the seed."""
+    """Draw places for the sample, at most `most` out of `count`, in ascending order: a function of the seed."""
     if count <= most:
         return np.arange(count)
     return np.sort(np.random.default_rng([seed, count]).choice(count, most, replace=False))

@@ -80,7 +80,7 @@ class MinedBlock:
     with_negatives: int
     """Those of them that have a hard negative, mined or given."""
     spread: float
-    """Of the scores, the unit of `spread_margin`; the same for all blocks."""
+    """The spread of the scores, the unit of `spread_margin`; the same for all blocks."""
 
 
 def mine_negatives(

@@ -75,9 +75,9 @@ class EncoderTraining(TrainingNumbers, HardNegatives):
     """The training of an embedding model. A learned temperature is a further field, `temperature`."""
 
     scale: NotRequired[Scale]
-    """Of the only task."""
+    """That of the only task."""
     scales: NotRequired[dict[str, Scale]]
-    """Task -> its own, where there are several."""
+    """Task -> its scale, where there are several."""
 
     loss: str
     examples: int
