@@ -105,7 +105,11 @@ def test_it_holds_every_part(html: str) -> None:
         "exceeds the bound",
         "--retain-data TEXTS",
         "acclimate adapt data/nl2bash.jsonl --out runs/farm",
-        "temperature = 0.05",
+        'temperature = "none"',
+        "Temperature 0.05, that of all-MiniLM-L6-v2 by its authors",
+        "masked above the positive + 0.1022",
+        "Spread margin 5,120 of 516,900 (1 %)",
+        "spread_margin removed 81% of the candidates",
         "transformers 5.23.0",
         "--strict-documents removes",
     ):

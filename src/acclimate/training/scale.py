@@ -72,7 +72,7 @@ def _needs_spread(part: TrainingTask) -> bool:
 
 def _spread(part: TrainingTask, encoder: Encoder) -> float:
     """Measure the spread of the base's cosines of some of the task's queries and of its texts."""
-    seed, cache = part.task.config.seed, part.task.folder.cache
+    seed = part.task.config.seed
     positives: dict[str, set[str]] = {}
     for example in part.examples:
         positives.setdefault(example.anchor, {example.anchor}).add(example.positive)
@@ -81,8 +81,8 @@ def _spread(part: TrainingTask, encoder: Encoder) -> float:
     texts = [texts[place] for place in sampled(len(texts), DOCUMENTS, seed)]
     label, role = "measure the spread of the base's cosines", PAIR_ROLE if part.data.kind == "pairs" else "document"
     with adapters_off(encoder.model):
-        query_ND = encode_corpus(encoder, anchors, cache, role="query")
-        document_MD = encode_corpus(encoder, texts, cache, label, role=role)
+        query_ND = encode_corpus(encoder, anchors, None, role="query")
+        document_MD = encode_corpus(encoder, texts, None, label, role=role)
     usable_NM = np.array([[text not in positives[anchor] for text in texts] for anchor in anchors], np.bool_)
     return spread(query_ND @ document_MD.T, usable_NM)
 
