@@ -108,7 +108,7 @@ def test_it_holds_every_part(html: str) -> None:
         'temperature = "none"',
         "Temperature 0.05, that of all-MiniLM-L6-v2 by its authors",
         "masked above the positive + 0.1022",
-        "Spread margin 5,120 of 516,900 (0.991 %)",
+        "Spread margin 5,120 of 516,900 (0.991 %)",
         "spread_margin removed 81% of the candidates",
         "transformers 5.23.0",
         "--strict-documents removes",
