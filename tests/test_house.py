@@ -21,7 +21,19 @@ from acclimate import configs
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "acclimate"
 
-GROUND = ("types", "errors", "files", "paths", "configs", "progress", "processes", "prompts", "text_use", "ownership")
+GROUND = (
+    "types",
+    "errors",
+    "files",
+    "paths",
+    "configs",
+    "counting",
+    "progress",
+    "processes",
+    "prompts",
+    "text_use",
+    "ownership",
+)
 ORDER = (
     ("ground",),
     ("core",),

@@ -233,7 +233,6 @@ def dataset(kind: Kind) -> dict[str, Any]:
         "reading": {"queries": reading(0.031, 0.004), "documents": reading(0.012, 0.0)},
         "quoting": "csv",
         "warnings": [
-            "0% of the training pairs bring hard negatives, below 30 %: mining adds them",
             "412 documents of dev and test are in train too; --strict-documents removes them",
             "303 queries of dev and test are nearly a text of train; --strict-near removes these training rows",
             "41 documents have the text of another document",

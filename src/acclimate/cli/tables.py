@@ -162,10 +162,13 @@ def show_ranked(result: Mapping[str, Any]) -> None:
 
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
-    """One value per line."""
+    """One value per line, with its interval where there is one."""
+    low, high = metrics.get("low", {}), metrics.get("high", {})
     table = Table(show_header=False)
     for name, value in metrics.items():
-        table.add_row(name, shown_number(value))
+        if name not in ("low", "high"):
+            ends = [f"{low[name]:.4f} … {high[name]:.4f}" if name in low else ""] if low else []
+            table.add_row(name, shown_number(value), *ends)
     new_console().print(table)
 
 

@@ -14,7 +14,6 @@ from acclimate.data.records import folded
 from acclimate.types import SPLITS, Rejected, Split
 
 FEW_PAIRS = 10_000
-FEW_HARD_NEGATIVES = 0.3
 FEW_TEST = 200
 FEW_DEV = 50
 MANY_REJECTED = 0.05
@@ -128,10 +127,6 @@ def warnings(
         notes.append("no training pairs: this dataset can only be evaluated on")
     elif examples < FEW_PAIRS:
         notes.append(f"{examples:,} training pairs, fewer than {FEW_PAIRS:,}: expect a smaller gain, and watch dev")
-    if dataset.kind == "retrieval" and examples:
-        share = sum(bool(example.negatives) for example in dataset.examples) / examples
-        if share < FEW_HARD_NEGATIVES:
-            notes.append(f"{share:.0%} of the training pairs bring hard negatives, below 30 %: mining adds them")
     sizes = {split: len(dataset.qrels.get(split, ())) or len(dataset.pairs.get(split, ())) for split in SPLITS}
     small: tuple[tuple[Split, int, str], ...] = (
         ("test", FEW_TEST, "only large differences can be proven"),

@@ -57,6 +57,8 @@ def adapt(
 def _adapt(data: str | Path | None, out: Path, config: Config, dry_run: bool, settings: Mapping[str, Any]) -> Result:
     source = None if data is None else str(data)
     effective = configured("adapt", settings, config)
+    if effective.stages.folds is not None:
+        _no_test_fraction(effective, settings)
     if dry_run:
         from acclimate.flows.plan import plan
 
@@ -68,6 +70,16 @@ def _adapt(data: str | Path | None, out: Path, config: Config, dry_run: bool, se
     from acclimate.flows.adapt import adapt as flow
 
     return Result(flow(source, out, effective), out)
+
+
+def _no_test_fraction(config: RunConfig, settings: Mapping[str, Any]) -> None:
+    """Refuse a share for a test split beside folds, each of which is the test once, whoever asks for it."""
+    asked = config.prepare.test_fraction
+    if settings.get("test_fraction") is not None or asked != RunConfig().prepare.test_fraction:
+        raise UsageError(
+            f"--folds {config.stages.folds} and --test-fraction {asked:g} exclude each other: each fold is the test once",
+            fix="Leave --test-fraction out, of the file of --config too; or leave --folds out.",
+        )
 
 
 def _final(

@@ -10,8 +10,8 @@ from acclimate.evaluation.reports import FoldRow
 from acclimate.report.folder import RunParts
 from acclimate.report.words import count, folds_note, metric_name, percent, primary_metric, tested
 
-RESTATED = ("--strict-near", "--strict-documents", "training rows were removed", "mining adds them")
-"""Warnings of the data that hold these words are said here, or beside what was mined, with their numbers."""
+RESTATED = ("--strict-near", "--strict-documents", "training rows were removed")
+"""Warnings of the data that hold these words are said here, with their numbers."""
 ONE_TRAINING = (
     "One training with one seed: the interval holds the chance of which queries are tested, not that of the training."
 )
@@ -38,7 +38,7 @@ def qualifiers(run: RunParts) -> list[Qualifier]:
         *_of_training(evaluation, run.test),
         *(_of_folds([] if strict else folds, run.kind) if folds else _of_data(dataset, run.kind)),
         *_of_guards(evaluation),
-        *map(Qualifier, _other_warnings(dataset, run.audit is not None)),
+        *map(Qualifier, _other_warnings(dataset)),
     ]
     if note := tested(run.test):
         found.append(Qualifier(note))
@@ -121,8 +121,7 @@ def _of_guards(evaluation: Mapping[str, Any]) -> list[Qualifier]:
     return found
 
 
-def _other_warnings(dataset: Mapping[str, Any], mined: bool) -> list[str]:
-    known = "near_duplicates" in dataset.get("counts", {})
-    said = [*RESTATED[:-1] * known, *RESTATED[-1:] * mined]
+def _other_warnings(dataset: Mapping[str, Any]) -> list[str]:
+    said = RESTATED if "near_duplicates" in dataset.get("counts", {}) else ()
     found = [str(warning) for warning in dataset.get("warnings", ())]
     return [text if text.endswith(".") else f"{text}." for text in found if not any(words in text for words in said)]

@@ -24,6 +24,7 @@ from acclimate.evaluation.compare import (
     RankingScores,
     deltas,
     histograms,
+    intervals,
     judged_queries,
     score,
     won_and_lost,
@@ -191,8 +192,9 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
         config: shared fields and `evaluate`.
 
     Returns:
-        the measures, flat; "queries" and "documents", or "pairs": how many they are taken over; and, where there are
-        some, "trained_on": how many test queries are left out because the model was trained on them.
+        the measures, flat; "low" and "high": the ends of their intervals, by measure; "queries" and "documents", or
+        "pairs": how many they are taken over; and, where there are some, "trained_on": how many test queries are left
+        out because the model was trained on them.
 
     Raises:
         DataError: the model was trained on all of them.
@@ -219,7 +221,9 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
     for note in reading_warnings(_reading(data, encoder)):
         say(f"warning: {note}")
     scores = score(encoder, data, config.evaluate, cache=run.cache if in_run else None, label="encode")
-    return {**scores.measures, **_counts(data), **({"trained_on": left_out} if left_out else {})}
+    found = intervals(scores, config.evaluate, config.seed)
+    ends = {end: {name: getattr(interval, end) for name, interval in found.items()} for end in ("low", "high")}
+    return {**scores.measures, **ends, **_counts(data), **({"trained_on": left_out} if left_out else {})}
 
 
 def _require_test(data: Dataset, run: RunFolder) -> None:
