@@ -16,3 +16,8 @@ def counted(number: int, nouns: str) -> str:
 def singular(nouns: str) -> str:
     """The singular of a regular English plural: queries -> query, rows -> row."""
     return f"{nouns.removesuffix('ies')}y" if nouns.endswith("ies") else nouns.removesuffix("s")
+
+
+def are(number: int) -> str:
+    """The verb behind such a number: 1 row is, 2 rows are."""
+    return "is" if number == 1 else "are"

@@ -89,9 +89,7 @@ def test_further_documents(build: Build, tmp_path: Path) -> None:
     folder = write_beir(tmp_path / "beir", {"d0": "it is you"}, {"q0": "who"}, train=[("q0", "d0", 1)])
     dataset, _ = build_source(folder, corpus=str(more))  # parts of one document often share its id
     assert dataset.corpus == {"d0": "it is you", "7": "It is me", "d1": "another", "d2": "third"}
-    assert (
-        "1 documents of more.jsonl have the id of another text: they get ids of their own" in dataset.info["warnings"]
-    )
+    assert "1 document of more.jsonl got a new id: another text has theirs" in dataset.info["warnings"]
     more.write_text(jsonl({"body": "x"}))
     with pytest.raises(DataError, match=r"more.jsonl: no usable row; row 1: no text \(columns found: body\)"):
         build_source(folder, corpus=str(more))

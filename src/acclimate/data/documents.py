@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.core.filters import Scalar, Value
+from acclimate.counting import counted
 from acclimate.data.beir import is_beir
 from acclimate.data.columns import passage_text
 from acclimate.data.document_files import READERS, read_file
@@ -159,7 +160,7 @@ def _files(source: Path) -> list[tuple[Path, str]]:
     documents = [(path, name) for path, name in visible if path.suffix.lower() in READERS]
     if found := documents or [(path, name) for path, name in visible if extension(path) in TABLES]:
         return found
-    raise DataError(f"{source}: no document in it ({len(inside)} files)", possible=possible)
+    raise DataError(f"{source}: no document in it ({counted(len(inside), 'files')})", possible=possible)
 
 
 def _rows(path: Path) -> int:

@@ -152,7 +152,7 @@ def mean_interval(
         seed: fixes the halves.
         clusters: of the queries; each for itself if not given.
     """
-    tested = _tested(value_N, clusters, 1.0, flips=flips, confidence=confidence, seed=seed)
+    tested = _tested(np.asarray(value_N, np.float64), clusters, 1.0, flips=flips, confidence=confidence, seed=seed)
     return Interval(max(0.0, tested["low"]), min(1.0, tested["high"]))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from acclimate.counting import are, counted
 from acclimate.evaluation.reports import FoldRow
 from acclimate.report.folder import RunParts
 from acclimate.report.words import count, folds_note, metric_name, percent, primary_metric, tested
@@ -52,8 +53,8 @@ def _of_training(evaluation: Mapping[str, Any], test: Mapping[str, Any]) -> list
     if left_out := test.get("trained_on"):
         found.append(
             Qualifier(
-                f"{count(left_out)} test {noun} are left out: the model, or one that it was made from, was trained on"
-                " them.",
+                f"{counted(left_out, f'test {noun}')} {are(left_out)} left out: the model, or one that it was made"
+                f" from, was trained on {'it' if left_out == 1 else 'them'}.",
                 True,
             )
         )
@@ -87,8 +88,8 @@ def _of_data(dataset: Mapping[str, Any], kind: str) -> list[Qualifier]:
     if shared := counts.get("shared_documents"):
         found.append(
             Qualifier(
-                f"{count(shared)} {judged} of dev and test are in train too, {where}; --strict-documents removes these"
-                " training rows."
+                f"{counted(shared, judged)} of dev and test {are(shared)} in train too, {where}; --strict-documents"
+                " removes these training rows."
             )
         )
     return found

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
 
+from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.data import facts
 from acclimate.data.build import build_dataset
@@ -35,7 +37,7 @@ from acclimate.evaluation.measures import evaluate_run, relative_loss
 from acclimate.evaluation.recommend import recommended
 from acclimate.evaluation.reports import PER_QUERY_FILE, Counts, EvaluationReport, GuardRow, SplitScores
 from acclimate.evaluation.significance import verdict
-from acclimate.files import INPUTS_FILE, hash_folder, read_json, write_jsonl, write_text
+from acclimate.files import INPUTS_FILE, REPORT_FILE, hash_folder, read_json, write_jsonl, write_text
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.trained_on import TrainedOn
 from acclimate.models.encoder import Encoder
@@ -43,6 +45,7 @@ from acclimate.models.reading import Reading, reading_warnings, unsuited
 from acclimate.progress import say
 from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.trec import write_trec
+from acclimate.runs.differences import is_current
 from acclimate.runs.guards import guard_data, guard_hashes
 from acclimate.runs.opening import open_dataset
 from acclimate.runs.resolve import base_of, compared_base, load, load_pair, resolve, trained_folder
@@ -73,13 +76,33 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> Eval
         StorageError: dataset or adapter are not there.
         DataError: nothing to test on; or guard data, a lexicon, a background or topics that cannot be read.
     """
+    settings, inputs, make = _planned(dataset, adapter, out, config)
+    return step("evaluate", out, settings, inputs, make, seconds="evaluate_s", reads=[dataset, adapter, *config.named])
+
+
+def evaluate_only(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> EvaluationReport:
+    """As `evaluate`, where `out` cannot be written: a result that is up to date is read, else it is not kept."""
+    settings, inputs, make = _planned(dataset, adapter, out, config)
+    if processes.on_main(lambda: is_current(out, settings, inputs)):
+        return cast(EvaluationReport, read_json(out / REPORT_FILE))
+    work = make()
+
+    def reported() -> EvaluationReport:
+        with TemporaryDirectory() as folder:
+            return work.write(Path(folder))
+
+    return processes.on_main(reported)
+
+
+def _planned(
+    dataset: Path, adapter: Path, out: Path, config: RunConfig
+) -> tuple[dict[str, Any], dict[str, str], Callable[[], Work[EvaluationReport]]]:
+    """The settings and inputs of an evaluation, and what makes it."""
     data = open_dataset(dataset)
     trained_folder(adapter)
     _require_test(data, RunFolder(out.parent))
-    settings, inputs = effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config)
-    cache = RunFolder(out.parent).cache
-    make = partial(_measure, data, adapter, cache, config)
-    return step("evaluate", out, settings, inputs, make, seconds="evaluate_s", reads=[dataset, adapter, *config.named])
+    make = partial(_measure, data, adapter, RunFolder(out.parent).cache, config)
+    return effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config), make
 
 
 def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Work[EvaluationReport]:

@@ -66,7 +66,12 @@ def _evaluate(run: Path, config: RunConfig) -> IndexEvaluation:
         measured, runs = measure(index, test, qrels, data, fusion, config.evaluate, config.seed)
         backend = index.info().backend
     report: IndexEvaluation = {
-        **measured,
+        "queries": measured["queries"],
+        "documents": measured["documents"],
+        "modes": measured["modes"],
+        "delta": measured["delta"],
+        "confidence": measured["confidence"],
+        "exact_recall": measured["exact_recall"],
         "place": place,
         "backend": backend,
         "model": encoder.source.id,

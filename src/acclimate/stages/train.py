@@ -103,7 +103,7 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> TrainRep
 
 def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -> Work[TrainReport]:
     parts = [read_task(task) for task in tasks]
-    encoder, trainable = _trainable(config)
+    encoder, trainable = trainable_encoder(config)
     scales = settle_scales(parts, encoder, work_folder(out) / "scale.json", identity)
     course = mixed_schedule(parts, config.train, config.seed, _learning_rate(config, encoder))
     selection = dev_selection(parts, encoder, course, config.train)
@@ -170,8 +170,8 @@ def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
     return inputs | trained_on_input(_inherited(tasks, config))
 
 
-def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
-    """The encoder with what trains in it, and says how much that is."""
+def trainable_encoder(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
+    """Load the encoder with what trains in it, and say how much that is."""
     settings = config.train
     # Trained weights are float32, and computed with in bf16: see `mixed_precision`.
     encoder = _base(replace(config, dtype="float32") if settings.full else config)

@@ -11,6 +11,7 @@ from torch import nn
 
 from acclimate.configs import RunConfig, used
 from acclimate.core.lora import trainable_parameters
+from acclimate.counting import counted
 from acclimate.data.dataset import EXAMPLES_FILE, Dataset, read_examples
 from acclimate.errors import DataError, UsageError
 from acclimate.evaluation.reranking import reranking_scores, sample_queries
@@ -222,7 +223,8 @@ def _selection(
     queries = {query: data.queries[query] for query in qrels}
     own = own_documents(queries, data.corpus, qrels)
     run = rank(retriever, queries, data.corpus, DEV_DEPTH, own=own, cache=cache)
-    say(f"dev: {len(queries)} queries, {DEV_DEPTH} documents each, retrieved by the {name} model; step 0 is its order")
+    asked = f"{counted(len(queries), 'queries')}, {DEV_DEPTH} documents each"
+    say(f"dev: {asked}, retrieved by the {name} model; step 0 is its order")
     evaluate = reranking_scores(reranker, run, queries, data.corpus, qrels)
     return Selection(evaluate=evaluate, metric="ndcg@10", every=every)
 
