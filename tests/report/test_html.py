@@ -307,6 +307,8 @@ def test_search_through_the_index_is_shown_where_it_was_measured(tmp_path: Path)
     said = " ".join(" ".join(Page(render(read_run(run))).words).split())
     assert "10,594 documents" in said and "weights 1 and 0.5, best of <b>dev</b>" in said
     assert "99.5 % of the exact first ten" in said and "0.5200" in said and "+0.0300" in said
+    edit(run / "report.json", index={**report, "outdated": "These are another version's."})
+    assert "These are another version's." in page_of(run).text
 
 
 def test_reranking_is_shown_where_it_was_measured(tmp_path: Path) -> None:

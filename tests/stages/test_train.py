@@ -18,6 +18,7 @@ from acclimate.files import hash_folder, write_jsonl
 from acclimate.models.adapter import load_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.runs.resolve import load as load_encoder
+from acclimate.stages.mine import mine
 from acclimate.stages.train import train
 from acclimate.types import Example, Qrels, Split
 from tests.models.tiny import as_sentence_transformer
@@ -91,6 +92,20 @@ def test_mined_negatives_are_used(tmp_path: Path, config: RunConfig) -> None:
     report = train(dataset, negatives, tmp_path / "adapter", config)
     assert report["train"]["examples"] == 1
     assert report["train"]["tokens"] == report["train"]["steps"] * 4
+
+
+def test_a_training_without_mining_says_that_negatives_are_missing(
+    tmp_path: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`prepare` warned of it, also where mining followed."""
+    warning = "0% of the training pairs bring hard negatives, and none were mined"
+    dataset = write_tiny_retrieval(tmp_path / "dataset")
+    train(dataset, None, tmp_path / "adapter", config)
+    assert warning in capsys.readouterr().err
+    train(dataset, None, tmp_path / "adapter", replace(config, train=replace(SETTINGS, group_size=1)))
+    mine(dataset, tmp_path / "negatives", config)
+    train(dataset, tmp_path / "negatives", tmp_path / "adapter", config)
+    assert warning not in capsys.readouterr().err
 
 
 def test_query_side_leaves_documents_alone(tmp_path: Path, config: RunConfig, model: Path) -> None:

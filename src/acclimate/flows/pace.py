@@ -50,7 +50,7 @@ class Pace:
     """Seconds, and what is done in one."""
 
     load_s: float
-    """Of loading the model, as it is loaded again in one process."""
+    """Seconds of loading the model, as it is loaded again in one process."""
     tokenised_per_s: float
     """Tokens."""
     encoded_per_s: float

@@ -135,9 +135,9 @@ class _Amounts:
     tests: int
     """Test queries, or pairs."""
     dev: int
-    """Of dev queries, or pairs, at one evaluation of all that there are in a training."""
+    """Dev queries, or pairs, of one evaluation; there are several in a training."""
     pool: int
-    """Of the documents that dev queries are ranked against."""
+    """Documents that dev queries are ranked against."""
     guards: int
     topics: int
 
