@@ -171,6 +171,7 @@ def test_pairs(tmp_path: Path, model: Path) -> None:
         assert sum(report["histograms"][name]["negative"]) == 24
     assert set(test["delta"]) == {"spearman", "pearson"}
     alone = evaluate_model(str(tmp_path), tmp_path / "adapter", config_for(model))
+    assert [set(alone.pop(end)) for end in ("low", "high")] == [{"spearman", "pearson"}] * 2
     assert alone == pytest.approx(test["adapted"] | {"pairs": 60})
 
 

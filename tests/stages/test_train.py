@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from acclimate.configs import ObjectiveConfig, RunConfig, TrainConfig
-from acclimate.data.dataset import Dataset, write_dataset
+from acclimate.data.dataset import EXAMPLES_FILE, Dataset, load_dataset, write_dataset, write_examples
 from acclimate.errors import DataError, UsageError
 from acclimate.files import hash_folder, write_jsonl
 from acclimate.models.adapter import load_adapter
@@ -100,6 +100,8 @@ def test_a_training_without_mining_says_that_negatives_are_missing(
     """`prepare` warned of it, also where mining followed."""
     warning = "0% of the training pairs bring hard negatives, and none were mined"
     dataset = write_tiny_retrieval(tmp_path / "dataset")
+    rows = load_dataset(dataset).examples
+    write_examples(dataset / EXAMPLES_FILE, [replace(row, negatives=()) for row in rows])
     train(dataset, None, tmp_path / "adapter", config)
     assert warning in capsys.readouterr().err
     train(dataset, None, tmp_path / "adapter", replace(config, train=replace(SETTINGS, group_size=1)))
