@@ -111,10 +111,10 @@ def test_what_is_skipped_says_why(encoder: Encoder) -> None:
     models, dataset = Models(encoder, encoder, None), Dataset("retrieval", {"d": "a text"})
     few = domain_data(dataset, DomainConfig(), EVALUATE, SEED)
     assert term_accuracy(models, few, EVALUATE, SEED)[0] == {
-        "skipped": "no term is known (none: 1 texts are too few to extract terms from); --lexicon FILE gives some"
+        "skipped": "no term is known (none: 1 text is too few to extract terms from); --lexicon FILE gives some"
     }
     assert relatedness(models, few, EVALUATE, SEED) == {
-        "skipped": "1 documents are too few to find topics in; --topics FILE gives some"
+        "skipped": "1 document is too few to find topics in; --topics FILE gives some"
     }
     alone = data_of([], Vocabulary(Lexicon(()), ""), {"one": "a", "two": "b"})
     assert relatedness(models, alone, EVALUATE, SEED) == {"skipped": "there are no two topics with two texts each"}

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from acclimate.core import lora
 from acclimate.core.batching import chunks_by_tokens
+from acclimate.counting import counted
 from acclimate.errors import ModelError, UsageError
 from acclimate.formats import peft
 from acclimate.formats.folders import position_limit
@@ -141,7 +142,9 @@ class Reranker:
             Raw logits, float32 [N], before any sigmoid: its order is the same, and training needs them raw.
         """
         if len(queries) != len(texts):
-            raise UsageError(f"{len(queries)} queries with {len(texts)} texts", possible="one query per text")
+            raise UsageError(
+                f"{counted(len(queries), 'queries')} with {counted(len(texts), 'texts')}", possible="one query per text"
+            )
         pairs, places = unique_rows(zip(queries, texts, strict=True))
         scores = np.empty(len(pairs), np.float32)
         order = np.argsort([-len(query) - len(text) for query, text in pairs], kind="stable")
