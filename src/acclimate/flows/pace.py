@@ -28,6 +28,7 @@ from acclimate.runs.resolve import base_of, load, load_reranker
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import Task
 from acclimate.stages.train import trainable_encoder
+from acclimate.training.scale import settle_scales
 from acclimate.training.setup import mixed_precision
 from acclimate.training.task_training import TaskLosses, TrainingTask, mixed_schedule
 from acclimate.training.usable_rows import SCORES, rows_for
@@ -152,6 +153,7 @@ def _steps(
     rows, loss = rows_for(some.examples, config.objective, config.train)
     task = Task(None, with_overrides(config, {"loss": loss}), RunFolder(place), place, place, mined=False)
     part = TrainingTask(task, some, rows, loss)
+    settle_scales([part], encoder, place / "scale.json", "")
     course = mixed_schedule([part], replace(config.train, epochs=float(STEPS)), config.seed, learning_rate=0.0)
     autocast = mixed_precision(encoder.device, choose_dtype(config.dtype, encoder.device), encoder.dtype)
     losses = TaskLosses([part], encoder, course, autocast, trainable)
