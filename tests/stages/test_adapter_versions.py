@@ -79,8 +79,8 @@ def test_versions_share_their_tokenizer_on_disk_and_a_copy_is_whole(
     """A multilingual tokenizer is 17 MB, and every version held a copy of it, that of a Router three."""
     monkeypatch.setattr(shared_files, "LEAST_BYTES", 100)
     monkeypatch.chdir(model.parent)
-    for epochs in (1, 2):
-        train(run.dataset, None, run.adapter, config_of(model, sides=sides, epochs=epochs))
+    for rank in (1, 2):
+        train(run.dataset, None, run.adapter, config_of(model, sides=sides, rank=rank))
     tokenizers = list(run.adapters.rglob("tokenizer.json"))
     assert len(tokenizers) == (2 if sides == "both" else 6)
     assert len({path.stat().st_ino for path in tokenizers}) == 1
