@@ -60,8 +60,8 @@ def test_whoever_loads_the_adapter_gets_the_version_in_use(
         monkeypatch.setattr(os, "symlink", refuse)
     monkeypatch.chdir(model.parent)  # the base's id, its folder's name, leads to it
     found = []
-    for epochs in (1, 2):
-        train(run.dataset, None, run.adapter, config_of(model, full=full, epochs=epochs))
+    for rate in (1e-3, 2e-3):
+        train(run.dataset, None, run.adapter, config_of(model, full=full, learning_rate=rate))
         assert run.adapter.is_symlink() == links
         ours = load(run.path, device="cpu", dtype="float32").encode(TEXTS, "query")
         theirs = SentenceTransformer(str(run.adapter), device="cpu").encode_query(TEXTS, normalize_embeddings=True)
