@@ -62,6 +62,7 @@ class Regression:
             folder=run / "checkpoints",
             metrics=run / "metrics.jsonl",
             identity=identity,
+            dtype="float32",
         )
 
 
@@ -81,7 +82,7 @@ def test_it_learns_and_logs(tmp_path: Path) -> None:
     dev = [row for row in log if "dev" in row]
     assert [row["step"] for row in steps] == list(range(1, 11))
     assert [row["step"] for row in dev] == [0, 2, 4, 6, 8, 10]
-    assert set(steps[0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_s"}
+    assert set(steps[0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_s", "threads"}
     assert steps[-1]["tokens"] == state.tokens == 10 * 20 * 2
     assert steps[4]["epoch"] == 1.0
     assert state.base_score == dev[0]["dev"]["score"]
@@ -184,6 +185,7 @@ def test_without_dev_the_last_step_is_kept(tmp_path: Path) -> None:
         folder=tmp_path / "checkpoints",
         metrics=tmp_path / "metrics.jsonl",
         identity="a",
+        dtype="float32",
     )
     found = read_checkpoint(tmp_path / "checkpoints")
     assert found is not None
