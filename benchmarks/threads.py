@@ -6,7 +6,7 @@ and after (as the command line runs now). Tokens are counted over the last half 
 its beginning is over. The last columns are the rate as a share of the same side's rate on the idle machine, and of the
 faster side's. It takes five minutes on two cores.
 
-    python benchmarks/threads.py [--seconds 12] [--dtype bfloat16] [--states idle taken job]
+    python benchmarks/threads.py [--seconds 12] [--dtype bfloat16] [--states idle taken job] [--sides before after]
 """
 
 from __future__ import annotations
@@ -36,7 +36,12 @@ from common import docstring_pairs, has_bfloat16, processor, table
 
 STATES = {"idle": "idle", "taken": "one core taken", "job": "a job of {cores} threads"}
 WORK = ("encoding", "training")
-SIDES = ("before", "after")
+SIDES = {
+    "before": {"OMP_NUM_THREADS": "{cores}"},
+    "after": {"OMP_WAIT_POLICY": "PASSIVE"},  # what `acclimate.cpu.sleep_while_waiting` sets in the command line
+    "after, spinning": {},
+}
+"""Side -> the environment of its processes. The last one shows what it costs, or gains, that threads sleep."""
 MODEL = "all-MiniLM-L6-v2"
 TEXTS = 160
 BATCH, RANK, RATE = 32, 16, 1e-3
@@ -51,6 +56,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=12.0, help="of one measurement, without loading")
     parser.add_argument("--dtype", default="bfloat16" if has_bfloat16() else "float32")
     parser.add_argument("--states", nargs="+", choices=list(STATES), default=list(STATES))
+    parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=["before", "after"])
     parser.add_argument("--inside", choices=WORK, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.inside:
@@ -62,11 +68,11 @@ def main() -> None:
     for state in arguments.states:
         with others(state, cores):
             for work in WORK:
-                for side in SIDES:
+                for side in arguments.sides:
                     found[state, work, side] = run(work, side, cores, arguments)
     rows = []
     for (state, work, side), result in found.items():
-        idle = {other: found["idle", work, other]["rate"] for other in SIDES} if "idle" in arguments.states else {}
+        idle = {other: found[key]["rate"] for other in arguments.sides if (key := ("idle", work, other)) in found}
         bases = (idle[side], max(idle.values())) if idle else ()
         shares = [f"{100 * result['rate'] / rate:.0f} %" for rate in bases] or ["", ""]
         name = STATES[state].format(cores=cores)
@@ -78,9 +84,9 @@ def main() -> None:
 @contextmanager
 def others(state: str, cores: int) -> Iterator[None]:
     """What else runs on the machine, for as long as the context lasts."""
-    commands = {"idle": [], "taken": [SPIN], "job": [JOB]}[state]
+    commands: dict[str, list[str]] = {"idle": [], "taken": [SPIN], "job": [JOB]}
     environment = {**os.environ, "OMP_NUM_THREADS": str(cores)}
-    running = [subprocess.Popen([sys.executable, "-c", command], env=environment) for command in commands]
+    running = [subprocess.Popen([sys.executable, "-c", code], env=environment) for code in commands[state]]
     try:
         time.sleep(5 if running else 0)  # until the libraries are loaded
         yield
@@ -94,8 +100,7 @@ def run(work: str, side: str, cores: int, arguments: argparse.Namespace) -> dict
     """Measure in a fresh process, because OpenMP reads its environment once."""
     unset = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT")
     environment = {name: value for name, value in os.environ.items() if name not in unset}
-    # What `acclimate.cpu.sleep_while_waiting` sets in the command line, and nothing before it was there.
-    environment |= {"OMP_NUM_THREADS": str(cores)} if side == "before" else {"OMP_WAIT_POLICY": "PASSIVE"}
+    environment |= {name: value.format(cores=cores) for name, value in SIDES[side].items()}
     command = [sys.executable, __file__, "--inside", work, "--dtype", arguments.dtype]
     done = subprocess.run(
         [*command, "--seconds", str(arguments.seconds)], env=environment, stdout=subprocess.PIPE, text=True, check=True

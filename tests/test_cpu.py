@@ -6,12 +6,23 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
 from acclimate import cpu
-from acclimate.cpu import LONGEST_S, LOOKS, RECHECK_S, Cores, Look, adjust_threads, look, sleep_while_waiting
+from acclimate.cpu import (
+    LONGEST_S,
+    LOOKS,
+    RECHECK_S,
+    Cores,
+    Look,
+    adjust_threads,
+    cores_allowed,
+    look,
+    sleep_while_waiting,
+)
 
 
 class Machine:
@@ -100,7 +111,7 @@ def four_threads(monkeypatch: pytest.MonkeyPatch, machine: Machine) -> Iterator[
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(cpu, "_choice", None)
     monkeypatch.setattr(cpu, "look", machine.look)
-    monkeypatch.setattr("joblib.cpu_count", lambda: machine.cores)
+    monkeypatch.setattr(cpu, "cores_allowed", lambda: machine.cores)
     before = torch.get_num_threads()
     torch.set_num_threads(4)
     yield machine
@@ -142,9 +153,30 @@ def test_a_number_of_the_users_own_stays(four_threads: Machine, monkeypatch: pyt
     assert adjust_threads() == torch.get_num_threads() == 2
 
 
-def test_a_container_that_allows_less(four_threads: Machine) -> None:
+def test_where_fewer_cores_are_allowed(four_threads: Machine) -> None:
     four_threads.cores = 2
     assert adjust_threads() == torch.get_num_threads() == 2
+
+
+@pytest.mark.parametrize(
+    ("files", "cores"),
+    [
+        ({}, 64),
+        ({"cpu.max": "max 100000"}, 64),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"cpu.max": "9900000 100000"}, 64),
+        ({"cpu/cpu.cfs_quota_us": "300000", "cpu/cpu.cfs_period_us": "100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+    ],
+)
+def test_the_limit_of_a_container(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], cores: int
+) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
+    (tmp_path / "cpu").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(f"{text}\n")
+    assert cores_allowed(tmp_path) == cores
 
 
 def test_several_processes_share_the_cores(four_threads: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

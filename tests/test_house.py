@@ -256,7 +256,7 @@ def test_no_import_cycle() -> None:
 BESIDES = {
     "acclimate.progress": {"rich"},
     "acclimate.processes": {"torch"},
-    "acclimate.cpu": {"torch", "psutil", "joblib"},
+    "acclimate.cpu": {"torch", "psutil"},
     "acclimate.core.analyser": {"regex", "snowballstemmer", "bm25s"},
 }
 """What the lower rooms need of others: a terminal's bar, the talk of several processes, what cores do, a language's

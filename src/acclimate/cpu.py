@@ -23,6 +23,8 @@ from acclimate.progress import say
 
 GIVEN = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Where a user, or a launcher such as torchrun, says how many threads there shall be: then there are so many."""
+LIMITS = (("cpu.max",), ("cpu/cpu.cfs_quota_us", "cpu/cpu.cfs_period_us"))
+"""Where control groups of version 2, and of version 1, say how many microseconds of cores a period may hold."""
 SHORTEST_S = 0.1
 """Time between the first two looks at least: the system counts in hundredths of a second."""
 RECHECK_S = 2.0
@@ -141,9 +143,7 @@ def _choose(number: int) -> int:
     """How many threads there shall be, when torch has `number` of them."""
     global _choice
     if _choice is None:
-        from joblib import cpu_count  # knows affinity and the limits of containers
-
-        most = min(number, int(cpu_count()))
+        most = min(number, cores_allowed())
         shared = processes.count() > 1
         _choice = _Choice(most, most, None if shared else Cores(look))
         if shared:
@@ -154,6 +154,19 @@ def _choose(number: int) -> int:
         say(f"CPU threads: {wanted} from here on, not {_choice.threads}: {why}. Sums are rounded in another order.")
         _choice.threads = wanted
     return _choice.threads
+
+
+def cores_allowed(control_groups: Path = Path("/sys/fs/cgroup")) -> int:
+    """How many cores this process may use: by its affinity, and by the limit of its container, rounded up."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    for names in LIMITS:
+        try:
+            quota, period = map(int, " ".join((control_groups / name).read_text("ascii") for name in names).split())
+        except (OSError, ValueError):  # no such file, or "max"
+            continue
+        if quota > 0:
+            return min(cores, math.ceil(quota / period))
+    return cores
 
 
 def look() -> Look | None:

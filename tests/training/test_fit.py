@@ -16,7 +16,7 @@ from torch import nn
 from acclimate.configs import TrainConfig
 from acclimate.errors import AcclimateError, Interrupted
 from acclimate.training.checkpoint import Progress, read_checkpoint
-from acclimate.training.fit import Selection, StepResult, fit
+from acclimate.training.fit import Selection, StepResult, fit, training_numbers
 from acclimate.training.schedule import TaskSchedule, auto_learning_rate
 
 CONFIG = TrainConfig(checkpoint_steps=3, patience=100, max_grad_norm=1.0)
@@ -172,6 +172,33 @@ def test_a_loss_that_is_not_finite_says_where_and_what_to_try(tmp_path: Path) ->
     problem.x[:] = torch.inf
     with pytest.raises(AcclimateError, match=r"loss is nan at step 1 of 10.*learning-rate"):
         problem.fit(tmp_path, every=100)
+
+
+def test_another_number_of_threads_is_logged_kept_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = [4, 4, 2, 2, 2, 2, 2]
+    monkeypatch.setattr("acclimate.training.fit.adjust_threads", lambda: numbers.pop(0) if len(numbers) > 1 else 3)
+
+    def interrupted(step: int) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    problem = Regression()
+    problem.before_step = interrupted
+    with pytest.raises(Interrupted):
+        problem.fit(tmp_path, every=100)
+    found = read_checkpoint(tmp_path / "checkpoints")
+    assert found is not None
+    assert (found.progress.step, found.progress.threads, found.progress.dtype) == (3, 2, "float32")
+    numbers.clear()
+    capsys.readouterr()
+    state = Regression().fit(tmp_path, every=100)
+    said = capsys.readouterr().err
+    assert "CPU threads: 3, not 2 as before the stop. Sums are rounded in another order." in said
+    assert [row["threads"] for row in rows(tmp_path) if "loss" in row] == [4, 4, 2] + [3] * 7
+    assert state.threads == 3
+    assert training_numbers(state, SCHEDULE, problem.trainable, 4)["threads"] == 3
 
 
 def test_without_dev_the_last_step_is_kept(tmp_path: Path) -> None:

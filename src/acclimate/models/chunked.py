@@ -39,7 +39,7 @@ def fill(
     for chunk, result in _one_behind((chunk, forward(chunk)) for chunk in chunks):
         out[chunk] = result.cpu().numpy()
         done(chunk)
-        if not result.is_cuda:
+        if result.device.type == "cpu":
             adjust_threads()
 
 

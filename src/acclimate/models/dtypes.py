@@ -50,7 +50,8 @@ MEASURED_PARAMETERS = 1_000_000
 MARGIN = 1.1
 """bfloat16 has to be faster by so much: of two that take the same time, float32 rounds less."""
 
-LAYERS, WORDS, RANK, VALUE = 2, 16, 16, 0.01
+LAYERS, WIDE, WORDS, RANK, VALUE = 2, 2048, 16, 16, 0.01
+"""Two layers; one of models so wide that two would take seconds to fill."""
 FLOATING_POINT_OPERATIONS = 4e9
 """In one pass forward: some 20 to 60 milliseconds."""
 MOST_TOKENS, LEAST_TOKENS, TEXT_TOKENS = 512, 16, 64
@@ -64,7 +65,8 @@ NOT_TWO_LAYERS = (AttributeError, IndexError, KeyError, RuntimeError, TypeError,
 """What transformers raises where a config makes no model of two layers; the model itself may load all the same."""
 
 _known: dict[str, Format] = {}
-"""What this process has measured or read: where the cache cannot be written, all its models still agree."""
+"""What this process has measured or read. Base and adapted model of an evaluation agree by it, also where the cache
+cannot be written, or the number of threads has changed between them."""
 
 
 def check_dtype(name: str) -> None:
@@ -122,14 +124,15 @@ def faster_dtype(folder: Path, use: Use, measure: Callable[[Any, Use], Milliseco
     if _layer_parameters(config) < MEASURED_PARAMETERS:
         return "float32"
     key = _key(config, use)
-    path = cache_folder() / f"{hash_config(key)[:16]}.json"
-    if path.name not in _known:
+    model_and_use = hash_config({**key, "threads": None})
+    if model_and_use not in _known:
+        path = cache_folder() / f"{hash_config(key)[:16]}.json"
         try:
-            _known[path.name] = _answer(path, key, lambda: (measure or time_formats)(config, use))
+            _known[model_and_use] = _answer(path, key, lambda: (measure or time_formats)(config, use))
         except NOT_TWO_LAYERS as error:
             say(f"dtype = auto: {config.model_type} cannot be measured ({first_line(error)}), so it is float32")
-            _known[path.name] = "float32"
-    return _known[path.name]
+            _known[model_and_use] = "float32"
+    return _known[model_and_use]
 
 
 def _answer(path: Path, key: Mapping[str, Any], measure: Callable[[], Milliseconds]) -> Format:
@@ -238,7 +241,8 @@ def _layers(config: Any, use: Use, dtype: torch.dtype) -> Callable[[], object]:
 
 def _small_model(config: Any, packed: bool, dtype: torch.dtype) -> nn.Module:
     small = copy.deepcopy(config)
-    small.num_hidden_layers, small.vocab_size, small.pad_token_id = LAYERS, WORDS, 0
+    small.num_hidden_layers = LAYERS if small.hidden_size < WIDE else 1
+    small.vocab_size, small.pad_token_id = WORDS, 0
     if getattr(small, "layer_types", None):
         small.layer_types = small.layer_types[:LAYERS]
     zero_dropout(small)

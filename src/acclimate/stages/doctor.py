@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.configs import DEFAULT_MODEL
-from acclimate.cpu import adjust_threads, cpu_facts
+from acclimate.cpu import adjust_threads, cores_allowed, cpu_facts
 from acclimate.errors import AcclimateError
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "faiss-cpu", "numpy")
@@ -55,12 +55,11 @@ def _cpu() -> dict[str, Any]:
     """Its name, the instruction sets that matter, and how many cores this process may use."""
     facts = cpu_facts()
     here = set(facts.get("flags", "").split())
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
         "name": facts["model name"],
         "flags": ", ".join(flag for flag in FLAGS if flag in here) or "none that matters",
         "cores": os.cpu_count(),
-        "cores_allowed": allowed,
+        "cores_allowed": cores_allowed(),
     }
 
 
@@ -186,7 +185,7 @@ def _advice(found: dict[str, Any]) -> list[str]:
         lines.append(f"{', '.join(missing)} missing: pip install acclimate")
     if "torch" in devices:
         lines.append("torch does not load: reinstall it (pip install --force-reinstall torch)")
-    elif int(devices["threads"]) < (cpu["cores_allowed"] or 1):
+    elif int(devices["threads"]) < (cpu["cores_allowed"]):
         lines.append(
             f"torch computes with {devices['threads']} of {cpu['cores_allowed']} cores: OMP_NUM_THREADS says how many"
         )

@@ -329,7 +329,8 @@ class _Training:
         before = self.state.threads
         self._count_threads()
         if before not in (0, self.state.threads):
-            say(f"on {self.state.threads} CPU threads, not {before} as before: the last bits will not be the same")
+            now = self.state.threads
+            say(f"CPU threads: {now}, not {before} as before the stop. Sums are rounded in another order.")
 
     def _save(self) -> None:
         """Save whole tensors, not the processes' parts, so that any number of processes can resume from them."""
