@@ -6,7 +6,7 @@ and after (as the command line runs now). Tokens are counted over the last half 
 its beginning is over. The last columns are the rate as a share of the same side's rate on the idle machine, and of the
 faster side's. It takes five minutes on two cores.
 
-    python benchmarks/threads.py [--seconds 12] [--dtype bfloat16] [--states idle taken job] [--sides before after]
+    python benchmarks/threads.py [--seconds 10] [--dtype bfloat16] [--states idle taken job] [--sides before after]
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ SIDES = {
 }
 """Side -> the environment of its processes. The last one shows what it costs, or gains, that threads sleep."""
 MODEL = "all-MiniLM-L6-v2"
-TEXTS = 160
+TEXTS = 120
 BATCH, RANK, RATE = 32, 16, 1e-3
 SPIN = "while True: pass"
 JOB = "import torch\nx = torch.ones(1500, 1500)\nwhile True: x = (x @ x).clamp(max=1.0)"
@@ -53,7 +53,7 @@ JOB = "import torch\nx = torch.ones(1500, 1500)\nwhile True: x = (x @ x).clamp(m
 def main() -> None:
     """Measure every state, kind of work and side in turn; print the processor, what was said, and a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seconds", type=float, default=12.0, help="of one measurement, without loading")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of one measurement, without loading")
     parser.add_argument("--dtype", default="bfloat16" if has_bfloat16() else "float32")
     parser.add_argument("--states", nargs="+", choices=list(STATES), default=list(STATES))
     parser.add_argument("--sides", nargs="+", choices=list(SIDES), default=["before", "after"])
