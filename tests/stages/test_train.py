@@ -13,13 +13,15 @@ import torch
 
 from acclimate.configs import ObjectiveConfig, RunConfig, TrainConfig
 from acclimate.data.dataset import EXAMPLES_FILE, Dataset, load_dataset, write_dataset, write_examples
-from acclimate.errors import DataError, UsageError
+from acclimate.errors import DataError, Interrupted, UsageError
 from acclimate.files import hash_folder, write_jsonl
+from acclimate.models import dtypes
 from acclimate.models.adapter import load_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.runs.resolve import load as load_encoder
 from acclimate.stages.mine import mine
 from acclimate.stages.train import train
+from acclimate.training.checkpoint import Checkpoint, write_checkpoint
 from acclimate.types import Example, Qrels, Split
 from tests.models.tiny import as_sentence_transformer
 from tests.tiny_run import write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
@@ -76,6 +78,27 @@ def test_a_second_start_keeps_and_a_changed_setting_starts_anew(
     assert "up to date" in capsys.readouterr().err
     train(dataset, None, out, replace(config, seed=7))
     assert hash_folder(out) != before
+
+
+def test_a_training_goes_on_in_its_number_format(
+    tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is measured by then, perhaps on another machine, does not count."""
+
+    def stop(folder: Path, checkpoint: Checkpoint) -> None:
+        write_checkpoint(folder, checkpoint)
+        raise KeyboardInterrupt
+
+    dataset, out = write_tiny_retrieval(tmp_path / "dataset"), tmp_path / "adapter"
+    automatic = replace(config, dtype="auto")
+    with monkeypatch.context() as patch:
+        patch.setattr(dtypes, "faster_dtype", lambda _folder, _use: "bfloat16")
+        patch.setattr("acclimate.training.fit.write_checkpoint", stop)
+        with pytest.raises(Interrupted):
+            train(dataset, None, out, automatic)
+    report = train(dataset, None, out, automatic)["train"]
+    assert (report["dtype"], report["threads"]) == ("bfloat16", torch.get_num_threads())
+    assert train(dataset, None, tmp_path / "new" / "adapter", automatic)["train"]["dtype"] == "float32"
 
 
 def test_the_same_seed_gives_the_same_adapter(tmp_path: Path, config: RunConfig) -> None:

@@ -21,13 +21,13 @@ from acclimate.evaluation.domain import domain_data
 from acclimate.evaluation.lexical import lexical_run
 from acclimate.mining.mine import mine_negatives
 from acclimate.mining.mining_input import mining_input
-from acclimate.models.devices import choose_dtype
+from acclimate.models.dtypes import DTYPES, named_format
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.top_k import top_k
 from acclimate.runs.resolve import base_of, load, load_reranker
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import Task
-from acclimate.stages.train import trainable_encoder
+from acclimate.stages.train import trainable_encoder, training_format
 from acclimate.training.scale import settle_scales
 from acclimate.training.setup import mixed_precision
 from acclimate.training.task_training import TaskLosses, TrainingTask, mixed_schedule
@@ -134,6 +134,7 @@ def _encoding(encoder: Encoder, texts: list[str]) -> float:
 
 def _training(some: Dataset, config: RunConfig, place: Path, texts: list[str]) -> tuple[float, float, float]:
     """Seconds of loading; tokens per second of training, and of encoding with what is trained."""
+    config = replace(config, dtype=training_format(config, place / "checkpoints", ""))
     started = time.perf_counter()
     encoder, trainable = trainable_encoder(config)
     load_s = time.perf_counter() - started
@@ -155,7 +156,7 @@ def _steps(
     part = TrainingTask(task, some, rows, loss)
     settle_scales([part], encoder, place / "scale.json", "")
     course = mixed_schedule([part], replace(config.train, epochs=float(STEPS)), config.seed, learning_rate=0.0)
-    autocast = mixed_precision(encoder.device, choose_dtype(config.dtype, encoder.device), encoder.dtype)
+    autocast = mixed_precision(encoder.device, DTYPES[named_format(config.dtype)], encoder.dtype)
     losses = TaskLosses([part], encoder, course, autocast, trainable)
     for step in range(min(STEPS, course.steps)):
         started = time.perf_counter()

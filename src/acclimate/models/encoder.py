@@ -33,7 +33,8 @@ from acclimate.formats.folders import read_model_config
 from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.attention import PACKED_ATTENTION
 from acclimate.models.chunked import fill, unique_rows
-from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype, to_device
+from acclimate.models.devices import CHUNK_TOKENS, choose_device, to_device
+from acclimate.models.dtypes import check_dtype, choose_dtype
 from acclimate.models.heads import load_heads
 from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
 from acclimate.models.loading import load_base, load_tokenizer, transformer_size
@@ -135,8 +136,8 @@ class Encoder:
             MissingExtraError: a 4-bit base without bitsandbytes.
         """
         device = choose_device(settings.get("device", "auto"))
-        dtype = choose_dtype(settings.get("dtype", "auto"), device)
         files = source.files
+        dtype = choose_dtype(settings.get("dtype", "auto"), device, files.transformer)
         packed = can_pack(read_model_config(files.transformer, files.folder))
 
         def loaded(folder: Path) -> nn.Module:
@@ -350,7 +351,7 @@ class Encoder:
 
 def _found(name: str, settings: LoadSettings) -> tuple[ModelSource, TextUse]:
     """Where a model lies, and how it shall use texts."""
-    device = choose_device(settings.get("device", "auto"))
-    choose_dtype(settings.get("dtype", "auto"), device)  # refused before anything is looked for
+    choose_device(settings.get("device", "auto"))  # refused before anything is looked for
+    check_dtype(settings.get("dtype", "auto"))
     source = resolve_model(name, pooling=settings.get("pooling"))
     return source, source.adjusted(source.use, **text_settings(settings))

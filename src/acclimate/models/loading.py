@@ -54,12 +54,17 @@ def load_base(
         config = AutoConfig.from_pretrained(folder)
         zero_dropout(config)
         arguments: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True, **placed}
-        if "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters:
-            arguments["add_pooling_layer"] = False
+        arguments |= without_pooler(config)
         if attention is not None:
             arguments["attn_implementation"] = attention
         model, info = AutoModel.from_pretrained(folder, use_safetensors=True, **arguments)
     return freeze(model, info, folder, device)
+
+
+def without_pooler(config: Any) -> dict[str, bool]:
+    """The argument that keeps a BERT-like transformer from building a pooler; none for other architectures."""
+    known = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
 
 
 def four_bit(device: torch.device) -> BitsAndBytesConfig:

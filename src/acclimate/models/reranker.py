@@ -28,7 +28,8 @@ from acclimate.formats.reranker_folder import POSSIBLE, RerankerKind, RerankerSo
 from acclimate.formats.transformers_io import model_errors, quiet_transformers
 from acclimate.models.attention import PACKED_ATTENTION
 from acclimate.models.chunked import fill, unique_rows
-from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype
+from acclimate.models.devices import CHUNK_TOKENS, choose_device
+from acclimate.models.dtypes import choose_dtype
 from acclimate.models.inputs import packed_inputs, padded_inputs
 from acclimate.models.loading import freeze, load_tokenizer, zero_dropout
 from acclimate.models.reranker_kinds import YES_NO_MAX_TOKENS, CrossEncoder, Kind, Pairs, YesNo
@@ -119,7 +120,7 @@ class Reranker:
         torch_device = choose_device(device)
         tokenizer = load_tokenizer(source.folder)
         kind = _kind(source, tokenizer, instruction, max_tokens)
-        model = _load_model(source, kind, choose_dtype(dtype, torch_device), torch_device, head_seed)
+        model = _load_model(source, kind, choose_dtype(dtype, torch_device, source.folder), torch_device, head_seed)
         if source.adapter is not None:
             weights = peft.read(source.adapter, with_head=True)
             lora.attach_weights(model, weights.modules)

@@ -67,6 +67,8 @@ def training(train: Mapping[str, Any]) -> list[Table]:
         ("Tokens per second", count, ("tokens_per_s",)),
         ("Time in steps", duration, ("step_s",)),
         ("Processes", count, ("processes",)),
+        ("CPU threads", count, ("threads",)),
+        ("Number format", count, ("dtype",)),
     )
     course += _scale(left.get("scale") or {})
     course += [(_label(key), count(value)) for key, value in left.items() if _flat(value)]

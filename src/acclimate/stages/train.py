@@ -20,7 +20,8 @@ from acclimate.formats.sources import resolve_model
 from acclimate.formats.trained_on import TrainedOn, write_trained_on
 from acclimate.models.adapter import Adapter, continue_from, load_adapter
 from acclimate.models.adapter_saving import save_adapter
-from acclimate.models.devices import DTYPES, choose_device, choose_dtype
+from acclimate.models.devices import choose_device
+from acclimate.models.dtypes import DTYPES, Format, Use
 from acclimate.models.encoder import Encoder
 from acclimate.ownership import check_replaceable
 from acclimate.progress import say
@@ -38,7 +39,15 @@ from acclimate.training.remine import Remining
 from acclimate.training.reports import EncoderTraining, Scale, TrainReport
 from acclimate.training.scale import settle_scales
 from acclimate.training.schedule import MixedSchedule, auto_learning_rate
-from acclimate.training.setup import NO_DEV, attach_lora, checkpoints, lora_alpha, mixed_precision, start_training
+from acclimate.training.setup import (
+    NO_DEV,
+    attach_lora,
+    checkpoints,
+    lora_alpha,
+    mixed_precision,
+    start_training,
+    training_dtype,
+)
 from acclimate.training.task_training import (
     TaskLosses,
     TrainingTask,
@@ -103,13 +112,14 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> TrainRep
 
 def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -> Work[TrainReport]:
     parts = [read_task(task) for task in tasks]
-    encoder, trainable = trainable_encoder(config)
+    dtype = training_format(config, checkpoints(out), identity)
+    encoder, trainable = trainable_encoder(replace(config, dtype=dtype))
     scales = settle_scales(parts, encoder, work_folder(out) / "scale.json", identity)
     course = mixed_schedule(parts, config.train, config.seed, _learning_rate(config, encoder))
     selection = dev_selection(parts, encoder, course, config.train)
     metrics = RunFolder(out.parent).metrics
     check_replaceable(metrics, not_metrics)
-    autocast = mixed_precision(encoder.device, choose_dtype(config.dtype, encoder.device), encoder.dtype)
+    autocast = mixed_precision(encoder.device, DTYPES[dtype], encoder.dtype)
     losses = TaskLosses(parts, encoder, course, autocast, trainable)
     mined = work_folder(out) / "mined"
     remining = Remining(losses, encoder, config.train, mined, identity) if config.train.remine_steps else None
@@ -122,6 +132,7 @@ def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -
         folder=checkpoints(out),
         metrics=metrics,
         identity=identity,
+        dtype=dtype,
         before_step=remining,
     )
     _say_best(state, selection)
@@ -170,6 +181,13 @@ def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
     return inputs | trained_on_input(_inherited(tasks, config))
 
 
+def training_format(config: RunConfig, checkpoints: Path, identity: str) -> Format:
+    """Name the number format that the training computes in; see `training_dtype`."""
+    folder = resolve_model(config.base_model, pooling=config.pooling).files.transformer
+    use: Use = "mixed precision" if config.train.full else "training"
+    return training_dtype(config.dtype, choose_device(config.device), folder, use, checkpoints, identity)
+
+
 def trainable_encoder(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
     """Load the encoder with what trains in it, and say how much that is."""
     settings = config.train
@@ -206,9 +224,7 @@ def _base(config: RunConfig) -> Encoder:
     device = choose_device(config.device)
     sharded = config.train.shard == "fsdp" and processes.count() > 1
     if sharded:  # no device ever holds all of it
-        dtype = choose_dtype(config.dtype, device)
-        name = next(name for name, found in DTYPES.items() if found == dtype)
-        encoder = Encoder.load(config.base_model, **replace(config, device="cpu", dtype=name).loading)  # type: ignore[arg-type]
+        encoder = Encoder.load(config.base_model, **replace(config, device="cpu").loading)
     else:
         encoder = Encoder.load(config.base_model, **config.loading)
     encoder.model.requires_grad_(config.train.full)

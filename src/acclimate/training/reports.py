@@ -27,6 +27,10 @@ class TrainingNumbers(TypedDict):
     learning_rate: float
     """Peak."""
     processes: int
+    dtype: str
+    """The number format that the model computed in."""
+    threads: int | None
+    """CPU threads of the last step (of each step: metrics.jsonl); None on a GPU."""
     step_s: float
     """Seconds in steps, over all starts."""
 
