@@ -209,6 +209,12 @@ class Store:
         while found := cursor.fetchmany(block):
             yield np.array([row for row, _ in found], np.int64), self._matrix(vector for _, vector in found)
 
+    def sample(self, count: int) -> Vectors:
+        """About so many vectors, evenly spread over the rows."""
+        step = max(1, self.documents // count)
+        found = self.db.execute("SELECT vector FROM vectors WHERE row % ? = 0", (step,))
+        return self._matrix(vector for (vector,) in found)
+
     def vectors_of(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], Vectors]:
         """The row numbers and the vectors of those of the rows that are there."""
         found = self._select("SELECT row, vector FROM json_each(?) JOIN vectors ON row = value", rows)
