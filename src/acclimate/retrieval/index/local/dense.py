@@ -200,6 +200,8 @@ class Dense:
         # The fewer pass, the farther away the best ones are: of a million MiniLM vectors, half of which passed, 300
         # cells held 0.995 of the true first ten; where a tenth passed, 700 held 0.999.
         probed = int(PROBED_CELLS / share**0.5)
+        # Under a filter most time goes into looking at many rows, so the cells are shared out to FAISS's threads.
+        self.faiss.parallel_mode = int(selector is not None)
         if 2 * probed < cells:
             effort = faiss.SearchParametersHNSW(efSearch=probed)
             options = faiss.SearchParametersIVF(nprobe=probed, sel=selector, quantizer_params=effort)
