@@ -549,6 +549,15 @@ def test_a_later_file_version_is_one_line(folder: Path) -> None:
         LocalIndex.open(folder)
 
 
+def test_an_index_of_before_its_space_was_whole_is_one_line(folder: Path) -> None:
+    filled(folder).close()
+    with sqlite3.connect(folder / "documents.sqlite") as db:
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    with pytest.raises(StorageError, match=r"file version 1.*did not record all that decides its vectors.*index its"):
+        LocalIndex.open(folder)
+
+
 @pytest.mark.parametrize("content", [b"", b"no database " * 1000])
 def test_another_file_in_its_place_is_one_line(folder: Path, content: bytes) -> None:
     folder.mkdir()
