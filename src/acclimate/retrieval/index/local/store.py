@@ -34,7 +34,7 @@ APPLICATION = 0x41434C49
 """Marks the file as ours, in SQLite's header."""
 BUSY_TIMEOUT_S = 30.0
 CACHE_KIB = 32_768
-"""Of a connection; the inner pages of two million rows fit in."""
+"""Pages that a connection keeps; the inner ones of two million rows fit in."""
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
