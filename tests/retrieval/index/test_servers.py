@@ -274,7 +274,11 @@ def test_an_index_of_a_newer_release(new_table: Callable[[], str]) -> None:
     for opened in (lambda: PostgresIndex.open(place), lambda: QdrantIndex.open(client, FARM)):
         with pytest.raises(StorageError, match="Update acclimate"):
             opened()
-    for damaged in ('{"format": 1, "space": null}', "{", {"format": 1}):
+    older = json.dumps({"format": 1, "space": {}})
+    client.update_collection(ours.collection, metadata={collections.RECORDED_AS: older})
+    with pytest.raises(StorageError, match=r"format 1, this release knows 2.*Index its documents again"):
+        QdrantIndex.open(client, FARM)
+    for damaged in ('{"format": 2, "space": null}', "{", {"format": 2}):
         client.update_collection(ours.collection, metadata={collections.RECORDED_AS: damaged})
         with pytest.raises(StorageError, match="damaged"):
             QdrantIndex.open(client, FARM)
