@@ -215,6 +215,35 @@ def test_an_adapter_and_the_index_of_its_base(tmp_path: Path, model: Path, sides
     assert verify_index(tmp_path, config)["problems"] == []
 
 
+def test_a_field_that_no_document_has_is_said(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus_run(tmp_path)
+    config = config_for(model)
+    index(tmp_path, [], config)
+    capsys.readouterr()
+    found = search_index(tmp_path, "rain", 5, config, mode="dense", filter='not titel = "x" and not exists(crop)')
+    assert len(found["hits"]) == 5
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: no document has the field 'titel' of the filter; fields are title; did you mean title?",
+        "warning: no document has the field 'crop' of the filter; fields are title",
+    ]
+    search_index(tmp_path, "rain", 5, config, mode="dense", filter='title != "x"')
+    assert capsys.readouterr().err == ""
+
+
+def test_vectors_that_are_not_those_of_their_texts_are_found(tmp_path: Path, model: Path) -> None:
+    corpus_run(tmp_path)
+    config = config_for(model)
+    index(tmp_path, [], config)
+    assert verify_index(tmp_path, config) == {
+        "place": str(tmp_path / "index"), "documents": 80, "sampled": 64, "problems": []
+    }  # fmt: skip
+    with opened_index(str(tmp_path / "index")) as opened:
+        stored = list(opened.iterate())
+        opened.upsert([one.document for one in stored], np.roll([one.vector for one in stored], 1, axis=0))
+    (problem,) = verify_index(tmp_path, config)["problems"]
+    assert "vectors are not those that" in problem and "of 64 texts encoded again" in problem
+
+
 def test_search_as_it_was_chosen_and_reranked(tmp_path: Path, model: Path) -> None:
     corpus_run(tmp_path)
     config = config_for(model)

@@ -311,6 +311,7 @@ class Encoder:
             pooling=self.use.pooling,
             dim=self.use.dim,
             lowercase=self.use.lowercase,
+            base_config=self.source.computation,
         )
 
     @property
