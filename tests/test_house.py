@@ -22,19 +22,17 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "acclimate"
 
 GROUND = (
-    *(
-        "types",
-        "errors",
-        "files",
-        "paths",
-        "configs",
-        "counting",
-        "progress",
-        "processes",
-        "cpu",
-        "prompts",
-        "text_use",
-    ),
+    "types",
+    "errors",
+    "files",
+    "paths",
+    "configs",
+    "counting",
+    "progress",
+    "processes",
+    "cpu",
+    "prompts",
+    "text_use",
     "ownership",
 )
 ORDER = (
