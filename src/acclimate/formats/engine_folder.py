@@ -38,7 +38,7 @@ class EngineFolder:
     engine: Engine
     precision: Precision
     made_from: str
-    """`Resolved.sha256` of the model that was exported."""
+    """`runs.resolve.trained_hash` of the model that was exported."""
     space: SpaceId | None
     """The space of the model that it was made from, where vectors of both may be compared; None: it has its own."""
 

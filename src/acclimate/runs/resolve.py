@@ -89,7 +89,7 @@ def load(name: str | Path = DEFAULT_MODEL, *, base: str | None = None, **setting
     if (export := exported_folder(name)) is not None:
         return EngineEncoder.open(export, **settings)
     if base is not None and (export := exported_folder(base)) is not None:
-        if read_engine(export).made_from != resolve(name).sha256:
+        if read_engine(export).made_from != trained_hash(name):
             raise ModelError(f"{base} is no export of {name} as it is now", fix="Export it again: acclimate export")
         return EngineEncoder.open(export, **settings)
     return _load(name, base, with_base=False, settings=settings)[-1]
@@ -144,6 +144,19 @@ def compared_base(name: str | Path, *, base: str | None = None, pooling: Pooling
         facts = read_facts(folder)
         return find_base(folder, facts["base"]["id"], facts["base"]["sha256"], base, facts["use"].pooling)
     return resolve_model(base or DEFAULT_MODEL, pooling=pooling)
+
+
+def trained_hash(name: str | Path) -> str:
+    """sha256 over what training or merging has made, whether or not its base is there: an export says it was made of
+    this.
+
+    Raises:
+        StorageError: there is none.
+    """
+    folder = trained_folder(name)
+    if adapter_folder(folder) is not None:
+        return load_adapter(folder).fingerprint
+    return resolve_model(str(folder)).fingerprint
 
 
 def base_of(name: str | Path, model: str | None) -> str | None:

@@ -33,7 +33,7 @@ from acclimate.report import export_card, model_card
 from acclimate.report.export_card import ExportReport, Tried
 from acclimate.report.summary import MergeReport, summary_of
 from acclimate.runs.folded import adapted_folder, write_folded
-from acclimate.runs.resolve import load, resolve
+from acclimate.runs.resolve import load, resolve, trained_hash
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.types import Split
@@ -86,7 +86,7 @@ class _Making:
 
     def __init__(self, folder: Path, trained: Path, config: RunConfig, data: Dataset | None) -> None:
         self.folder, self.config, self.data = folder, config, data
-        self.made_from = resolve(trained, base=config.model).sha256
+        self.made_from = trained_hash(trained)
         self.facts = write_folded(trained, folder, config)
         self.reference = load(trained, base=config.model, device="cpu", dtype="float32")
         self.texts = parity_texts(data, self.reference)

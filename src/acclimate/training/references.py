@@ -99,7 +99,7 @@ class References:
         for role, text in texts:
             texts_of[role].setdefault(text)
         by_role: dict[Role, Mapping[str, np.ndarray]] = {}
-        with adapters_off(encoder.model) if isinstance(encoder, Encoder) and encoder is self.base else nullcontext():
+        with adapters_off(self.base.model) if self.base is not None and encoder is self.base else nullcontext():
             for role, unique in texts_of.items():
                 ordered = list(unique)
                 vectors_ND = encode_corpus(encoder, ordered, self.cache, label, role=role, task=task)
@@ -109,7 +109,7 @@ class References:
 
 def load_references(
     objective: ObjectiveConfig,
-    encoder: TextEncoder,
+    encoder: Encoder,
     cache: Path | None = None,
     *,
     models: Callable[[str], TextEncoder] = load,
