@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.util
 import json
+import resource
 import shutil
 from pathlib import Path
 
@@ -13,14 +14,18 @@ import pytest
 from transformers import BertConfig, BertModel
 
 from acclimate.cli.main import main
-from acclimate.configs import EvaluateConfig, ExportConfig, RunConfig
-from acclimate.errors import MissingExtraError, ModelError, UsageError
+from acclimate.configs import EvaluateConfig, ExportConfig, RunConfig, dump_config
+from acclimate.data.dataset import load_dataset
+from acclimate.errors import MissingExtraError, ModelError, StorageError, UsageError
 from acclimate.evaluation.gate import gate
 from acclimate.evaluation.parity import parity, parity_texts
+from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.backends.engine_encoder import EngineEncoder
 from acclimate.models.encoder import Encoder
 from acclimate.models.text_encoder import TextEncoder
+from acclimate.runs.records import remembered
 from acclimate.runs.resolve import load, resolve
+from acclimate.runs.run_folder import RunFolder
 from acclimate.stages.encode import encode
 from acclimate.stages.evaluate import evaluate_model
 from acclimate.stages.export import export
@@ -31,8 +36,6 @@ from tests.models.adapted import TEXTS, random_adapter, write_model
 from tests.models.tiny import as_sentence_transformer
 from tests.stages.worlds import write_adapter
 from tests.tiny_run import WORDS, write_tiny_bert, write_tiny_retrieval
-
-Format = str
 
 
 def config(model: Path, format: str, **settings: object) -> RunConfig:
@@ -73,9 +76,7 @@ def test_a_graph_has_the_runs_vectors(world: Path) -> None:
         cosines = np.einsum("nd,nd->n", encoder.encode(texts(), role), reference.encode(texts(), role))
         assert cosines.min() > 0.99999
     assert encoder.encode([], "query").shape == (0, 128)
-    assert not list((world / "onnx").rglob("*.safetensors")) or [
-        path.name for path in (world / "onnx").rglob("*.safetensors")
-    ] == ["trained_on.safetensors"]
+    assert [path.name for path in (world / "onnx").rglob("*.safetensors")] == ["trained_on.safetensors"]
 
 
 def test_a_graph_lies_in_the_runs_space_and_has_cache_keys_of_its_own(world: Path) -> None:
@@ -129,6 +130,29 @@ def test_the_stages_run_on_an_export(world: Path, tmp_path: Path) -> None:
     assert [hit["id"] for hit in hits[0]] == [hit["id"] for hit in hits[1]]
 
 
+def test_a_run_remembers_its_model_and_not_an_export(world: Path, tmp_path: Path) -> None:
+    run = RunFolder(tmp_path)
+    run.config.write_text(dump_config(RunConfig(model=str(world / "base"))))
+    kept = remembered(run, RunConfig(model=str(world / "onnx"), seed=7))
+    assert (kept.model, kept.seed) == (str(world / "base"), 7)
+    assert remembered(run, RunConfig(model="another")).model == "another"
+
+
+def test_a_full_disk_is_one_clear_line(world: Path, tmp_path: Path) -> None:
+    """Files may be as large as the weights, which are written first, and a little smaller than the graph."""
+    weights = (world / "base" / "model.safetensors").stat().st_size
+    assert weights < (world / "onnx" / "onnx" / "model.onnx").stat().st_size - 10_000
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (weights + 10_000, before[1]))
+    try:
+        for format in ("onnx", "openvino"):
+            with pytest.raises(StorageError, match="cannot be written"):
+                export(world / "run", tmp_path / "out", config(world / "base", format))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_export_of_another_model_is_no_run_s(world: Path, tmp_path: Path) -> None:
     write_adapter(tmp_path / "other", world / "base", strength=0.5)
     with pytest.raises(ModelError, match="is no export of"):
@@ -152,8 +176,6 @@ def test_a_failing_gate_is_refused_or_marked(world: Path, tmp_path: Path) -> Non
 
 
 def test_the_gate_measures_a_loss(world: Path) -> None:
-    from acclimate.data.dataset import load_dataset
-
     data = load_dataset(world / "run" / "dataset")
     base = Encoder.load(str(world / "base"), device="cpu", dtype="float32")
     settings = EvaluateConfig(sign_flips=200)
@@ -240,8 +262,6 @@ def test_families_sides_and_engines(tmp_path: Path, family: str, sides: Sides, d
     encoder = Encoder.load(str(base), dim=dim, device="cpu", dtype="float32")
     folder = tmp_path / "run" / "adapter"
     folder.mkdir(parents=True)
-    from acclimate.models.adapter_saving import save_adapter
-
     save_adapter(folder, random_adapter(encoder, sides=sides, dim=dim), encoder.source)
     report = export(tmp_path / "run", tmp_path / "out", config(base, format))
     assert report["models"] == (2 if sides == "query" else 1)

@@ -19,7 +19,7 @@ from acclimate.types import PAIR_ROLE, ROLES, Role
 SAME = 0.9999
 """Cosine from which on two float32 vectors are of the same model."""
 OF_EACH = 8
-"""Texts of a role: so many of the shortest, of the longest, and of those between."""
+"""Number of texts of each kind, per role: the shortest, the longest, those between."""
 SAMPLE = (
     "rice",
     "How do I list the files of a folder?",

@@ -55,13 +55,15 @@ class ExportReport(TypedDict, total=False):
     """2 where queries have a model of their own."""
     dim: int
     parity: Parity
-    """Of the float32 form, by a reader that is not ours."""
+    """Vectors of the float32 form, read by code that is not ours."""
     gate: Proof
     """INT8 only."""
     cosine: Parity
     """INT8 only: its vectors against the model's, each role's texts in one batch."""
+    alone: Parity
+    """INT8 only: the same, each text in a batch of its own, as a service answers."""
     bytes: int
-    """Of the weights: without tokenizer and settings."""
+    """Bytes of the weights, without tokenizer and settings."""
     float32_bytes: int
     size: float
     """Share of float32's bytes."""
@@ -101,5 +103,5 @@ def _proof(report: ExportReport) -> str:
         f"{test['queries']} held-out queries or pairs is {test['int8']:.4f}, {test['float32']:.4f} in float32; the "
         f"difference lies between {delta['low']:+.4f} and {delta['high']:+.4f}, and {-test['bound']:.4f} is accepted. "
         f"The cosine of its vectors with float32's is {cosine['mean_cosine']:.4f} on average, and "
-        f"{cosine['min_cosine']:.4f} at least.\n"
+        f"{cosine['min_cosine']:.4f} at least; encoded alone, {report['alone']['mean_cosine']:.4f} on average.\n"
     )

@@ -169,6 +169,7 @@ class _Making:
         report["precision"] = "int8"
         report["gate"] = {"passed": passed, "recipe": chosen["recipe"], "tried": tried, "test": proof}
         report["cosine"] = parity(self.reference, candidate.encode, self.texts, "onnx in INT8")
+        report["alone"] = parity(self.reference, candidate.encode_alone, self.texts, "onnx in INT8, text by text")
         if not passed:
             _refuse(report, force)
         shared = passed and proof["interchangeable"]

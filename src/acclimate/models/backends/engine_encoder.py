@@ -104,6 +104,10 @@ class EngineEncoder:
             )
         return vectors if len(unique) == len(texts) else vectors[places]
 
+    def encode_alone(self, texts: Sequence[str], role: Role = "document") -> NDArray[np.float32]:
+        """Vectors of texts of which none depends on another, each in a batch of its own."""
+        return np.concatenate([self.encode([text], role) for text in texts])
+
     def tokenise(self, texts: Sequence[str], role: Role = "document", task: str | None = None) -> Tokens:
         """Tokens of the texts with their prompt before them, cut to `max_tokens`."""
         prompt = self.use.prompts.prompt(role, task or self.task)

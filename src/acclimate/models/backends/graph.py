@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from acclimate.core.frozen_linear import thaw_linears
 from acclimate.core.pooling import pool_padded, truncate_dim, unit
-from acclimate.errors import ModelError, first_line
+from acclimate.errors import ModelError, StorageError, first_line
 from acclimate.files import storage_errors
 from acclimate.formats.sources import ModelSource
 from acclimate.models.heads import load_heads
@@ -122,7 +122,10 @@ def convert_to_openvino(onnx: Path, graph: Path) -> None:
         raise ModelError(f"OpenVINO cannot read the model's graph ({first_line(error)})") from error
     with storage_errors(graph):
         graph.parent.mkdir(parents=True, exist_ok=True)
-        openvino.save_model(model, str(graph), compress_to_fp16=False)
+        try:
+            openvino.save_model(model, str(graph), compress_to_fp16=False)
+        except RuntimeError as error:  # it has no other name for a disk that takes no more
+            raise StorageError(f"{graph} cannot be written ({first_line(error)})") from error
 
 
 @contextmanager
