@@ -21,7 +21,7 @@ def test_minilm_in_int8(tmp_path: Path) -> None:
     write_adapter(run / "adapter", Path(DEFAULT_MODEL), strength=0.002)
     config = RunConfig(export=ExportConfig(format="onnx", int8=True), evaluate=EvaluateConfig(sign_flips=200))
     report = export(run, tmp_path / "out", config)
-    assert report["size"] < 0.3 and report["gate"]["passed"] and report["gate"]["recipe"] == "all"
+    assert report["size"] < 0.3 and report["gate"]["passed"] and report["gate"]["recipe"] == "dynamic"
     assert report["parity"]["min_cosine"] > 0.9999
     exported, live = load(tmp_path / "out"), load(run, device="cpu", dtype="float32")
     texts = list(data.corpus.values())

@@ -1,10 +1,16 @@
-"""An ONNX graph in INT8: matrix products by onnxruntime's dynamic quantisation, the embedding table row by row.
+"""An ONNX graph in INT8: matrix products in one of two ways, the embedding table row by row.
 
-Weights have a scale per output channel, activations one per product that is found while it runs. onnxruntime leaves the
-embedding table as it is, or gives all of its rows one scale; here every row has its own, because in small models the
-table is half of the weights.
+dynamic: onnxruntime's dynamic quantisation, in operators of the ONNX standard. Weights have a scale per output channel,
+activations one for the whole batch, found while it runs. The fastest form; a text's vector depends a little on the
+others in its batch.
 
-Shapes: V rows of the table, D dimensions, I input and O output features of a product.
+blocks: onnxruntime's own operator MatMulNBits. Weights and each token's activations have a scale for every `BLOCK` of
+their input features, so that vectors are nearer to float32's and depend on no other text; slower in large batches.
+
+onnxruntime leaves the embedding table as it is, or gives all of its rows one scale; here every row has its own, because
+in small models the table is half of the weights.
+
+Shapes: V rows of the table, D dimensions.
 """
 
 from __future__ import annotations
@@ -19,10 +25,12 @@ import numpy as np
 
 from acclimate.files import storage_errors
 
-Recipe: TypeAlias = Literal["all", "wide", "table"]
-RECIPES: tuple[Recipe, ...] = ("all", "wide", "table")
-"""From the smallest to the largest. all: every product and the table. wide: products that narrow (the second of a
-feed-forward block, whose inputs have the outliers) stay in float32. table: the embedding table alone."""
+Recipe: TypeAlias = Literal["dynamic", "blocks"]
+RECIPES: tuple[Recipe, ...] = ("dynamic", "blocks")
+"""The fastest first."""
+BLOCK = 128
+INTEGER_PRODUCT = 4
+"""MatMulNBits' accuracy_level that rounds activations to 8 bits too."""
 MIN_ROWS = 1000
 """Tables with fewer rows (positions, token types) stay as they are."""
 
@@ -33,47 +41,48 @@ def quantise(graph: Path, out: Path, recipe: Recipe) -> None:
     Args:
         graph: made by `models.backends.graph.write_onnx`.
         out: the file to write; another one.
-        recipe: which products.
+        recipe: see the top of this file.
 
     Raises:
         StorageError: it cannot be written.
     """
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    model = onnx.load(str(graph))
-    large = model.ByteSize() > 2**31 - 1 or any(item.external_data for item in model.graph.initializer)
-    with storage_errors(out):
+    large = any(part != graph for part in graph.parent.iterdir())  # its weights lie beside it
+    with storage_errors(out), _quiet():
         out.parent.mkdir(parents=True, exist_ok=True)
-        source: Any = graph
-        if recipe != "table":
-            narrow = _narrowing(model) if recipe == "wide" else []
-            with _quiet():
-                quantize_dynamic(
-                    str(graph),
-                    str(out),
-                    per_channel=True,
-                    weight_type=QuantType.QInt8,
-                    op_types_to_quantize=["MatMul"],
-                    nodes_to_exclude=narrow,
-                    use_external_data_format=large,
-                    extra_options={"MatMulConstBOnly": True},
-                )
-            source = out
-        model = onnx.load(str(source))
+        model = _dynamic(graph, out, large) if recipe == "dynamic" else _blocks(graph)
         _quantise_tables(model)
         onnx.save(model, str(out), save_as_external_data=large, location=f"{out.name}.data")
 
 
-def _narrowing(model: Any) -> list[str]:
-    """Names of the products whose weight has more input than output features."""
-    shapes = {item.name: tuple(item.dims) for item in model.graph.initializer}
-    found = []
-    for node in model.graph.node:
-        shape = shapes.get(node.input[1], ()) if node.op_type == "MatMul" else ()
-        if len(shape) == 2 and shape[0] > shape[1]:
-            found.append(node.name)
-    return found
+def _dynamic(graph: Path, out: Path, large: bool) -> Any:
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    quantize_dynamic(
+        str(graph),
+        str(out),
+        per_channel=True,
+        weight_type=QuantType.QInt8,
+        op_types_to_quantize=["MatMul"],
+        use_external_data_format=large,
+        extra_options={"MatMulConstBOnly": True},
+    )
+    model = onnx.load(str(out))
+    for part in out.parent.iterdir():  # weights beside it would be appended to
+        part.unlink()
+    return model
+
+
+def _blocks(graph: Path) -> Any:
+    import onnx
+    from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    model = onnx.load(str(graph))
+    quantiser = MatMulNBitsQuantizer(model, bits=8, block_size=BLOCK, is_symmetric=True, accuracy_level=INTEGER_PRODUCT)
+    quantiser.process()
+    return quantiser.model.model
 
 
 def _quantise_tables(model: Any) -> None:
@@ -122,11 +131,10 @@ def _axis(node: Any) -> int:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without onnxruntime's advice to prepare the graph, which the exporter has done."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
+    """Without onnxruntime's account of every node."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
     try:
         yield
     finally:
-        root.setLevel(level)
+        logging.disable(before)

@@ -39,7 +39,7 @@ class Proof(TypedDict):
 
     passed: bool
     recipe: Recipe
-    """all: every weight; wide: the products that narrow stay in float32; table: the embedding table alone."""
+    """See `formats.onnx_int8`."""
     tried: list[Tried]
     test: Gate
 

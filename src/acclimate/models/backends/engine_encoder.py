@@ -88,7 +88,7 @@ class EngineEncoder:
     ) -> NDArray[np.float32]:
         """Vectors of texts; see `Encoder.encode`.
 
-        In INT8 a batch shares the scales of its activations, so that a text's vector depends a little on its
+        In dynamic INT8 a batch shares the scales of its activations, so that a text's vector depends a little on its
         neighbours.
         """
         unique, places = unique_rows(texts)
