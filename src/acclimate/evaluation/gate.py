@@ -44,9 +44,10 @@ class Gate(TypedDict):
     """The largest loss that is accepted, absolute."""
     holds: bool
     """Whether the whole interval is above -bound."""
-    mixed: NotRequired[Delta]
-    """float32 queries in INT8 documents - all of it float32: whether an index of one serves the other."""
+    mixed: NotRequired[dict[str, Delta]]
+    """INT8 on one side only ("queries", "documents") - all of it float32: whether an index of one serves the other."""
     interchangeable: bool
+    """Whether both of these hold too."""
 
 
 def gate(
@@ -91,9 +92,13 @@ def gate(
     )
     scores = asked.scores(query_ND, document_MD)
     delta = asked.compare(scores, asked.scores(query8_ND, document8_MD))
-    mixed = asked.compare(scores, asked.scores(query_ND, document8_MD))
+    mixed = {
+        "queries": asked.compare(scores, asked.scores(query8_ND, document_MD)),
+        "documents": asked.compare(scores, asked.scores(query_ND, document8_MD)),
+    }
     found = _judged(split, measure, len(scores), float(scores.mean()), delta, loss)
-    return {**found, "mixed": mixed, "interchangeable": found["holds"] and mixed["low"] >= -found["bound"]}
+    both = all(side["low"] >= -found["bound"] for side in mixed.values())
+    return {**found, "mixed": mixed, "interchangeable": found["holds"] and both}
 
 
 class _Asked:

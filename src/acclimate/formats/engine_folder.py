@@ -99,7 +99,7 @@ def read_engine(folder: Path) -> EngineFolder:
     use = dataclasses.replace(facts["use"], lowercase=files.lowercase)
     query_sha256 = hashes["query"] if files.query_transformer else None
     source = ModelSource(folder.resolve().name, files, hashes["document"], use, query_sha256)
-    return EngineFolder(source, use, engine, said["precision"], said["made_from"], _space(said.get("space"), folder))
+    return EngineFolder(source, use, engine, said["precision"], said["made_from"], _space(said.get("space")))
 
 
 def graph_bytes(folder: Path) -> int:
@@ -114,10 +114,9 @@ def _hash_graph(graph: Path) -> str:
     return hash_text(*(f"{part.name}\0{hash_file(part)}" for part in sorted(graph.parent.iterdir())))
 
 
-def _space(values: Mapping[str, Any] | None, folder: Path) -> SpaceId | None:
-    if values is None:
-        return None
+def _space(values: Mapping[str, Any] | None) -> SpaceId | None:
+    """The recorded space; None too where another release recorded it by other fields, so that nothing is mixed."""
     names = {field.name for field in dataclasses.fields(SpaceId)}
-    if set(values) != names:
-        raise ModelError(f"{folder / ADAPTER_FILE}: its space has the fields {', '.join(sorted(values))}")
+    if values is None or set(values) != names:
+        return None
     return SpaceId(**{**values, "pooling": cast(Pooling, values["pooling"])})

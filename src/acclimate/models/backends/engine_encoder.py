@@ -140,6 +140,7 @@ class EngineEncoder:
             pooling=self.use.pooling,
             dim=self.use.dim,
             lowercase=self.use.lowercase,
+            base_config=self.source.computation if shared is None else shared.base_config,
         )
 
     @property
