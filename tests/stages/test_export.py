@@ -34,7 +34,7 @@ from acclimate.stages.index import index
 from acclimate.stages.search import search_index
 from acclimate.types import ROLES, Sides
 from tests.models.adapted import TEXTS, random_adapter, write_model
-from tests.models.tiny import as_sentence_transformer
+from tests.models.tiny import as_sentence_transformer, tiny_model, tiny_xlm_roberta
 from tests.stages.worlds import write_adapter
 from tests.tiny_run import WORDS, write_tiny_bert, write_tiny_retrieval
 
@@ -284,3 +284,14 @@ def test_families_sides_and_engines(tmp_path: Path, family: str, sides: Sides, d
     for role in ROLES:
         assert np.abs(exported.encode(TEXTS, role) - reference.encode(TEXTS, role)).max() < 1e-5
     assert exported.space == reference.space
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model_type", ["xlm-roberta", "modernbert"])
+def test_other_architectures(tmp_path: Path, model_type: str) -> None:
+    """Positions that begin after the padding's id; layers that attend to their neighbourhood only."""
+    folder = tmp_path / "base"
+    made = tiny_xlm_roberta(folder) if model_type == "xlm-roberta" else tiny_model(folder, model_type)
+    base = as_sentence_transformer(made, "cls")
+    write_adapter(tmp_path / "adapter", base, strength=0.1)
+    assert export(tmp_path / "adapter", tmp_path / "out", config(base, "onnx"))["parity"]["min_cosine"] > 0.9999
