@@ -149,3 +149,14 @@ def test_no_dataset_and_no_documents(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="holds no dataset"):
         acclimate.index(tmp_path / "mistyped")
     assert not (tmp_path / "mistyped").exists()
+
+
+def test_what_another_writes_while_all_is_encoded_again_is_not_lost(run: Path, config: RunConfig) -> None:
+    """A service that has written keeps the index, and the new one would not have what it goes on writing."""
+    acclimate.index(run, config=config)
+    with opened_index(str(run / "index")) as service:
+        service.delete(["d00"])
+        with pytest.raises(StorageError, match="another acclimate is at work"):
+            acclimate.reencode_index(run)
+        service.delete(["d01"])
+    assert acclimate.reencode_index(run)["documents"] == 38

@@ -7,7 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -131,20 +131,23 @@ def reencode_index(run: Path, config: RunConfig) -> dict[str, Any]:
     encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading)
     work = work_folder(Path(place))
     fresh = work / encoder.space.digest[:16]  # an unfinished one of another model is no start for this one
-    with opened_index(place) as old:
-        processes.on_main(lambda: _prepare_work(Path(place)))
-        count = old.count()
-        writer = index_for(str(fresh), encoder, run, old.analyser) if processes.is_main() else nullcontext()
-        with writer as new, progress("index", count, "documents") as advance:
-            fed = feed(new, _each(old), lambda texts: encoder.encode(texts, "document"), advance)
-            if new is not None and new.count() > count:  # deleted since an earlier start
-                new.delete([one.document.id for one in new.iterate() if not old.get([one.document.id])])
+    with ExitStack() as until_it_is_replaced:
+        with opened_index(place) as old:
+            if processes.is_main():  # what is written into the old one from here on would be lost
+                until_it_is_replaced.enter_context(LocalIndex.sole_writer(Path(place)))
+            processes.on_main(lambda: _prepare_work(Path(place)))
+            count = old.count()
+            writer = index_for(str(fresh), encoder, run, old.analyser) if processes.is_main() else nullcontext()
+            with writer as new, progress("index", count, "documents") as advance:
+                fed = feed(new, _each(old), lambda texts: encoder.encode(texts, "document"), advance)
+                if new is not None and new.count() > count:  # deleted since an earlier start
+                    new.delete([one.document.id for one in new.iterate() if not old.get([one.document.id])])
 
-    def publish() -> None:
-        replace_folder(fresh, Path(place), lambda folder: objection(folder) == "")
-        shutil.rmtree(work, ignore_errors=True)
+        def publish() -> None:
+            replace_folder(fresh, Path(place), lambda folder: objection(folder) == "")
+            shutil.rmtree(work, ignore_errors=True)
 
-    processes.on_main(publish)
+        processes.on_main(publish)
     encoded = processes.from_main(fed.encoded)
     seconds = round(time.monotonic() - started, 3)
     return {"place": place, "documents": count, "encoded": encoded, "timings": {"index_s": seconds}}

@@ -13,6 +13,8 @@ import sys
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +28,7 @@ from acclimate.files import WORK, held
 from acclimate.progress import say
 from acclimate.retrieval.index import records
 from acclimate.retrieval.index.local import checkpoints, dense, fields, lexical
-from acclimate.retrieval.index.local.dense import Dense
+from acclimate.retrieval.index.local.dense import Dense, Rows
 from acclimate.retrieval.index.local.derived import FRESH_VECTORS, MOVED, Derived
 from acclimate.retrieval.index.local.lexical import Lexical
 from acclimate.retrieval.index.local.store import Store
@@ -55,6 +57,8 @@ class LocalIndex:
         self.lock, self.writing = threading.RLock(), threading.Lock()
         self.writer: Store | None = None
         self.held = contextlib.ExitStack()
+        self.beside = ThreadPoolExecutor(1, "acclimate-faiss")
+        """Its thread is started by the first hybrid search."""
         with store.transaction("DEFERRED"):
             self.derived = Derived(folder, store, self.lock)
             behind, least = store.seq - self.derived.saved_seq, max(DENSE_CHECKPOINT, store.documents // 2)
@@ -73,6 +77,15 @@ class LocalIndex:
         except BaseException:
             store.close()
             raise
+
+    @staticmethod
+    def sole_writer(folder: Path) -> AbstractContextManager[None]:
+        """Keep all writers of an index out, other processes' too.
+
+        Raises:
+            StorageError: another one is at work.
+        """
+        return held(folder / LOCK, folder)
 
     def upsert(self, documents: Sequence[Document], vectors: Vectors) -> None:
         """Write documents, in place of those that have the same ids: all of a call or none."""
@@ -98,16 +111,22 @@ class LocalIndex:
         """Return the documents that answer a query, best first."""
         if query.vector is not None:
             records.searched_vector(query, self.space)
+        vector = np.asarray([] if query.vector is None else query.vector, np.float32)
         with self.lock, self.store.transaction("DEFERRED"):
             self.derived.refresh()
             allowed = None if query.filter is None else self.derived.mask(query.filter)
             nearest, wordiest = {}, {}
-            if query.mode != "lexical":
-                nearest = self._named(
-                    self._scored(np.asarray(query.vector, np.float32), query.depth, allowed), query.depth
-                )
+            if query.mode == "hybrid":
+                # FAISS needs nothing else that is here, so it works beside the lexical search.
+                nearby = self.beside.submit(self.derived.dense.candidates, vector, query.depth, allowed)
             if query.mode != "dense":
                 wordiest = self._named(self.derived.lexical.search(query.text or "", query.depth, allowed), query.depth)
+            if query.mode != "lexical":
+                if query.mode == "hybrid":
+                    rows = nearby.result()
+                else:
+                    rows = self.derived.dense.candidates(vector, query.depth, allowed)
+                nearest = self._named(self._scored(vector, rows, query.depth, allowed), query.depth)
             found = records.fused(query, nearest, wordiest)
             stored = self.store.get(name for name, _ in found)
         return [Hit(stored[name].document, score) for name, score in found]
@@ -151,7 +170,8 @@ class LocalIndex:
                     if there != len(rows):
                         found.append(f"of {len(rows):,} documents {there:,} are in the index of the {what}")
                 for row in sorted(rows)[:: max(1, len(rows) // VERIFIED)]:
-                    scores = self._scored(self.store.vectors_of([row])[1][0], 1, None)
+                    vector = self.store.vectors_of([row])[1][0]
+                    scores = self._scored(vector, self.derived.dense.candidates(vector, 1, None), 1, None)
                     if max(scores.values(), default=0.0) < 1 - records.UNIT_TOLERANCE:
                         found.append(f"document {self.store.ids_of([row])[row]!r} is not found by its own vector")
         return found
@@ -173,6 +193,7 @@ class LocalIndex:
             if self.writer is not None:
                 self._save()
             self._let_go()
+            self.beside.shutdown()
             with self.lock:
                 self.store.close()
 
@@ -273,9 +294,9 @@ class LocalIndex:
                 self.derived.dense.absorb(MOVED)
             time.sleep(TURN_S)  # A lock goes to whoever asks first: a waiting search has to wake up.
 
-    def _scored(self, vector: Vectors, top_k: int, allowed: Mask | None) -> dict[int, float]:
-        """Row -> its exact score, of all that may be among the best."""
-        built_in = self.store.vectors_of(self.derived.dense.candidates(vector, top_k, allowed).tolist())
+    def _scored(self, vector: Vectors, candidates: Rows, top_k: int, allowed: Mask | None) -> dict[int, float]:
+        """Row -> its exact score, of all that may be among the best: FAISS's candidates, and what is newer."""
+        built_in = self.store.vectors_of(candidates.tolist())
         newer = self.derived.dense.newer(vector, top_k, allowed)
         rows = np.concatenate([built_in[0], newer[0]])
         vectors = np.concatenate([built_in[1], newer[1]])
