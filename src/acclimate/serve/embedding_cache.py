@@ -1,0 +1,3 @@
+"""EmbeddingCache: vectors by what exactly decides them, bounded in bytes; each is computed once, whoever asks."""
+
+from __future__ import annotations
