@@ -36,6 +36,8 @@ class Family:
     document_prompt: str = ""
     dense: bool = False
     """Whether its vectors also need Dense layers, which a plain transformers folder does not hold."""
+    matryoshka: bool = False
+    """Whether it was trained so that leading dimensions can be used alone."""
 
     @property
     def prompts(self) -> Prompts:
@@ -44,20 +46,31 @@ class Family:
 
 
 FAMILIES = (
-    Family(r"qwen3-embedding-\d+(\.\d+)?b", "last", f"Instruct: {WEB_SEARCH}\nQuery:"),  # no space after the colon
+    Family(
+        r"qwen3-embedding-\d+(\.\d+)?b", "last", f"Instruct: {WEB_SEARCH}\nQuery:", matryoshka=True
+    ),  # no space after the colon
     Family(r"e5-mistral-7b-instruct", "last", f"Instruct: {WEB_SEARCH}\nQuery: "),
     Family(r"multilingual-e5-large-instruct", "mean", f"Instruct: {WEB_SEARCH}\nQuery: "),
     Family(r"(multilingual-)?e5-(small|base|large)(-v2)?(-unsupervised)?", "mean", "query: ", "passage: "),
     Family(r"bge-m3", "cls"),
     Family(r"bge-(small|base|large)-zh(-v1\.5)?", "cls", BGE_CHINESE),
     Family(r"bge-(small|base|large)-en(-v1\.5)?", "cls", BGE_ENGLISH),
-    Family(r"snowflake-arctic-embed-[ml]-v2\.0", "cls", "query: "),
-    Family(r"snowflake-arctic-embed-(xs|s|m|m-v1\.5|m-long|l)", "cls", BGE_ENGLISH),
-    Family(r"mxbai-embed-large-v1", "cls", BGE_ENGLISH),
+    Family(r"snowflake-arctic-embed-[ml]-v2\.0", "cls", "query: ", matryoshka=True),
+    Family(r"snowflake-arctic-embed-m-v1\.5", "cls", BGE_ENGLISH, matryoshka=True),
+    Family(r"snowflake-arctic-embed-(xs|s|m|m-long|l)", "cls", BGE_ENGLISH),
+    Family(r"mxbai-embed-large-v1", "cls", BGE_ENGLISH, matryoshka=True),
     Family(r"gte-(modernbert-base|multilingual-base|(base|large)-en-v1\.5)", "cls"),
     Family(r"gte-(tiny|small|base|large)", "mean"),
-    Family(r"nomic-embed-text-v\d.*", "mean", "search_query: ", "search_document: "),
-    Family(r"embeddinggemma-300m", "mean", "task: search result | query: ", "title: none | text: ", dense=True),
+    Family(r"nomic-embed-text-v1", "mean", "search_query: ", "search_document: "),
+    Family(r"nomic-embed-text-v\d.*", "mean", "search_query: ", "search_document: ", matryoshka=True),
+    Family(
+        r"embeddinggemma-300m",
+        "mean",
+        "task: search result | query: ",
+        "title: none | text: ",
+        dense=True,
+        matryoshka=True,
+    ),
     Family(r"m3e-(small|base|large)|text2vec-(base|large)-.*|paraphrase-.*", "mean"),
     Family(r"all-(minilm|mpnet|distilroberta|roberta)-.*|multi-qa-.*-cos-v1", "mean"),
 )
