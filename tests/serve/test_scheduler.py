@@ -182,9 +182,9 @@ def test_cancelled_and_expired_work_is_dropped() -> None:
 
 def test_limits_count_tokens_and_rows() -> None:
     made = scheduler(request_tokens=500, request_rows=8)
-    made.check_rows(8)
+    made.limits.check_rows(8)
     with pytest.raises(ServiceError, match="9 texts") as caught:
-        made.check_rows(9)
+        made.limits.check_rows(9)
     assert caught.value.status == 413
     with pytest.raises(ServiceError, match="501 tokens") as caught:
         made.admit(job(250, 251), 0.0)

@@ -104,6 +104,8 @@ class EmbeddingCache:
     def _keep(self, key: bytes, entry: Entry) -> None:
         own = Entry(entry.vector.copy(), entry.tokens)  # a row of a batch would keep the whole batch
         own.vector.flags.writeable = False
+        if (before := self._entries.pop(key, None)) is not None:
+            self._bytes -= before.vector.nbytes + ENTRY_BYTES
         self._entries[key] = own
         self._bytes += own.vector.nbytes + ENTRY_BYTES
         while self._bytes > self._max_bytes:

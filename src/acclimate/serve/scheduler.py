@@ -49,6 +49,21 @@ class Limits:
     """Tokens of one batch; a single longer row is a batch of its own. Small batches answer soon, large ones cost less
     per token."""
 
+    def check_rows(self, count: int) -> None:
+        """Refuse more rows than a request may have, before anything is tokenised.
+
+        Raises:
+            ServiceError: 413.
+        """
+        if count > self.request_rows:
+            raise ServiceError(
+                f"the request has {count} texts",
+                status=413,
+                field="input",
+                possible=f"up to {self.request_rows}",
+                fix="Send them in several requests.",
+            )
+
 
 @dataclass(slots=True, eq=False)
 class Job:
@@ -128,21 +143,6 @@ class Scheduler:
     def wait_s(self) -> float:
         """Seconds that all waiting and computing rows take."""
         return self._ahead_s(math.inf)
-
-    def check_rows(self, count: int) -> None:
-        """Refuse more rows than a request may have, before anything is tokenised.
-
-        Raises:
-            ServiceError: 413.
-        """
-        if count > self.limits.request_rows:
-            raise ServiceError(
-                f"the request has {count} texts",
-                status=413,
-                field="input",
-                possible=f"up to {self.limits.request_rows}",
-                fix="Send them in several requests.",
-            )
 
     def check_room(self, deadline: float, now: float) -> None:
         """Refuse where no row at all could be done in time: what is cheap to know before a text is tokenised.
