@@ -189,7 +189,7 @@ def test_limits_count_tokens_and_rows() -> None:
     with pytest.raises(ServiceError, match="501 tokens") as caught:
         made.admit(job(250, 251), 0.0)
     assert caught.value.status == 413
-    with pytest.raises(ServiceError, match="500 tokens, which take 0.5 s") as caught:
+    with pytest.raises(ServiceError, match=r"500 tokens, which take 0\.5 s") as caught:
         made.admit(job(500, deadline=0.4), 0.0)
     assert caught.value.status == 413
     assert made.waiting_rows == 0

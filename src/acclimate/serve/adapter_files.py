@@ -6,6 +6,7 @@ The files are copied before they are read: what was checked is what is loaded, w
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import stat
@@ -62,6 +63,8 @@ def read_adapter(folder: Path, base: Encoder) -> LoadedAdapter:
     adapter = load_adapter(folder, str(base.source.files.folder))
     _check_named_base(folder, base)
     adapter.check_base(base.source)
+    # Lower case is the tokenizer's own affair, which the base's folder settles.
+    adapter = dataclasses.replace(adapter, use=dataclasses.replace(adapter.use, lowercase=base.use.lowercase))
     for name, pair in adapter.modules.items():
         if pair[0].shape[0] > MAX_RANK:
             raise _refused(f"{name} has rank {pair[0].shape[0]}", f"up to {MAX_RANK}")

@@ -175,6 +175,15 @@ class Registry:
         found = loaded.adapter.fingerprint
         if sha256 not in (None, found):
             raise ServiceError(f"{folder} has the hash {found}", status=409, field="sha256", possible=found)
+        return self.put(name, loaded)
+
+    def put(self, name: str, loaded: LoadedAdapter) -> Served:
+        """Serve an adapter that was read, maybe in place of that with the same name.
+
+        Raises:
+            ServiceError: 400 it does not fit the base; 409 over `max_bytes`.
+        """
+        self._check_name(name)
         with self._lock:
             self._state = self._made({**self._state.loaded, name: loaded})
             return self._state.served[name]
