@@ -138,6 +138,7 @@ def _below(root: Path | None, named: str) -> Path:
         given = Path(named)
         folder = (top / given).resolve()
         inside = ".." not in given.parts and folder.is_relative_to(top)
+        there = inside and folder.is_dir()
     except (OSError, ValueError, RuntimeError):  # a NUL, a name that is too long, a circle of links
         inside = False
     if not named or not inside:
@@ -147,7 +148,7 @@ def _below(root: Path | None, named: str) -> Path:
             field="folder",
             possible="a path relative to that folder, without '..' and without links that lead out of it",
         )
-    if not folder.is_dir():
+    if not there:
         raise _bad(f"{named}: there is no such folder")
     return folder
 
