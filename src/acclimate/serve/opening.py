@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from acclimate.configs import RunConfig, load_config
-from acclimate.errors import UsageError
+from acclimate.errors import ModelError, UsageError
 from acclimate.formats.facts import read_facts
 from acclimate.formats.peft import CONFIG_FILE, WEIGHTS_FILE
 from acclimate.formats.sources import ModelSource, resolve_model
@@ -18,7 +19,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
 from acclimate.retrieval.index.of_run import has_index, index_place, is_folder, opened_index, read_fusion
 from acclimate.retrieval.index.records import Fusion, check_space
-from acclimate.runs.resolve import adapter_folder, find_base, full_folder, load_reranker
+from acclimate.runs.resolve import adapter_folder, base_of, find_base, full_folder, load_reranker
 from acclimate.runs.run_folder import ADAPTER, RunFolder, is_run
 from acclimate.runs.tasks import Task, tasks_of
 from acclimate.serve.adapter_files import LoadedAdapter, read_adapter
@@ -128,7 +129,7 @@ def open_service(
     """
     if not names:
         raise UsageError("nothing to serve is named", fix="Name a run: acclimate serve RUN.")
-    found = [_found(name, config.model) for name in names]
+    found = [_found(name, config) for name in names]
     _check_names(found)
     _check_one_base(found)
     base = Encoder.open(found[0].source, found[0].use, **config.machine)
@@ -142,14 +143,18 @@ def open_service(
     return Service(engine, registry, runs, None if model is None else model.source.id, followed)
 
 
-def _found(name: str, base: str | None) -> _Named:
+def _found(name: str, asked: RunConfig) -> _Named:
     given, place = _split(name)
+    base = asked.model
     run = RunFolder(Path(place).expanduser())
     config = None
     if is_run(run.path) or run.config.is_file() or run.index.is_dir():
         config = load_config(run.config) if run.config.is_file() else RunConfig()
     own = given or _name_of(place)
     if (folder := adapter_folder(place)) is not None:
+        if base is None and config is not None:
+            with contextlib.suppress(ModelError):  # it has moved: the adapter's own record may lead to it
+                base = base_of(place, config.model)
         adapter = load_adapter(folder, base)
         source = find_base(folder, adapter.base_id, adapter.base_sha256, base, adapter.use.pooling)
         return _Named(own, place, folder, source, source.use, config)
@@ -157,7 +162,10 @@ def _found(name: str, base: str | None) -> _Named:
         use = read_facts(folder)["use"]
         source = resolve_model(str(folder))
         return _Named(own, place, None, source, dataclasses.replace(use, lowercase=source.use.lowercase), config)
-    source = resolve_model(base or config.base_model if config is not None else place)
+    if config is not None:
+        source = resolve_model(base or config.base_model, pooling=asked.pooling or config.pooling)
+    else:
+        source = resolve_model(place, pooling=asked.pooling)
     return _Named(own, place, None, source, source.use, config)
 
 
