@@ -94,7 +94,7 @@ class _Named(NamedTuple):
     source: ModelSource
     """The base, or the whole model."""
     use: TextUse
-    """Of the base, or the whole model."""
+    """How the base, or the whole model, uses texts."""
     config: RunConfig | None
     """A run's settings; None: it is no run."""
 

@@ -76,7 +76,7 @@ class Job:
     group: Hashable
     """Rows of one group are computed together at least cost: those of one adapter."""
     tokens: Sequence[int]
-    """Of each row."""
+    """Tokens of each row."""
     deadline: float
     """When the answer is worth nothing any more."""
     payload: Any = None
