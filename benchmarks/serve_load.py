@@ -64,6 +64,7 @@ class Load:
         self.plan = plan
         self.draw = random.Random(plan["seed"])
         self.count = 0
+        self.answered = 0
         self.statuses: Counter[int] = Counter()
         self.times: list[float] = []
         self.measuring = False
@@ -93,13 +94,17 @@ class Load:
         request = self.request()
         started = time.perf_counter()
         status = await connection.send(request)
+        self.answered += 1
         if self.measuring:
             self.statuses[status] += 1
             if status == 200:
                 self.times.append(time.perf_counter() - started)
 
     async def closed(self) -> float:
-        """Every client sends its next request when the last one is answered; return the seconds measured."""
+        """Every client sends its next request when the last one is answered; return the seconds measured.
+
+        It is measured once every client has had an answer, and until as many more have come as there are clients.
+        """
         connections = [await self.connected() for _ in range(self.plan["clients"])]
         stop = False
 
@@ -108,9 +113,13 @@ class Load:
                 await self.ask(connection)
 
         tasks = [asyncio.create_task(client(connection)) for connection in connections]
-        await asyncio.sleep(self.plan["warm_s"])
+        clients = len(connections)
+        started = time.perf_counter()
+        while time.perf_counter() - started < self.plan["warm_s"] or self.answered < clients:
+            await asyncio.sleep(0.02)
         self.measuring, started = True, time.perf_counter()
-        await asyncio.sleep(self.plan["seconds"])
+        while time.perf_counter() - started < self.plan["seconds"] or len(self.times) < clients:
+            await asyncio.sleep(0.02)
         self.measuring, seconds = False, time.perf_counter() - started
         stop = True
         await asyncio.gather(*tasks)
