@@ -78,6 +78,11 @@ class Server:
         """Go on."""
         os.killpg(self.process.pid, signal.SIGCONT)
 
+    def cpu_s(self) -> float:
+        """Processor time that the process has taken."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
     def resident_mb(self) -> float:
         """Memory of the process."""
         return int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1]) * 4096 / 1e6
@@ -132,6 +137,7 @@ def peer(model: Path, base: Encoder, words: Sequence[str], arguments: argparse.N
     for (length, clients, name), results in found.items():
         rate = statistics.median(it["answered"] / it["seconds"] for it in results)
         p50, p99 = (statistics.median(it[q] for it in results) * 1e3 for q in ("p50", "p99"))
+        cpu_ms = statistics.median(it["cpu_ms"] for it in results)
         rows.append(
             [
                 length,
@@ -140,10 +146,15 @@ def peer(model: Path, base: Encoder, words: Sequence[str], arguments: argparse.N
                 f"{rate:.0f}",
                 f"{p50:.1f}",
                 f"{p99:.1f}",
+                f"{cpu_ms:.1f}",
                 compared(found, length, clients, name),
             ]
         )
-    print(table(["texts", "clients", "server", "requests/s", "p50 ms", "p99 ms", "beside infinity"], rows))
+    print(
+        table(
+            ["texts", "clients", "server", "requests/s", "p50 ms", "p99 ms", "CPU ms/request", "beside infinity"], rows
+        )
+    )
     print(f"Targets of ours, float32: {', '.join(f'{t} x at {c}' for c, t in TARGETS.items())} (at 1: p50 not worse).")
 
 
@@ -228,7 +239,9 @@ def measured(
 ) -> dict[str, Any]:
     """One measurement; the server is stopped before and after."""
     server.resume()
+    before = server.cpu_s()
     found = load(server, words, length, arguments, seed, clients=clients, texts=texts)
+    found["cpu_ms"] = (server.cpu_s() - before) / found["replies"] * 1e3
     server.pause()
     if set(found["statuses"]) - {"200"}:
         raise SystemExit(f"{server.name}: {found['statuses']}")

@@ -158,9 +158,8 @@ def main() -> None:
     times = sorted(load.times)
     quantiles = {f"p{q}": times[min(len(times) - 1, len(times) * q // 100)] if times else None for q in (50, 99)}
     slowest = {"slowest": times[-1] if times else None}
-    json.dump(
-        {"seconds": seconds, "statuses": load.statuses, "answered": len(times), **quantiles, **slowest}, sys.stdout
-    )
+    found = {"seconds": seconds, "statuses": load.statuses, "answered": len(times), "replies": load.answered}
+    json.dump({**found, **quantiles, **slowest}, sys.stdout)
 
 
 if __name__ == "__main__":
