@@ -188,15 +188,18 @@ def mixed(model: Path, base: Encoder, words: Sequence[str], arguments: argparse.
             one = names[RANKS.index(16)]
             for length, count in LENGTHS.items():
                 rates: dict[str, list[float]] = {"one": [], "mixed": []}
+                cpu_ms: dict[str, list[float]] = {"one": [], "mixed": []}
                 for number in range(arguments.rounds):
                     for which, models in (("one", [one]), ("mixed", names)):
                         server.models = models
                         result = measured(server, words, count, 64, arguments, 77 + number)
                         rates[which].append(result["answered"] / result["seconds"])
+                        cpu_ms[which].append(result["cpu_ms"])
                 of_one, of_all = (statistics.median(rates[which]) for which in ("one", "mixed"))
                 share = f"{of_all / of_one:.2f}{'' if of_all >= MIXED_TARGET * of_one else ' (missed)'}"
-                rows.append([length, f"{of_one:.0f}", f"{of_all:.0f}", share])
-    print(table(["texts", "one adapter, requests/s", "eight, requests/s", "eight / one"], rows))
+                cpu = [f"{statistics.median(cpu_ms[which]):.1f}" for which in ("one", "mixed")]
+                rows.append([length, f"{of_one:.0f}", f"{of_all:.0f}", share, *cpu])
+    print(table(["texts", "one, requests/s", "eight, requests/s", "eight / one", "one, CPU ms", "eight, CPU ms"], rows))
     print(f"Target: {MIXED_TARGET:.0%}.")
 
 

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from acclimate.serve.errors import ServiceError
-from acclimate.serve.scheduler import HEADROOM, SHARE, Batch, Job, Limits, Scheduler
+from acclimate.serve.scheduler import HEADROOM, SHARE, WAITING, Batch, Job, Limits, Scheduler
 
 RATE = 1000.0
 """Tokens per second of the machine in these tests."""
@@ -205,13 +205,13 @@ def test_more_than_can_be_done_in_time_is_refused_with_the_time_to_wait() -> Non
             assert error.status == 429
             assert error.retry_after_s == pytest.approx(1.0)
             break
-    assert made.wait_s == pytest.approx(HEADROOM * deadline, abs=0.2)
+    assert made.wait_s == pytest.approx(WAITING * deadline, abs=0.2)
     with pytest.raises(ServiceError):
         made.check_room(deadline, 0.0)
     made.check_room(60.0, 0.0)  # who can wait longer is let in
     with pytest.raises(ServiceError) as caught:
         made.admit(job(100, deadline=2.0), 0.0)
-    assert caught.value.retry_after_s == pytest.approx(8.1 - HEADROOM * 2.0, abs=0.2)
+    assert caught.value.retry_after_s == pytest.approx((10.0 - 2.0) * WAITING, abs=0.2)
 
 
 def test_a_small_request_is_let_in_beside_a_large_one() -> None:

@@ -21,8 +21,11 @@ from typing import Any, NamedTuple
 
 from acclimate.serve.errors import ServiceError
 
+WAITING = 0.5
+"""Share of the time until a job's deadline that what goes before it may take. Under overload the machine computes more
+slowly than it was measured to: what is refused takes time too."""
 HEADROOM = 0.8
-"""Share of the time until a deadline that is given away: rates change, and answers have to be sent."""
+"""Share of that time that a job and what goes before it may take together."""
 SHARE = 0.5
 """Share of the machine by which a job's rows get their turns; the rest is for what comes later."""
 BUCKET_S = 0.25
@@ -150,9 +153,9 @@ class Scheduler:
         Raises:
             ServiceError: 429.
         """
-        allowed_s = HEADROOM * (deadline - now)
-        if self.wait_s >= allowed_s and self._ahead_s(now) >= allowed_s:
-            raise _busy(self._ahead_s(now) - allowed_s)
+        allowed_s = WAITING * (deadline - now)
+        if self.wait_s > allowed_s and (late_s := self._ahead_s(now) - allowed_s) > 0:
+            raise _busy(late_s)
 
     def admit(self, job: Job, now: float) -> None:
         """Queue a job.
@@ -184,7 +187,8 @@ class Scheduler:
                 fix="Send the texts in several requests.",
             )
         turns = self._turns(job, own_s, rate, now)
-        if self.wait_s + own_s > allowed_s and (late_s := self._ahead_s(turns[-1]) + own_s - allowed_s) > 0:
+        room_s = min(WAITING * (job.deadline - now), allowed_s - own_s)
+        if self.wait_s > room_s and (late_s := self._ahead_s(turns[-1]) - room_s) > 0:
             raise _busy(late_s)
         job.arrived, job.open = now, True
         lane = self._lanes.setdefault(job.lane, [])
