@@ -199,6 +199,7 @@ def ours(job: Job) -> float:
             folder=Path(folder) / "work",
             metrics=log,
             identity="benchmark",
+            dtype="bfloat16" if job.half else "float32",
         )
         rows = [json.loads(line) for line in log.read_text().splitlines()]
     tokens = [after["tokens"] - before["tokens"] for before, after in pairwise(rows)]

@@ -94,6 +94,7 @@ def _paragraphs(root: Path) -> Iterator[str]:
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.ClassDef | ast.Module):
                 for paragraph in (ast.get_docstring(node) or "").split("\n\n"):
-                    words = paragraph.split()
+                    # An index refuses NULs and halves of surrogate pairs, which some docstrings of tests have.
+                    words = paragraph.replace("\0", " ").encode(errors="ignore").decode().split()
                     if len(words) >= MIN_WORDS:
                         yield " ".join(words)

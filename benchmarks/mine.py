@@ -25,7 +25,8 @@ import numpy as np
 from acclimate.configs import MineConfig
 from acclimate.data.dataset import Dataset
 from acclimate.mining.audit import Audit
-from acclimate.mining.mine import mine_negatives, mining_input
+from acclimate.mining.mine import mine_negatives
+from acclimate.mining.mining_input import mining_input
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.vector_cache import vectors_path
 from acclimate.types import Example
@@ -90,7 +91,7 @@ class OurMiner:
         self.encoder = Encoder.load(MODEL, device="cpu", dtype=dtype)
 
     def __call__(self, cache: Path | None) -> dict[str, Any]:
-        audit = Audit(SETTINGS.num_negatives, {})
+        audit = Audit(SETTINGS, {})
         for block in mine_negatives(mining_input(self.dataset), self.encoder, SETTINGS, seed=0, cache=cache):
             audit.add(block)
         return audit.summary()

@@ -98,6 +98,7 @@ def train(examples: list[Example], batch_size: int, memory_gb: float | None) -> 
             folder=Path(folder) / "work",
             metrics=Path(folder) / "metrics.jsonl",
             identity="benchmark",
+            dtype=str(encoder.dtype).removeprefix("torch."),
         )
         return done.tokens / (time.perf_counter() - started)
 

@@ -13,6 +13,7 @@ import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the same sums, whatever else the machine does
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
@@ -23,6 +24,12 @@ def shared_data(*parts: str) -> Path:
     if not path.exists():
         pytest.skip(f"shared data {'/'.join(parts)} is not here")
     return path
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What is measured of this machine while tests run is not kept for its user: the tests may be in its way."""
+    os.environ["ACCLIMATE_CACHE"] = str(tmp_path_factory.mktemp("acclimate-cache"))
 
 
 @pytest.fixture(scope="session")

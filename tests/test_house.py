@@ -21,7 +21,20 @@ from acclimate import configs
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "acclimate"
 
-GROUND = ("types", "errors", "files", "paths", "configs", "progress", "processes", "prompts", "text_use", "ownership")
+GROUND = (
+    "types",
+    "errors",
+    "files",
+    "paths",
+    "configs",
+    "counting",
+    "progress",
+    "processes",
+    "cpu",
+    "prompts",
+    "text_use",
+    "ownership",
+)
 ORDER = (
     ("ground",),
     ("core",),
@@ -253,9 +266,11 @@ def test_no_import_cycle() -> None:
 BESIDES = {
     "acclimate.progress": {"rich"},
     "acclimate.processes": {"torch"},
+    "acclimate.cpu": {"torch", "psutil"},
     "acclimate.core.analyser": {"regex", "snowballstemmer", "bm25s"},
 }
-"""What the lower rooms need of others: a terminal's bar, the talk of several processes, a language's words."""
+"""What the lower rooms need of others: a terminal's bar, the talk of several processes, what cores do, a language's
+words."""
 
 
 @pytest.mark.parametrize(("rooms", "allowed"), [("ground", set()), ("core", {"numpy", "torch"})])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import pytest
 
 from acclimate import progress as module
@@ -27,4 +29,15 @@ def test_a_rate_is_never_shown_as_nothing(
     with progress("training", 100, unit) as advance:
         now = 10 * seconds
         advance(10)
-    assert capsys.readouterr().err.startswith(f"training: 10 %, {shown}, ETA {90 * seconds:.0f} s")
+    left = timedelta(seconds=round(90 * seconds))
+    assert capsys.readouterr().err == f"training: 10 %, {shown}, ETA {left}\n"
+
+
+def test_while_nothing_is_done_there_is_no_rate(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A first report of no work said "0.0 steps/s, ETA 0 s"."""
+    monkeypatch.setattr(module, "PLAIN_INTERVAL_S", 0.0)
+    with progress("training", 100, "steps") as advance:
+        advance(0)
+    assert capsys.readouterr().err == ""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -65,6 +67,25 @@ def test_a_space_is_made_of_the_document_side_only(base: Encoder) -> None:
     others = [used(dim=16), used(pooling="cls"), used(prompts=prompts.with_defaults(document="another: "))]
     assert len({encoder.space.digest for encoder in (base, *others)}) == 4
     assert base.space.differences(others[0].space) == {"dim": (32, 16)}
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"hidden_act": "relu"}, False),
+        ({"layer_norm_eps": 1e-5}, False),
+        ({"hidden_dropout_prob": 0.5, "transformers_version": "4.1.0", "use_cache": False, "is_decoder": False}, True),
+    ],
+)
+def test_a_space_knows_what_is_computed_with_the_weights(
+    base: Encoder, tmp_path: Path, changes: dict[str, object], same: bool
+) -> None:
+    folder = shutil.copytree(base.source.files.folder, tmp_path / "other")
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | changes))
+    other = Encoder.load(str(folder), device="cpu", dtype="float32").space
+    assert (other == base.space) == same
+    assert set(base.space.differences(other)) == (set() if same else {"base_config"})
 
 
 @pytest.mark.parametrize(("sides", "moves"), [("query", False), ("both", True)])

@@ -232,6 +232,12 @@ def hash_config(config: Mapping[str, Any]) -> str:
     return hash_text(json.dumps(config, sort_keys=True, ensure_ascii=False))
 
 
+def is_writable(folder: Path) -> bool:
+    """Whether something can be written in a folder, and in what is in progress there."""
+    work = folder / WORK
+    return all(os.access(place, os.W_OK | os.X_OK) for place in (folder, work) if place.is_dir())
+
+
 def work_folder(out: Path) -> Path:
     """Where the stage that writes `out` keeps its work in progress: `RUN/.work/<name>`."""
     return out.parent / WORK / out.name

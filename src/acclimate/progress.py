@@ -10,9 +10,11 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Protocol
 
 from acclimate import processes
+from acclimate.counting import singular
 
 PLAIN_INTERVAL_S = 30.0
 
@@ -86,19 +88,21 @@ def _lines(label: str, total: float, unit: str, done: float) -> Iterator[Advance
         nonlocal count, last
         count += amount
         now = time.monotonic()
-        if now - last < PLAIN_INTERVAL_S:
+        if now - last < PLAIN_INTERVAL_S or not count:
             return
         last = now
         rate = count / (now - started)
-        left = (total - done - count) / rate if rate else 0.0
-        say(f"{label}: {100 * (done + count) / max(total, 1e-9):.0f} %, {_speed(rate, unit)}, ETA {left:.0f} s {note}")
+        left = timedelta(seconds=round((total - done - count) / rate))
+        share = 100 * (done + count) / max(total, 1e-9)
+        say(f"{label}: {share:.0f} %, {_speed(rate, unit)}, ETA {left} {note}".rstrip())
 
     yield advance
 
 
 def _speed(rate: float, unit: str) -> str:
-    """Units per second; seconds per unit where these are longer than a second."""
-    if rate >= 1 or not rate:
+    """Units per second; seconds per unit where these are longer than a second; nothing while nothing is done."""
+    if not rate:
+        return ""
+    if rate >= 1:
         return f"{rate:,.0f} {unit}/s" if rate >= 10 else f"{rate:.1f} {unit}/s"
-    one = {"queries": "query"}.get(unit, unit.removesuffix("s"))
-    return f"{1 / rate:.1f} s/{one}"
+    return f"{1 / rate:.1f} s/{singular(unit)}"

@@ -149,6 +149,8 @@ class SpaceId:
     pooling: Pooling
     dim: int
     lowercase: bool
+    base_config: str
+    """Hash of what the base computes with its weights (`ModelSource.computation`): its layers, activations, heads."""
 
     @property
     def digest(self) -> str:

@@ -116,9 +116,10 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 def _index(world: World) -> None:
     world.do("index", world.run)
     world.do("index", world.run, world.corpus, "--chunk-tokens", "20", "--chunk-overlap", "4")
-    for flags in (("--info",), ("--verify",), ("--rebuild",), ("--export", world.folder / "exported.jsonl")):
+    for flags in (("--info",), ("--rebuild",), ("--export", world.folder / "exported.jsonl")):
         world.do("index", world.run, *flags, mode="index RUN --info")
-    world.do("index", world.run, "--reencode", mode="index RUN --reencode")
+    for flag in ("--verify", "--reencode"):
+        world.do("index", world.run, flag, mode="index RUN --reencode")
     nobody = ("--adopt", "postgresql://127.0.0.1:1/nobody?table=texts", "--text-field", "t", "--vector-field", "v")
     world.do("index", world.run, *nobody, mode="index RUN --adopt", refused=True)
     world.do("search", world.run, "w1", mode="search without --rerank")

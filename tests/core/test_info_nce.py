@@ -185,9 +185,9 @@ class _Side(nn.Module):
 def test_temperatures_by_hand() -> None:
     found = [adaptive_temperature(terms, base=0.08, step=0.01, floor=0.03) for terms in (0, 1, 4, 5, 9)]
     assert found == pytest.approx([0.08, 0.07, 0.04, 0.03, 0.03])
-    parameter = torch.tensor(log_excess(0.05))
-    assert learned_temperature(parameter).item() == pytest.approx(0.05)
-    assert learned_temperature(torch.tensor(-100.0)).item() == pytest.approx(0.01)
+    parameter = torch.tensor(log_excess(0.05, 0.01))
+    assert learned_temperature(parameter, 0.01).item() == pytest.approx(0.05)
+    assert learned_temperature(torch.tensor(-100.0), 0.01).item() == pytest.approx(0.01)
 
 
 def test_dimensions_by_hand() -> None:

@@ -21,7 +21,7 @@ POSITIVE = np.array([0.80], np.float32)
 
 def select(**rules: Any) -> Selection:
     return select_negatives(
-        SCORES, USABLE, POSITIVE, MineConfig(**{"relative_margin": None, "num_negatives": 2, **rules})
+        SCORES, USABLE, POSITIVE, MineConfig(**{"spread_margin": None, "num_negatives": 2, **rules})
     )
 
 
@@ -61,7 +61,7 @@ def test_a_negative_positive_score_lowers_the_relative_threshold() -> None:
 
 def test_priority_decides_who_and_rank_decides_the_order() -> None:
     priority = np.array([[0.9, 0.0, 0.5, 0.8, 0.1, 0.3]])
-    config = MineConfig(num_negatives=3, relative_margin=None)
+    config = MineConfig(num_negatives=3, spread_margin=None)
     # Column 1 has the lowest priority but is not usable; then 4 (0.1), 5 (0.3), 2 (0.5).
     assert select_negatives(SCORES, USABLE, POSITIVE, config, priority).columns.tolist() == [[2, 4, 5]]
 
@@ -108,7 +108,7 @@ def test_whole_blocks_equal_one_candidate_at_a_time(
     positive = rng.random(5).astype(np.float32)
     config = dataclasses.replace(
         MineConfig(), num_negatives=count, range_min=range_min, range_max=range_min + 8,
-        min_score=min_score, max_score=max_score, absolute_margin=margin, relative_margin=None,
+        min_score=min_score, max_score=max_score, absolute_margin=margin, spread_margin=None,
     )  # fmt: skip
     selection = select_negatives(scores, usable, positive, config)
     for row, columns in enumerate(selection.columns.tolist()):
@@ -128,7 +128,7 @@ FILL_POSITIVE = np.array([0.5, 0.55, 0.9], np.float32)
 
 
 def filled(needed: int, examples: tuple[int, ...] = (1, 1, 0), **rules: Any) -> tuple[list[list[int]], dict[str, int]]:
-    config = MineConfig(**{"num_negatives": 2, "relative_margin": None, "absolute_margin": 0.1, **rules})
+    config = MineConfig(**{"num_negatives": 2, "spread_margin": None, "absolute_margin": 0.1, **rules})
     usable = np.ones((3, 3), np.bool_)
     usable[1, 2] = False
     selection = select_negatives(FILL_SCORES, usable, FILL_POSITIVE, config)

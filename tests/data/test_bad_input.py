@@ -51,7 +51,7 @@ def test_broken_line_costs_that_line(build: Build, line: str, reason: str) -> No
 
 
 def test_every_line_broken_names_the_first(build: Build) -> None:
-    with pytest.raises(DataError, match=r"x.jsonl: no usable row; row 2: not JSON .*2 rows were rejected"):
+    with pytest.raises(DataError, match=r"x.jsonl: no usable row; row 2: not JSON .*2 rows rejected"):
         build("x.jsonl", "\n{broken\n{worse\n")
 
 
@@ -166,7 +166,7 @@ def test_beir_errors(tmp_path: Path) -> None:
     (folder / "corpus.jsonl").write_text(jsonl({"_id": "d1", "text": "one"}, {"_id": "d1", "text": "other"}))
     dataset, rejected = build_source(folder)
     assert dataset.corpus == {"d1": "one"} and rejected[0].reason == "its id has another text already ('d1')"
-    assert "1 rows give an id a second text, which is not used: d1" in dataset.info["warnings"]
+    assert "1 second text of an id not used: d1" in dataset.info["warnings"]
     (folder / "corpus.jsonl").unlink()
     with pytest.raises(DataError, match=r"corpus.jsonl: no such file"):
         build_source(folder)

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pytest
 
 from acclimate.data.document_files import read_file
@@ -219,6 +220,22 @@ def test_a_folder_of_tables(tmp_path: Path) -> None:
     for shard in range(2):
         write_jsonl(tmp_path / f"shard-{shard}.jsonl", [{"_id": f"d{shard}", "text": "x"}])
     assert list(read(tmp_path)[0]) == ["d0", "d1"]
+
+
+def test_a_data_set_of_the_library_datasets(tmp_path: Path) -> None:
+    """In a folder of `save_to_disk` as from the hub: all splits, one after the other."""
+    splits = {name: datasets.Dataset.from_list([{"_id": name, "text": f"text of {name}", "year": 2020}])
+              for name in ("train", "test")}  # fmt: skip
+    datasets.DatasetDict(splits).save_to_disk(str(tmp_path / "saved"))
+    found, rejected = read(tmp_path / "saved")
+    assert {(one.id, one.text, one.source, one.row) for one in found.values()} == {
+        ("train", "text of train", "saved/train", 1),
+        ("test", "text of test", "saved/test", 1),
+    }
+    assert found["test"].metadata == {"year": 2020} and rejected == []
+    assert Documents([tmp_path / "saved"]).count() == 2
+    with pytest.raises(DataError, match="nobody-here/nothing-there: no such file or folder here, and the hub"):
+        read(Path("nobody-here/nothing-there"))
 
 
 def test_sources_that_cannot_be(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ def test_a_bad_row_costs_that_row_and_is_said(tmp_path: Path, capsys: pytest.Cap
     rows = [{"term": "锈病"}, {"term": ""}, {"term": 3}, {"term": "x" * 101}]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows) + "{broken\n", encoding="utf-8")
     assert read_lexicon(path) == {"锈病": ()}
-    assert "4 rows hold no usable term; the first is row 2: empty (term)" in capsys.readouterr().err
+    assert "4 rows without a usable term; the first is row 2: empty (term)" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

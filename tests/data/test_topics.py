@@ -28,7 +28,7 @@ def test_a_text_of_two_topics_and_bad_rows_are_left_out(tmp_path: Path, capsys: 
     assert read_topics(path) == {"rye": "crops"}
     said = capsys.readouterr().err
     assert "2 rows are not used; the first is row 5: empty (text)" in said
-    assert "1 texts come with several topics" in said
+    assert "1 text with several topics is not used" in said
 
 
 @pytest.mark.parametrize(

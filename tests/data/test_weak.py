@@ -49,6 +49,13 @@ def test_passages_are_whole_sentences_of_forty_words_and_make_up_the_text() -> N
     assert "".join(passages(chinese)) == chinese and len(passages(chinese)) == 2
 
 
+def test_a_closing_mark_ends_its_sentence() -> None:
+    """A passage began with it."""
+    said = f"他说：“{'水' * 39}。”{'土' * 40}。（{'肥' * 40}。）{'光' * 45}。"
+    found = passages(said)
+    assert "".join(found) == said and [passage[-1] for passage in found] == ["”", "。", "）", "。"]
+
+
 @given(st.lists(st.sampled_from(["rice", "水稻", "病", "a,b", "x"]), min_size=6, max_size=400), st.integers(0, 99))
 def test_crops_are_spans_of_the_text_of_eight_units_up_to_half(words: list[str], seed: int) -> None:
     text = " ".join(words)

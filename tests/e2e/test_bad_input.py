@@ -312,6 +312,14 @@ def test_a_run_on_a_read_only_disk_can_be_used(cached: bool, tmp_path: Path, run
         assert ("these vectors are not kept" in result.stderr) == (not cached and words[0] in ("search", "evaluate"))
 
 
+@pytest.mark.parametrize("flags", [[], ["--confidence", "0.9"]])
+def test_base_and_adapted_are_compared_on_a_read_only_disk(flags: list[str], run: Path) -> None:
+    """It failed; nothing has to be written to be seen."""
+    result = on_a_read_only_disk(run, "evaluate", str(run), *flags)
+    assert result.returncode == 0, result.stderr
+    assert "cannot be written: the result is shown, and not kept" in result.stderr and "verdict" in result.stdout
+
+
 def test_a_command_that_has_to_write_says_that_it_cannot(run: Path) -> None:
     result = on_a_read_only_disk(run, "mine", str(run), "--num-negatives", "3")
     assert result.returncode == STORAGE_ERROR

@@ -190,7 +190,7 @@ def test_no_task_retains_what_another_is_proven_with(
     tasks = [replace(task, mined=task.kind == "retrieval") for task in tasks_of(finished / "run", config)]
     train_tasks(tasks, tmp_path / "adapter", config)
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("retaining")]
-    assert len(said) == 2 and all(line.startswith("retaining 1 texts") and line.endswith("of 1") for line in said)
+    assert len(said) == 2 and all(line.startswith("retaining 1 text of") and line.endswith("of 1") for line in said)
 
 
 def test_all_weights_can_be_trained_on_several_tasks(finished: Path, tmp_path: Path) -> None:

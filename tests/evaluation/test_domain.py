@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from acclimate.models.encoder import Encoder
 from tests.stages.worlds import tiny_embedder
 
 CROPS = ("wheat", "maize", "barley", "cotton", "potato", "clover", "rye", "oats", "flax", "hemp")
+AGRICULTURE = Path(__file__).parents[2] / "examples" / "agriculture" / "pairs.jsonl"
 ILLS = ("rust", "blight", "smut", "mildew", "weevil")
 
 
@@ -109,10 +111,10 @@ def test_what_is_skipped_says_why(encoder: Encoder) -> None:
     models, dataset = Models(encoder, encoder, None), Dataset("retrieval", {"d": "a text"})
     few = domain_data(dataset, DomainConfig(), EVALUATE, SEED)
     assert term_accuracy(models, few, EVALUATE, SEED)[0] == {
-        "skipped": "no term is known (none: 1 texts are too few to extract terms from); --lexicon FILE gives some"
+        "skipped": "no term is known (none: 1 text is too few to extract terms from); --lexicon FILE gives some"
     }
     assert relatedness(models, few, EVALUATE, SEED) == {
-        "skipped": "1 documents are too few to find topics in; --topics FILE gives some"
+        "skipped": "1 document is too few to find topics in; --topics FILE gives some"
     }
     alone = data_of([], Vocabulary(Lexicon(()), ""), {"one": "a", "two": "b"})
     assert relatedness(models, alone, EVALUATE, SEED) == {"skipped": "there are no two topics with two texts each"}
@@ -154,3 +156,11 @@ def test_vocabulary_from_what_is_at_hand(tmp_path: Path) -> None:
         assert words in domain_vocabulary(texts, DomainConfig(), guard, seed=SEED).origin
     with pytest.raises(DataError, match="no such file"):
         domain_vocabulary(texts, DomainConfig(lexicon=str(tmp_path / "absent")), seed=SEED)
+
+
+def test_chinese_terms_begin_and_end_with_words_and_are_no_numbers() -> None:
+    """厘米以, 到三 and 三十 were terms of these answers."""
+    rows = [json.loads(line) for line in AGRICULTURE.read_text(encoding="utf-8").splitlines()]
+    terms = list(domain_vocabulary([row["response"] for row in rows], DomainConfig(), seed=42).lexicon.terms)
+    assert len(terms) > 20
+    assert not [term for term in terms if term[0] in "的了与和到以" or term[-1] in "的了与和到以" or term.isnumeric()]

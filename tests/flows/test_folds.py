@@ -218,3 +218,25 @@ def test_what_cannot_be_is_said_in_one_line(config: RunConfig, tmp_path: Path) -
     with pytest.raises(UsageError, match="--folds 3 with 2 datasets"):
         adapt_in_folds(None, tmp_path / "run", two)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("dry_run", [True, False])
+def test_a_share_for_a_test_split_beside_folds_is_refused(
+    source: str, config: RunConfig, tmp_path: Path, dry_run: bool
+) -> None:
+    """It was read and had no effect."""
+    with_share = replace(config, prepare=replace(config.prepare, test_fraction=0.3))
+    for given, settings in ((with_share, {}), (config, {"test_fraction": 0.1})):
+        with pytest.raises(UsageError, match=r"--folds 3 and --test-fraction 0.[13] exclude each other"):
+            verbs.adapt(source, out=tmp_path / "run", config=given, dry_run=dry_run, **settings)
+    assert not (tmp_path / "run").exists()
+
+
+def test_three_stages_that_no_fold_can_have_are_refused_before_anything_is_prepared(
+    source: str, config: RunConfig, tmp_path: Path
+) -> None:
+    """Documents of five words give no weak pair: that was found after the first fold was prepared."""
+    staged = replace(config, stages=StagesConfig(folds=FOLDS, recipe="three-stage"))
+    with pytest.raises(DataError, match="no document outside of dev and test is long enough"):
+        adapt_in_folds(source, tmp_path / "run", staged)
+    assert not (tmp_path / "run").exists()

@@ -74,7 +74,7 @@ def teacher(tmp_path_factory: pytest.TempPathFactory) -> Encoder:
 
 
 def mine_all(dataset: Dataset, teacher: Encoder, seed: int = 0, **rules: Any) -> dict[str, MinedQuery]:
-    config = MineConfig(**{"hard_negative_share": 0.0, **rules})
+    config = MineConfig(**{"hard_negative_share": 0.0, "spread_margin": None, **rules})
     blocks = mine_negatives(mining_input(dataset), teacher, config, seed)
     return {mined.query: mined for block in blocks for mined in block.queries}
 
@@ -119,10 +119,10 @@ def mine_slowly(dataset: Dataset, teacher: Encoder, config: MineConfig) -> dict[
 @pytest.mark.parametrize(
     "rules",
     [
-        {"relative_margin": None},
+        {"spread_margin": None},
         {"relative_margin": 0.0, "num_negatives": 6},
         {"relative_margin": 0.001, "range_min": 3, "range_max": 60},
-        {"relative_margin": None, "range_min": 40, "range_max": 400, "num_negatives": 7},
+        {"spread_margin": None, "range_min": 40, "range_max": 400, "num_negatives": 7},
     ],
 )
 @pytest.mark.parametrize("block", [1, 3, 2048])
@@ -138,7 +138,7 @@ def test_blocks_equal_one_query_at_a_time(
 
 @pytest.mark.parametrize("sampling", ["top", "random"])
 def test_no_negative_is_a_positive_or_held_out_or_the_query(dataset: Dataset, teacher: Encoder, sampling: str) -> None:
-    mined = mine_all(dataset, teacher, sampling=sampling, relative_margin=None, num_negatives=60, range_max=60)
+    mined = mine_all(dataset, teacher, sampling=sampling, spread_margin=None, num_negatives=60, range_max=60)
     positives = positives_of(dataset)
     assert len(mined) == 7  # q1 and q2 are one query
     for query, found in mined.items():
@@ -158,7 +158,7 @@ def _documents(mined: dict[str, MinedQuery]) -> dict[str, list[str]]:
 def test_random_sampling_is_a_function_of_seed_and_query(
     dataset: Dataset, teacher: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rules: dict[str, Any] = {"sampling": "random", "relative_margin": None, "num_negatives": 3}
+    rules: dict[str, Any] = {"sampling": "random", "spread_margin": None, "num_negatives": 3}
     first = mine_all(dataset, teacher, seed=1, **rules)
     monkeypatch.setattr(module, "QUERY_BLOCK", 2)
     # A block's size may change a cosine's last digit, not what is drawn.
@@ -167,7 +167,7 @@ def test_random_sampling_is_a_function_of_seed_and_query(
 
 
 def test_the_ranked_list_is_what_the_choice_was_made_from(dataset: Dataset, teacher: Encoder) -> None:
-    mined = mine_all(dataset, teacher, include_positives=True, relative_margin=None, range_max=10)
+    mined = mine_all(dataset, teacher, include_positives=True, spread_margin=None, range_max=10)
     for found in mined.values():
         scores = [one.score for one in found.ranked]
         assert len(scores) == 10
@@ -176,8 +176,8 @@ def test_the_ranked_list_is_what_the_choice_was_made_from(dataset: Dataset, teac
 
 
 def test_audit_counts_by_hand(dataset: Dataset, teacher: Encoder) -> None:
-    config = MineConfig(num_negatives=4, range_max=3, relative_margin=None, max_score=-2.0, hard_negative_share=0.0)
-    audit = Audit(4, {text: query_id for query_id, text in dataset.queries.items()})
+    config = MineConfig(num_negatives=4, range_max=3, spread_margin=None, max_score=-2.0, hard_negative_share=0.0)
+    audit = Audit(config, {text: query_id for query_id, text in dataset.queries.items()})
     for block in mine_negatives(mining_input(dataset), teacher, config, 0):
         audit.add(block)
     summary = audit.summary()
@@ -194,8 +194,8 @@ def test_the_share_of_hard_negatives_is_held(
     dataset: Dataset, teacher: Encoder, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(module, "QUERY_BLOCK", block)
-    config = MineConfig(num_negatives=2, range_max=3, relative_margin=None, max_score=-2.0, hard_negative_share=0.5)
-    audit = Audit(2, {})
+    config = MineConfig(num_negatives=2, range_max=3, spread_margin=None, max_score=-2.0, hard_negative_share=0.5)
+    audit = Audit(config, {})
     mined: dict[str, MinedQuery] = {}
     for found in mine_negatives(mining_input(dataset), teacher, config, 0):
         audit.add(found)
@@ -214,9 +214,9 @@ def test_the_share_of_hard_negatives_is_held(
 
 
 def test_audit_names_the_highest_scoring_negatives(dataset: Dataset, teacher: Encoder) -> None:
-    audit = Audit(4, {})
+    audit = Audit(MineConfig(), {})
     scores = []
-    for block in mine_negatives(mining_input(dataset), teacher, MineConfig(relative_margin=None), 0):
+    for block in mine_negatives(mining_input(dataset), teacher, MineConfig(spread_margin=None), 0):
         audit.add(block)
         scores += [one.score for mined in block.queries for one in mined.negatives]
     named = audit.summary()["likeliest_false_negatives"]
@@ -272,7 +272,7 @@ def test_rank_is_the_sorted_list_of_cosines(dataset: Dataset, teacher: Encoder) 
     [
         # The window holds the whole corpus: both see the same candidates whatever the filters.
         {"relative_margin": 0.05, "range_max": 100},
-        {"absolute_margin": 0.1, "relative_margin": None, "max_score": 0.6, "min_score": 0.2, "range_max": 100},
+        {"absolute_margin": 0.1, "max_score": 0.6, "min_score": 0.2, "range_max": 100},
         # A small window: the same as long as each query's one positive is within it, and nothing else is filtered.
         {"relative_margin": None, "range_max": 10},
         {"relative_margin": 0.05, "range_max": 100, "range_min": 3},

@@ -72,7 +72,7 @@ def test_it_looks_deeper_before_it_loosens_a_filter(teacher: Encoder) -> None:
     dataset = Dataset("retrieval", corpus, queries, {"train": qrels}, examples)
     rules = {"range_max": 5, "relative_margin": 0.001, "hard_negative_share": 0.9}
     block = mined(dataset, teacher, **rules)
-    assert block.filled == {"range_max": 11}
+    assert block.filled == {"range_max": 12}
     for query in block.queries:
         positive = query.positives[0].score
         assert all(one.score <= positive - 0.001 * abs(positive) for one in query.negatives)
@@ -97,7 +97,7 @@ def test_the_query_s_own_document_is_never_its_negative(teacher: Encoder) -> Non
         for query, found in qrels.items()
         for document in found
     ]
-    block = mined(Dataset("retrieval", corpus, texts, {"train": qrels}, examples), teacher, relative_margin=None)
+    block = mined(Dataset("retrieval", corpus, texts, {"train": qrels}, examples), teacher, spread_margin=None)
     own = {texts[name]: corpus[name] for name in texts}
     for query in block.queries:
         assert query.negatives and own[query.query] not in {one.document for one in query.negatives}

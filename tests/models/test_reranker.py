@@ -148,7 +148,7 @@ def test_score_is_score_pairs_with_one_query(sample: Sample) -> None:
     pairs = reranker.score_pairs(["list files"] * len(TEXTS), TEXTS)
     assert np.allclose(reranker.score("list files", TEXTS), pairs, atol=2e-5)
     assert reranker.score("list files", []).shape == (0,)
-    with pytest.raises(UsageError, match="1 queries with 2 texts"):
+    with pytest.raises(UsageError, match="1 query with 2 texts"):
         reranker.score_pairs(["a"], ["b", "c"])
 
 

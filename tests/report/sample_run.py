@@ -180,6 +180,12 @@ def summary(evaluation: dict[str, Any], config: RunConfig) -> dict[str, Any]:
             "step_s": 251.9,
             "best_step": 80,
             "learning_rate": 0.002,
+            "scale": {
+                "temperature": 0.05,
+                "temperature_from": "that of all-MiniLM-L6-v2 by its authors",
+                "spread": 0.1136,
+                "false_negative_margin": 0.1022,
+            },
         },
         "model": {"id": "sentence-transformers/all-MiniLM-L6-v2", "sha256": "53aa51172d142c89d9012cce15ae4d6c" * 2},
         "config": effective(config, "domain", "prepare", "mine", "train", "objective", "evaluate"),
@@ -227,7 +233,6 @@ def dataset(kind: Kind) -> dict[str, Any]:
         "reading": {"queries": reading(0.031, 0.004), "documents": reading(0.012, 0.0)},
         "quoting": "csv",
         "warnings": [
-            "0% of the training pairs bring hard negatives, below 30 %: mining adds them",
             "412 documents of dev and test are in train too; --strict-documents removes them",
             "303 queries of dev and test are nearly a text of train; --strict-near removes these training rows",
             "41 documents have the text of another document",
@@ -258,7 +263,11 @@ def audit() -> dict[str, Any]:
         "histograms": {"edges": scores["edges"], **scores["base"]},
         "queries": 10_338,
         "negatives": 40_122,
-        "removed": {"similar to the positive": 5_120, "judged": 12},
+        "candidates": 516_900,
+        "score_spread": 0.1148,
+        "spread_margin": 0.27,
+        "removed": {"spread_margin": 5_120, "max_score": 12},
+        "warnings": ["spread_margin removed 81% of the candidates (--spread-margin): lower it"],
         "queries_with_too_few": 187,
         "queries_with_too_few_ids": [f"q{number}" for number in range(0, 500, 10)],
         "likeliest_false_negatives": [

@@ -105,13 +105,17 @@ def test_it_holds_every_part(html: str) -> None:
         "exceeds the bound",
         "--retain-data TEXTS",
         "acclimate adapt data/nl2bash.jsonl --out runs/farm",
-        "temperature = 0.05",
+        'temperature = "none"',
+        "Temperature 0.05, that of all-MiniLM-L6-v2 by its authors",
+        "masked above the positive + 0.1022",
+        "Spread margin 5,120 of 516,900 (0.991 %)",
+        "spread_margin removed 81% of the candidates",
         "transformers 5.23.0",
         "--strict-documents removes",
     ):
         assert words in page.text, words
     assert len(page.all("svg")) == 7
-    for raw in ("step s", "planned steps", "p50", "with negatives", "mining adds them", "quoting"):
+    for raw in ("step s", "planned steps", "p50", "with negatives", "quoting"):
         assert raw not in page.text.replace("Time in steps", ""), raw
     assert 'class="absent"' not in html
 
@@ -303,6 +307,8 @@ def test_search_through_the_index_is_shown_where_it_was_measured(tmp_path: Path)
     said = " ".join(" ".join(Page(render(read_run(run))).words).split())
     assert "10,594 documents" in said and "weights 1 and 0.5, best of <b>dev</b>" in said
     assert "99.5 % of the exact first ten" in said and "0.5200" in said and "+0.0300" in said
+    edit(run / "report.json", index={**report, "outdated": "These are another version's."})
+    assert "These are another version's." in page_of(run).text
 
 
 def test_reranking_is_shown_where_it_was_measured(tmp_path: Path) -> None:

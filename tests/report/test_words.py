@@ -14,6 +14,7 @@ from acclimate.report.words import (
     duration,
     excerpt,
     interval,
+    lexical_note,
     p_value,
     percent,
     score,
@@ -124,3 +125,13 @@ def test_where_bm25_is_better_that_comes_first() -> None:
     alone = verdict("better", test, 0.95, {"recommend": "other", "unsuited": "75% of the tokens are unknown."})
     assert (alone.claim, alone.advice) == ("This model cannot read these texts.", "Take another model.")
     assert verdict("better", test, 0.95, {"recommend": "adapted", "unsuited": ""}).advice == "Use the adapted model."
+
+
+def test_what_bm25_does_with_chinese_is_said() -> None:
+    """It said "No known language", and not what a word is there."""
+    chosen = {"variant": "words as they stand", "chosen": "the only one for this language", "tried": {}}
+    said = lexical_note({**chosen, "language": None})
+    assert said == (
+        "BM25: words as they stand, Chinese, Japanese and Korean characters in pairs (the only one for this language)."
+    )
+    assert lexical_note({**chosen, "language": "english"}).startswith("BM25: English, words as they stand (")

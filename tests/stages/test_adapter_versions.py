@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 
 from acclimate.configs import EvaluateConfig, RunConfig, TrainConfig
 from acclimate.files import hash_folder
+from acclimate.runs import shared_files
 from acclimate.runs.resolve import load
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.versions import promote, rollback, versions
@@ -57,8 +60,8 @@ def test_whoever_loads_the_adapter_gets_the_version_in_use(
         monkeypatch.setattr(os, "symlink", refuse)
     monkeypatch.chdir(model.parent)  # the base's id, its folder's name, leads to it
     found = []
-    for epochs in (1, 2):
-        train(run.dataset, None, run.adapter, config_of(model, full=full, epochs=epochs))
+    for rate in (1e-3, 2e-3):
+        train(run.dataset, None, run.adapter, config_of(model, full=full, learning_rate=rate))
         assert run.adapter.is_symlink() == links
         ours = load(run.path, device="cpu", dtype="float32").encode(TEXTS, "query")
         theirs = SentenceTransformer(str(run.adapter), device="cpu").encode_query(TEXTS, normalize_embeddings=True)
@@ -67,6 +70,27 @@ def test_whoever_loads_the_adapter_gets_the_version_in_use(
     assert np.abs(found[0] - found[1]).max() > 1e-4
     rollback(run)
     np.testing.assert_array_equal(load(run.path, device="cpu", dtype="float32").encode(TEXTS, "query"), found[0])
+
+
+@pytest.mark.parametrize("sides", ["both", "query"])
+def test_versions_share_their_tokenizer_on_disk_and_a_copy_is_whole(
+    run: RunFolder, model: Path, sides: Literal["both", "query"], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A multilingual tokenizer is 17 MB, and every version held a copy of it, that of a Router three."""
+    monkeypatch.setattr(shared_files, "LEAST_BYTES", 100)
+    monkeypatch.chdir(model.parent)
+    for rank in (1, 2):
+        train(run.dataset, None, run.adapter, config_of(model, sides=sides, rank=rank))
+    tokenizers = list(run.adapters.rglob("tokenizer.json"))
+    assert len(tokenizers) == (2 if sides == "both" else 6)
+    assert len({path.stat().st_ino for path in tokenizers}) == 1
+    weights = [folder.resolve() / "adapter_model.safetensors" for folder in run.adapters.iterdir() if folder.is_dir()]
+    assert len({path.stat().st_ino for path in weights}) == 2
+    expected = load(run.path, device="cpu", dtype="float32").encode(TEXTS, "query")
+    shutil.copytree(run.adapter, tmp_path / "elsewhere")
+    shutil.rmtree(run.path)
+    theirs = SentenceTransformer(str(tmp_path / "elsewhere"), device="cpu")
+    np.testing.assert_allclose(expected, theirs.encode_query(TEXTS, normalize_embeddings=True), atol=1e-5)
 
 
 def test_adapt_again_leaves_a_promoted_adapter(run: RunFolder, model: Path, capsys: pytest.CaptureFixture[str]) -> None:

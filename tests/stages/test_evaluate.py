@@ -21,7 +21,7 @@ from acclimate.evaluation.measures import RETRIEVAL_MEASURES
 from acclimate.files import hash_folder
 from acclimate.formats.trained_on import TrainedOn, write_trained_on
 from acclimate.models.encoder import Encoder
-from acclimate.stages.evaluate import evaluate, evaluate_model
+from acclimate.stages.evaluate import evaluate, evaluate_model, evaluate_only
 from acclimate.types import Sides
 from tests.stages.worlds import WORDS, config_for, tiny_embedder, write_adapter, write_pairs, write_retrieval
 
@@ -171,6 +171,7 @@ def test_pairs(tmp_path: Path, model: Path) -> None:
         assert sum(report["histograms"][name]["negative"]) == 24
     assert set(test["delta"]) == {"spearman", "pearson"}
     alone = evaluate_model(str(tmp_path), tmp_path / "adapter", config_for(model))
+    assert [set(alone.pop(end)) for end in ("low", "high")] == [{"spearman", "pearson"}] * 2
     assert alone == pytest.approx(test["adapted"] | {"pairs": 60})
 
 
@@ -272,6 +273,40 @@ def test_one_model_is_measured_on_all_of_a_file(
         found = evaluate_model(str(file), None, config_for(model))
         assert found["queries"] == count == len({row["query"] for row in rows})
         assert "all of the data" in capsys.readouterr().err
+
+
+def test_one_model_has_intervals_that_are_as_wide_as_its_queries_are_few(tmp_path: Path, model: Path) -> None:
+    """They were left out. Queries that share a document count as one, as where two models are compared."""
+    widths = {}
+    for name, documents in (("alone", 60), ("together", 6)):
+        rows = [
+            {"query": f"{number} {WORDS[number % 7]}", "positive": f"d{number % documents}"} for number in range(60)
+        ]
+        file = tmp_path / f"{name}.jsonl"
+        file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        found = evaluate_model(str(file), None, config_for(model))
+        assert set(found["low"]) == set(found["high"]) == set(RETRIEVAL_MEASURES)
+        for measure in RETRIEVAL_MEASURES:
+            assert 0 <= found["low"][measure] <= found[measure] <= found["high"][measure] <= 1
+        widths[name] = found["high"]["recall@5"] - found["low"]["recall@5"]
+    assert widths["together"] > widths["alone"] > 0
+
+
+def test_pairs_have_intervals_too(tmp_path: Path, model: Path) -> None:
+    write_pairs(tmp_path)
+    found = evaluate_model(str(tmp_path), None, config_for(model))
+    for measure in ("spearman", "pearson"):
+        assert -1 <= found["low"][measure] < found[measure] < found["high"][measure] <= 1
+
+
+def test_what_cannot_be_kept_is_measured_all_the_same(harmed: Path, model: Path) -> None:
+    before = sorted(harmed.rglob("*"))
+    folders = harmed / "dataset", harmed / "adapter", harmed / "evaluation"
+    kept = evaluate_only(*folders, config_for(model))
+    assert kept == report_of(harmed)
+    again = evaluate_only(*folders, config_for(model, confidence=0.9))
+    assert again["test"]["adapted"] == kept["test"]["adapted"] and again["confidence"] == 0.9
+    assert sorted(harmed.rglob("*")) == before and report_of(harmed) == kept
 
 
 def test_an_adapter_is_measured_on_all_that_it_was_not_trained_on(tmp_path: Path, model: Path) -> None:

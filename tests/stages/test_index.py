@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,13 @@ from acclimate.configs import IndexConfig, RunConfig, with_overrides
 from acclimate.data.dataset import Dataset, write_dataset
 from acclimate.errors import DataError, StorageError, UsageError
 from acclimate.files import read_json, write_json, write_jsonl
+from acclimate.flows.record import summarise
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.index import feeding
 from acclimate.retrieval.index.of_run import opened_index
 from acclimate.retrieval.index.reports import IndexReport
 from acclimate.runs.resolve import load
+from acclimate.runs.run_folder import RunFolder
 from acclimate.stages.evaluate import evaluate
 from acclimate.stages.evaluate_index import evaluate_index
 from acclimate.stages.index import index as stage
@@ -212,6 +215,35 @@ def test_an_adapter_and_the_index_of_its_base(tmp_path: Path, model: Path, sides
     assert verify_index(tmp_path, config)["problems"] == []
 
 
+def test_a_field_that_no_document_has_is_said(tmp_path: Path, model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    corpus_run(tmp_path)
+    config = config_for(model)
+    index(tmp_path, [], config)
+    capsys.readouterr()
+    found = search_index(tmp_path, "rain", 5, config, mode="dense", filter='not titel = "x" and not exists(crop)')
+    assert len(found["hits"]) == 5
+    assert capsys.readouterr().err.splitlines() == [
+        "warning: no document has the field 'titel' of the filter; fields are title; did you mean title?",
+        "warning: no document has the field 'crop' of the filter; fields are title",
+    ]
+    search_index(tmp_path, "rain", 5, config, mode="dense", filter='title != "x"')
+    assert capsys.readouterr().err == ""
+
+
+def test_vectors_that_are_not_those_of_their_texts_are_found(tmp_path: Path, model: Path) -> None:
+    corpus_run(tmp_path)
+    config = config_for(model)
+    index(tmp_path, [], config)
+    assert verify_index(tmp_path, config) == {
+        "place": str(tmp_path / "index"), "documents": 80, "sampled": 64, "problems": []
+    }  # fmt: skip
+    with opened_index(str(tmp_path / "index")) as opened:
+        stored = list(opened.iterate())
+        opened.upsert([one.document for one in stored], np.roll([one.vector for one in stored], 1, axis=0))
+    (problem,) = verify_index(tmp_path, config)["problems"]
+    assert "vectors are not those that" in problem and "of 64 texts encoded again" in problem
+
+
 def test_search_as_it_was_chosen_and_reranked(tmp_path: Path, model: Path) -> None:
     corpus_run(tmp_path)
     config = config_for(model)
@@ -301,3 +333,17 @@ def test_what_it_refuses(tmp_path: Path, model: Path) -> None:
     with pytest.raises(UsageError, match="an overlap of 0 to 15"):
         IndexConfig(chunk_tokens=16)
     assert dataclasses.asdict(RunConfig().index)["chunk_tokens"] is None
+
+
+def test_scores_through_the_index_say_when_they_are_of_an_older_adapter(tmp_path: Path, model: Path) -> None:
+    """After a training, the run's summary held the older adapter's as if they were the new one's."""
+    corpus_run(tmp_path)
+    run, config = RunFolder(tmp_path), config_for(model)
+    write_adapter(run.adapter, model, strength=0.5, sides="query")
+    index(tmp_path, [], config)
+    measured = evaluate_index(tmp_path, config)
+    assert summarise(run, config)["index"] == measured  # type: ignore[typeddict-item]
+    shutil.rmtree(run.adapter)
+    write_adapter(run.adapter, model, strength=0.9, sides="query")
+    said = summarise(run, config)["index"]["outdated"]  # type: ignore[typeddict-item]
+    assert said.startswith(f"The scores are those of version {measured['adapter_version']} of the adapter")

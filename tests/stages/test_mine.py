@@ -52,7 +52,7 @@ def dataset(tmp_path: Path) -> Path:
 @pytest.fixture
 def config(tmp_path: Path) -> RunConfig:
     model = str(as_sentence_transformer(tiny_bert(tmp_path / "model")))
-    return RunConfig(model=model, device="cpu", dtype="float32", mine=MineConfig(num_negatives=2, relative_margin=None))
+    return RunConfig(model=model, device="cpu", dtype="float32", mine=MineConfig(num_negatives=2, spread_margin=None))
 
 
 def test_files_and_counts(dataset: Path, config: RunConfig) -> None:
@@ -175,3 +175,32 @@ def test_labelled_pairs_are_refused_and_nothing_is_written(tmp_path: Path, confi
     with pytest.raises(UsageError, match="labelled pairs"):
         mine(folder, tmp_path / "run" / "negatives", config)
     assert not (tmp_path / "run" / "negatives").exists()
+
+
+def test_what_each_filter_removes_is_said_and_too_much_is_a_warning(
+    dataset: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = dataset.parent / "negatives"
+    report = mine(dataset, out, replace(config, mine=MineConfig(num_negatives=2, spread_margin=-100.0)))
+    said = capsys.readouterr().err
+    unit = f"above the positive - -100 of the scores' spread, {report['score_spread']:.4g}"
+    assert f"spread_margin removed 0 of {report['candidates']} candidates: those {unit}" in said
+    assert "warning" not in said
+
+    strict = MineConfig(num_negatives=2, spread_margin=100.0, hard_negative_share=0.0)
+    report = mine(dataset, out, replace(config, mine=strict))
+    said = capsys.readouterr().err
+    assert report["removed"] == {"spread_margin": report["candidates"]} and report["queries_without_negatives"] == 2
+    assert "2 of 2 queries have fewer than 2 negatives, 2 of them none" in said
+    assert "warning: spread_margin removed 100% of the candidates (--spread-margin): lower it" in said
+    assert "warning: 100% of the queries are left without hard negatives" in said
+    assert report["warnings"] == read_json(out / "audit.json")["warnings"] and len(report["warnings"]) == 2
+
+
+def test_who_gets_negatives_past_a_filter_is_said(
+    dataset: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    filling = MineConfig(num_negatives=2, spread_margin=100.0, hard_negative_share=0.9)
+    report = mine(dataset, dataset.parent / "negatives", replace(config, mine=filling))
+    assert report["filled"]["spread_margin"] >= 1
+    assert "had none, and got their lowest-scoring candidates, past spread_margin" in capsys.readouterr().err

@@ -16,6 +16,7 @@ from qdrant_client import QdrantClient, models
 import acclimate
 from acclimate.data.dataset import Dataset
 from acclimate.errors import DataError, UsageError
+from acclimate.flows.index_verbs import rebuild_index, verify_index
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.index.postgres.connection import parse_postgres_url
@@ -54,6 +55,20 @@ def test_a_runs_index_is_moved_and_searched_there(
     for _ in range(2):
         with pytest.raises(UsageError, match="there is no index"):
             acclimate.search(run, "rain", config=config, index_at=mistyped)
+    assert verify_index(run, config=config, index_at=table)["problems"] == []
+    with psycopg.connect(parse_postgres_url(table).conninfo) as connection:
+        query = "UPDATE {} SET vector = (SELECT vector FROM {} LIMIT 1)"
+        name = sql.Identifier(parse_postgres_url(table).table)
+        connection.execute(sql.SQL("CREATE TABLE kept AS SELECT id, vector FROM {}").format(name))
+        connection.execute(sql.SQL(query).format(name, name))
+        connection.commit()
+        assert "vectors are not those" in verify_index(run, config=config, index_at=table)["problems"][0]
+        connection.execute(
+            sql.SQL("UPDATE {} AS t SET vector = kept.vector FROM kept WHERE kept.id = t.id").format(name)
+        )
+        connection.execute("DROP TABLE kept")
+    with pytest.raises(UsageError, match="derived from the documents by the server itself"):
+        rebuild_index(run, config=config, index_at=table)
     back = acclimate.move_index(run, tmp_path / "back", config=config, index_at=table)
     assert (back["documents"], back["place"]) == (40, str(tmp_path / "back"))
 

@@ -12,13 +12,16 @@ import pytest
 import torch
 
 from acclimate.configs import ObjectiveConfig, RunConfig, TrainConfig
-from acclimate.data.dataset import Dataset, write_dataset
-from acclimate.errors import DataError, UsageError
+from acclimate.data.dataset import EXAMPLES_FILE, Dataset, load_dataset, write_dataset, write_examples
+from acclimate.errors import DataError, Interrupted, UsageError
 from acclimate.files import hash_folder, write_jsonl
+from acclimate.models import dtypes
 from acclimate.models.adapter import load_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.runs.resolve import load as load_encoder
+from acclimate.stages.mine import mine
 from acclimate.stages.train import train
+from acclimate.training.checkpoint import Checkpoint, write_checkpoint
 from acclimate.types import Example, Qrels, Split
 from tests.models.tiny import as_sentence_transformer
 from tests.tiny_run import write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
@@ -77,6 +80,27 @@ def test_a_second_start_keeps_and_a_changed_setting_starts_anew(
     assert hash_folder(out) != before
 
 
+def test_a_training_goes_on_in_its_number_format(
+    tmp_path: Path, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is measured by then, perhaps on another machine, does not count."""
+
+    def stop(folder: Path, checkpoint: Checkpoint) -> None:
+        write_checkpoint(folder, checkpoint)
+        raise KeyboardInterrupt
+
+    dataset, out = write_tiny_retrieval(tmp_path / "dataset"), tmp_path / "adapter"
+    automatic = replace(config, dtype="auto")
+    with monkeypatch.context() as patch:
+        patch.setattr(dtypes, "faster_dtype", lambda _folder, _use: "bfloat16")
+        patch.setattr("acclimate.training.fit.write_checkpoint", stop)
+        with pytest.raises(Interrupted):
+            train(dataset, None, out, automatic)
+    report = train(dataset, None, out, automatic)["train"]
+    assert (report["dtype"], report["threads"]) == ("bfloat16", torch.get_num_threads())
+    assert train(dataset, None, tmp_path / "new" / "adapter", automatic)["train"]["dtype"] == "float32"
+
+
 def test_the_same_seed_gives_the_same_adapter(tmp_path: Path, config: RunConfig) -> None:
     for name in ("a", "b"):
         write_tiny_retrieval(tmp_path / name / "dataset")
@@ -91,6 +115,22 @@ def test_mined_negatives_are_used(tmp_path: Path, config: RunConfig) -> None:
     report = train(dataset, negatives, tmp_path / "adapter", config)
     assert report["train"]["examples"] == 1
     assert report["train"]["tokens"] == report["train"]["steps"] * 4
+
+
+def test_a_training_without_mining_says_that_negatives_are_missing(
+    tmp_path: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`prepare` warned of it, also where mining followed."""
+    warning = "0% of the training pairs bring hard negatives, and none were mined"
+    dataset = write_tiny_retrieval(tmp_path / "dataset")
+    rows = load_dataset(dataset).examples
+    write_examples(dataset / EXAMPLES_FILE, [replace(row, negatives=()) for row in rows])
+    train(dataset, None, tmp_path / "adapter", config)
+    assert warning in capsys.readouterr().err
+    train(dataset, None, tmp_path / "adapter", replace(config, train=replace(SETTINGS, group_size=1)))
+    mine(dataset, tmp_path / "negatives", config)
+    train(dataset, tmp_path / "negatives", tmp_path / "adapter", config)
+    assert warning not in capsys.readouterr().err
 
 
 def test_query_side_leaves_documents_alone(tmp_path: Path, config: RunConfig, model: Path) -> None:
@@ -165,7 +205,7 @@ def test_layers_are_compiled_on_cuda_only(tmp_path: Path, config: RunConfig) -> 
 
 def test_a_learned_temperature_is_seen_and_reported(tmp_path: Path, config: RunConfig) -> None:
     dataset = write_tiny_retrieval(tmp_path / "dataset")
-    objective = ObjectiveConfig(temperature_kind="learned")
+    objective = ObjectiveConfig(temperature_kind="learned", temperature=0.05)
     report = train(dataset, None, tmp_path / "adapter", replace(config, objective=objective))
     seen = [row["temperature"] for row in rows(tmp_path) if "temperature" in row]
     assert len(seen) == report["train"]["steps"]

@@ -72,12 +72,13 @@ def test_each_judge_adds_its_own_and_a_rows_own_negatives_are_spared() -> None:
         judged = (guide, positive) if with_guide else None
         return found.all_excluded(cosine, positive, judged, config)["query-document"].tolist()  # type: ignore[arg-type]
 
-    assert masked(False, false_negative_margin=None) == [[False] * 3] * 2
-    assert masked(False) == [[False, True, False], [False, False, False]]  # 0.7 > 0.5 + 0.1; n1 is the row's own
-    assert masked(False, mask_mined=True) == [[False, True, True], [False, False, False]]
-    assert masked(False, false_negative_margin=None, false_negative_relative_margin=0.5)[0] == [False] * 3
-    assert masked(True, false_negative_margin=None) == [[False] * 3, [False, False, True]]
-    assert masked(True) == [[False, True, False], [False, False, True]]
+    assert masked(False) == [[False] * 3] * 2
+    own = masked(False, false_negative_margin=0.1)
+    assert own == [[False, True, False], [False, False, False]]  # 0.7 > 0.5 + 0.1; n1 is the row's own
+    assert masked(False, false_negative_margin=0.1, mask_mined=True) == [[False, True, True], [False, False, False]]
+    assert masked(False, false_negative_relative_margin=0.5)[0] == [False] * 3
+    assert masked(True) == [[False] * 3, [False, False, True]]
+    assert masked(True, false_negative_margin=0.1) == [[False, True, False], [False, False, True]]
 
 
 @pytest.mark.parametrize("block", BLOCKS)

@@ -16,7 +16,7 @@ from torch import nn
 from acclimate.configs import TrainConfig
 from acclimate.errors import AcclimateError, Interrupted
 from acclimate.training.checkpoint import Progress, read_checkpoint
-from acclimate.training.fit import Selection, StepResult, fit
+from acclimate.training.fit import Selection, StepResult, fit, training_numbers
 from acclimate.training.schedule import TaskSchedule, auto_learning_rate
 
 CONFIG = TrainConfig(checkpoint_steps=3, patience=100, max_grad_norm=1.0)
@@ -62,6 +62,7 @@ class Regression:
             folder=run / "checkpoints",
             metrics=run / "metrics.jsonl",
             identity=identity,
+            dtype="float32",
         )
 
 
@@ -81,7 +82,7 @@ def test_it_learns_and_logs(tmp_path: Path) -> None:
     dev = [row for row in log if "dev" in row]
     assert [row["step"] for row in steps] == list(range(1, 11))
     assert [row["step"] for row in dev] == [0, 2, 4, 6, 8, 10]
-    assert set(steps[0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_s"}
+    assert set(steps[0]) == {"step", "epoch", "loss", "learning_rate", "grad_norm", "tokens", "tokens_per_s", "threads"}
     assert steps[-1]["tokens"] == state.tokens == 10 * 20 * 2
     assert steps[4]["epoch"] == 1.0
     assert state.base_score == dev[0]["dev"]["score"]
@@ -173,6 +174,33 @@ def test_a_loss_that_is_not_finite_says_where_and_what_to_try(tmp_path: Path) ->
         problem.fit(tmp_path, every=100)
 
 
+def test_another_number_of_threads_is_logged_kept_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    numbers = [4, 4, 2, 2, 2, 2, 2]
+    monkeypatch.setattr("acclimate.training.fit.adjust_threads", lambda: numbers.pop(0) if len(numbers) > 1 else 3)
+
+    def interrupted(step: int) -> None:
+        if step == 5:
+            raise KeyboardInterrupt
+
+    problem = Regression()
+    problem.before_step = interrupted
+    with pytest.raises(Interrupted):
+        problem.fit(tmp_path, every=100)
+    found = read_checkpoint(tmp_path / "checkpoints")
+    assert found is not None
+    assert (found.progress.step, found.progress.threads, found.progress.dtype) == (3, 2, "float32")
+    numbers.clear()
+    capsys.readouterr()
+    state = Regression().fit(tmp_path, every=100)
+    said = capsys.readouterr().err
+    assert "CPU threads: 3, not 2 as before the stop. Sums are rounded in another order." in said
+    assert [row["threads"] for row in rows(tmp_path) if "loss" in row] == [4, 4, 2] + [3] * 7
+    assert state.threads == 3
+    assert training_numbers(state, SCHEDULE, problem.trainable, 4)["threads"] == 3
+
+
 def test_without_dev_the_last_step_is_kept(tmp_path: Path) -> None:
     problem = Regression()
     state = fit(
@@ -184,6 +212,7 @@ def test_without_dev_the_last_step_is_kept(tmp_path: Path) -> None:
         folder=tmp_path / "checkpoints",
         metrics=tmp_path / "metrics.jsonl",
         identity="a",
+        dtype="float32",
     )
     found = read_checkpoint(tmp_path / "checkpoints")
     assert found is not None
@@ -210,9 +239,11 @@ def test_the_learning_rate_by_hand() -> None:
 
 
 def test_auto_learning_rate() -> None:
-    assert auto_learning_rate(22_000_000, full=False) == 4e-3
-    assert auto_learning_rate(22_000_000, full=False, highest=2e-3) == 2e-3
-    assert auto_learning_rate(60_000_000, full=False) == pytest.approx(2e-3)
-    assert auto_learning_rate(600_000_000, full=False) == pytest.approx(2e-4)
+    """By the size of the transformer: MiniLM's and E5-small's are one class, whatever their vocabularies."""
+    minilm, e5_small, qwen3 = 10_600_000, 21_300_000, 440_000_000
+    assert auto_learning_rate(minilm, full=False) == auto_learning_rate(e5_small, full=False) == 4e-3
+    assert auto_learning_rate(minilm, full=False, highest=2e-3) == 2e-3
+    assert auto_learning_rate(60_000_000, full=False) == pytest.approx(1.5e-3)
+    assert auto_learning_rate(qwen3, full=False) == pytest.approx(2e-4, rel=0.03)
     assert auto_learning_rate(8_000_000_000, full=False) == 1e-4
-    assert auto_learning_rate(22_000_000, full=True) == pytest.approx(4e-4)
+    assert auto_learning_rate(minilm, full=True) == auto_learning_rate(e5_small, full=True) == pytest.approx(4e-4)

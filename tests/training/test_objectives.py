@@ -28,7 +28,9 @@ from acclimate.training.step_texts import Options, StepTexts
 from acclimate.types import Example, Role
 from tests.tiny_run import write_tiny_bert
 
-CONFIG = with_overrides(RunConfig(), {"batch_size": 5, "group_size": 2, "temperature": 0.1})
+CONFIG = with_overrides(
+    RunConfig(), {"batch_size": 5, "group_size": 2, "temperature": 0.1, "false_negative_margin": 0.1}
+)
 
 
 def sections(config: RunConfig) -> tuple[ObjectiveConfig, TrainConfig]:

@@ -37,7 +37,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(model: Path) -> RunConfig:
-    mining = MineConfig(num_negatives=2, relative_margin=None, range_max=10)
+    mining = MineConfig(num_negatives=2, spread_margin=None, range_max=10)
     return RunConfig(model=str(model), pooling="mean", device="cpu", dtype="float32", train=TRAIN, mine=mining)
 
 

@@ -63,7 +63,6 @@ def test_scores_must_match_their_documents_and_negatives_must_be_drawn() -> None
         ({"loss": "info-nce", "embedding_teacher": "x"}, "possible|Possible: embedding-distillation"),
         ({"matryoshka_dims": (4, 4)}, "twice"),
         ({"matryoshka_dims": (4,), "matryoshka_weights": (1.0, 2.0)}, "2 matryoshka_weights for 1"),
-        ({"temperature_kind": "learned", "temperature": 0.005}, "temperature = 0.005"),
         ({"guide": "x", "guide_margin": None}, "masks nothing"),
         ({"retain_weight": -1.0}, "retain_weight"),
         ({"retain_data": "x", "retain_weight": 0.0}, "retains nothing"),

@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from acclimate.cli.tables import new_console, shown_number, snippet
+from acclimate.counting import counted
 
 SHOWN_REASONS = 5
 
@@ -28,7 +29,7 @@ def show_indexed(report: Mapping[str, Any]) -> None:
         "rejected": sum(report["rejected"].values()),
     }
     shown = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "read")
-    out.print(f"{report['place']}: {report['documents']:,} documents; {shown}", soft_wrap=True)
+    out.print(f"{report['place']}: {counted(report['documents'], 'documents')}; {shown}", soft_wrap=True)
     for reason, count in list(report["rejected"].items())[:SHOWN_REASONS]:
         out.print(Text(f"  {count:,} rejected: {reason}"), soft_wrap=True)
     if report["rejected_rows"]:
@@ -41,7 +42,7 @@ def show_indexed(report: Mapping[str, Any]) -> None:
 
 def show_done(report: Mapping[str, Any], what: str) -> None:
     """Print one line: which index, how large, and what was done."""
-    new_console().print(Text(f"{report['place']}: {report['documents']:,} documents, {what}"), soft_wrap=True)
+    new_console().print(Text(f"{report['place']}: {counted(report['documents'], 'documents')}, {what}"), soft_wrap=True)
 
 
 def show_moved(report: Mapping[str, Any]) -> None:
@@ -50,7 +51,9 @@ def show_moved(report: Mapping[str, Any]) -> None:
     there = report["documents"] - report["written"]
     before = f", {there:,} of them in an earlier start" if there else ""
     alike = f"{report['recall']:.1%} of the neighbours of {report['sampled']} are the same"
-    out.print(Text(f"{report['place']}: {report['documents']:,} documents moved{before}; {alike}"), soft_wrap=True)
+    out.print(
+        Text(f"{report['place']}: {counted(report['documents'], 'documents')} moved{before}; {alike}"), soft_wrap=True
+    )
     if report["replaces"]:
         out.print(Text(f"  searched instead of {report['replaces']}, which is kept: delete it there"), soft_wrap=True)
     out.print(_searched_there(report["place"]), soft_wrap=True)
@@ -59,7 +62,8 @@ def show_moved(report: Mapping[str, Any]) -> None:
 def show_adopted(report: Mapping[str, Any]) -> None:
     """Print what was compared, and how to search there."""
     cosines = f"median cosine {report['median_cosine']:.4f}, least {report['least_cosine']:.4f}"
-    line = f"{report['place']}: {report['documents']:,} documents, adopted; of {report['sampled']} texts {cosines}"
+    line = f"{report['place']}: {counted(report['documents'], 'documents')}, adopted; "
+    line += f"of {counted(report['sampled'], 'texts')} {cosines}"
     out = new_console()
     out.print(Text(line), soft_wrap=True)
     out.print(_searched_there(report["place"]), soft_wrap=True)
@@ -84,7 +88,7 @@ def show_info(info: Mapping[str, Any]) -> None:
 def show_hits(found: Mapping[str, Any]) -> None:
     """Print the documents that answer a query."""
     reranked = f", reranked by {found['reranker']}" if found["reranker"] else ""
-    caption = f"{found['mode']} search of {found['documents']:,} documents in {found['place']}{reranked}"
+    caption = f"{found['mode']} search of {counted(found['documents'], 'documents')} in {found['place']}{reranked}"
     table = Table(title=Text(found["query"], style="bold"), caption=Text(caption), show_lines=True)
     table.add_column("#", justify="right")
     table.add_column("score", justify="right")
@@ -99,7 +103,8 @@ def show_hits(found: Mapping[str, Any]) -> None:
 
 def show_index_evaluation(report: Mapping[str, Any]) -> None:
     """Print every mode's measures, and their differences to dense search with intervals."""
-    title = f"through {report['place']}: {report['queries']:,} queries, {report['documents']:,} documents"
+    title = f"through {report['place']}: {counted(report['queries'], 'queries')}, "
+    title += counted(report["documents"], "documents")
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("metric")
     for name in ("dense", "lexical", "hybrid", "hybrid - dense", f"{100 * report['confidence']:.0f} % interval", "p"):

@@ -43,6 +43,7 @@ from acclimate.cli.lists import one_flag_a_word
 from acclimate.cli.old_spellings import respelt
 from acclimate.cli.options import Command, setting_of
 from acclimate.configs import check_settings
+from acclimate.cpu import sleep_while_waiting
 from acclimate.errors import AcclimateError, Interrupted, UsageError
 from acclimate.files import storage_error
 from acclimate.ownership import commanded
@@ -133,6 +134,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def console_script() -> None:
     """What the installed `acclimate` starts: `main`, after which the process ends."""
+    sleep_while_waiting()
     try:
         main()
     finally:

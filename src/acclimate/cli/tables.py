@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from acclimate.counting import counted
 from acclimate.report.words import final, folds_note, lexical_note, verdict
 from acclimate.runs.run_folder import PAGE_FILE, RunFolder
 
@@ -68,13 +69,13 @@ def show_evaluations(reports: Mapping[str | None, Mapping[str, Any]]) -> None:
 def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
     """Base, adapted and their difference with its interval, and the verdict in words."""
     test = report["test"]
-    counted = {name: test[name] for name in ("queries", "pairs", "documents") if name in test}
+    sizes = {name: test[name] for name in ("queries", "pairs", "documents") if name in test}
     clusters = [delta["clusters"] for delta in test["delta"].values() if "clusters" in delta]
     folds = len(report.get("folds", ()))
     title = (f"tests of {folds} folds: " if folds else "test split: ") + ", ".join(
-        f"{value:,} {name}" for name, value in counted.items()
+        counted(value, name) for name, value in sizes.items()
     )
-    title += f", {clusters[0]:,} clusters" if clusters else ""
+    title += f", {counted(clusters[0], 'clusters')}" if clusters else ""
     title = f"{task}, {title}" if task else title
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("metric")
@@ -128,8 +129,8 @@ def _guard_line(guard: Mapping[str, Any]) -> Text:
 def show_reranking(report: Mapping[str, Any]) -> None:
     """Retrieval alone, reranked, and the difference with its interval."""
     delta = next(iter(report["delta"].values()))
-    clusters = f", {delta['clusters']:,} clusters" if "clusters" in delta else ""
-    title = f"test split: {report['queries']:,} queries{clusters}; {report['retriever']} model, "
+    clusters = f", {counted(delta['clusters'], 'clusters')}" if "clusters" in delta else ""
+    title = f"test split: {counted(report['queries'], 'queries')}{clusters}; {report['retriever']} model, "
     title += f"top {report['depth']} reranked"
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("metric")
@@ -162,10 +163,13 @@ def show_ranked(result: Mapping[str, Any]) -> None:
 
 
 def show_metrics(metrics: Mapping[str, Any]) -> None:
-    """One value per line."""
+    """One value per line, with its interval where there is one."""
+    low, high = metrics.get("low", {}), metrics.get("high", {})
     table = Table(show_header=False)
     for name, value in metrics.items():
-        table.add_row(name, shown_number(value))
+        if name not in ("low", "high"):
+            ends = [f"{low[name]:.4f} … {high[name]:.4f}" if name in low else ""] if low else []
+            table.add_row(name, shown_number(value), *ends)
     new_console().print(table)
 
 
@@ -180,9 +184,9 @@ def by_task(result: Mapping[str, Any], run: Path) -> list[tuple[RunFolder, Mappi
 def show_comparison(result: Mapping[str, Any]) -> None:
     """Every run's measure, and its difference to the first one."""
     nouns = "pairs" if result["kind"] == "pairs" else "queries"
-    title = f"{result['measure']} on the {result['shared']:,} test {nouns} that all runs share"
+    title = f"{result['measure']} on the {counted(result['shared'], f'test {nouns}')} that all runs share"
     clusters = {row["delta"][result["measure"]]["clusters"] for row in result["runs"] if "delta" in row}
-    title += "".join(f", {number:,} clusters" for number in clusters)  # the same for all
+    title += "".join(f", {counted(number, 'clusters')}" for number in clusters)  # the same for all
     table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("run")
     interval = f"{PERCENT * result['confidence']:.0f} % interval"

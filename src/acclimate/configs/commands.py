@@ -18,7 +18,7 @@ MODEL = ("model", "pooling", "query_prompt", "instruction", "document_prompt", "
 ENCODER = (*MODEL, "device", "dtype", "quantise_base")
 """What loads an embedding model."""
 COMPARISON = ("sign_flips", "confidence", "seed")
-"""How sure a difference is. One model alone may be given them too: there is no difference that they could change."""
+"""How sure a difference is, or one model's measure."""
 RERANKER = ("rerank_instruction", "pair_tokens")
 """What loads a reranker, besides device and dtype."""
 TRAIN_RERANKER = (
@@ -52,6 +52,7 @@ MINE_AGAIN = (
     "max_score",
     "absolute_margin",
     "relative_margin",
+    "spread_margin",
     "sampling",
     "hard_negative_share",
     "include_positives",

@@ -8,6 +8,9 @@ from typing import Literal
 from acclimate.configs.checks import check_at_least, check_fraction
 from acclimate.errors import UsageError
 
+SPREAD_MARGIN = 0.27
+"""`spread_margin` where no margin is given. For all-MiniLM-L6-v2 it is a relative margin of about 0.05."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MineConfig:
@@ -29,15 +32,20 @@ class MineConfig:
     """Candidates with a higher score are dropped."""
     absolute_margin: float | None = None
     """Candidates with a score above positive - absolute_margin are dropped; of several positives, the lowest counts."""
-    relative_margin: float | None = 0.05
+    relative_margin: float | None = None
     """Candidates with a score above positive - |positive| * relative_margin are dropped; of several positives, the
     lowest counts."""
+    spread_margin: float | Literal["auto"] | None = "auto"
+    """Candidates with a score above positive - spread_margin * spread are dropped; of several positives, the lowest
+    counts. The spread is the standard deviation of a query's scores of random documents, so one number fits any model
+    (with a reranker: of its candidates' scores). auto: 0.27, unless another margin is given; none: no such filter."""
     sampling: Literal["top", "random"] = "top"
     """top: take the best-ranked of the candidates that are left; random: draw among them."""
     hard_negative_share: float = 0.3
-    """Share of the training examples that should have a hard negative. If fewer do, the candidates of queries without
-    any are sought deeper than range_max, and then the filters are loosened for them: min_score, absolute_margin,
-    relative_margin, max_score, range_min, in this order. 0: never."""
+    """Share of the training examples that should have a hard negative. Queries with too few are first ranked deeper
+    than range_max (with a reranker only as far as this share asks for it). If still fewer have one, queries without any
+    get their lowest-scoring candidates, past a filter: min_score, spread_margin, absolute_margin, relative_margin,
+    max_score, range_min, loosened in this order. 0: neither."""
     include_positives: bool = False
     """Also write each query's ranked list, with its positives, to ranked.jsonl: for inspection, or to test
     rerankers."""
@@ -53,3 +61,11 @@ class MineConfig:
         check_fraction("hard_negative_share", self.hard_negative_share)
         if self.min_score is not None and self.max_score is not None and self.min_score >= self.max_score:
             raise UsageError(f"min_score = {self.min_score} is not below max_score = {self.max_score}")
+
+    @property
+    def effective_spread_margin(self) -> float | None:
+        """`spread_margin` as a number; None where there is no such filter."""
+        if self.spread_margin != "auto":
+            return self.spread_margin
+        given = (self.absolute_margin, self.relative_margin)
+        return SPREAD_MARGIN if given == (None, None) else None

@@ -26,6 +26,17 @@ Loss: TypeAlias = Literal[
 BLOCKS = get_args(Block)
 LOWEST_LEARNED_TEMPERATURE = 0.01
 """CLIP's bound on its logit scale, 100."""
+LOWEST_OF_START = 0.2
+"""The same as a share of where a learned temperature starts, for models whose own is as low as CLIP's bound."""
+TEMPERATURE_SPREADS = 0.45
+"""Temperature in units of the spread of the base's scores (`core.spread`): 0.05 for all-MiniLM-L6-v2, 0.01 for
+multilingual-e5-small."""
+FALSE_NEGATIVE_SPREADS = 0.9
+"""Margin of the in-batch mask, in the same units: 0.1 for all-MiniLM-L6-v2."""
+UNMEASURED_TEMPERATURE = 0.05
+"""Temperature where nothing is known: neither given, nor the family's, nor measured."""
+ADAPTIVE = (1.6, 0.2, 0.6)
+"""Base, step and floor of an adaptive temperature, in units of the temperature: 0.08, 0.01 and 0.03 of 0.05."""
 RETAIN_WEIGHT = 20.0
 """Default weight of retained out-of-domain texts, chosen on dev (docs/results.md)."""
 INFO_NCE_ONLY = ("blocks", "partition", "temperature_kind", "hardness_strength", "guide")
@@ -46,26 +57,31 @@ class ObjectiveConfig:
     partition: Literal["per-direction", "joint"] = "per-direction"
     """per-direction: document-query has a softmax of its own, and the two losses are averaged; joint: one softmax over
     all blocks."""
-    temperature: float = 0.05
-    """Divides the cosines in info-nce, cosent, angle, binary and kl."""
+    temperature: float | None = None
+    """Divides the cosines in info-nce, cosent, angle, binary and kl. If not given: that of the model's family, where
+    its authors say it (0.05 for all-MiniLM-L6-v2, 0.01 for E5); else 0.45 of the spread of the base's cosines (the
+    standard deviation of a query's cosines with random documents)."""
     temperature_kind: Literal["fixed", "learned", "adaptive"] = "fixed"
-    """Temperature of InfoNCE. learned: trained with the model, starting at temperature, always above 0.01. adaptive:
-    max(temperature_floor, temperature_base - temperature_step * terms), by the lexicon's terms in each anchor."""
-    temperature_base: float = 0.08
-    """adaptive: temperature of an anchor without a term of the lexicon."""
-    temperature_step: float = 0.01
-    """adaptive: how much each term in the anchor lowers the temperature."""
-    temperature_floor: float = 0.03
-    """adaptive: lowest temperature."""
+    """Temperature of InfoNCE. learned: trained with the model, starting at temperature, always above a fifth of that,
+    or above 0.01 where that is less. adaptive: max(temperature_floor, temperature_base - temperature_step * terms), by
+    the lexicon's terms in each anchor."""
+    temperature_base: float | None = None
+    """adaptive: temperature of an anchor without a term of the lexicon; 1.6 * temperature if not given."""
+    temperature_step: float | None = None
+    """adaptive: how much each term in the anchor lowers the temperature; 0.2 * temperature if not given."""
+    temperature_floor: float | None = None
+    """adaptive: lowest temperature; 0.6 * temperature if not given."""
     hardness_strength: float = 0.0
     """info-nce: each negative is weighted by exp(hardness_strength * cosine), so hard ones count more. 9 in LLaVE; 0
     weights all alike."""
-    false_negative_margin: float | None = 0.1
-    """In-batch candidates with a cosine above positive + false_negative_margin do not count as negatives; none: all
-    count."""
+    false_negative_margin: float | None = None
+    """In-batch candidates with a cosine above positive + false_negative_margin do not count as negatives."""
     false_negative_relative_margin: float | None = None
-    """The same with a cosine above positive + |positive| * false_negative_relative_margin. With both margins, exceeding
-    one is enough."""
+    """The same with a cosine above positive + |positive| * false_negative_relative_margin. With several margins,
+    exceeding one is enough."""
+    false_negative_spread_margin: float | Literal["auto"] | None = "auto"
+    """The same with a cosine above positive + false_negative_spread_margin * spread, the spread being that of the
+    base's cosines. auto: 0.9, unless another of these margins is given; none: no such mask."""
     mask_mined: bool = False
     """Apply the false-negative margins and the guide's margins to mined negatives too."""
     guide: str | None = None
@@ -99,7 +115,8 @@ class ObjectiveConfig:
 
     def __post_init__(self) -> None:
         for name in ("temperature", "temperature_base", "temperature_floor", "teacher_temperature"):
-            check_above(name, getattr(self, name), 0.0)
+            if (value := getattr(self, name)) is not None:
+                check_above(name, value, 0.0)
         for name in ("temperature_step", "hardness_strength", "retain_weight", "contrastive_margin", "triplet_margin"):
             if (getattr(self, name) or 0.0) < 0:
                 raise UsageError(f"{name} = {getattr(self, name)}", possible="0 or more")
@@ -108,12 +125,36 @@ class ObjectiveConfig:
         unknown = sorted(set(self.blocks) - set(BLOCKS))
         if unknown or not self.blocks:
             raise UsageError(f"blocks = {','.join(self.blocks) or 'none'}", possible=f"some of {', '.join(BLOCKS)}")
-        if self.temperature_kind == "learned":
-            check_above("temperature", self.temperature, LOWEST_LEARNED_TEMPERATURE)
         if self.guide is not None and self.guide_margin is None and self.guide_relative_margin is None:
             raise UsageError("a guide without a margin masks nothing", fix="Give --guide-margin 0.")
         self._check_dims()
         self._check_loss()
+
+    @property
+    def effective_temperature(self) -> float:
+        """`temperature`; where nothing was given or measured, a usual one."""
+        return UNMEASURED_TEMPERATURE if self.temperature is None else self.temperature
+
+    @property
+    def lowest_learned(self) -> float:
+        """The bound of a learned temperature."""
+        return min(LOWEST_LEARNED_TEMPERATURE, LOWEST_OF_START * self.effective_temperature)
+
+    @property
+    def adaptive_temperatures(self) -> tuple[float, float, float]:
+        """Base, step and floor of an adaptive temperature."""
+        given = (self.temperature_base, self.temperature_step, self.temperature_floor)
+        shares = zip(given, ADAPTIVE, strict=True)
+        base, step, floor = (share * self.effective_temperature if one is None else one for one, share in shares)
+        return base, step, floor
+
+    @property
+    def effective_spread_margin(self) -> float | None:
+        """`false_negative_spread_margin` as a number; None where there is no such mask."""
+        if self.false_negative_spread_margin != "auto":
+            return self.false_negative_spread_margin
+        given = (self.false_negative_margin, self.false_negative_relative_margin)
+        return FALSE_NEGATIVE_SPREADS if given == (None, None) else None
 
     @property
     def effective_retain_weight(self) -> float:

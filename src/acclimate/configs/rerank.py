@@ -38,7 +38,7 @@ class RerankConfig:
     rerank_batch_size: int = 32
     """Examples per step, each with its group of documents."""
     rerank_learning_rate: float | None = None
-    """Peak learning rate; chosen by the size of the model if not given."""
+    """Peak learning rate; chosen by the size of the model's transformer if not given."""
 
     def __post_init__(self) -> None:
         check_at_least("rerank_depth", self.rerank_depth, 10)

@@ -59,7 +59,7 @@ class RunConfig:
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto takes bfloat16 where the hardware computes in it natively, float32 elsewhere."""
+    """auto takes bfloat16 on GPUs that compute in it, and on a CPU where it was measured to be faster; else float32."""
     quantise_base: BaseFormat | None = None
     """4bit keeps the base's linear layers in 4 bits while training (QLoRA); on CUDA only, after pip install
     'acclimate[qlora]'. The adapter is an ordinary one, and merge folds it into the unquantised base."""

@@ -21,7 +21,7 @@ class StagesConfig:
     folds: int | None = None
     """Cross-validation, for data too small for a test split of its own: the data is cut into this many folds, an
     adapter is trained for each on the others and tested on it, the verdict is on all tested queries together, and the
-    adapter that is kept is trained on all data. It takes as many trainings more; --test-fraction has no effect."""
+    adapter that is kept is trained on all data. It takes as many trainings more, and excludes --test-fraction."""
     weak_pairs: tuple[str, ...] = WEAK_KINDS
     """Kinds of weak pairs. title: title and body; neighbours: consecutive passages of a long document; crop: two spans
     of one text."""

@@ -46,7 +46,7 @@ class TrainConfig:
     sampling_temperature: float = 2.0
     """task_sampling = temperature: 1 is proportional; higher values give small datasets more steps."""
     learning_rate: float | None = None
-    """Peak learning rate; chosen by the size of the model if not given."""
+    """Peak learning rate; chosen by the size of the model's transformer (without word embeddings) if not given."""
     weight_decay: float = 0.01
     """AdamW's decoupled weight decay."""
     warmup_fraction: float = 0.1

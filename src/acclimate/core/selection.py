@@ -16,7 +16,7 @@ from acclimate.configs import MineConfig
 Floats = NDArray[np.float32]
 Booleans = NDArray[np.bool_]
 
-LOOSENING = ("min_score", "absolute_margin", "relative_margin", "max_score", "range_min")
+LOOSENING = ("min_score", "spread_margin", "absolute_margin", "relative_margin", "max_score", "range_min")
 """The order in which filters are loosened: first the one against easy negatives, then those against likely positives:
 the margins to the query's own positive, the fixed score, the mere rank."""
 
@@ -39,6 +39,8 @@ def select_negatives(
     positive_N: Floats,
     config: MineConfig,
     priority_NC: NDArray[np.float64] | None = None,
+    *,
+    spread: float = 0.0,
 ) -> Selection:
     """Choose up to `config.num_negatives` hard negatives for every query.
 
@@ -54,11 +56,12 @@ def select_negatives(
         positive_N: score of the query's lowest positive.
         config: range, score and margin filters, and how many.
         priority_NC: among what the filters leave, the lowest are taken; the best-ranked if not given.
+        spread: of the scores (`core.spread`), the unit of `spread_margin`.
     """
     alive_NC = usable_NC & (np.cumsum(usable_NC, axis=1) <= config.range_max)
     candidates = int(alive_NC.sum())
     removed = {}
-    for name, drop_NC in _filters(score_NC, positive_N[:, None], config).items():
+    for name, drop_NC in _filters(score_NC, positive_N[:, None], config, spread).items():
         removed[name] = int((alive_NC & drop_NC).sum())
         alive_NC &= ~drop_NC
     if config.range_min:
@@ -76,6 +79,8 @@ def fill(
     config: MineConfig,
     examples_N: NDArray[np.int64],
     needed: int,
+    *,
+    spread: float = 0.0,
 ) -> tuple[NDArray[np.int64], dict[str, int]]:
     """Find negatives for some of the queries that have none, by loosening the filters one by one (`LOOSENING`).
 
@@ -91,6 +96,7 @@ def fill(
         config: the filters that gave the selection.
         examples_N: training examples of each query that still lack a negative.
         needed: number of these examples that should get one; fewer do where there are no candidates.
+        spread: of the scores, as for the selection.
 
     Returns:
         [N, n] columns as in the selection, and loosened filter -> number of queries that it gave negatives.
@@ -106,15 +112,16 @@ def fill(
         config = replace(config, **loosened)
         rows = np.flatnonzero((columns[:, 0] < 0) & (examples_N > 0))
         priority_NC = np.broadcast_to(priority_C, (len(rows), len(priority_C)))
-        fallback = select_negatives(score_NC[rows], usable_NC[rows], positive_N[rows], config, priority_NC).columns
-        given = give(columns, rows, fallback, score_NC[rows], positive_N[rows], examples_N, needed)
+        some = score_NC[rows], usable_NC[rows], positive_N[rows]
+        fallback = select_negatives(*some, config, priority_NC, spread=spread).columns
+        given = _give(columns, rows, fallback, some[0], some[2], examples_N, needed)
         if given:
             needed -= int(examples_N[given].sum())
             filled[name] = len(given)
     return columns, filled
 
 
-def give(
+def _give(
     columns: NDArray[np.int64],
     rows: NDArray[np.int64],
     fallback: NDArray[np.int64],
@@ -148,13 +155,15 @@ def give(
     return given
 
 
-def _filters(score_NC: Floats, positive_N1: Floats, config: MineConfig) -> dict[str, Booleans]:
+def _filters(score_NC: Floats, positive_N1: Floats, config: MineConfig, spread: float) -> dict[str, Booleans]:
     """Score filter -> the candidates it drops, for the filters that are set."""
     drops: dict[str, Booleans] = {}
     if config.max_score is not None:
         drops["max_score"] = score_NC > config.max_score
     if config.min_score is not None:
         drops["min_score"] = score_NC < config.min_score
+    if (margin := config.effective_spread_margin) is not None:
+        drops["spread_margin"] = score_NC > positive_N1 - margin * spread
     if config.absolute_margin is not None:
         drops["absolute_margin"] = score_NC > positive_N1 - config.absolute_margin
     if config.relative_margin is not None:

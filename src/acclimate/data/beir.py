@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from acclimate.counting import counted
 from acclimate.data.columns import passage_text
 from acclimate.data.kinds import EXTENSIONS
 from acclimate.data.names import IDS, TEXTS
@@ -173,7 +174,7 @@ class TextsById:
         """What a user should know of them."""
         if not self.twice:
             return self.read_notes
-        note = f"{len(self.twice):,} rows give an id a second text, which is not used: {listed(self.twice)}"
+        note = f"{counted(len(self.twice), 'second texts')} of an id not used: {listed(self.twice)}"
         return [*self.read_notes, note]
 
 
@@ -184,7 +185,7 @@ def _no_usable(path: Path, rejected: list[Rejected]) -> DataError:
     return DataError(
         f"{path}: no usable row; row {first.row}: {first.reason}",
         possible=f"text (or contents), title?, and an id ({', '.join(IDS)})",
-        fix=f"Correct it ({len(rejected):,} rows were rejected in all).",
+        fix=f"Correct it ({counted(len(rejected), 'rows')} rejected in all).",
     )
 
 
@@ -250,5 +251,5 @@ def add_documents(raw: RawData, path: Path) -> None:
     if not usable:
         raise _no_usable(path, raw.rejected[first_bad:])
     if twice:
-        raw.notes.append(f"{twice:,} documents of {path.name} have the id of another text: they get ids of their own")
+        raw.notes.append(f"{counted(twice, 'documents')} of {path.name} got a new id: another text has theirs")
     raw.notes += notes_of(path)

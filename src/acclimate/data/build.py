@@ -11,6 +11,7 @@ from typing import Any
 
 from acclimate.configs import PrepareConfig
 from acclimate.core.same_text import TokenKeys
+from acclimate.counting import are, counted
 from acclimate.data import facts
 from acclimate.data.beir import add_documents
 from acclimate.data.clean import clean
@@ -247,7 +248,7 @@ def _describe(
         notes.append("--corpus has no effect: labelled pairs are not ranked against a corpus")
     if splits.negatives_removed:
         notes.append(
-            f"{splits.negatives_removed:,} training negatives are queries or documents of dev or test: removed"
+            f"{counted(splits.negatives_removed, 'training negatives')} removed: queries or documents of dev or test"
         )
     if splits.near_duplicates:
         notes.append(_near(splits, settings, "queries" if dataset.kind == "retrieval" else "pairs"))
@@ -269,7 +270,8 @@ def _describe(
 
 
 def _near(splits: Splits, settings: PrepareConfig, noun: str) -> str:
-    held = f"{splits.near_duplicates:,} {noun} of dev and test are nearly a text of train"
+    count = splits.near_duplicates
+    held = f"{counted(count, noun)} of dev and test {are(count)} nearly a text of train"
     if settings.strict_near:
         return f"{held}: {splits.near_removed:,} training rows were removed"
     return f"{held}; --strict-near removes these training rows"

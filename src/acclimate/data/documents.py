@@ -11,14 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.core.filters import Scalar, Value
+from acclimate.counting import counted
 from acclimate.data.beir import is_beir
 from acclimate.data.columns import passage_text
 from acclimate.data.document_files import READERS, read_file
+from acclimate.data.hub import hub_rows, is_saved, load_hub, load_saved
 from acclimate.data.kinds import DELIMITERS, EXTENSIONS, kind_of
 from acclimate.data.names import IDS, TEXTS, TITLE
 from acclimate.data.opening import extension, open_bytes
+from acclimate.data.readers import is_hub_id
 from acclimate.data.records import BadRowError
-from acclimate.data.tables import Row, read_table
+from acclimate.data.tables import Row, Rows, read_table
 from acclimate.errors import DataError
 from acclimate.files import hash_text, open_input
 from acclimate.types import Rejected
@@ -51,7 +54,7 @@ class Documents:
     """The documents of some sources, read one after the other, and what could not be used.
 
     Attributes:
-        sources: files and folders.
+        sources: files, folders, and hub ids of data sets.
         text_field: the column of the text; if None, the first of `names.TEXTS`, with `title` before it.
         rejected: filled while the documents are read.
         ignored: columns that are no metadata (objects), likewise.
@@ -73,15 +76,14 @@ class Documents:
         seen: dict[str, str] = {}
         for source in self.sources:
             count, first_bad = 0, len(self.rejected)
-            for path, name in _files(source):
-                for document in self._read(path, name):
-                    text_hash = hash_text(document.text)[:32]
-                    if seen.setdefault(document.id, text_hash) == text_hash:
-                        count += 1
-                        yield document
-                    else:
-                        reason = f"the id {document.id[:80]!r} came before with another text"
-                        self.rejected.append(Rejected(name, document.row, reason, document.text[:200]))
+            for document in self._documents(source):
+                text_hash = hash_text(document.text)[:32]
+                if seen.setdefault(document.id, text_hash) == text_hash:
+                    count += 1
+                    yield document
+                else:
+                    reason = f"the id {document.id[:80]!r} came before with another text"
+                    self.rejected.append(Rejected(document.source, document.row, reason, document.text[:200]))
             if not count:
                 raise _nothing_usable(source, self.rejected[first_bad:])
 
@@ -91,7 +93,23 @@ class Documents:
         Raises:
             DataError: a source is missing, empty or of no known form.
         """
-        return sum(_rows(path) for source in self.sources for path, _ in _files(source))
+        count = 0
+        for source in self.sources:
+            if (splits := _data_set(source)) is None:
+                count += sum(_rows(path) for path, _ in _files(source))
+            else:
+                count += sum(map(len, splits.values()))
+        return count
+
+    def _documents(self, source: Path) -> Iterator[SourceDocument]:
+        """The documents of one source."""
+        if (splits := _data_set(source)) is None:
+            for path, name in _files(source):
+                yield from self._read(path, name)
+        else:
+            for split, rows in splits.items():
+                name = f"{source.name}/{split}"
+                yield from self._rows(hub_rows(rows, name), name, {})
 
     def _read(self, path: Path, name: str) -> Iterator[SourceDocument]:
         """The documents of one file."""
@@ -103,8 +121,11 @@ class Documents:
             else:
                 yield SourceDocument(name, text, {TITLE: title} if title else {}, name, 1)
             return
-        typed = _types(path, name)
-        for row in read_table(path, name):
+        yield from self._rows(read_table(path, name), name, _types(path, name))
+
+    def _rows(self, rows: Rows, name: str, typed: Mapping[str, Callable[[str], Scalar]]) -> Iterator[SourceDocument]:
+        """The documents of a table."""
+        for row in rows:
             if isinstance(row, Rejected):
                 self.rejected.append(row)
                 continue
@@ -138,6 +159,13 @@ class Documents:
         return SourceDocument(identifier or hash_text(text)[:16], text, metadata, row.source, row.row)
 
 
+def _data_set(source: Path) -> dict[str, Any] | None:
+    """The splits of a data set on the hub, or in a folder of `save_to_disk`; None of any other source."""
+    if is_hub_id(str(source)):
+        return load_hub(str(source))
+    return load_saved(source) if is_saved(source) else None
+
+
 def _files(source: Path) -> list[tuple[Path, str]]:
     """The files of a source, and each one's name within it.
 
@@ -159,7 +187,7 @@ def _files(source: Path) -> list[tuple[Path, str]]:
     documents = [(path, name) for path, name in visible if path.suffix.lower() in READERS]
     if found := documents or [(path, name) for path, name in visible if extension(path) in TABLES]:
         return found
-    raise DataError(f"{source}: no document in it ({len(inside)} files)", possible=possible)
+    raise DataError(f"{source}: no document in it ({counted(len(inside), 'files')})", possible=possible)
 
 
 def _rows(path: Path) -> int:

@@ -9,12 +9,12 @@ from typing import Any, TypeVar
 
 import numpy as np
 
+from acclimate.counting import are, counted
 from acclimate.data.dataset import Dataset
 from acclimate.data.records import folded
 from acclimate.types import SPLITS, Rejected, Split
 
 FEW_PAIRS = 10_000
-FEW_HARD_NEGATIVES = 0.3
 FEW_TEST = 200
 FEW_DEV = 50
 MANY_REJECTED = 0.05
@@ -64,8 +64,8 @@ def by_reason(rejected: Sequence[Rejected]) -> str:
     ]
     if not named:
         return ""
-    more = f"; {len(groups) - REASONS} more reasons" if len(groups) > REASONS else ""
-    return f"{len(rejected):,} rows rejected: {'; '.join(named)}{more}"
+    more = f"; {counted(len(groups) - REASONS, 'more reasons')}" if len(groups) > REASONS else ""
+    return f"{counted(len(rejected), 'rows')} rejected: {'; '.join(named)}{more}"
 
 
 def sides(dataset: Dataset) -> dict[str, list[str]]:
@@ -127,11 +127,9 @@ def warnings(
     if examples == 0:
         notes.append("no training pairs: this dataset can only be evaluated on")
     elif examples < FEW_PAIRS:
-        notes.append(f"{examples:,} training pairs, fewer than {FEW_PAIRS:,}: expect a smaller gain, and watch dev")
-    if dataset.kind == "retrieval" and examples:
-        share = sum(bool(example.negatives) for example in dataset.examples) / examples
-        if share < FEW_HARD_NEGATIVES:
-            notes.append(f"{share:.0%} of the training pairs bring hard negatives, below 30 %: mining adds them")
+        notes.append(
+            f"{counted(examples, 'training pairs')}, fewer than {FEW_PAIRS:,}: expect a smaller gain, and watch dev"
+        )
     sizes = {split: len(dataset.qrels.get(split, ())) or len(dataset.pairs.get(split, ())) for split in SPLITS}
     small: tuple[tuple[Split, int, str], ...] = (
         ("test", FEW_TEST, "only large differences can be proven"),
@@ -140,14 +138,17 @@ def warnings(
     for split, few, why in small:
         if split in rests_on and sizes[split] < few and (examples or split == "test"):
             noun = "queries" if dataset.kind == "retrieval" else "pairs"
-            notes.append(f"{sizes[split]} {split} {noun}, fewer than {few}: {why}")
+            notes.append(f"{counted(sizes[split], f'{split} {noun}')}, fewer than {few}: {why}")
     rows = len(rejected) + sum(sizes.values())
     if len(rejected) > MANY_REJECTED * rows:
-        notes.append(f"{len(rejected):,} rows were rejected, {len(rejected) / rows:.0%} of all: see rejected.jsonl")
+        notes.append(
+            f"{counted(len(rejected), 'rows')} rejected, {len(rejected) / rows:.0%} of all: see rejected.jsonl"
+        )
     if shared_documents:
         noun = "documents" if dataset.kind == "retrieval" else "sentences"
-        notes.append(f"{shared_documents:,} {noun} of dev and test are in train too; --strict-documents removes them")
+        shared = f"{counted(shared_documents, noun)} of dev and test {are(shared_documents)} in train too"
+        notes.append(f"{shared}; --strict-documents removes {'it' if shared_documents == 1 else 'them'}")
     twins = len(dataset.corpus) - len(set(map(folded, dataset.corpus.values())))
     if twins:
-        notes.append(f"{twins:,} documents have the text of another document")
+        notes.append(f"{counted(twins, 'documents')} {'has' if twins == 1 else 'have'} the text of another document")
     return notes

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 from acclimate.configs import DomainConfig
 from acclimate.core.lexicon import fold
+from acclimate.counting import counted
 from acclimate.data.readers import no_usable_row, source_hash
 from acclimate.data.records import BadRowError, folded, normalise
 from acclimate.data.tables import Row, Rows, is_plain, read_table, rows_by_line
@@ -52,7 +53,8 @@ def read_lexicon(path: Path) -> Entries:
         raise no_usable_row(str(path), rejected)
     if rejected:
         first = rejected[0]
-        say(f"{path}: {len(rejected)} rows hold no usable term; the first is row {first.row}: {first.reason}")
+        rows = counted(len(rejected), "rows")
+        say(f"{path}: {rows} without a usable term; the first is row {first.row}: {first.reason}")
     return entries
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.configs import PrepareConfig
+from acclimate.counting import counted
 from acclimate.data.beir import beir_files, is_beir, read_beir, read_qa
 from acclimate.data.columns import Form, recognise, records_of
 from acclimate.data.dataset import FILES, Dataset, is_dataset, load_dataset
@@ -249,7 +250,7 @@ def no_usable_row(where: str, rejected: list[Rejected]) -> DataError:
     others = f": {by_reason(rejected)}" if len({row.reason for row in rejected}) > 1 else ""
     return DataError(
         f"{where}: no usable row; row {first.row}: {first.reason}",
-        fix=f"Correct it ({len(rejected)} rows were rejected in all{others}).",
+        fix=f"Correct it ({counted(len(rejected), 'rows')} rejected in all{others}).",
     )
 
 
@@ -267,8 +268,8 @@ def _read_tables(tables: Iterable[tuple[Split, str, Rows]], given: frozenset[Spl
     if reading.prompts:
         prompt, count = max(reading.prompts.items(), key=lambda item: (item[1], item[0]))
         raw.notes.append(
-            f"{reading.prompts.total()} rows carry prompts of their own, which are not used (the commonest, {count} "
-            f"times: {prompt[:80]!r}); give --query-prompt if queries shall have one"
+            f"prompts in {counted(reading.prompts.total(), 'rows')} are not used (the commonest, {count} times: "
+            f"{prompt[:80]!r}); give --query-prompt if queries shall have one"
         )
     if roles.get("ignored"):
         raw.notes.append(f"columns not used: {', '.join(name or '(without a name)' for name in roles['ignored'])}")

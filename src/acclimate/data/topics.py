@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from acclimate.counting import are, counted
 from acclimate.data.beir import text_of
 from acclimate.data.readers import no_usable_row
 from acclimate.data.records import BadRowError, folded, normalise
@@ -50,9 +51,11 @@ def read_topics(path: Path) -> dict[str, str]:
     if not topics:
         raise no_usable_row(str(path), rejected)
     if rejected:
-        say(f"{path}: {len(rejected)} rows are not used; the first is row {rejected[0].row}: {rejected[0].reason}")
+        count, first = len(rejected), rejected[0]
+        say(f"{path}: {counted(count, 'rows')} {are(count)} not used; the first is row {first.row}: {first.reason}")
     if ambiguous:
-        say(f"{path}: {len(ambiguous)} texts come with several topics and are not used")
+        count = len(ambiguous)
+        say(f"{path}: {counted(count, 'texts')} with several topics {are(count)} not used")
     return {text: topic for text, topic in topics.items() if text not in ambiguous}
 
 

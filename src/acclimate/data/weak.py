@@ -26,7 +26,8 @@ Maker: TypeAlias = Callable[[str, str, np.random.Generator], Iterator[Pair]]
 UNSPACED = r"\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 """Kana and Han."""
 UNIT = re.compile(rf"[{UNSPACED}]|[^\s{UNSPACED}]+")
-SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；])")
+SENTENCE_END = re.compile(r"(?<=[.!?])\s+|(?<=[。！？；])(?![”’」』）》】])|(?<=[。！？；][”’」』）》】])")
+"""A closing mark behind the stop belongs to the sentence."""
 PASSAGE_UNITS = 40
 """A passage has this many units, and goes on to the end of the sentence."""
 WINDOW_UNITS = 256

@@ -25,7 +25,14 @@ from acclimate.evaluation.measures import (
     pair_measures,
     positive_labels,
 )
-from acclimate.evaluation.significance import Delta, compare_correlations, compare_means
+from acclimate.evaluation.significance import (
+    Delta,
+    Interval,
+    compare_correlations,
+    compare_means,
+    correlation_interval,
+    mean_interval,
+)
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.rank import rank_with_vectors
@@ -211,6 +218,20 @@ def _pair_deltas(base: PairScores, adapted: PairScores, config: EvaluateConfig, 
         )
         for name, by_rank in (("spearman", True), ("pearson", False))
     }
+
+
+def intervals(scores: RankingScores | PairScores, config: EvaluateConfig, seed: int) -> dict[str, Interval]:
+    """The intervals of one model's measures: of every measure of rankings, or of both correlations of pairs."""
+    shared: dict[str, Any] = {"flips": config.sign_flips, "confidence": config.confidence, "seed": seed}
+    shared["clusters"] = scores.clusters
+    if isinstance(scores, PairScores):
+        correlations = (("spearman", True), ("pearson", False))
+        return {
+            name: correlation_interval(scores.cosines, scores.labels, by_rank=by_rank, **shared)
+            for name, by_rank in correlations
+        }
+    columns = {name: np.array([row[name] for row in scores.per_query.values()]) for name in RETRIEVAL_MEASURES}
+    return {name: mean_interval(value_N, **shared) for name, value_N in columns.items()}
 
 
 def histograms(base: ModelScores, adapted: ModelScores) -> dict[str, Any]:

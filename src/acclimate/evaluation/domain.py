@@ -16,6 +16,7 @@ import numpy as np
 from acclimate.configs import DomainConfig, EvaluateConfig
 from acclimate.core.lexicon import Lexicon
 from acclimate.core.metrics import roc_auc
+from acclimate.counting import are, counted
 from acclimate.data.dataset import Dataset
 from acclimate.data.facts import evenly, sides
 from acclimate.data.topics import read_topics
@@ -102,7 +103,10 @@ def _topics(texts: Sequence[str], given: str | None, seed: int) -> tuple[dict[st
         return read_topics(Path(given)), f"given: {given}"
     few = sample(texts)
     if len(few) < FEW_TEXTS:
-        return {}, f"{len(few)} documents are too few to find topics in; --topics FILE gives some"
+        return (
+            {},
+            f"{counted(len(few), 'documents')} {are(len(few))} too few to find topics in; --topics FILE gives some",
+        )
     numbers = lexical_topics(tuple(few), seed)
     topics = {text: str(topic) for text, topic in zip(few, numbers, strict=False)}
     return topics, "clusters of the corpus by its words (TF-IDF)" if topics else "the documents share too few words"

@@ -149,4 +149,8 @@ class IndexEvaluation(ThroughIndex):
     trained_on: int
     """Test queries that are left out: the model was trained on them."""
     fusion: FusionChoice
+    adapter_version: NotRequired[str]
+    """Which version of the adapter searched; absent where the base did."""
+    outdated: NotRequired[str]
+    """In the run's summary: why the scores are not those of the adapter in use."""
     timings: NotRequired[dict[str, float]]

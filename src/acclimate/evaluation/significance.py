@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +24,13 @@ Clusters = Sequence[int] | npt.NDArray[np.integer]
 Verdict = Literal["better", "no evidence", "worse"]
 Delta = dict[str, float]
 """A difference adapted - base: "value", its interval "low" to "high", "p", and the number of "clusters"."""
+
+
+class Interval(NamedTuple):
+    """From where to where a value may lie."""
+
+    low: float
+    high: float
 
 
 def compare_means(
@@ -127,6 +134,52 @@ def compare_aucs(
     adapted, adapted_influence_N = auc_influence(adapted_P, same_P, text_P2)
     pseudo_N = adapted - base + adapted_influence_N - base_influence_N
     return _tested(pseudo_N, None, 1.0, flips=flips, confidence=confidence, seed=seed)
+
+
+def mean_interval(
+    value_N: Floats, *, flips: int, confidence: float, seed: int, clusters: Clusters | None = None
+) -> Interval:
+    """The interval of one model's mean over its queries, by the means of random halves of the clusters.
+
+    The same arithmetic as that of a difference (`core.sign_flips`; Hartigan 1969): without a second model there is
+    nothing to be symmetric, so its level is that of a large sample (the half-sample's variance around the mean is that
+    of the mean: Efron 1982, chapter 8).
+
+    Args:
+        value_N: the score per query, between 0 and 1.
+        flips: random halves.
+        confidence: level of the interval.
+        seed: fixes the halves.
+        clusters: of the queries; each for itself if not given.
+    """
+    tested = _tested(np.asarray(value_N, np.float64), clusters, 1.0, flips=flips, confidence=confidence, seed=seed)
+    return Interval(max(0.0, tested["low"]), min(1.0, tested["high"]))
+
+
+def correlation_interval(
+    cosine_N: Floats,
+    label_N: Floats,
+    *,
+    by_rank: bool,
+    flips: int,
+    confidence: float,
+    seed: int,
+    clusters: Clusters | None = None,
+) -> Interval:
+    """The interval of one model's correlation with the labels, by pseudo-values (`core.influence`); as `mean_interval`.
+
+    Args:
+        cosine_N: the cosine per pair.
+        label_N: the labels.
+        by_rank: Spearman's correlation; else Pearson's.
+        flips: random halves.
+        confidence: level of the interval.
+        seed: fixes the halves.
+        clusters: of the pairs; each for itself if not given.
+    """
+    found, influence_N = (spearman_influence if by_rank else pearson_influence)(cosine_N, label_N)
+    tested = _tested(found + influence_N, clusters, 1.0, flips=flips, confidence=confidence, seed=seed)
+    return Interval(max(-1.0, tested["low"]), min(1.0, tested["high"]))
 
 
 def verdict(delta: Mapping[str, float]) -> Verdict:

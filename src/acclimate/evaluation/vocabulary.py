@@ -9,6 +9,7 @@ from pathlib import Path
 
 from acclimate.configs import DomainConfig
 from acclimate.core.lexicon import Lexicon, extract_terms, topic_terms
+from acclimate.counting import are, counted
 from acclimate.data.background import texts_of_source
 from acclimate.data.facts import evenly, languages
 from acclimate.data.lexicon import Entries, background_sources, read_lexicon
@@ -59,7 +60,9 @@ def domain_vocabulary(
         return Vocabulary(Lexicon(entries), f"given: {domain.lexicon}", defined)
     few = sample(texts)
     if len(few) < FEW_TEXTS:
-        return Vocabulary(Lexicon(()), f"none: {len(few)} texts are too few to extract terms from")
+        return Vocabulary(
+            Lexicon(()), f"none: {counted(len(few), 'texts')} {are(len(few))} too few to extract terms from"
+        )
     background, sources = _background(few, domain, guard)
     if background:
         terms = extract_terms(few, background, count=size)

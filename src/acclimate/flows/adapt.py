@@ -11,6 +11,8 @@ from typing import Any, cast
 
 from acclimate import processes
 from acclimate.configs import RunConfig
+from acclimate.data.build import build_datasets
+from acclimate.data.dataset import Dataset
 from acclimate.errors import UsageError
 from acclimate.files import read_json
 from acclimate.flows.mine_and_train import mine_and_train
@@ -25,6 +27,7 @@ from acclimate.runs.step import no_adapter
 from acclimate.runs.tasks import Task, all_tasks
 from acclimate.stages.evaluate import evaluate
 from acclimate.stages.prepare import prepare_together
+from acclimate.types import Rejected
 
 
 def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
@@ -46,6 +49,8 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
     started = time.monotonic()
     tasks, folder = all_tasks(run, config, source), RunFolder(run)
     config = replace(config, model=config.base_model)
+    if any(task.config.prepare.test_fraction == 0 for task in tasks):  # the data may bring a test split, or not
+        processes.on_main(lambda: bool(read_with_test(tasks, config)))
     with whole_run(tasks, run, config) as more:
         prepared = prepare_together([(task.source, task.dataset, task.config) for task in tasks])
         for task, found in zip(tasks, prepared, strict=True):
@@ -95,6 +100,20 @@ def train_adapter(tasks: Sequence[Task], run: Path, config: RunConfig) -> Traine
         return Trained([*mined, trained], stages)
     mined, trained = mine_and_train(tasks, RunFolder(run).adapter, config)
     return Trained([*mined, trained], [])
+
+
+def read_with_test(tasks: Sequence[Task], config: RunConfig) -> list[tuple[Dataset, list[Rejected]]]:
+    """Read the data of a run in memory, as `build_datasets`, and make sure that all of it has a test split.
+
+    Raises:
+        UsageError: a dataset has none.
+        DataError: it cannot be read.
+    """
+    sources = [(task.source, task.config.prepare) for task in tasks]
+    built = build_datasets(sources, seed=config.seed, limit=config.limit)
+    for task, (dataset, _) in zip(tasks, built, strict=True):
+        require_test(task, "test" in dataset.qrels or "test" in dataset.pairs)
+    return built
 
 
 def require_test(task: Task, has_test: bool) -> None:

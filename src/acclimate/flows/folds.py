@@ -14,10 +14,12 @@ from typing import Any, cast
 
 from acclimate import processes
 from acclimate.configs import RunConfig
+from acclimate.data.build import build_datasets
 from acclimate.data.splits import ALL_DATA, Fold
 from acclimate.errors import UsageError
 from acclimate.files import read_json
 from acclimate.flows.adapt import timings, train_adapter, whole_run
+from acclimate.flows.stage_settings import check_three_stages
 from acclimate.progress import say
 from acclimate.report.summary import RunSummary
 from acclimate.runs.run_folder import RunFolder
@@ -25,6 +27,7 @@ from acclimate.runs.tasks import Task, all_tasks
 from acclimate.stages.evaluate import evaluate
 from acclimate.stages.pool import pool_folds
 from acclimate.stages.prepare import prepare_together
+from acclimate.stages.weak import weak_pairs_of
 
 
 def adapt_in_folds(source: str | None, run: Path, config: RunConfig) -> RunSummary:
@@ -45,6 +48,8 @@ def adapt_in_folds(source: str | None, run: Path, config: RunConfig) -> RunSumma
     task, folds = one_dataset(run, config, source)
     folder = RunFolder(run)
     config = replace(config, model=config.base_model)
+    if config.stages.recipe == "three-stage":
+        processes.on_main(lambda: _require_stages(task, folds[0]))
     with whole_run([task], run, config) as more:
         reports = [report for fold in folds for report in _prove(task, fold)]
         pooled = pool_folds([folder.fold(fold.number) for fold in folds], task.evaluation, task.config)
@@ -71,6 +76,18 @@ def one_dataset(run: Path, config: RunConfig, source: str | None) -> tuple[Task,
             fix="Run each dataset by itself, or leave --folds out.",
         )
     return tasks[0], [Fold(fold, number) for fold in range(1, number + 1)]
+
+
+def _require_stages(task: Task, fold: Fold) -> None:
+    """Refuse data that three stages cannot be made of, before anything is prepared: all folds are alike.
+
+    Raises:
+        UsageError, DataError: why not.
+    """
+    config = task.config
+    ((data, _),) = build_datasets([(task.source, config.prepare)], seed=config.seed, limit=config.limit, fold=fold)
+    check_three_stages(data)
+    weak_pairs_of(data, task.source, config)
 
 
 def _prove(task: Task, fold: Fold) -> list[Mapping[str, Any] | None]:

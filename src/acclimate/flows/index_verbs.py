@@ -60,11 +60,11 @@ def index_info(run: str | Path, *, config: Config = None, **settings: Any) -> Re
 
 
 def verify_index(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
-    """Look for damage in a run's index; "problems" is empty where all is well."""
-    check_settings("index RUN --info", settings)
+    """Look for damage in a run's index, encode a sample of it again; "problems" is empty where all is well."""
+    check_settings("index RUN --reencode", settings)
     from acclimate.stages.index_care import verify_index as stage
 
-    return Result(stage(Path(run), configured("index", settings, config, Path(run))))
+    return Result(stage(Path(run), measuring("index", settings, config, Path(run))))
 
 
 def rebuild_index(run: str | Path, *, config: Config = None, **settings: Any) -> Result:

@@ -135,21 +135,24 @@ def _part(task: Task, run: RunFolder) -> TaskSummary:
         part |= {"guard": evaluated.get("guard", []), "domain": evaluated.get("domain", {})}
         if "folds" in evaluated:
             part["folds"] = evaluated["folds"]
-        elif outdated := _outdated(evaluated, run):
+        elif outdated := _outdated(evaluated, run, "evaluate again."):
             part["outdated"] = outdated
     if reranking := _json(task.folder.reranking / REPORT_FILE):
         part["reranking"] = reranking
     if through_index := _json(task.folder.index_evaluation / REPORT_FILE):
         part["index"] = through_index
+        if outdated := _outdated(through_index, run, f"acclimate evaluate {run.path} --index"):
+            part["index"]["outdated"] = outdated
     return cast(TaskSummary, part)
 
 
-def _outdated(evaluated: Mapping[str, Any], run: RunFolder) -> str:
-    """What is to be said where the scores are those of another version of the adapter; "" where they are not."""
+def _outdated(evaluated: Mapping[str, Any], run: RunFolder, again: str) -> str:
+    """What is to be said where the scores are those of another version of the adapter, and what measures this one; ""
+    where they are not."""
     measured = evaluated.get("adapter_version")
     if measured is None or not run.adapter.is_dir() or measured == hash_folder(run.adapter)[: len(measured)]:
         return ""
-    return f"The scores are those of version {measured} of the adapter, and another one is in use now: evaluate again."
+    return f"The scores are those of version {measured} of the adapter, and another one is in use now: {again}"
 
 
 def _trained_folder(run: RunFolder) -> Path:

@@ -7,16 +7,17 @@ read. Stages are imported inside: what can be refused is refused before torch is
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from acclimate.configs import RunConfig, check_settings, checked_settings, settings_of, with_overrides
 from acclimate.errors import StorageError, UsageError
-from acclimate.files import locked
+from acclimate.files import is_writable, locked
 from acclimate.flows.settings import Config, configured, measuring
 from acclimate.ownership import called, commanded
+from acclimate.progress import say
 from acclimate.report.result import Result
 from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.types import Role
@@ -57,6 +58,8 @@ def adapt(
 def _adapt(data: str | Path | None, out: Path, config: Config, dry_run: bool, settings: Mapping[str, Any]) -> Result:
     source = None if data is None else str(data)
     effective = configured("adapt", settings, config)
+    if effective.stages.folds is not None:
+        _no_test_fraction(effective, settings)
     if dry_run:
         from acclimate.flows.plan import plan
 
@@ -68,6 +71,16 @@ def _adapt(data: str | Path | None, out: Path, config: Config, dry_run: bool, se
     from acclimate.flows.adapt import adapt as flow
 
     return Result(flow(source, out, effective), out)
+
+
+def _no_test_fraction(config: RunConfig, settings: Mapping[str, Any]) -> None:
+    """Refuse a share for a test split beside folds, each of which is the test once, whoever asks for it."""
+    asked = config.prepare.test_fraction
+    if settings.get("test_fraction") is not None or asked != RunConfig().prepare.test_fraction:
+        raise UsageError(
+            f"--folds {config.stages.folds} and --test-fraction {asked:g} exclude each other: every fold is a test",
+            fix="Leave --test-fraction out, of the file of --config too; or leave --folds out.",
+        )
 
 
 def _final(
@@ -178,10 +191,10 @@ def evaluate(data: str | Path, *, adapter: str | Path | None = None, config: Con
         settings: such as `sign_flips=5000`.
 
     Returns:
-        what `run/evaluation/report.json` holds ("tasks" with these for each of several); of one model its measures.
+        what `run/evaluation/report.json` holds ("tasks" with these for each of several), or would hold where the run
+        cannot be written; of one model its measures, with "low" and "high", the ends of their intervals.
     """
     check_settings("evaluate", settings)
-    from acclimate.runs.tasks import tasks_of
     from acclimate.runs.versions import in_use
     from acclimate.stages import evaluate as stage
 
@@ -199,12 +212,21 @@ def evaluate(data: str | Path, *, adapter: str | Path | None = None, config: Con
         check_settings("evaluate of one model on " + ("RUN" if prepared else "DATA"), settings)
     if not compares:
         return Result(stage.evaluate_model(str(data), None if adapter is None else Path(adapter), effective))
+    if not is_writable(run):
+        say(f"{run} cannot be written: the result is shown, and not kept")
+        return _result(RunFolder(run).evaluation, _evaluated(run, effective, stage.evaluate_only))
     with at_work_in(run, effective, called("evaluate", data, config=config, **settings)):
-        reports = {
-            task.name: stage.evaluate(task.dataset, RunFolder(run).adapter, task.evaluation, task.config)
-            for task in tasks_of(run, effective)
-        }
-    return _result(RunFolder(run).evaluation, reports)
+        return _result(RunFolder(run).evaluation, _evaluated(run, effective, stage.evaluate))
+
+
+def _evaluated(
+    run: Path, config: RunConfig, stage: Callable[[Path, Path, Path, RunConfig], Mapping[str, Any]]
+) -> dict[str | None, Mapping[str, Any]]:
+    """The report of every task of a run."""
+    from acclimate.runs.tasks import tasks_of
+
+    adapter = RunFolder(run).adapter
+    return {task.name: stage(task.dataset, adapter, task.evaluation, task.config) for task in tasks_of(run, config)}
 
 
 def evaluate_reranker(run: str | Path, reranker: str, *, config: Config = None, **settings: Any) -> Result:

@@ -1,4 +1,4 @@
-"""Pooling and prompts of well-known model families, for folders that do not say it themselves.
+"""Pooling, prompts and temperature of well-known model families, for folders that do not say it themselves.
 
 A sentence-transformers folder knows its pooling and sometimes its prompts; a plain transformers folder knows neither,
 and a wrong guess costs quality without a sign. So only models whose card states the recipe are here, by their own
@@ -34,6 +34,8 @@ class Family:
     pooling: Pooling
     query_prompt: str = ""
     document_prompt: str = ""
+    temperature: float | None = None
+    """What the authors divided cosines by in training, where their paper or card says it."""
     dense: bool = False
     """Whether its vectors also need Dense layers, which a plain transformers folder does not hold."""
     matryoshka: bool = False
@@ -46,21 +48,28 @@ class Family:
 
 
 FAMILIES = (
-    Family(
-        r"qwen3-embedding-\d+(\.\d+)?b", "last", f"Instruct: {WEB_SEARCH}\nQuery:", matryoshka=True
-    ),  # no space after the colon
+    # No space after the colon.
+    Family(r"qwen3-embedding-\d+(\.\d+)?b", "last", f"Instruct: {WEB_SEARCH}\nQuery:", matryoshka=True),
     Family(r"e5-mistral-7b-instruct", "last", f"Instruct: {WEB_SEARCH}\nQuery: "),
     Family(r"multilingual-e5-large-instruct", "mean", f"Instruct: {WEB_SEARCH}\nQuery: "),
-    Family(r"(multilingual-)?e5-(small|base|large)(-v2)?(-unsupervised)?", "mean", "query: ", "passage: "),
+    # "A low temperature 0.01 for InfoNCE contrastive loss": the cards of intfloat/e5-* and multilingual-e5-*; Wang et
+    # al. 2022, "Text Embeddings by Weakly-Supervised Contrastive Pre-training".
+    Family(r"(multilingual-)?e5-(small|base|large)(-v2)?(-unsupervised)?", "mean", "query: ", "passage: ", 0.01),
     Family(r"bge-m3", "cls"),
-    Family(r"bge-(small|base|large)-zh(-v1\.5)?", "cls", BGE_CHINESE),
-    Family(r"bge-(small|base|large)-en(-v1\.5)?", "cls", BGE_ENGLISH),
+    # "We finetune the models by contrastive learning with a temperature of 0.01": the cards of BAAI/bge-*, of the first
+    # version; those of v1.5 only say that its scores are less crowded.
+    Family(r"bge-(small|base|large)-zh", "cls", BGE_CHINESE, temperature=0.01),
+    Family(r"bge-(small|base|large)-en", "cls", BGE_ENGLISH, temperature=0.01),
+    Family(r"bge-(small|base|large)-zh-v1\.5", "cls", BGE_CHINESE),
+    Family(r"bge-(small|base|large)-en-v1\.5", "cls", BGE_ENGLISH),
     Family(r"snowflake-arctic-embed-[ml]-v2\.0", "cls", "query: ", matryoshka=True),
     Family(r"snowflake-arctic-embed-m-v1\.5", "cls", BGE_ENGLISH, matryoshka=True),
     Family(r"snowflake-arctic-embed-(xs|s|m|m-long|l)", "cls", BGE_ENGLISH),
     Family(r"mxbai-embed-large-v1", "cls", BGE_ENGLISH, matryoshka=True),
     Family(r"gte-(modernbert-base|multilingual-base|(base|large)-en-v1\.5)", "cls"),
-    Family(r"gte-(tiny|small|base|large)", "mean"),
+    # Li et al. 2023, "Towards General Text Embeddings with Multi-stage Contrastive Learning": the temperature is 0.01.
+    Family(r"gte-(small|base|large)", "mean", temperature=0.01),
+    Family(r"gte-tiny", "mean"),
     Family(r"nomic-embed-text-v1", "mean", "search_query: ", "search_document: "),
     Family(r"nomic-embed-text-v\d.*", "mean", "search_query: ", "search_document: ", matryoshka=True),
     Family(
@@ -72,7 +81,8 @@ FAMILIES = (
         matryoshka=True,
     ),
     Family(r"m3e-(small|base|large)|text2vec-(base|large)-.*|paraphrase-.*", "mean"),
-    Family(r"all-(minilm|mpnet|distilroberta|roberta)-.*|multi-qa-.*-cos-v1", "mean"),
+    # A scale of 20: train_script.py beside the weights of sentence-transformers/all-*, the cards of multi-qa-*-cos-v1.
+    Family(r"all-(minilm|mpnet|distilroberta|roberta)-.*|multi-qa-.*-cos-v1", "mean", temperature=0.05),
 )
 
 

@@ -31,6 +31,21 @@ DEFAULT_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*(/[\w.-]+)?")
 HUB_FILES = ["*.json", "*.safetensors", "*.txt", "*.model"]
+NEUTRAL = (
+    "_name_or_path",
+    "architectures",
+    "auto_map",
+    "dtype",
+    "gradient_checkpointing",
+    "id2label",
+    "initializer_range",
+    "label2id",
+    "problem_type",
+    "torch_dtype",
+    "transformers_version",
+    "use_cache",
+)
+"""Entries of a config.json that no vector depends on; nor does it on dropout, which is off."""
 TOKENIZER_FILES = (
     "tokenizer*.json",
     "special_tokens_map.json",
@@ -78,6 +93,23 @@ class ModelSource:
         files = self.files
         folders = {files.transformer, files.query_transformer or files.transformer, *files.heads}
         return hash_text(*(hash_file(folder / "config.json") for folder in sorted(folders)))
+
+    @cached_property
+    def computation(self) -> str:
+        """sha256 over what documents' vectors are computed by: unlike `architecture`, the same for a copy of the model.
+
+        Of the transformer's config.json only what differs from transformers' defaults, so that a folder that was saved
+        again, and a newer release with further settings, give the same.
+        """
+        from transformers import AutoConfig
+
+        from acclimate.formats.transformers_io import model_errors
+
+        with model_errors(self.files.transformer):
+            config = AutoConfig.from_pretrained(self.files.transformer, local_files_only=True).to_diff_dict()
+        told = {name: value for name, value in config.items() if name not in NEUTRAL and "dropout" not in name}
+        heads = [(folder / "config.json").read_text(encoding="utf-8") for folder in self.files.heads]
+        return hash_text(json.dumps(told, sort_keys=True, default=str), *heads)
 
     def adjusted(self, use: TextUse, **settings: Unpack[TextSettings]) -> TextUse:
         """Return `use` with a user's settings, checked against what this model can do.

@@ -8,19 +8,21 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from acclimate import processes
 from acclimate.configs import MineConfig
-from acclimate.core.selection import fill, give, select_negatives
+from acclimate.core.selection import Selection, fill, select_negatives
+from acclimate.core.spread import DOCUMENTS, QUERIES, sampled, spread
 from acclimate.mining.mining_input import MiningInput
 from acclimate.mining.near_copies import NearCopies
+from acclimate.mining.ranked_block import RankedBlock, known_pairs, never_mined, split_by_query, whole, with_rows
 from acclimate.progress import progress
 from acclimate.retrieval.top_k import Indices, Vectors, top_k
 from acclimate.retrieval.vector_cache import encode_corpus
@@ -71,38 +73,14 @@ class MinedBlock:
     near_copies: int
     """Candidates that are nearly a positive of their query, and so never its negatives."""
     filled: dict[str, int]
-    """Loosened filter -> number of queries that got their negatives by loosening it: `range_max` by looking deeper, the
-    others as in `core.selection.fill`."""
+    """Loosened filter -> number of queries that got their negatives by loosening it: `range_max` by looking deeper (for
+    some or for all of them), the others as in `core.selection.fill`."""
     examples: int
     """Training examples of the queries."""
     with_negatives: int
     """Those of them that have a hard negative, mined or given."""
-
-
-@dataclass(slots=True)
-class _Pool:
-    """Training examples so far, and those of them that have a hard negative."""
-
-    examples: int = 0
-    with_negatives: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Some queries while they are mined: their ranked candidates, and their positives with scores."""
-
-    source: MiningInput
-    queries: list[str]
-    index: Indices
-    """[N, C] documents, best first."""
-    score: Vectors
-    """[N, C]"""
-    usable: NDArray[np.bool_]
-    """[N, C] False where a document is already known for the query, or nearly one of its positives: never mined."""
-    near_N: Indices
-    """[N] how many of the candidates are nearly a positive."""
-    known_scores: list[list[float]]
-    """Scores of each query's positives, then of its given negatives."""
+    spread: float
+    """The spread of the scores, the unit of `spread_margin`; the same for all blocks."""
 
 
 def mine_negatives(
@@ -129,46 +107,67 @@ def mine_negatives(
     doc_MD = document_vectors
     if doc_MD is None:
         doc_MD = encode_corpus(teacher, source.documents, cache, "encode documents")
-    pool = _Pool()
     queries = list(source.positives)
     query_ND = encode_corpus(teacher, queries, cache, "encode queries", role="query")
-    search = _Search(source, doc_MD, config, teacher.device, reranker, NearCopies(source))
+    search = _Search(source, doc_MD, config, seed, teacher.device, reranker, NearCopies(source))
+    unit = _cosine_spread(search, queries, query_ND) if reranker is None else None
     with progress("mine", len(queries), "queries") as advance:
         for start in range(0, len(queries), QUERY_BLOCK):
             texts = queries[start : start + QUERY_BLOCK]
             vectors = np.asarray(query_ND[start : start + QUERY_BLOCK])
-            yield _choose(search, search.ranked(texts, vectors, config.range_max), vectors, seed, pool)
+            block = search.ranked(texts, vectors, config.range_max)
+            unit = spread(block.score, block.usable) if unit is None else unit
+            yield _choose(search, block, vectors, unit)
             advance(len(texts))
 
 
-@dataclass(frozen=True, slots=True)
+def _cosine_spread(search: _Search, queries: list[str], query_ND: Vectors) -> float:
+    """The spread of the teacher's cosines of some queries and random documents.
+
+    A reranker's scores of random documents all lie at its lower end, and would have to be computed for this alone. Its
+    unit is the spread of its scores of the candidates, of which it has those of the first block.
+    """
+    places = np.flatnonzero(~search.source.excluded)
+    places = places[sampled(len(places), DOCUMENTS, search.seed)]
+    rows = sampled(len(queries), QUERIES, search.seed)
+    known = [never_mined(search.source, queries[row]) for row in rows.tolist()]
+    usable = np.array([[place not in never for place in places.tolist()] for never in known], np.bool_)
+    return spread(np.asarray(query_ND[rows]) @ np.asarray(search.doc_MD[places]).T, usable)
+
+
+@dataclass(slots=True)
 class _Search:
     """Ranks the documents for some queries; several processes share them, and each gets the whole."""
 
     source: MiningInput
     doc_MD: Vectors
     config: MineConfig
+    seed: int
     device: torch.device
     reranker: Reranker | None
     near_copies: NearCopies
+    examples: int = 0
+    """Those of all blocks so far."""
+    with_negatives: int = 0
+    """Those of them that have a hard negative."""
 
-    def ranked(self, queries: list[str], query_ND: Vectors, wanted: int) -> _Block:
+    def ranked(self, queries: list[str], query_ND: Vectors, wanted: int) -> RankedBlock:
         """Rank until each query has that many usable candidates, where there are so many in reach."""
         part = processes.shard(len(queries))
         block = self._usable(queries[part], query_ND[part], wanted)
         if self.reranker is not None:
             block = _rescore(self.reranker, block, wanted)
-        return _whole(block, queries)
+        return whole(block, queries)
 
     @property
     def minable(self) -> int:
         """How many documents can be mined at all."""
         return int((~self.source.excluded).sum())
 
-    def _usable(self, queries: list[str], query_ND: Vectors, wanted: int) -> _Block:
+    def _usable(self, queries: list[str], query_ND: Vectors, wanted: int) -> RankedBlock:
         """The ranking by the teacher, first of `wanted` documents and what is known; then deeper, for those queries
         whose candidates are near-copies of a positive."""
-        width = wanted + max((len(_never(self.source, query)) for query in queries), default=0)
+        width = wanted + max((len(never_mined(self.source, query)) for query in queries), default=0)
         block = self._retrieved(queries, query_ND, width)
         deepest = min(self.minable, DEEPEST * width)
         while width < deepest:
@@ -176,80 +175,26 @@ class _Search:
             rows = np.flatnonzero(block.usable.sum(axis=1) < wanted)
             if not rows.size:
                 break
-            block = _with_rows(block, rows, self._retrieved([queries[row] for row in rows], query_ND[rows], width))
+            block = with_rows(block, rows, self._retrieved([queries[row] for row in rows], query_ND[rows], width))
         return block
 
-    def _retrieved(self, queries: list[str], query_ND: Vectors, width: int) -> _Block:
-        source, known = self.source, [_never(self.source, query) for query in queries]
+    def _retrieved(self, queries: list[str], query_ND: Vectors, width: int) -> RankedBlock:
+        source, known = self.source, [never_mined(self.source, query) for query in queries]
         score_NC, index_NC = top_k(query_ND, self.doc_MD, width, exclude=source.excluded, device=self.device)
         count = len(source.documents)
         known_keys = np.array([row * count + index for row, indices in enumerate(known) for index in indices], np.int64)
         usable_NC = ~np.isin(index_NC + count * np.arange(len(queries))[:, None], known_keys)
         near_NC = self.near_copies.of(queries, index_NC, usable_NC)
-        row_P, index_P = _known_pairs(source, queries)
+        row_P, index_P = known_pairs(source, queries)
         cosines = np.einsum("pd,pd->p", query_ND[row_P], self.doc_MD[index_P])
-        known_scores = _split(cosines, row_P, len(queries))
-        return _Block(source, queries, index_NC, score_NC, usable_NC & ~near_NC, near_NC.sum(axis=1), known_scores)
+        known_scores = split_by_query(cosines, row_P, len(queries))
+        return RankedBlock(source, queries, index_NC, score_NC, usable_NC & ~near_NC, near_NC.sum(axis=1), known_scores)
 
 
-def _with_rows(block: _Block, rows: Indices, deeper: _Block) -> _Block:
-    """The block with some of its queries ranked deeper."""
-    (index, score, usable), new = _equally_wide([block, deeper])
-    near_N, known = block.near_N.copy(), list(block.known_scores)
-    index[rows], score[rows], usable[rows] = new
-    near_N[rows] = deeper.near_N
-    for row, scores in zip(rows.tolist(), deeper.known_scores, strict=True):
-        known[row] = scores
-    return replace(block, index=index, score=score, usable=usable, near_N=near_N, known_scores=known)
-
-
-def _whole(block: _Block, queries: list[str]) -> _Block:
-    """Put the processes' parts of a block together."""
-    fields = ("index", "score", "usable", "near_N", "known_scores")
-    gathered = processes.gather(tuple(getattr(block, name) for name in fields))
-    parts = [replace(block, **dict(zip(fields, part, strict=True))) for part in gathered]
-    index, score, usable = (np.concatenate(columns) for columns in zip(*_equally_wide(parts), strict=True))
-    return replace(
-        block,
-        queries=queries,
-        index=index,
-        score=score,
-        usable=usable,
-        near_N=np.concatenate([part.near_N for part in parts]),
-        known_scores=[scores for part in parts for scores in part.known_scores],
-    )
-
-
-def _equally_wide(blocks: Sequence[_Block]) -> list[tuple[Indices, Vectors, NDArray[np.bool_]]]:
-    """Each block's candidates, their scores and whether they are usable; narrower ones end in places that are not."""
-    width = max(block.index.shape[1] for block in blocks)
-
-    def padded(values: NDArray[Any], nothing: float) -> NDArray[Any]:
-        return np.pad(values, ((0, 0), (0, width - values.shape[1])), constant_values=nothing)
-
-    return [(padded(one.index, 0), padded(one.score, -np.inf), padded(one.usable, False)) for one in blocks]
-
-
-def _never(source: MiningInput, query: str) -> set[int]:
-    """Documents that are never mined for a query: its positives, itself (by its text or its id), and negatives that it
-    already has; of documents that are the same text the first, since the others are never mined."""
-    known = source.first[[*source.positives[query], *source.given[query], *source.own.get(query, ())]].tolist()
-    return {*known, *([source.same_as[query]] if query in source.same_as else [])}
-
-
-def _known_pairs(source: MiningInput, queries: list[str]) -> tuple[Indices, Indices]:
-    """Row of the query and index of the document, for every positive and then every given negative of every query."""
-    pairs = [
-        (row, index) for row, query in enumerate(queries) for index in (*source.positives[query], *source.given[query])
-    ]
-    row_P, index_P = np.array(pairs, np.int64).reshape(-1, 2).T
-    return row_P, index_P
-
-
-def _rescore(reranker: Reranker, block: _Block, wanted: int) -> _Block:
+def _rescore(reranker: Reranker, block: RankedBlock, wanted: int) -> RankedBlock:
     """Give the first usable candidates of each query the reranker's scores and order; the others come last."""
     usable_NC = block.usable & (np.cumsum(block.usable, axis=1) <= wanted)
-    row_P, index_P = _known_pairs(block.source, block.queries)
+    row_P, index_P = known_pairs(block.source, block.queries)
     row_C, column_C = np.nonzero(usable_NC)
     rows = np.concatenate([row_P, row_C]).tolist()
     indices = np.concatenate([index_P, block.index[row_C, column_C]]).tolist()
@@ -264,67 +209,82 @@ def _rescore(reranker: Reranker, block: _Block, wanted: int) -> _Block:
         index=np.take_along_axis(block.index, order, axis=1),
         score=np.take_along_axis(score_NC, order, axis=1),
         usable=np.take_along_axis(usable_NC, order, axis=1),
-        known_scores=_split(scores[: len(row_P)], row_P, len(block.queries)),
+        known_scores=split_by_query(scores[: len(row_P)], row_P, len(block.queries)),
     )
 
 
-def _choose(search: _Search, block: _Block, query_ND: Vectors, seed: int, pool: _Pool) -> MinedBlock:
-    """Filter, take the best or draw, fill up to `hard_negative_share`, and turn indices into texts.
+def _choose(search: _Search, block: RankedBlock, query_ND: Vectors, unit: float) -> MinedBlock:
+    """Filter, take the best or draw, look deeper, fill up to `hard_negative_share`, and turn indices into texts.
 
     The share is that of all examples so far, so it holds in the end, and no block has to be kept in memory for it.
-    Queries without a negative are first ranked deeper: no filter that keeps false negatives out is loosened while one
-    that satisfies all of them may be there.
+    Queries with too few negatives are first ranked deeper: no filter that keeps false negatives out is loosened while
+    one that satisfies all of them may be there.
     """
-    config, lowest_N = search.config, _lowest(block)
-    priority_NC = _draws(block.queries, block.score.shape[1], seed) if config.sampling == "random" else None
-    selection = select_negatives(block.score, block.usable, lowest_N, config, priority_NC)
+    config = search.config
+    selection = _select(search, block, config.range_max, unit)
     rows = [block.source.examples[query] for query in block.queries]
     without_N = np.array([sum(not example.negatives for example in examples) for examples in rows], np.int64)
     total = sum(map(len, rows))
-    covered = total - int(without_N[selection.columns[:, 0] < 0].sum())
-    needed = math.ceil(config.hard_negative_share * (pool.examples + total) - pool.with_negatives - covered)
-    block, columns, deeper = _look_deeper(search, block, query_ND, selection.columns, without_N, needed)
-    needed -= int(without_N[deeper].sum())
+    spare = total + search.with_negatives - math.ceil(config.hard_negative_share * (search.examples + total))
+    block, columns, deeper = _look_deeper(search, block, query_ND, selection.columns, without_N, spare, unit)
+    needed = _uncovered(columns, without_N) - spare
     found = replace(selection, columns=columns)
-    columns, loosened = fill(found, block.score, block.usable, lowest_N, config, without_N, needed)
-    covered = total - int(without_N[columns[:, 0] < 0].sum())
-    pool.examples, pool.with_negatives = pool.examples + total, pool.with_negatives + covered
-    filled = ({"range_max": len(deeper)} if deeper else {}) | loosened
+    columns, loosened = fill(found, block.score, block.usable, block.lowest, config, without_N, needed, spread=unit)
+    covered = total - _uncovered(columns, without_N)
+    search.examples, search.with_negatives = search.examples + total, search.with_negatives + covered
+    filled = ({"range_max": deeper} if deeper else {}) | loosened
     near, mined = int(block.near_N.sum()), _in_words(block, columns, config)
-    return MinedBlock(mined, selection.candidates, selection.removed, near, filled, total, covered)
+    return MinedBlock(mined, selection.candidates, selection.removed, near, filled, total, covered, unit)
 
 
-def _lowest(block: _Block) -> Vectors:
-    """[N] the score of each query's lowest positive."""
-    counts = [len(block.source.positives[query]) for query in block.queries]
-    return np.array([min(found[:count]) for found, count in zip(block.known_scores, counts, strict=True)], np.float32)
+def _select(search: _Search, block: RankedBlock, range_max: int, unit: float) -> Selection:
+    """What the filters leave of a block's first candidates."""
+    config = replace(search.config, range_max=range_max)
+    priority_NC = _draws(block.queries, block.score.shape[1], search.seed) if config.sampling == "random" else None
+    return select_negatives(block.score, block.usable, block.lowest, config, priority_NC, spread=unit)
+
+
+def _uncovered(columns_Nn: Indices, without_N: Indices) -> int:
+    """How many examples have no hard negative, given or mined."""
+    return int(without_N[columns_Nn[:, 0] < 0].sum())
 
 
 def _look_deeper(
-    search: _Search, block: _Block, query_ND: Vectors, columns_Nn: Indices, without_N: Indices, needed: int
-) -> tuple[_Block, Indices, list[int]]:
-    """Rank beyond `range_max` for queries without a negative, until the filters, all as they are, leave some.
+    search: _Search,
+    block: RankedBlock,
+    query_ND: Vectors,
+    columns_Nn: Indices,
+    without_N: Indices,
+    spare: int,
+    unit: float,
+) -> tuple[RankedBlock, Indices, int]:
+    """Rank beyond `range_max` for queries with too few negatives, until the filters, all as they are, leave enough.
+
+    A reranker's look at one query costs as much as mining many, so with one only queries without any are ranked deeper,
+    and only while more than `spare` examples are left without.
 
     Returns:
-        The block with these queries ranked deeper, the columns, and the queries that got negatives.
+        The block with these queries ranked deeper, the columns, and how many queries got (more) negatives.
     """
-    columns, depth, found = columns_Nn.copy(), search.config.range_max, list[int]()
-    deepest = min(search.minable, DEEPEST * depth)
-    while needed > 0 and depth < deepest:
+    config, columns, gained = search.config, columns_Nn.copy(), set[int]()
+    depth, deepest = config.range_max, min(search.minable, DEEPEST * config.range_max)
+    while depth < deepest and config.hard_negative_share:
         depth = min(deepest, DEEPER * depth)
-        rows = np.flatnonzero((columns[:, 0] < 0) & (without_N > 0))
+        lacking_N = columns[:, -1] < 0
+        if search.reranker is not None:
+            lacking_N = (columns[:, 0] < 0) & (without_N > 0) & (_uncovered(columns, without_N) > spare)
+        rows = np.flatnonzero(lacking_N)
         if not rows.size:
             break
-        block = _with_rows(block, rows, search.ranked([block.queries[row] for row in rows], query_ND[rows], depth))
-        some = block.score[rows], block.usable[rows], _lowest(block)[rows]
-        allowed = select_negatives(*some, replace(search.config, range_max=depth)).columns
-        given = give(columns, rows, allowed, some[0], some[2], without_N, needed)
-        needed -= int(without_N[given].sum())
-        found += given
-    return block, columns, found
+        deeper = search.ranked([block.queries[row] for row in rows], query_ND[rows], depth)
+        block = with_rows(block, rows, deeper)
+        found = _select(search, deeper, depth, unit).columns
+        gained.update(rows[(found >= 0).sum(axis=1) > (columns[rows] >= 0).sum(axis=1)].tolist())
+        columns[rows] = found
+    return block, columns, len(gained)
 
 
-def _in_words(block: _Block, columns_Nn: Indices, config: MineConfig) -> list[MinedQuery]:
+def _in_words(block: RankedBlock, columns_Nn: Indices, config: MineConfig) -> list[MinedQuery]:
     """The chosen documents' texts, with their scores."""
     indices, scores, columns = block.index.tolist(), block.score.tolist(), columns_Nn.tolist()
     documents = block.source.documents
@@ -359,11 +319,3 @@ def _draws(queries: list[str], width: int, seed: int) -> NDArray[np.float64]:
         digest = hashlib.sha256(query.encode("utf-8", "surrogatepass")).digest()
         rows.append(np.random.default_rng([seed, int.from_bytes(digest[:8], "little")]).random(width))
     return np.stack(rows)
-
-
-def _split(scores: Vectors, row_P: Indices, count: int) -> list[list[float]]:
-    """Scores of (query, positive) pairs, by query."""
-    parts: list[list[float]] = [[] for _ in range(count)]
-    for row, score in zip(row_P.tolist(), scores.tolist(), strict=True):
-        parts[row].append(score)
-    return parts

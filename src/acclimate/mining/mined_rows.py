@@ -46,7 +46,7 @@ def _write_negatives(
     folder: Path, source: MiningInput, queries: Queries, blocks: Iterable[MinedBlock], config: MineConfig
 ) -> MineReport:
     """Write everything into an artifact in the making, block by block, and return the counts."""
-    audit = Audit(config.num_negatives, {text: query_id for query_id, text in queries.items()})
+    audit = Audit(config, {text: query_id for query_id, text in queries.items()})
     files = {
         EXAMPLES_FILE: OUTPUTS[config.output],
         "rejected_response.jsonl": _rejected_responses,
@@ -60,7 +60,7 @@ def _write_negatives(
     counts = {name: value for name, value in summary.items() if isinstance(value, int | float | None)}
     nested = {"removed": dict(audit.removed), "filled": dict(audit.filled)}
     held = {"given_negatives_dropped": source.dropped, "never_mined": {"queries": source.held_out_documents}}
-    return cast(MineReport, {**counts, **nested, **held, "rows": rows})
+    return cast(MineReport, {**counts, **nested, **held, "warnings": summary["warnings"], "rows": rows})
 
 
 def _watched(blocks: Iterable[MinedBlock], audit: Audit) -> Iterator[MinedQuery]:

@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from acclimate.cpu import adjust_threads
+
 Row = TypeVar("Row", bound=Hashable)
 
 
@@ -37,6 +39,8 @@ def fill(
     for chunk, result in _one_behind((chunk, forward(chunk)) for chunk in chunks):
         out[chunk] = result.cpu().numpy()
         done(chunk)
+        if result.device.type == "cpu":
+            adjust_threads()
 
 
 def _one_behind(computed: Iterator[tuple[NDArray[np.int64], Tensor]]) -> Iterator[tuple[NDArray[np.int64], Tensor]]:

@@ -1,17 +1,14 @@
-"""Which device and which number format a model runs on."""
+"""Which device a model runs on."""
 
 from __future__ import annotations
-
-from functools import cache
-from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from acclimate import processes
+from acclimate.cpu import adjust_threads
 from acclimate.errors import UsageError
 
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 CHUNK_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 65536}
 """Tokens computed at once, by kind of device (training also minds its memory). On a CPU a chunk should stay in its
 cache; a GPU wants to be filled."""
@@ -32,6 +29,8 @@ def activation_gb(device: torch.device) -> float:
 def choose_device(name: str) -> torch.device:
     """The device of this name; auto is CUDA, else Apple's MPS, else the CPU. Several processes get a GPU each.
 
+    On a CPU torch computes from here on with as many threads as there are free cores.
+
     Raises:
         UsageError: no such device here, or not one for each process.
     """
@@ -39,10 +38,14 @@ def choose_device(name: str) -> torch.device:
     if name != "auto" and name not in here:
         raise UsageError(f"device = {name!r} is not on this machine", possible="auto, " + ", ".join(here))
     if processes.count() > 1:
-        return _own_device(name)
-    if name == "auto":
-        return torch.device(next((kind for kind in ("cuda", "mps") if kind in here), "cpu"))
-    return torch.device(name)
+        device = _own_device(name)
+    elif name == "auto":
+        device = torch.device(next((kind for kind in ("cuda", "mps") if kind in here), "cpu"))
+    else:
+        device = torch.device(name)
+    if device.type == "cpu":
+        adjust_threads()
+    return device
 
 
 def _own_device(name: str) -> torch.device:
@@ -74,32 +77,3 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type != "cuda" or tensor.is_cuda:
         return tensor.to(device)
     return tensor.pin_memory().to(device, non_blocking=True)
-
-
-def choose_dtype(name: str, device: torch.device) -> torch.dtype:
-    """The number format of this name; auto is bfloat16 where the hardware computes in it, else float32.
-
-    Raises:
-        UsageError: an unknown name.
-    """
-    if name == "auto":
-        return torch.bfloat16 if _computes_bfloat16(device) else torch.float32
-    if name not in DTYPES:
-        raise UsageError(f"dtype = {name!r}", possible="auto, " + ", ".join(DTYPES))
-    return DTYPES[name]
-
-
-def _computes_bfloat16(device: torch.device) -> bool:
-    if device.type == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return device.type == "cpu" and bool(_cpu_flags() & {"amx_bf16", "avx512_bf16"})
-
-
-@cache
-def _cpu_flags() -> frozenset[str]:
-    """Instruction sets of the CPU; empty where the system does not tell (then float32, which is right anywhere)."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines()
-    except OSError:
-        return frozenset()
-    return frozenset(next((line.split(":", 1)[1].split() for line in lines if line.startswith("flags")), []))

@@ -33,10 +33,11 @@ from acclimate.formats.folders import read_model_config
 from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.attention import PACKED_ATTENTION
 from acclimate.models.chunked import fill, unique_rows
-from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype, to_device
+from acclimate.models.devices import CHUNK_TOKENS, choose_device, to_device
+from acclimate.models.dtypes import check_dtype, choose_dtype
 from acclimate.models.heads import load_heads
 from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
-from acclimate.models.loading import load_base, load_tokenizer
+from acclimate.models.loading import load_base, load_tokenizer, transformer_size
 from acclimate.models.reading import Reading, check_prompts, read_texts
 from acclimate.models.tokens import TokenCache, Tokens, tokenise, tokenizer_fingerprint
 from acclimate.progress import progress
@@ -135,8 +136,8 @@ class Encoder:
             MissingExtraError: a 4-bit base without bitsandbytes.
         """
         device = choose_device(settings.get("device", "auto"))
-        dtype = choose_dtype(settings.get("dtype", "auto"), device)
         files = source.files
+        dtype = choose_dtype(settings.get("dtype", "auto"), device, files.transformer)
         packed = can_pack(read_model_config(files.transformer, files.folder))
 
         def loaded(folder: Path) -> nn.Module:
@@ -296,6 +297,11 @@ class Encoder:
         return int(model.num_parameters())
 
     @property
+    def transformer_parameters(self) -> int:
+        """Parameters of the base's transformer, which a learning rate acts on: no embeddings, no adapter."""
+        return transformer_size(self.model)
+
+    @property
     def space(self) -> SpaceId:
         """The space of its document vectors; queries of this encoder search it."""
         return SpaceId(
@@ -305,6 +311,7 @@ class Encoder:
             pooling=self.use.pooling,
             dim=self.use.dim,
             lowercase=self.use.lowercase,
+            base_config=self.source.computation,
         )
 
     @property
@@ -345,7 +352,7 @@ class Encoder:
 
 def _found(name: str, settings: LoadSettings) -> tuple[ModelSource, TextUse]:
     """Where a model lies, and how it shall use texts."""
-    device = choose_device(settings.get("device", "auto"))
-    choose_dtype(settings.get("dtype", "auto"), device)  # refused before anything is looked for
+    choose_device(settings.get("device", "auto"))  # refused before anything is looked for
+    check_dtype(settings.get("dtype", "auto"))
     source = resolve_model(name, pooling=settings.get("pooling"))
     return source, source.adjusted(source.use, **text_settings(settings))

@@ -14,6 +14,7 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, Bi
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from acclimate.core.frozen_linear import freeze_linears
+from acclimate.core.lora import lora_layers
 from acclimate.errors import MissingExtraError, ModelError, UsageError
 from acclimate.formats.transformers_io import OWN_CODE, model_errors, quiet_transformers
 from acclimate.types import BaseFormat
@@ -53,12 +54,17 @@ def load_base(
         config = AutoConfig.from_pretrained(folder)
         zero_dropout(config)
         arguments: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True, **placed}
-        if "add_pooling_layer" in inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters:
-            arguments["add_pooling_layer"] = False
+        arguments |= without_pooler(config)
         if attention is not None:
             arguments["attn_implementation"] = attention
         model, info = AutoModel.from_pretrained(folder, use_safetensors=True, **arguments)
     return freeze(model, info, folder, device)
+
+
+def without_pooler(config: Any) -> dict[str, bool]:
+    """The argument that keeps a BERT-like transformer from building a pooler; none for other architectures."""
+    known = inspect.signature(MODEL_MAPPING[type(config)].__init__).parameters
+    return {"add_pooling_layer": False} if "add_pooling_layer" in known else {}
 
 
 def four_bit(device: torch.device) -> BitsAndBytesConfig:
@@ -76,6 +82,16 @@ def four_bit(device: torch.device) -> BitsAndBytesConfig:
     if importlib.util.find_spec("bitsandbytes") is None:
         raise MissingExtraError("A 4-bit base", "qlora")
     return BitsAndBytesConfig(**NF4)
+
+
+def transformer_size(model: Any) -> int:
+    """Count the parameters that a learning rate acts on: of the layers, without embeddings and without LoRA's own.
+
+    Args:
+        model: a transformers model, maybe with LoRA attached.
+    """
+    adapters = sum(matrix.numel() for layer in lora_layers(model).values() for matrix in (layer.A, layer.B))
+    return int(model.num_parameters(exclude_embeddings=True)) - adapters
 
 
 def checkpoint_activations(model: Any) -> None:

@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from acclimate.core import lora
 from acclimate.core.batching import chunks_by_tokens
+from acclimate.counting import counted
 from acclimate.errors import ModelError, UsageError
 from acclimate.formats import peft
 from acclimate.formats.folders import position_limit
@@ -27,7 +28,8 @@ from acclimate.formats.reranker_folder import POSSIBLE, RerankerKind, RerankerSo
 from acclimate.formats.transformers_io import model_errors, quiet_transformers
 from acclimate.models.attention import PACKED_ATTENTION
 from acclimate.models.chunked import fill, unique_rows
-from acclimate.models.devices import CHUNK_TOKENS, choose_device, choose_dtype
+from acclimate.models.devices import CHUNK_TOKENS, choose_device
+from acclimate.models.dtypes import choose_dtype
 from acclimate.models.inputs import packed_inputs, padded_inputs
 from acclimate.models.loading import freeze, load_tokenizer, zero_dropout
 from acclimate.models.reranker_kinds import YES_NO_MAX_TOKENS, CrossEncoder, Kind, Pairs, YesNo
@@ -118,7 +120,7 @@ class Reranker:
         torch_device = choose_device(device)
         tokenizer = load_tokenizer(source.folder)
         kind = _kind(source, tokenizer, instruction, max_tokens)
-        model = _load_model(source, kind, choose_dtype(dtype, torch_device), torch_device, head_seed)
+        model = _load_model(source, kind, choose_dtype(dtype, torch_device, source.folder), torch_device, head_seed)
         if source.adapter is not None:
             weights = peft.read(source.adapter, with_head=True)
             lora.attach_weights(model, weights.modules)
@@ -141,7 +143,9 @@ class Reranker:
             Raw logits, float32 [N], before any sigmoid: its order is the same, and training needs them raw.
         """
         if len(queries) != len(texts):
-            raise UsageError(f"{len(queries)} queries with {len(texts)} texts", possible="one query per text")
+            raise UsageError(
+                f"{counted(len(queries), 'queries')} with {counted(len(texts), 'texts')}", possible="one query per text"
+            )
         pairs, places = unique_rows(zip(queries, texts, strict=True))
         scores = np.empty(len(pairs), np.float32)
         order = np.argsort([-len(query) - len(text) for query, text in pairs], kind="stable")

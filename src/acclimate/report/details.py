@@ -24,6 +24,8 @@ MINED = {
     "candidates": "Candidates looked at",
     "negatives": "Negatives taken",
     "hard_negative_share": "Training examples with a hard negative",
+    "score_spread": "Spread of a query's scores of random documents",
+    "spread_margin": "Margin below the positive, in spreads",
     "mean_positive_score": "Mean score of the positives",
     "mean_negative_score": "Mean score of the negatives taken",
     "queries_without_negatives": "Queries without a negative",
@@ -65,7 +67,10 @@ def training(train: Mapping[str, Any]) -> list[Table]:
         ("Tokens per second", count, ("tokens_per_s",)),
         ("Time in steps", duration, ("step_s",)),
         ("Processes", count, ("processes",)),
+        ("CPU threads", count, ("threads",)),
+        ("Number format", count, ("dtype",)),
     )
+    course += _scale(left.get("scale") or {})
     course += [(_label(key), count(value)) for key, value in left.items() if _flat(value)]
     tables = (_list("Training", course), _list("Size and speed", effort))
     return [table for table in tables if table]
@@ -94,14 +99,27 @@ def mining(audit: Mapping[str, Any]) -> list[Table]:
     """What mining looked at and took, and what each filter removed."""
     flat = {key: value for key, value in audit.items() if _flat(value) and value is not None}
     rows = [(MINED.get(key, _label(key)), _shares(flat[key]) if key in SHARES else count(flat[key])) for key in flat]
-    removed = [(_label(key), count(value)) for key, value in audit.get("removed", {}).items()]
+    removed = [
+        (_label(key), _share_of(value, flat.get("candidates"))) for key, value in audit.get("removed", {}).items()
+    ]
     filled = [(_label(key), count(value)) for key, value in audit.get("filled", {}).items()]
     tables = (
         _list("Mining", rows),
         _list("Candidates removed, by filter", removed),
         _list("Queries that got theirs with a filter loosened", filled),
+        _list("Warnings of the mining", [("", text) for text in audit.get("warnings", [])]),
     )
     return [table for table in tables if table]
+
+
+def _scale(scale: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What the loss measured cosines by."""
+    rows = [("Temperature", f"{count(scale['temperature'])}, {scale['temperature_from']}")] if scale else []
+    if scale.get("spread"):
+        rows.append(("Spread of the base's cosines", count(scale["spread"])))
+    if scale.get("false_negative_margin") is not None:
+        rows.append(("In-batch candidates are masked above the positive +", count(scale["false_negative_margin"])))
+    return rows
 
 
 def _splits(counts: Mapping[str, Any], made: Mapping[str, Any]) -> Table | None:

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from acclimate.counting import are, counted
 from acclimate.evaluation.reports import FoldRow
 from acclimate.report.folder import RunParts
 from acclimate.report.words import count, folds_note, metric_name, percent, primary_metric, tested
 
-RESTATED = ("--strict-near", "--strict-documents", "training rows were removed", "mining adds them")
-"""Warnings of the data that hold these words are said here, or beside what was mined, with their numbers."""
+RESTATED = ("--strict-near", "--strict-documents", "training rows were removed")
+"""Warnings of the data that hold these words are said here, with their numbers."""
 ONE_TRAINING = (
     "One training with one seed: the interval holds the chance of which queries are tested, not that of the training."
 )
@@ -38,7 +39,7 @@ def qualifiers(run: RunParts) -> list[Qualifier]:
         *_of_training(evaluation, run.test),
         *(_of_folds([] if strict else folds, run.kind) if folds else _of_data(dataset, run.kind)),
         *_of_guards(evaluation),
-        *map(Qualifier, _other_warnings(dataset, run.audit is not None)),
+        *map(Qualifier, _other_warnings(dataset)),
     ]
     if note := tested(run.test):
         found.append(Qualifier(note))
@@ -52,8 +53,8 @@ def _of_training(evaluation: Mapping[str, Any], test: Mapping[str, Any]) -> list
     if left_out := test.get("trained_on"):
         found.append(
             Qualifier(
-                f"{count(left_out)} test {noun} are left out: the model, or one that it was made from, was trained on"
-                " them.",
+                f"{counted(left_out, f'test {noun}')} {are(left_out)} left out: the model, or one that it was made"
+                f" from, was trained on {'it' if left_out == 1 else 'them'}.",
                 True,
             )
         )
@@ -87,8 +88,8 @@ def _of_data(dataset: Mapping[str, Any], kind: str) -> list[Qualifier]:
     if shared := counts.get("shared_documents"):
         found.append(
             Qualifier(
-                f"{count(shared)} {judged} of dev and test are in train too, {where}; --strict-documents removes these"
-                " training rows."
+                f"{counted(shared, judged)} of dev and test {are(shared)} in train too, {where}; --strict-documents"
+                " removes these training rows."
             )
         )
     return found
@@ -121,8 +122,7 @@ def _of_guards(evaluation: Mapping[str, Any]) -> list[Qualifier]:
     return found
 
 
-def _other_warnings(dataset: Mapping[str, Any], mined: bool) -> list[str]:
-    known = "near_duplicates" in dataset.get("counts", {})
-    said = [*RESTATED[:-1] * known, *RESTATED[-1:] * mined]
+def _other_warnings(dataset: Mapping[str, Any]) -> list[str]:
+    said = RESTATED if "near_duplicates" in dataset.get("counts", {}) else ()
     found = [str(warning) for warning in dataset.get("warnings", ())]
     return [text if text.endswith(".") else f"{text}." for text in found if not any(words in text for words in said)]

@@ -150,8 +150,9 @@ def lexical_note(lexical: Mapping[str, Any]) -> str:
     """How BM25 was set up, and how that was chosen."""
     if not lexical:
         return ""
-    language = str(lexical.get("language") or "no known language").capitalize()
-    return f"BM25: {language}, {lexical['variant']} ({lexical['chosen']})."
+    pairs = "" if lexical.get("language") else ", Chinese, Japanese and Korean characters in pairs"
+    language = f"{lexical['language'].capitalize()}, " if lexical.get("language") else ""
+    return f"BM25: {language}{lexical['variant']}{pairs} ({lexical['chosen']})."
 
 
 def tone_of(delta: Mapping[str, Any]) -> Tone:

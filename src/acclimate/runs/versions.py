@@ -31,7 +31,8 @@ from acclimate.files import (
     write_json,
 )
 from acclimate.progress import say
-from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.run_folder import FOLDS, RunFolder
+from acclimate.runs.shared_files import share_files
 
 SetBy: TypeAlias = Literal["training", "promotion", "hand"]
 """Who made `RUN/adapter` lead to a version; "hand": a link that none of these functions made."""
@@ -242,9 +243,16 @@ def _add(run: RunFolder, fresh: Path) -> str:
     else:
         discard(folder, run.path / name)
         run.adapters.mkdir(parents=True, exist_ok=True)
+        share_files(fresh, _of_whole_run(run))
         fresh.rename(folder)
         fsync(run.adapters)
     return name
+
+
+def _of_whole_run(run: RunFolder) -> list[Path]:
+    """The adapters of a run and of its folds, by whichever of them this is."""
+    whole = RunFolder(run.path.parent.parent) if run.path.parent.name == FOLDS else run
+    return [*whole.adapters.glob("*"), *whole.path.glob(f"{FOLDS}/*/{run.adapters.name}/*")]
 
 
 def _set(run: RunFolder, name: str, by: SetBy) -> Version:

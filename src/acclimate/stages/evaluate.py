@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
 
+from acclimate import processes
 from acclimate.configs import RunConfig, effective
 from acclimate.data import facts
 from acclimate.data.build import build_dataset
@@ -24,6 +26,7 @@ from acclimate.evaluation.compare import (
     RankingScores,
     deltas,
     histograms,
+    intervals,
     judged_queries,
     score,
     won_and_lost,
@@ -34,7 +37,7 @@ from acclimate.evaluation.measures import evaluate_run, relative_loss
 from acclimate.evaluation.recommend import recommended
 from acclimate.evaluation.reports import PER_QUERY_FILE, Counts, EvaluationReport, GuardRow, SplitScores
 from acclimate.evaluation.significance import verdict
-from acclimate.files import INPUTS_FILE, hash_folder, read_json, write_jsonl, write_text
+from acclimate.files import INPUTS_FILE, REPORT_FILE, hash_folder, read_json, write_jsonl, write_text
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.trained_on import TrainedOn
 from acclimate.models.encoder import Encoder
@@ -42,6 +45,7 @@ from acclimate.models.reading import Reading, reading_warnings, unsuited
 from acclimate.progress import say
 from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.trec import write_trec
+from acclimate.runs.differences import is_current
 from acclimate.runs.guards import guard_data, guard_hashes
 from acclimate.runs.opening import open_dataset
 from acclimate.runs.resolve import base_of, compared_base, load, load_pair, resolve, trained_folder
@@ -72,13 +76,33 @@ def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> Eval
         StorageError: dataset or adapter are not there.
         DataError: nothing to test on; or guard data, a lexicon, a background or topics that cannot be read.
     """
+    settings, inputs, make = _planned(dataset, adapter, out, config)
+    return step("evaluate", out, settings, inputs, make, seconds="evaluate_s", reads=[dataset, adapter, *config.named])
+
+
+def evaluate_only(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> EvaluationReport:
+    """As `evaluate`, where `out` cannot be written: a result that is up to date is read, else it is not kept."""
+    settings, inputs, make = _planned(dataset, adapter, out, config)
+    if processes.on_main(lambda: is_current(out, settings, inputs)):
+        return cast(EvaluationReport, read_json(out / REPORT_FILE))
+    work = make()
+
+    def reported() -> EvaluationReport:
+        with TemporaryDirectory() as folder:
+            return work.write(Path(folder))
+
+    return processes.on_main(reported)
+
+
+def _planned(
+    dataset: Path, adapter: Path, out: Path, config: RunConfig
+) -> tuple[dict[str, Any], dict[str, str], Callable[[], Work[EvaluationReport]]]:
+    """The settings and inputs of an evaluation, and what makes it."""
     data = open_dataset(dataset)
     trained_folder(adapter)
     _require_test(data, RunFolder(out.parent))
-    settings, inputs = effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config)
-    cache = RunFolder(out.parent).cache
-    make = partial(_measure, data, adapter, cache, config)
-    return step("evaluate", out, settings, inputs, make, seconds="evaluate_s", reads=[dataset, adapter, *config.named])
+    make = partial(_measure, data, adapter, RunFolder(out.parent).cache, config)
+    return effective(config, "domain", "evaluate"), _inputs(dataset, adapter, config), make
 
 
 def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Work[EvaluationReport]:
@@ -191,8 +215,9 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
         config: shared fields and `evaluate`.
 
     Returns:
-        the measures, flat; "queries" and "documents", or "pairs": how many they are taken over; and, where there are
-        some, "trained_on": how many test queries are left out because the model was trained on them.
+        the measures, flat; "low" and "high": the ends of their intervals, by measure; "queries" and "documents", or
+        "pairs": how many they are taken over; and, where there are some, "trained_on": how many test queries are left
+        out because the model was trained on them.
 
     Raises:
         DataError: the model was trained on all of them.
@@ -219,7 +244,9 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
     for note in reading_warnings(_reading(data, encoder)):
         say(f"warning: {note}")
     scores = score(encoder, data, config.evaluate, cache=run.cache if in_run else None, label="encode")
-    return {**scores.measures, **_counts(data), **({"trained_on": left_out} if left_out else {})}
+    found = intervals(scores, config.evaluate, config.seed)
+    ends = {end: {name: getattr(interval, end) for name, interval in found.items()} for end in ("low", "high")}
+    return {**scores.measures, **ends, **_counts(data), **({"trained_on": left_out} if left_out else {})}
 
 
 def _require_test(data: Dataset, run: RunFolder) -> None:

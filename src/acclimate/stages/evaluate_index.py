@@ -23,6 +23,7 @@ from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import parts_read
 from acclimate.runs.tasks import one_task
 from acclimate.runs.trained_on import trained_on, without_seen
+from acclimate.runs.versions import NAME_CHARS, in_use
 from acclimate.types import Queries
 
 KIND = "evaluate_index"
@@ -65,7 +66,12 @@ def _evaluate(run: Path, config: RunConfig) -> IndexEvaluation:
         measured, runs = measure(index, test, qrels, data, fusion, config.evaluate, config.seed)
         backend = index.info().backend
     report: IndexEvaluation = {
-        **measured,
+        "queries": measured["queries"],
+        "documents": measured["documents"],
+        "modes": measured["modes"],
+        "delta": measured["delta"],
+        "confidence": measured["confidence"],
+        "exact_recall": measured["exact_recall"],
         "place": place,
         "backend": backend,
         "model": encoder.source.id,
@@ -73,6 +79,8 @@ def _evaluate(run: Path, config: RunConfig) -> IndexEvaluation:
         "fusion": choice,
         "timings": {"evaluate_index_s": round(time.monotonic() - started, 3)},
     }
+    if (used_adapter := in_use(adapter)).is_dir():
+        report["adapter_version"] = hash_folder(used_adapter)[:NAME_CHARS]
     inputs = {"method": METHOD, "dataset": hash_folder(task.dataset), "space": encoder.space.digest}
     # An index changes from day to day, so what was measured before is never kept.
     with artifact(out, used(config, "evaluate RUN --index"), inputs, kind=KIND) as folder:

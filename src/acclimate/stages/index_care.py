@@ -11,12 +11,15 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from acclimate import processes
 from acclimate.configs import RunConfig
 from acclimate.errors import UsageError
 from acclimate.files import open_output, replace_folder, storage_errors, work_folder
 from acclimate.ownership import check_replaceable, claim_work
-from acclimate.progress import progress
+from acclimate.progress import progress, say
+from acclimate.retrieval.index.adopting import SAMPLED, likeness
 from acclimate.retrieval.index.feeding import Whole, feed
 from acclimate.retrieval.index.local.index import LocalIndex
 from acclimate.retrieval.index.local.store import objection
@@ -46,19 +49,40 @@ def index_info(run: Path, config: RunConfig) -> dict[str, Any]:
 
 
 def verify_index(run: Path, config: RunConfig) -> dict[str, Any]:
-    """Look for damage: of the file of documents, and of what is derived from it.
+    """Look for damage: documents that are counted and not there, vectors that are not those of their texts.
+
+    Of an index in a folder also the file of documents, and what is derived from it. A sample of the texts is encoded
+    again by the run's model, if the index has vectors of its space.
 
     Returns:
-        {"place", "documents", "problems": [in words]}; no problem where all is well.
+        {"place", "documents", "sampled", "problems": [in words]}; no problem where all is well.
 
     Raises:
         StorageError: there is no index, or it cannot be opened at all.
-        UsageError: it is on a server, which looks after itself.
     """
-    place = index_place(one_task(run, config))
+    task = one_task(run, config)
+    place = index_place(task)
     with opened_index(place) as index:
-        problems = _local(index, place).verify()
-        return {"place": place, "documents": index.count(), "problems": problems}
+        problems = index.verify() if isinstance(index, LocalIndex) else []
+        count, there = index.count(), 0
+        sample: list[Stored] = []
+        with progress("verify", count, "documents") as advance:
+            for there, stored in enumerate(index.iterate(), start=1):
+                if there % max(1, count // SAMPLED) == 0 and len(sample) < SAMPLED:
+                    sample.append(stored)
+                advance()
+        if there != count:
+            problems.append(f"{count:,} documents were counted, {there:,} are there")
+        encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading)
+        if index.space != encoder.space:
+            say(f"{place} holds vectors of another space than {run}'s model, so none was encoded again")
+            sample.clear()
+        if sample:
+            encoded = encoder.encode([stored.document.text for stored in sample], "document")
+            found = likeness(np.stack([stored.vector for stored in sample]), encoded)
+            if not found.is_the_same:
+                problems.append(f"vectors are not those that {run}'s model makes of the texts: {found}")
+        return {"place": place, "documents": count, "sampled": len(sample), "problems": problems}
 
 
 def rebuild_index(run: Path, config: RunConfig) -> dict[str, Any]:
@@ -69,12 +93,18 @@ def rebuild_index(run: Path, config: RunConfig) -> dict[str, Any]:
 
     Raises:
         StorageError: there is no index; another process is writing it.
-        UsageError: it is on a server, which looks after itself.
+        UsageError: it is on a server, which does so itself.
     """
     started = time.monotonic()
     place = index_place(one_task(run, config))
     with opened_index(place) as index:
-        _local(index, place).rebuild()
+        if not isinstance(index, LocalIndex):
+            raise UsageError(
+                f"{place}: what searches need is derived from the documents by the server itself",
+                possible="an index in a folder",
+                fix="Qdrant makes it anew when it has to; on Postgres: REINDEX TABLE.",
+            )
+        index.rebuild()
         count = index.count()
     return {"place": place, "documents": count, "timings": {"rebuild_s": round(time.monotonic() - started, 3)}}
 
@@ -163,9 +193,3 @@ def _row(stored: Stored) -> dict[str, Any]:
     if document.parent is not None:
         row |= {"parent": document.parent, "start": document.start, "end": document.end}
     return row
-
-
-def _local(index: Index, place: str) -> LocalIndex:
-    if not isinstance(index, LocalIndex):
-        raise UsageError(f"{place} is kept by a server, which looks after it", possible="an index in a folder")
-    return index

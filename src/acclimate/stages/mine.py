@@ -67,11 +67,27 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> MineReport:
 
 def _announced(report: MineReport, config: RunConfig) -> MineReport:
     share, wanted = report["hard_negative_share"], config.mine.hard_negative_share
+    count, few = config.mine.num_negatives, report["queries_with_too_few"]
     say(f"mine: {share:.0%} of the training examples have a hard negative")
+    if few:
+        without = report["queries_without_negatives"]
+        say(f"  {few:,} of {report['queries']:,} queries have fewer than {count} negatives, {without:,} of them none")
+    for name, removed in report["removed"].items():
+        unit = f": those above the positive - {report['spread_margin']:g} of the scores' spread"
+        unit = f"{unit}, {report['score_spread']:.4g}" if name == "spread_margin" else ""
+        say(f"  {name} removed {removed:,} of {report['candidates']:,} candidates{unit}")
     if near := report["near_copies"]:
         say(f"  {near:,} documents are nearly a positive of their query (other revisions of it): none is a negative")
-    for name, count in report["filled"].items():
-        say(f"  {count:,} queries had none, and got theirs with {name} loosened (hard_negative_share = {wanted:g})")
+    for name, filled in report["filled"].items():
+        if name == "range_max":
+            say(f"  {filled:,} queries had too few, and got more from ranks beyond range_max, past all filters")
+        else:
+            say(
+                f"  {filled:,} queries had none, and got their lowest-scoring candidates, past {name}, for "
+                f"hard_negative_share = {wanted:g}: these may be false negatives"
+            )
+    for warning in report["warnings"]:
+        say(f"  warning: {warning}")
     if share < wanted:
         say(f"  warning: below hard_negative_share = {wanted:g}, and there are no more candidates to fill it with")
     return report

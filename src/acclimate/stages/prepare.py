@@ -12,6 +12,7 @@ from typing import Any
 from acclimate import processes
 from acclimate.configs import RunConfig
 from acclimate.core.same_text import TokenKeys
+from acclimate.counting import counted
 from acclimate.data import facts
 from acclimate.data.build import build_datasets
 from acclimate.data.dataset import Dataset, write_dataset
@@ -166,7 +167,7 @@ def _count_tokens(dataset: Dataset, config: RunConfig) -> None:
 
 def _announce(report: PreparedReport, rejected: Sequence[Rejected]) -> None:
     for split, how in report["splits"].items():
-        sizes = ", ".join(f"{count:,} {noun}" for noun, count in report["counts"].get(split, {}).items())
+        sizes = ", ".join(counted(count, noun) for noun, count in report["counts"].get(split, {}).items())
         say(f"  {split}: {sizes or 'nothing'} ({how})")
     if rejected:
         say(f"  {facts.by_reason(rejected)}")

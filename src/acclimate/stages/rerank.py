@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.configs import RunConfig
+from acclimate.counting import are, counted
 from acclimate.data.beir import TextsById
 from acclimate.data.texts import read_texts, typed_text
 from acclimate.errors import UsageError
@@ -87,7 +88,8 @@ def rerank_run(
             say(note)
     query_texts, document_texts = (side.texts for side in sides)
     if rejected := [row for side in sides for row in side.rejected]:
-        say(f"{len(rejected)} rows are not used, the first: {rejected[0].source} row {rejected[0].row}")
+        count, first = len(rejected), rejected[0]
+        say(f"{counted(count, 'rows')} {are(count)} not used, the first: {first.source} row {first.row}")
     run = read_trec(candidates, query_texts, document_texts)
     reranker = load_reranker(name, config.rerank, device=config.device, dtype=config.dtype)
     depth = config.rerank.rerank_depth

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import difflib
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from acclimate.configs import RunConfig
 from acclimate.core.filter_language import parse_filter
+from acclimate.core.filters import Exists, Filter, conditions
 from acclimate.data.dataset import Dataset
 from acclimate.data.texts import typed_text
 from acclimate.errors import UsageError
@@ -14,6 +17,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.reading import reading_warnings
 from acclimate.progress import say
 from acclimate.retrieval.index.of_run import index_for, index_place, opened_index, read_fusion
+from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Fusion, Hit, Mode, Query
 from acclimate.retrieval.rank import rank
 from acclimate.retrieval.rerank import rerank
@@ -21,6 +25,9 @@ from acclimate.runs.opening import load_current, open_dataset
 from acclimate.runs.resolve import load_pair, load_reranker, trained_folder
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import one_task
+
+LOOKED_AT = 1000
+"""Documents whose fields are named where a filter asks for one that none has."""
 
 
 def search(run: Path, query: str, top: int, config: RunConfig) -> dict[str, Any]:
@@ -108,6 +115,8 @@ def search_index(
         fusion = read_fusion(task, index.space)[0]
         hits = index.search(Query(query, vector, mode, rerank_first or top, passed, fusion))
         found["documents"] = index.count()
+        for note in _unknown_fields(index, passed):
+            say(f"warning: {note}")
     if mode == "hybrid":
         found["fusion"] = {name: getattr(fusion, name) for name in Fusion.__slots__}
     if rerank_first is not None:
@@ -120,6 +129,19 @@ def _check(query: str, top: int) -> None:
         raise UsageError("the query is empty", fix="Give some words to search for.")
     if top < 1:
         raise UsageError(f"top = {top}", possible="1 or more")
+
+
+def _unknown_fields(index: Index, filter: Filter | None) -> list[str]:
+    """A line for each field of a filter that no document has: probably mistyped."""
+    asked = {} if filter is None else dict.fromkeys(condition.field for condition in conditions(filter))
+    unknown = [name for name in asked if not index.count(Exists(name))]
+    if not unknown:
+        return []
+    known = {name for stored in islice(index.iterate(), LOOKED_AT) for name in stored.document.metadata}
+    there = f"fields are {', '.join(sorted(known))}" if known else "there is no metadata"
+    near = {name: difflib.get_close_matches(name, sorted(known), n=1) for name in unknown}
+    meant = {name: f"; did you mean {found[0]}?" if found else "" for name, found in near.items()}
+    return [f"no document has the field {name!r} of the filter; {there}{meant[name]}" for name in unknown]
 
 
 def _hits(encoder: Encoder, data: Dataset, query: str, cache: Path, top: int, label: str) -> list[dict[str, Any]]:

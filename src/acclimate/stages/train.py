@@ -20,7 +20,8 @@ from acclimate.formats.sources import resolve_model
 from acclimate.formats.trained_on import TrainedOn, write_trained_on
 from acclimate.models.adapter import Adapter, continue_from, load_adapter
 from acclimate.models.adapter_saving import save_adapter
-from acclimate.models.devices import DTYPES, choose_device, choose_dtype
+from acclimate.models.devices import choose_device
+from acclimate.models.dtypes import DTYPES, Format, Use
 from acclimate.models.encoder import Encoder
 from acclimate.ownership import check_replaceable
 from acclimate.progress import say
@@ -35,9 +36,18 @@ from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import Selection, fit, training_numbers
 from acclimate.training.references import reference_hashes
 from acclimate.training.remine import Remining
-from acclimate.training.reports import EncoderTraining, TrainReport
+from acclimate.training.reports import EncoderTraining, Scale, TrainReport
+from acclimate.training.scale import settle_scales
 from acclimate.training.schedule import MixedSchedule, auto_learning_rate
-from acclimate.training.setup import NO_DEV, attach_lora, checkpoints, lora_alpha, mixed_precision, start_training
+from acclimate.training.setup import (
+    NO_DEV,
+    attach_lora,
+    checkpoints,
+    lora_alpha,
+    mixed_precision,
+    start_training,
+    training_dtype,
+)
 from acclimate.training.task_training import (
     TaskLosses,
     TrainingTask,
@@ -102,12 +112,14 @@ def train_tasks(tasks: Sequence[Task], out: Path, config: RunConfig) -> TrainRep
 
 def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -> Work[TrainReport]:
     parts = [read_task(task) for task in tasks]
-    encoder, trainable = _trainable(config)
+    dtype = training_format(config, checkpoints(out), identity)
+    encoder, trainable = trainable_encoder(replace(config, dtype=dtype))
+    scales = settle_scales(parts, encoder, work_folder(out) / "scale.json", identity)
     course = mixed_schedule(parts, config.train, config.seed, _learning_rate(config, encoder))
     selection = dev_selection(parts, encoder, course, config.train)
     metrics = RunFolder(out.parent).metrics
     check_replaceable(metrics, not_metrics)
-    autocast = mixed_precision(encoder.device, choose_dtype(config.dtype, encoder.device), encoder.dtype)
+    autocast = mixed_precision(encoder.device, DTYPES[dtype], encoder.dtype)
     losses = TaskLosses(parts, encoder, course, autocast, trainable)
     mined = work_folder(out) / "mined"
     remining = Remining(losses, encoder, config.train, mined, identity) if config.train.remine_steps else None
@@ -120,13 +132,14 @@ def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -
         folder=checkpoints(out),
         metrics=metrics,
         identity=identity,
+        dtype=dtype,
         before_step=remining,
     )
     _say_best(state, selection)
     weights = whole_tensors(encoder.model.state_dict(), keep=processes.is_main()) if config.train.full else {}
 
     def write(folder: Path) -> TrainReport:
-        training = _report(state, encoder, trainable, course, parts, metrics)
+        training = _report(state, encoder, trainable, course, parts, scales, metrics)
         if remining is not None:
             training["remined"] = remining.report()
         if any(task.config.objective.retain_data for task in tasks):
@@ -168,8 +181,15 @@ def _inputs(tasks: Sequence[Task], config: RunConfig) -> dict[str, str]:
     return inputs | trained_on_input(_inherited(tasks, config))
 
 
-def _trainable(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
-    """The encoder with what trains in it, and says how much that is."""
+def training_format(config: RunConfig, checkpoints: Path, identity: str) -> Format:
+    """Name the number format that the training computes in; see `training_dtype`."""
+    folder = resolve_model(config.base_model, pooling=config.pooling).files.transformer
+    use: Use = "mixed precision" if config.train.full else "training"
+    return training_dtype(config.dtype, choose_device(config.device), folder, use, checkpoints, identity)
+
+
+def trainable_encoder(config: RunConfig) -> tuple[Encoder, dict[str, nn.Parameter]]:
+    """Load the encoder with what trains in it, and say how much that is."""
     settings = config.train
     # Trained weights are float32, and computed with in bf16: see `mixed_precision`.
     encoder = _base(replace(config, dtype="float32") if settings.full else config)
@@ -204,9 +224,7 @@ def _base(config: RunConfig) -> Encoder:
     device = choose_device(config.device)
     sharded = config.train.shard == "fsdp" and processes.count() > 1
     if sharded:  # no device ever holds all of it
-        dtype = choose_dtype(config.dtype, device)
-        name = next(name for name, found in DTYPES.items() if found == dtype)
-        encoder = Encoder.load(config.base_model, **replace(config, device="cpu", dtype=name).loading)  # type: ignore[arg-type]
+        encoder = Encoder.load(config.base_model, **replace(config, device="cpu").loading)
     else:
         encoder = Encoder.load(config.base_model, **config.loading)
     encoder.model.requires_grad_(config.train.full)
@@ -216,7 +234,7 @@ def _base(config: RunConfig) -> Encoder:
 
 
 def _learning_rate(config: RunConfig, encoder: Encoder) -> float:
-    return config.train.learning_rate or auto_learning_rate(encoder.parameters, config.train.full)
+    return config.train.learning_rate or auto_learning_rate(encoder.transformer_parameters, config.train.full)
 
 
 def _say_best(state: Progress, selection: Selection | None) -> None:
@@ -235,6 +253,7 @@ def _report(
     trainable: Mapping[str, nn.Parameter],
     course: MixedSchedule,
     parts: Sequence[TrainingTask],
+    scales: Sequence[Scale | None],
     metrics: Path,
 ) -> EncoderTraining:
     report: dict[str, Any] = {
@@ -244,11 +263,19 @@ def _report(
         **hard_negative_share(parts),
         **training_numbers(state, course, trainable, encoder.parameters),
         "base_score": state.base_score,
-        **learned_temperatures(trainable),
+        **_scales(parts, scales),
+        **learned_temperatures(trainable, {part.task.name: part.task.config.objective for part in parts}),
     }
     if len(parts) > 1:
         report["tasks"] = task_report(parts, metrics, state)
     return cast(EncoderTraining, report)
+
+
+def _scales(parts: Sequence[TrainingTask], scales: Sequence[Scale | None]) -> dict[str, Any]:
+    found = {part.task.name: scale for part, scale in zip(parts, scales, strict=True) if scale is not None}
+    if not found:
+        return {}
+    return {"scales": found} if len(parts) > 1 else {"scale": found[parts[0].task.name]}
 
 
 def _save(

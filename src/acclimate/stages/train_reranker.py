@@ -11,12 +11,16 @@ from torch import nn
 
 from acclimate.configs import RunConfig, used
 from acclimate.core.lora import trainable_parameters
+from acclimate.counting import counted
 from acclimate.data.dataset import EXAMPLES_FILE, Dataset, read_examples
 from acclimate.errors import DataError, UsageError
 from acclimate.evaluation.reranking import reranking_scores, sample_queries
 from acclimate.files import hash_config, hash_folder
+from acclimate.formats.reranker_folder import RerankerSource
 from acclimate.formats.trained_on import TrainedOn, write_trained_on
-from acclimate.models.devices import choose_dtype
+from acclimate.models.devices import choose_device
+from acclimate.models.dtypes import DTYPES, Format, Use
+from acclimate.models.loading import transformer_size
 from acclimate.models.reranker import Reranker
 from acclimate.models.reranker_saving import save_reranker, save_reranker_adapter
 from acclimate.ownership import check_replaceable
@@ -43,6 +47,7 @@ from acclimate.training.setup import (
     lora_alpha,
     mixed_precision,
     start_training,
+    training_dtype,
 )
 from acclimate.types import Example
 
@@ -110,12 +115,13 @@ def _train(
 ) -> Work[RerankerTrainReport]:
     run = RunFolder(out.parent)
     check_replaceable(run.reranker_metrics, not_metrics)
-    reranker, full = _load(base, config)
+    dtype = _dtype(base, config, checkpoints(out), identity)
+    reranker, full = _load(base, dtype, config)
     trainable = _trainable(reranker, full, config)
     course = _course(config, len(examples), reranker, full)
     selection = _selection(data, examples, adapter, reranker, course, config, run.cache)
     weights_dtype = next(reranker.model.parameters()).dtype
-    autocast = mixed_precision(reranker.device, choose_dtype(config.dtype, reranker.device), weights_dtype)
+    autocast = mixed_precision(reranker.device, DTYPES[dtype], weights_dtype)
     state = fit(
         trainable,
         reranking(reranker, examples, course, config.rerank, config.objective, config.train, autocast=autocast),
@@ -125,6 +131,7 @@ def _train(
         folder=checkpoints(out),
         metrics=run.reranker_metrics,
         identity=identity,
+        dtype=dtype,
     )
 
     def write(folder: Path) -> RerankerTrainReport:
@@ -152,26 +159,40 @@ def _examples(rows: list[Example], loss: str) -> list[Example]:
     return usable
 
 
-def _load(base: str, config: RunConfig) -> tuple[Reranker, bool]:
+def _dtype(base: str, config: RunConfig, checkpoints: Path, identity: str) -> Format:
+    """The number format that the training computes in."""
+    source = reranker_source(base)
+    use: Use = "training" if _trains_lora_only(source, config) else "mixed precision"
+    return training_dtype(config.dtype, choose_device(config.device), source.folder, use, checkpoints, identity)
+
+
+def _trains_all(source: RerankerSource, config: RunConfig) -> bool:
+    return source.headless if config.rerank.rerank_full is None else config.rerank.rerank_full
+
+
+def _trains_lora_only(source: RerankerSource, config: RunConfig) -> bool:
+    """Whether no weight of the model itself trains: of a cross-encoder the head does, beside LoRA."""
+    return source.kind == "yes-no" and not _trains_all(source, config)
+
+
+def _load(base: str, dtype: Format, config: RunConfig) -> tuple[Reranker, bool]:
     """The base, and whether all of it trains."""
     source = reranker_source(base)
     if source.adapter is not None:
         raise UsageError(f"{base} is an adapter for {source.id}", fix=f"Start from its base: {source.id}")
-    full = source.headless if config.rerank.rerank_full is None else config.rerank.rerank_full
-    # Adam's small steps vanish in bf16 weights: what trains is float32, and computed with in bf16 (`mixed_precision`).
-    # A LoRA's matrices always are; a cross-encoder's head trains beside them.
-    keeps_dtype = source.kind == "yes-no" and not full
     reranker = Reranker.open(
         source,
         instruction=config.rerank.rerank_instruction,
         max_tokens=config.rerank.pair_tokens,
         head_seed=config.seed,
         device=config.device,
-        dtype=config.dtype if keeps_dtype else "float32",
+        # Adam's small steps vanish in bf16 weights: what trains is float32, and computed with in bf16
+        # (`mixed_precision`). A LoRA's matrices always are.
+        dtype=dtype if _trains_lora_only(source, config) else "float32",
     )
     if source.headless:
         say(f"{base} has no classification head: it gets a new one, drawn from the seed")
-    return reranker, full
+    return reranker, _trains_all(source, config)
 
 
 def _trainable(reranker: Reranker, full: bool, config: RunConfig) -> dict[str, nn.Parameter]:
@@ -187,7 +208,8 @@ def _trainable(reranker: Reranker, full: bool, config: RunConfig) -> dict[str, n
 
 
 def _course(config: RunConfig, examples: int, reranker: Reranker, full: bool) -> TaskSchedule:
-    rate = config.rerank.rerank_learning_rate or auto_learning_rate(_parameters(reranker), full, HIGHEST_RERANKER_RATE)
+    size = transformer_size(reranker.model)
+    rate = config.rerank.rerank_learning_rate or auto_learning_rate(size, full, HIGHEST_RERANKER_RATE)
     return TaskSchedule(
         examples=examples,
         batch_size=config.rerank.rerank_batch_size,
@@ -220,7 +242,8 @@ def _selection(
     queries = {query: data.queries[query] for query in qrels}
     own = own_documents(queries, data.corpus, qrels)
     run = rank(retriever, queries, data.corpus, DEV_DEPTH, own=own, cache=cache)
-    say(f"dev: {len(queries)} queries, {DEV_DEPTH} documents each, retrieved by the {name} model; step 0 is its order")
+    asked = f"{counted(len(queries), 'queries')}, {DEV_DEPTH} documents each"
+    say(f"dev: {asked}, retrieved by the {name} model; step 0 is its order")
     evaluate = reranking_scores(reranker, run, queries, data.corpus, qrels)
     return Selection(evaluate=evaluate, metric="ndcg@10", every=every)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from acclimate.configs import RunConfig
-from acclimate.data.dataset import EXAMPLES_FILE, write_examples
+from acclimate.data.dataset import EXAMPLES_FILE, Dataset, write_examples
 from acclimate.data.reports import WeakReport
 from acclimate.data.weak import weak_pairs
 from acclimate.errors import DataError, UsageError
@@ -35,7 +35,7 @@ def weak(dataset: Path, out: Path, config: RunConfig) -> WeakReport:
     inputs = {"dataset": hash_folder(dataset)}
 
     def make() -> Work[WeakReport]:
-        found = _found(dataset, config)
+        found = weak_pairs_of(open_dataset(dataset), str(dataset), config)
         counts = {kind: len(examples) for kind, examples in found.items()}
         say("weak pairs: " + ", ".join(f"{count:,} {kind}" for kind, count in counts.items()))
 
@@ -48,15 +48,23 @@ def weak(dataset: Path, out: Path, config: RunConfig) -> WeakReport:
     return step("weak pairs", out, settings, inputs, make, seconds="weak_pairs_s", reads=[dataset], alone=True)
 
 
-def _found(dataset: Path, config: RunConfig) -> dict[str, list[Example]]:
-    """Kind of pair -> the pairs; at least one in all."""
-    data = open_dataset(dataset)
+def weak_pairs_of(data: Dataset, where: str, config: RunConfig) -> dict[str, list[Example]]:
+    """Kind of pair -> the pairs; at least one in all.
+
+    Args:
+        data: a prepared dataset.
+        where: how it is called in messages.
+        config: its `stages` section and `seed`.
+
+    Raises:
+        UsageError, DataError: as `weak`.
+    """
     if data.kind == "pairs":
-        raise UsageError(f"{dataset} holds labelled pairs, no corpus to make pairs of", fix="Use --recipe one-stage.")
+        raise UsageError(f"{where} holds labelled pairs, no corpus to make pairs of", fix="Use --recipe one-stage.")
     found = weak_pairs(data, config.stages.weak_pairs, config.stages.weak_limit, config.seed)
     if not any(found.values()):
         raise DataError(
-            f"{dataset}: no document outside of dev and test is long enough, or has a title, for a weak pair",
+            f"{where}: no document outside of dev and test is long enough, or has a title, for a weak pair",
             fix="Add documents with --corpus, or use --recipe one-stage.",
         )
     return found

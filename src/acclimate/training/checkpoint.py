@@ -47,6 +47,10 @@ class Progress:
     """How often trained steps were scored so far: `best_score` is the highest of so many."""
     stopped: bool = False
     """No further step will be taken."""
+    dtype: str = ""
+    """The number format that the model computes in: chosen once, and kept when the training goes on."""
+    threads: int = 0
+    """CPU threads of the last step; 0 on a GPU. With another number, sums are rounded in another order."""
     metrics_bytes: int = 0
     """Length of metrics.jsonl up to here; what was written after it before a kill is cut off."""
 
@@ -108,6 +112,13 @@ def read_checkpoint(folder: Path, device: torch.device | str = "cpu") -> Checkpo
             f"the checkpoint {latest} is damaged ({error})", fix="Delete this folder and start again."
         ) from None
     return Checkpoint(progress, **tensors)
+
+
+def checkpoint_dtype(folder: Path, identity: str) -> str | None:
+    """The number format of the training that the latest checkpoint is of; None where there is none of this identity."""
+    checkpoints = _complete(folder)
+    state = read_json(checkpoints[-1] / STATE_FILE) if checkpoints else {}
+    return state.get("dtype") or None if state.get("identity") == identity else None
 
 
 def discard_checkpoints(folder: Path) -> None:

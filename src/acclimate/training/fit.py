@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from acclimate import processes
 from acclimate.configs import TrainConfig
 from acclimate.core.sharding import is_sharded, part_like, whole, whole_tensors
+from acclimate.cpu import adjust_threads
 from acclimate.errors import AcclimateError, Interrupted
 from acclimate.evaluation.dev import Evaluate
 from acclimate.progress import Advance, progress, say
@@ -79,6 +80,7 @@ def fit(
     folder: Path,
     metrics: Path,
     identity: str,
+    dtype: str,
     before_step: Callable[[int], None] | None = None,
 ) -> Progress:
     """Train, and leave the best values in the parameters. A second start resumes from the last checkpoint.
@@ -92,6 +94,7 @@ def fit(
         folder: gets the checkpoints.
         metrics: the JSONL file that gets a row per step and per evaluation.
         identity: hash of everything that the training depends on; a checkpoint of another identity is discarded.
+        dtype: the number format that `loss_fn` computes in, for the checkpoint (`setup.training_dtype`).
         before_step: called before every step (from 0); its time is not counted as the step's.
 
     Raises:
@@ -107,7 +110,7 @@ def fit(
         selection=selection,
         folder=folder,
         log=MetricsLog(metrics, enabled=processes.is_main()),
-        state=Progress(identity),
+        state=Progress(identity, dtype=dtype),
         optimizer=_optimizer(trainable, config),
         before_step=before_step or (lambda _: None),
     )
@@ -143,6 +146,8 @@ def training_numbers(
         "evaluations": state.evaluations,
         "learning_rate": schedule.learning_rate,
         "processes": processes.count(),
+        "dtype": state.dtype,
+        "threads": state.threads or None,
         "step_s": round(state.seconds, 3),
     }
 
@@ -203,6 +208,7 @@ class _Training:
 
     def _step(self) -> None:
         self.before_step(self.state.step)
+        self._count_threads()
         started = time.perf_counter()
         step = self.state.step
         rate = self.schedule.rate(step)
@@ -220,6 +226,11 @@ class _Training:
             self._log(taken)
         if not norm.is_cuda:
             self._log_rest()
+
+    def _count_threads(self) -> None:
+        """Let torch have as many threads as cores are free, if it computes on a CPU."""
+        if next(iter(self.trainable.values())).device.type == "cpu":
+            self.state.threads = adjust_threads()
 
     def _log(self, taken: _Taken) -> None:
         """Read and log a step's numbers. This waits for a GPU, so there it happens one step later."""
@@ -239,6 +250,7 @@ class _Training:
             "grad_norm": norm,
             "tokens": taken.tokens,
             "tokens_per_s": round(taken.result.tokens / seconds, 1),
+            **({"threads": self.state.threads} if self.state.threads else {}),
             **{name: float(value) for name, value in taken.result.metrics.items()},
         }
         self.log.write(row)
@@ -314,6 +326,11 @@ class _Training:
             self.optimizer.state[parameter][key] = placed
         self.log.cut(self.state.metrics_bytes)
         say(f"goes on from step {self.state.step} of {self.schedule.steps}")
+        before = self.state.threads
+        self._count_threads()
+        if before not in (0, self.state.threads):
+            now = self.state.threads
+            say(f"CPU threads: {now}, not {before} as before the stop. Sums are rounded in another order.")
 
     def _save(self) -> None:
         """Save whole tensors, not the processes' parts, so that any number of processes can resume from them."""

@@ -225,14 +225,14 @@ LOSSES: dict[str, Recipe] = {
 
 PAIR_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, ObjectiveConfig], Tensor]] = {
     "cosine-mse": lambda a, b, label, _: losses.cosine_mse(a, b, label),
-    "cosent": lambda a, b, label, objective: losses.cosent(a, b, label, objective.temperature),
-    "angle": lambda a, b, label, objective: losses.angle(a, b, label, objective.temperature),
+    "cosent": lambda a, b, label, objective: losses.cosent(a, b, label, objective.effective_temperature),
+    "angle": lambda a, b, label, objective: losses.angle(a, b, label, objective.effective_temperature),
     "contrastive": lambda a, b, label, objective: losses.contrastive(a, b, label, objective.contrastive_margin),
     "online-contrastive": lambda a, b, label, objective: losses.online_contrastive(
         a, b, label, objective.contrastive_margin
     ),
     "binary": lambda a, b, label, objective: losses.binary_cross_entropy(
-        a, b, label, objective.cosine_threshold, objective.temperature
+        a, b, label, objective.cosine_threshold, objective.effective_temperature
     ),
 }
 """(unit rows [N, D], unit rows [N, D], labels [N], the objective) -> scalar."""
@@ -243,7 +243,7 @@ GROUP_LOSSES: dict[str, Callable[[Tensor, Tensor, Tensor, ObjectiveConfig], Tens
         cosine, score / objective.teacher_temperature, present
     ),
     "kl": lambda cosine, score, present, objective: losses.kl_divergence(
-        cosine, score, present, objective.temperature, objective.teacher_temperature
+        cosine, score, present, objective.effective_temperature, objective.teacher_temperature
     ),
 }
 """(cosines [N, G], scores [N, G], True where a document is present [N, G], the objective) -> scalar."""

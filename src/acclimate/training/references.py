@@ -20,6 +20,7 @@ from torch import Tensor
 from acclimate.configs import DomainConfig, ObjectiveConfig
 from acclimate.core.lexicon import Lexicon
 from acclimate.core.lora import adapters_off
+from acclimate.counting import are, counted
 from acclimate.data.background import texts_of_source
 from acclimate.data.facts import evenly
 from acclimate.data.held_out import HeldOut
@@ -191,7 +192,7 @@ def temperature_lexicon(texts: Sequence[str], domain: DomainConfig, guard: Seque
             f"the adaptive temperature has no terms ({vocabulary.origin})",
             fix="Give a list of terms with --lexicon FILE, or texts of other kinds with --background.",
         )
-    say(f"adaptive temperature by {len(vocabulary.lexicon):,} terms, {vocabulary.origin}")
+    say(f"adaptive temperature by {counted(len(vocabulary.lexicon), 'terms')}, {vocabulary.origin}")
     return vocabulary.lexicon
 
 
@@ -210,8 +211,11 @@ def _retained_texts(source: str | None, held_out: HeldOut) -> tuple[tuple[str, .
         )
     chosen = evenly(texts, MAX_RETAINED)
     if excluded:
-        say(f"{excluded:,} texts of {source} belong to dev or test, of this run or of a guard: they are not retained")
-    say(f"retaining {len(chosen):,} texts of {source}, of {len(texts):,}")
+        say(
+            f"{counted(excluded, 'texts')} of {source} {are(excluded)} in dev or test of this run or of a guard, and"
+            " not retained"
+        )
+    say(f"retaining {counted(len(chosen), 'texts')} of {source}, of {len(texts):,}")
     return tuple(chosen), excluded
 
 

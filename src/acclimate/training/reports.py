@@ -27,6 +27,10 @@ class TrainingNumbers(TypedDict):
     learning_rate: float
     """Peak."""
     processes: int
+    dtype: str
+    """The number format that the model computed in."""
+    threads: int | None
+    """CPU threads of the last step (of each step: metrics.jsonl); None on a GPU."""
     step_s: float
     """Seconds in steps, over all starts."""
 
@@ -35,6 +39,19 @@ class HardNegatives(TypedDict, total=False):
     """The share of the examples with a hard negative, where there could be one."""
 
     hard_negative_share: float
+
+
+class Scale(TypedDict):
+    """What a loss measures cosines by (`training.scale`)."""
+
+    temperature: float
+    """At the start, where it is learned."""
+    temperature_from: str
+    """Where it comes from, in words."""
+    spread: float | None
+    """Standard deviation of a query's cosines with random texts by the base; None where nothing depended on it."""
+    false_negative_margin: float | None
+    """In cosine; None where there is no such mask."""
 
 
 class TaskTraining(HardNegatives):
@@ -60,6 +77,11 @@ class Remined(TypedDict):
 
 class EncoderTraining(TrainingNumbers, HardNegatives):
     """The training of an embedding model. A learned temperature is a further field, `temperature`."""
+
+    scale: NotRequired[Scale]
+    """That of the only task."""
+    scales: NotRequired[dict[str, Scale]]
+    """Task -> its scale, where there are several."""
 
     loss: str
     examples: int

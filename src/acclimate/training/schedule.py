@@ -20,8 +20,8 @@ HIGHEST_LORA_RATE = 4e-3
 """Peak learning rate of LoRA for the smallest models; measured on MiniLM (docs/results.md)."""
 HIGHEST_RERANKER_RATE = 2e-3
 """The same for rerankers: a cross-encoder has a head to learn; higher rates were not measured."""
-RATE_TIMES_PARAMETERS = 1.2e5
-"""The rate of larger models is inverse to their size: 2e-4 at 600M."""
+RATE_TIMES_PARAMETERS = 9e4
+"""The rate of larger models is inverse to the size of their transformer: 2e-4 at 440M, that of Qwen3-Embedding-0.6B."""
 LOWEST_LORA_RATE = 1e-4
 FULL_SHARE = 1 / 10
 """Factor of the rate when all weights are trained: all move at once, so each has to move less. 4e-4 for a small model
@@ -29,10 +29,12 @@ FULL_SHARE = 1 / 10
 
 
 def auto_learning_rate(parameters: int, full: bool, highest: float = HIGHEST_LORA_RATE) -> float:
-    """Choose the peak learning rate by the size of the base model.
+    """Choose the peak learning rate by the size of what it acts on.
+
+    A model's size says little: of multilingual-e5-small's 118M parameters, 96M are the vectors of its 250,000 words.
 
     Args:
-        parameters: number of parameters of the base model.
+        parameters: number of parameters of the base's transformer, without its embeddings (`transformer_size`).
         full: whether all weights are trained, instead of an adapter.
         highest: rate of an adapter for the smallest models.
     """

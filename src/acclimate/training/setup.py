@@ -11,12 +11,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from acclimate import processes
 from acclimate.configs import TrainConfig
 from acclimate.core.lora import attach
 from acclimate.errors import UsageError
 from acclimate.files import work_folder
+from acclimate.models.dtypes import DTYPES, Format, Use, choose_dtype, named_format
 from acclimate.models.loading import checkpoint_activations, compile_layers
 from acclimate.progress import say
+from acclimate.training.checkpoint import checkpoint_dtype
 
 EVALUATIONS = 4
 """Evaluations on dev over a training, where `eval_steps` does not say."""
@@ -77,6 +80,26 @@ def start_training(
         compile_layers(model)
     count = sum(parameter.numel() for parameter in trainable.values())
     say(f"trainable parameters: {count:,} of {parameters:,} ({100 * count / parameters:.2f} %)")
+
+
+def training_dtype(name: str, device: torch.device, folder: Path, use: Use, checkpoints: Path, identity: str) -> Format:
+    """The number format of a training: its checkpoint's, where it goes on from one; else the one chosen for it.
+
+    Args:
+        name: auto, float32 or bfloat16.
+        device: where it runs.
+        folder: where the model's config.json lies.
+        use: whether the weights that train are the model's own, in float32, or LoRA's.
+        checkpoints: of the training.
+        identity: its own; see `fit`.
+
+    Raises:
+        UsageError: an unknown name.
+    """
+    if kept := checkpoint_dtype(checkpoints, identity):
+        return named_format(kept)
+    chosen = choose_dtype(name, device, folder, use)
+    return processes.from_main(next(name for name, dtype in DTYPES.items() if dtype == chosen))
 
 
 def mixed_precision(

@@ -45,6 +45,8 @@ DEV_DOCUMENTS = (200, 2000)
 """Fewest and most documents in the pool that dev queries are ranked against, where `dev_documents` is not given."""
 DEV_DOCUMENTS_PER_EXAMPLE = 0.2
 """An example trains on two documents and more, at thrice the cost of encoding; the pool is encoded four times."""
+FEW_HARD_NEGATIVES = 0.3
+"""Where fewer of the examples bring a hard negative, and none is mined, it is told what would."""
 MEAN = "mean"
 """The dev score by which the best step of a training on several tasks is chosen: the mean of their main measures."""
 
@@ -83,11 +85,25 @@ def read_task(task: Task) -> TrainingTask:
         raise DataError(f"{where}has no training examples", fix="Prepare data with a train split.")
     rows, loss = rows_for(examples, task.config.objective, task.config.train)
     check_signal(rows, loss, task.config.train)
+    _tell_of_few_negatives(task, rows)
     if task.name is None:
         config = with_overrides(task.config, {"loss": loss})
     else:  # among several tasks, settings that only another's loss has are no conflict
         config = replace(task.config, objective=task.config.objective.with_loss(loss))
     return TrainingTask(replace(task, config=config), data, rows, loss)
+
+
+def _tell_of_few_negatives(task: Task, rows: Sequence[Example]) -> None:
+    """Say what mining would add, where the training would draw hard negatives and nothing mines any."""
+    settings = task.config.train
+    if task.mined or settings.remine_steps or settings.group_size == 1 or any(row.label is not None for row in rows):
+        return
+    share = sum(bool(row.negatives) for row in rows) / len(rows)
+    if share < FEW_HARD_NEGATIVES:
+        say(
+            f"warning: {share:.0%} of the {task.label}training pairs bring hard negatives, and none were mined: "
+            "acclimate mine finds some"
+        )
 
 
 def mixed_schedule(
@@ -278,7 +294,7 @@ def _dev_scores(one: TrainingTask, encoder: Encoder, schedule: TaskSchedule) -> 
     documents = config.train.dev_documents or _dev_documents(schedule)
     with adapters_off(encoder.model):  # the pool is the base's choice, also where the training goes on from an adapter
         dev = dev_set(encoder, data.corpus, corpus_MD, data.queries, qrels, documents, config.seed)
-    settings, temperature = config.train, config.objective.temperature
+    settings, temperature = config.train, config.objective.effective_temperature
     untrained = settings.start_adapter is None
     return retrieval_scores(encoder, dev, sides=settings.sides, temperature=temperature, untrained=untrained)
 

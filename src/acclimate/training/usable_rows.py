@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 from acclimate.configs import ObjectiveConfig, TrainConfig
 from acclimate.core.same_text import text_id
+from acclimate.counting import counted
 from acclimate.errors import DataError, UsageError
 from acclimate.progress import say
 from acclimate.types import Example
@@ -64,7 +65,7 @@ def check_signal(rows: Sequence[Example], loss: str, train: TrainConfig) -> None
         DataError: all rows have the same positive, the same query or the same label.
     """
     batch = min(train.batch_size, len(rows))
-    found = f"batch_size = {train.batch_size} with {len(rows):,} training rows"
+    found = f"batch_size = {train.batch_size} with {counted(len(rows), 'training rows')}"
     if loss in COMPARES_PAIRS:
         if batch == 1:
             raise UsageError(

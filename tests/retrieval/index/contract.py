@@ -19,7 +19,7 @@ from acclimate.retrieval.index.records import Document, Fusion, Query, Vectors
 from acclimate.text_use import SpaceId
 
 DIM = 16
-SPACE = SpaceId("a" * 64, None, "", "mean", DIM, False)
+SPACE = SpaceId("a" * 64, None, "", "mean", DIM, False, "")
 CROPS = ("rice", "maize", "wheat")
 FILTERS = (
     'crop = "rice"',

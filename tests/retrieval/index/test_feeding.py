@@ -18,7 +18,7 @@ from acclimate.retrieval.index.local.index import LocalIndex
 from acclimate.retrieval.index.records import Document, Vectors
 from acclimate.text_use import SpaceId
 
-SPACE = SpaceId("0" * 64, None, "", "mean", 4, False)
+SPACE = SpaceId("0" * 64, None, "", "mean", 4, False, "")
 
 
 class Encoded:

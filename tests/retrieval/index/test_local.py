@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -21,7 +22,7 @@ from acclimate.core.analyser import Analyser
 from acclimate.core.filter_language import parse_filter
 from acclimate.errors import StorageError, UsageError
 from acclimate.retrieval.bm25 import BM25
-from acclimate.retrieval.index.local import checkpoints, dense, derived, index
+from acclimate.retrieval.index.local import checkpoints, dense, derived, fields, index
 from acclimate.retrieval.index.local.index import LocalIndex
 from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.index.records import Document, Query, Vectors
@@ -93,6 +94,7 @@ def assert_equal(opened: LocalIndex, there: dict[str, int]) -> None:
     assert opened.count() == len(rows)
     assert [one.document for one in opened.iterate()] == rows
     for n in range(8):
+        assert opened.count(parse_filter(f"n = {n}")) == [*there.values()].count(n)
         query = Query(f"w{n}", VECTORS[n], "dense", 3)
         assert found(opened, query) == expected(rows, vectors, VECTORS[n], 3)
         wordiest = found(opened, Query(f"w{n}", mode="lexical"))
@@ -245,6 +247,40 @@ def test_a_damaged_checkpoint_is_made_anew(
     assert again.verify() == []
     again.close()
     assert capsys.readouterr().err == ""
+
+
+def test_metadata_is_kept_for_the_first_filter(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Only what came after the checkpoint is read; a damaged one is said once and not used."""
+    noted: list[int] = []
+    note = fields.note
+    monkeypatch.setattr(fields, "note", lambda columns, change: (noted.append(change.row), note(columns, change)))
+    odd = {"v": 1.0, "tags": ("a", 2, True), "name": "ä", "ok": False, "0": 2**53 + 1}
+    opened = filled(folder)
+    opened.upsert([Document("odd", "odd", odd), Document("gone", "gone", {"v": 7})], unit(2))
+    opened.delete(["gone"])
+    opened.close()
+    assert len(noted) == 62
+    writer = LocalIndex.open(folder)
+    writer.upsert(numbered(3, 1), unit(3))
+    noted.clear()
+    counts = {"ok = false": 1, "v = 1": 4, "v = 0": 57, "v = 7": 0, "tags = true and tags = 2": 1,
+              f"`0` > {2**53}": 1, "exists(name)": 1}  # fmt: skip
+    reader = LocalIndex.open(folder)
+    assert {text: reader.count(parse_filter(text)) for text in counts} == counts
+    assert len(noted) == 3
+    reader.close()
+    writer.close()
+    (place,) = folder.glob(f"{fields.KIND}-*")
+    values = (place / fields.VALUES).read_text(encoding="utf-8")
+    assert '"v": [0, 1' in values and json.loads(values)["v"] == [0, 1]
+    flip(place)
+    capsys.readouterr()
+    reader = LocalIndex.open(folder)
+    assert {text: reader.count(parse_filter(text)) for text in counts} == counts
+    assert [place.name in line for line in capsys.readouterr().err.splitlines()] == [True]
+    reader.close()
 
 
 def test_missing_and_older_checkpoints_give_the_same_answers(folder: Path, tmp_path: Path) -> None:
@@ -513,6 +549,15 @@ def test_a_later_file_version_is_one_line(folder: Path) -> None:
         LocalIndex.open(folder)
 
 
+def test_an_index_of_before_its_space_was_whole_is_one_line(folder: Path) -> None:
+    filled(folder).close()
+    with sqlite3.connect(folder / "documents.sqlite") as db:
+        db.execute("PRAGMA user_version = 1")
+    db.close()
+    with pytest.raises(StorageError, match=r"file version 1.*did not record all that decides its vectors.*index its"):
+        LocalIndex.open(folder)
+
+
 @pytest.mark.parametrize("content", [b"", b"no database " * 1000])
 def test_another_file_in_its_place_is_one_line(folder: Path, content: bytes) -> None:
     folder.mkdir()
@@ -523,7 +568,7 @@ def test_another_file_in_its_place_is_one_line(folder: Path, content: bytes) -> 
 
 def test_another_space_is_refused_by_its_differences(folder: Path) -> None:
     filled(folder).close()
-    other = SpaceId("b" * 64, None, "doc: ", "mean", DIM, False)
+    other = SpaceId("b" * 64, None, "doc: ", "mean", DIM, False, "")
     with pytest.raises(UsageError, match=r"base_sha256: 'a+….*'b+….*document_prompt: '' here, 'doc: ' there"):
         open_index(folder, other)
     open_index(folder, SPACE).close()

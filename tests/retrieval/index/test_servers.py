@@ -37,7 +37,7 @@ from tests.retrieval.index.contract import SPACE, Backend, Contract, corpus, fou
 
 QDRANT_URL = "ACCLIMATE_QDRANT_URL"
 """Environment variable: the url of a server for these tests, qdrant://host:6333/prefix-of-names."""
-OTHER_SPACE = SpaceId("b" * 64, None, "", "mean", SPACE.dim, False)
+OTHER_SPACE = SpaceId("b" * 64, None, "", "mean", SPACE.dim, False, "")
 FARM = parse_qdrant_url("qdrant://memory/farm")
 _NUMBERS = itertools.count()
 
@@ -214,7 +214,7 @@ def big_documents() -> list[Document]:
 def big_table(postgres_server: str) -> PostgresIndex:
     """Three thousand random vectors of 64 dimensions, which are harder than those of texts."""
     place = parse_postgres_url(f"{postgres_server}&table=big")
-    space = SpaceId("a" * 64, None, "", "mean", 64, False)
+    space = SpaceId("a" * 64, None, "", "mean", 64, False, "")
     index = PostgresIndex.open(place, space, graph=False, exact_rows=0)
     index.upsert(big_documents(), unit(3000, seed=5, dim=64))
     index.publish()
@@ -274,7 +274,11 @@ def test_an_index_of_a_newer_release(new_table: Callable[[], str]) -> None:
     for opened in (lambda: PostgresIndex.open(place), lambda: QdrantIndex.open(client, FARM)):
         with pytest.raises(StorageError, match="Update acclimate"):
             opened()
-    for damaged in ('{"format": 1, "space": null}', "{", {"format": 1}):
+    older = json.dumps({"format": 1, "space": {}})
+    client.update_collection(ours.collection, metadata={collections.RECORDED_AS: older})
+    with pytest.raises(StorageError, match=r"format 1, this release knows 2.*Index its documents again"):
+        QdrantIndex.open(client, FARM)
+    for damaged in ('{"format": 2, "space": null}', "{", {"format": 2}):
         client.update_collection(ours.collection, metadata={collections.RECORDED_AS: damaged})
         with pytest.raises(StorageError, match="damaged"):
             QdrantIndex.open(client, FARM)

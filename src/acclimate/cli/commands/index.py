@@ -32,12 +32,12 @@ def index(
 
     Args:
         run: the run's folder.
-        corpora: JSONL, CSV, TSV, parquet, BEIR folders, folders of .txt, .md, .html, .pdf and .docx; RUN's own corpus
-            if none is given.
+        corpora: JSONL, CSV, TSV, parquet, BEIR folders, folders of .txt, .md, .html, .pdf and .docx, hub ids of data
+            sets; RUN's own corpus if none is given.
         delete: remove the documents whose ids are in this file, one a line.
         info: describe the index.
-        verify: look for damage.
-        rebuild: make its search structures anew from its documents.
+        verify: look for damage, and encode a sample again.
+        rebuild: make its search structures anew from its documents, in a folder.
         reencode: encode all that is in it again with RUN's present model.
         export: write its documents to this JSONL file.
         to: move it to this folder, qdrant://host:6333/collection, or postgresql://host/database?table=name.
@@ -71,10 +71,9 @@ def _care(run: Path, what: str, value: Any, settings: dict[str, Any]) -> None:
         case "verify":
             found = verbs.verify_index(run, **settings)
             if found["problems"]:
-                raise StorageError(
-                    f"{found['place']}: " + "; ".join(found["problems"]), fix=f"Try: acclimate index {run} --rebuild"
-                )
-            index_tables.show_done(found, "no damage found")
+                fix = f"Index the documents again; in a folder, try acclimate index {run} --rebuild first"
+                raise StorageError(f"{found['place']}: " + "; ".join(found["problems"]), fix=fix)
+            index_tables.show_done(found, f"no damage found; {found['sampled']} of them encoded again, and compared")
         case "rebuild":
             index_tables.show_done(verbs.rebuild_index(run, **settings), "rebuilt")
         case "reencode":

@@ -26,7 +26,7 @@ def mine(run: Path, /, *, config: ConfigFile = None, settings: Given) -> None:
 COMMAND = Command(
     "mine",
     mine,
-    example="acclimate mine runs/farm --num-negatives 2 --relative-margin 0.1",
+    example="acclimate mine runs/farm --num-negatives 2 --spread-margin 0.5",
     first=(
         "model",
         "teacher",
@@ -34,7 +34,7 @@ COMMAND = Command(
         "num_negatives",
         "range_min",
         "range_max",
-        "absolute_margin",
+        "spread_margin",
         "relative_margin",
         "sampling",
         "output",

@@ -6,20 +6,18 @@ import math
 
 from torch import Tensor
 
-from acclimate.configs.objective import LOWEST_LEARNED_TEMPERATURE
 
-
-def learned_temperature(log_excess: Tensor) -> Tensor:
-    """`LOWEST_LEARNED_TEMPERATURE` + exp(parameter): above the bound whatever the parameter, which keeps its gradient.
+def learned_temperature(log_excess: Tensor, lowest: float) -> Tensor:
+    """`lowest` + exp(parameter): above the bound whatever the parameter, which keeps its gradient.
 
     Source: Radford et al. 2021, "CLIP", section 2.5, which clips instead; a clipped parameter gets no gradient.
     """
-    return LOWEST_LEARNED_TEMPERATURE + log_excess.exp()
+    return lowest + log_excess.exp()
 
 
-def log_excess(temperature: float) -> float:
+def log_excess(temperature: float, lowest: float) -> float:
     """The parameter that gives this `learned_temperature`, which has to be above the bound."""
-    return math.log(temperature - LOWEST_LEARNED_TEMPERATURE)
+    return math.log(temperature - lowest)
 
 
 def adaptive_temperature(terms: int, *, base: float, step: float, floor: float) -> float:

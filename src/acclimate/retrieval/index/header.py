@@ -12,7 +12,7 @@ from acclimate.errors import StorageError, UsageError
 from acclimate.text_use import SpaceId
 
 ADOPT_IT = "If they are a model's of ours, adopt it: acclimate index RUN --adopt URL --text-field T --vector-field V"
-FORMAT = 1
+FORMAT = 2
 """Raised when an older release could misread what a newer one has written."""
 
 
@@ -48,10 +48,11 @@ class Header:
             StorageError: written by a newer release, or damaged.
         """
         try:
-            if values["format"] > FORMAT:
+            if values["format"] != FORMAT:
+                newer = values["format"] > FORMAT
                 raise StorageError(
                     f"{place}: the index has format {values['format']}, this release knows {FORMAT}",
-                    fix="Update acclimate.",
+                    fix="Update acclimate." if newer else "Index its documents again, or adopt it again.",
                 )
             return Header(
                 space=SpaceId(**values["space"]),

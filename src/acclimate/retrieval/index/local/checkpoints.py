@@ -17,7 +17,7 @@ from acclimate.files import WORK, fsync, fsync_tree, read_json, storage_errors, 
 from acclimate.progress import say
 
 MANIFEST = "manifest.json"
-VERSION = 1
+VERSION = 2
 BLOCK = 1 << 20
 
 

@@ -8,21 +8,19 @@ a transaction of the store open, except where it says otherwise.
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 from pathlib import Path
 
 from acclimate.core.columns import Columns, Mask
-from acclimate.core.filters import Filter, Value
-from acclimate.retrieval.index.local import checkpoints, dense, lexical
+from acclimate.core.filters import Filter
+from acclimate.retrieval.index.local import checkpoints, dense, fields, lexical
 from acclimate.retrieval.index.local.dense import Dense
 from acclimate.retrieval.index.local.lexical import Lexical
 from acclimate.retrieval.index.local.store import Store
-from acclimate.retrieval.index.records import metadata_of
 
-FRESH_VECTORS = 2048
+FRESH_VECTORS = 512
 """Changed rows that are scored directly, before they are moved into FAISS."""
-MOVED = 128
+MOVED = 32
 """Rows moved at a time, so that a search never waits long."""
 REPLAYED = 5000
 """Changes that are replayed without a look for a newer checkpoint."""
@@ -89,16 +87,14 @@ class Derived:
             if change.seq > self.lexical.seq:
                 self.lexical.update(change.row, change.text)
             if self.columns is not None and change.seq > columns_seq:
-                self.columns.set(change.row, _metadata(change.metadata))
+                fields.note(self.columns, change)
         self.dense.seq = self.lexical.seq = self.columns_seq = seq
         self._grow()
 
     def mask(self, filter: Filter) -> Mask:
         """Which rows pass a filter, by their numbers."""
         if self.columns is None:
-            self.columns, self.columns_seq = Columns(), self.store.seq
-            for row, metadata in self.store.metadata():
-                self.columns.set(row, _metadata(metadata))
+            self.columns, self.columns_seq = fields.current(self.folder, self.store), self.store.seq
         return self.columns.mask(filter)
 
     def _newer(self, kind: str, saved: int) -> checkpoints.Checkpoint | None:
@@ -132,7 +128,3 @@ class Derived:
                 built.update(change.row, change.vector)
             built.seq = max(built.seq, self.dense.seq)
             self.dense = built
-
-
-def _metadata(text: str | None) -> dict[str, Value] | None:
-    return None if text is None else metadata_of(json.loads(text))

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import heapq
 import os
+import sys
 import threading
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from acclimate.errors import StorageError
 from acclimate.files import WORK, held
 from acclimate.progress import say
 from acclimate.retrieval.index import records
-from acclimate.retrieval.index.local import checkpoints, dense, lexical
+from acclimate.retrieval.index.local import checkpoints, dense, fields, lexical
 from acclimate.retrieval.index.local.dense import Dense
 from acclimate.retrieval.index.local.derived import FRESH_VECTORS, MOVED, Derived
 from acclimate.retrieval.index.local.lexical import Lexical
@@ -35,7 +37,10 @@ LOCK = f"{WORK}/lock"
 LEXICAL_CHECKPOINT = 5000
 """Changes after which a writer makes a checkpoint of the words, or a twentieth of the documents, if that is more."""
 DENSE_CHECKPOINT = 50_000
-"""The same of the vectors, or half of the documents."""
+"""The same of the vectors and the metadata, or half of the documents."""
+TURN_S = 0.0005
+"""How long, in a process that writes, a thread that is busy in Python keeps the others waiting for their turn. A search
+waits for several turns, and Python's own 5 ms would be most of its time."""
 VERIFIED = 32
 """Documents that `verify` searches for."""
 
@@ -138,7 +143,7 @@ class LocalIndex:
             found = self.store.damage()
             with self.store.transaction("DEFERRED"):
                 self.derived.refresh()
-                rows = {row for row, _ in self.store.metadata()}
+                rows = self.store.rows()
                 for what, there in (
                     ("vectors", len(self.derived.dense.rows() & rows)),
                     ("words", self.derived.lexical.rows()),
@@ -184,7 +189,9 @@ class LocalIndex:
         if self.writer is None:
             self.held.enter_context(held(self.folder / LOCK, self.folder))
             self.writer = Store(self.folder)
-            for kind in (dense.KIND, lexical.KIND):
+            self.held.callback(sys.setswitchinterval, sys.getswitchinterval())
+            sys.setswitchinterval(min(sys.getswitchinterval(), TURN_S))
+            for kind in (dense.KIND, lexical.KIND, fields.KIND):
                 checkpoints.remove_beyond(self.folder, kind, self.writer.seq)
             with self.lock, self.store.transaction("DEFERRED"):
                 self.derived.take_newer()
@@ -204,11 +211,13 @@ class LocalIndex:
             self._save_words()
         if seq - derived.dense.saved_seq >= max(DENSE_CHECKPOINT, documents // 2):
             self._save_vectors()
+            self._save_fields()
         self._absorb(FRESH_VECTORS // 2)
 
     def _save(self) -> None:
         self._save_words()
         self._save_vectors()
+        self._save_fields()
 
     def _save_words(self) -> None:
         store, words = self._as_writer(), self.derived.lexical
@@ -248,11 +257,21 @@ class LocalIndex:
         finally:
             derived.is_saving = False
 
+    def _save_fields(self) -> None:
+        store = self._as_writer()
+        if (seq := store.seq) > checkpoints.latest(self.folder, fields.KIND):
+            with store.transaction("DEFERRED"):
+                columns = fields.current(self.folder, store)
+            checkpoints.publish(
+                self.folder, fields.KIND, store.identity, seq, lambda folder: fields.write(columns, folder)
+            )
+
     def _absorb(self, left: int) -> None:
         """Move fresh rows into FAISS until so many are left, few at a time."""
         while self.derived.dense.faiss is not None and len(self.derived.dense.stale) > left:
             with self.lock:
                 self.derived.dense.absorb(MOVED)
+            time.sleep(TURN_S)  # A lock goes to whoever asks first: a waiting search has to wake up.
 
     def _scored(self, vector: Vectors, top_k: int, allowed: Mask | None) -> dict[int, float]:
         """Row -> its exact score, of all that may be among the best."""

@@ -29,10 +29,12 @@ from acclimate.retrieval.index.records import Document, Stored, Vectors, metadat
 from acclimate.text_use import SpaceId
 
 FILE = "documents.sqlite"
-VERSION = 1
+VERSION = 2
 APPLICATION = 0x41434C49
 """Marks the file as ours, in SQLite's header."""
 BUSY_TIMEOUT_S = 30.0
+CACHE_KIB = 32_768
+"""Pages that a connection keeps; the inner ones of two million rows fit in."""
 SCHEMA = """
 CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE documents (
@@ -43,7 +45,7 @@ CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE TABLE deletions (row INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 CREATE INDEX deletions_seq ON deletions (seq);
 """
-_OF_AN_INDEX = re.compile(rf"{re.escape(FILE)}(-wal|-shm|-journal)?|(dense|lexical)-\d+|{re.escape(WORK)}")
+_OF_AN_INDEX = re.compile(rf"{re.escape(FILE)}(-wal|-shm|-journal)?|(dense|lexical|fields)-\d+|{re.escape(WORK)}")
 _VECTORS = "JOIN vectors USING (row)"
 _COLUMNS = 'id, text, metadata, parent, start, "end", vector'
 _UPSERT = """INSERT INTO documents (seq, id, text, metadata, parent, start, "end") VALUES (?, ?, ?, ?, ?, ?, ?)
@@ -117,8 +119,16 @@ class Store:
                 possible=f"versions up to {VERSION}",
                 fix="Upgrade acclimate.",
             )
+        if 0 < version < VERSION:
+            raise StorageError(
+                f"the index {self.folder} has the file version {version}, made by an acclimate that did not record all "
+                "that decides its vectors",
+                possible=f"version {VERSION}",
+                fix="Remove it, and index its documents again.",
+            )
         self.db.execute("PRAGMA journal_mode = WAL")
         self.db.execute("PRAGMA synchronous = FULL")
+        self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if version == VERSION:
             return
         if create is None:
@@ -199,15 +209,21 @@ class Store:
         ):
             yield Change(row, seq, text, metadata, None if halves is None else _float32(halves))
 
-    def metadata(self) -> Iterator[tuple[int, str]]:
-        """Row number and metadata, as JSON, of all documents."""
-        return self.db.execute("SELECT row, metadata FROM documents")
+    def rows(self) -> set[int]:
+        """The row numbers of all documents."""
+        return {row for (row,) in self.db.execute("SELECT row FROM documents")}
 
     def vectors(self, block: int) -> Iterator[tuple[NDArray[np.int64], Vectors]]:
         """The row numbers and the vectors of all documents, so many at a time."""
         cursor = self.db.execute("SELECT row, vector FROM vectors ORDER BY row")
         while found := cursor.fetchmany(block):
             yield np.array([row for row, _ in found], np.int64), self._matrix(vector for _, vector in found)
+
+    def sample(self, count: int) -> Vectors:
+        """About so many vectors, evenly spread over the rows."""
+        step = max(1, self.documents // count)
+        found = self.db.execute("SELECT vector FROM vectors WHERE row % ? = 0", (step,))
+        return self._matrix(vector for (vector,) in found)
 
     def vectors_of(self, rows: Sequence[int]) -> tuple[NDArray[np.int64], Vectors]:
         """The row numbers and the vectors of those of the rows that are there."""
