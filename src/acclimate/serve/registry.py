@@ -6,6 +6,7 @@ so that nothing which happens to the names afterwards changes the answer.
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import threading
 from collections.abc import Mapping, Sequence
@@ -265,13 +266,13 @@ def _served(base: Encoder, name: str, loaded: LoadedAdapter | None) -> Served:
     space = base.space
     if adapter is not None:
         use, sides = adapter.use, adapter.sides
-        space = SpaceId(
-            base.source.sha256,
-            adapter.sha256 if sides == "both" else None,
-            use.prompts.prompt("document"),
-            use.pooling,
-            use.dim,
-            use.lowercase,
+        space = dataclasses.replace(
+            space,
+            document_adapter=adapter.sha256 if sides == "both" else None,
+            document_prompt=use.prompts.prompt("document"),
+            pooling=use.pooling,
+            dim=use.dim,
+            lowercase=use.lowercase,
         )
     return Served(
         name=name,
