@@ -260,8 +260,10 @@ def test_rates_are_measured_by_kind_and_by_full_batches() -> None:
     made.measured("rerank", 100, 1.0)
     made.measured("embed", 5, 0.1)  # a nearly empty batch
     assert made.rates == {"embed": 1000.0, "rerank": 100.0}
-    made.measured("embed", 100, 0.2)
-    assert made.rates["embed"] == pytest.approx(180 / 0.28)
+    made.measured("embed", 100, 0.2)  # slower: at once
+    assert made.rates["embed"] == pytest.approx(500.0)
+    made.measured("embed", 100, 0.1)  # faster: by and by
+    assert made.rates["embed"] == pytest.approx(180 / 0.26)
     made.admit(job(100, work="rerank"), 0.0)
     assert made.wait_s == 1.0
 

@@ -21,9 +21,9 @@ from typing import Any, NamedTuple
 
 from acclimate.serve.errors import ServiceError
 
-WAITING = 0.5
-"""Share of the time until a job's deadline that what goes before it may take. Under overload the machine computes more
-slowly than it was measured to: what is refused takes time too."""
+WAITING = 1 / 3
+"""Share of the time until a job's deadline that what goes before it may take. When an overload begins the machine may
+turn out two or three times as slow as it was measured: to refuse requests takes time too."""
 HEADROOM = 0.8
 """Share of that time that a job and what goes before it may take together."""
 SHARE = 0.5
@@ -232,12 +232,17 @@ class Scheduler:
         self.measured(batch.work, batch.tokens, seconds)
 
     def measured(self, work: str, tokens: int, seconds: float) -> None:
-        """Take in how fast work was done: nearly empty batches, which are slow, say little about full ones."""
+        """Take in how fast work was done: nearly empty batches, which are slow, say little about full ones.
+
+        A batch that was slower than those before counts alone: to accept too little for a moment does less harm.
+        """
         before = self._measured.get(work)
         if before is None:
             self._measured[work] = (tokens, max(seconds, 1e-6))
         elif tokens >= FULL_ENOUGH * self.limits.batch_tokens:
-            self._measured[work] = (DECAY * before[0] + tokens, DECAY * before[1] + seconds)
+            slower = tokens * before[1] < before[0] * seconds
+            kept = 0.0 if slower else DECAY
+            self._measured[work] = (kept * before[0] + tokens, kept * before[1] + seconds)
 
     def _rate(self, work: str) -> float:
         tokens, seconds = self._measured.get(work, (FIRST_RATE, 1.0))
