@@ -18,6 +18,7 @@ from acclimate.configs import (
     DatasetConfig,
     DomainConfig,
     EvaluateConfig,
+    ExportConfig,
     IndexConfig,
     MergeConfig,
     MineConfig,
@@ -47,6 +48,7 @@ SECTIONS = {
     "merge": MergeConfig,
     "rerank": RerankConfig,
     "index": IndexConfig,
+    "export": ExportConfig,
 }
 
 

@@ -16,6 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from acclimate import errors
     from acclimate.configs import RunConfig
+    from acclimate.flows.export import export
     from acclimate.flows.index_verbs import (
         adopt_index,
         evaluate_index,
@@ -55,6 +56,7 @@ __all__ = [
     "evaluate",
     "evaluate_index",
     "evaluate_reranker",
+    "export",
     "export_index",
     "index",
     "load",
@@ -75,6 +77,7 @@ _PLACES = {
     "Encoder": "acclimate.models.encoder:Encoder",
     "Reranker": "acclimate.models.reranker:Reranker",
     "RunConfig": "acclimate.configs:RunConfig",
+    "export": "acclimate.flows.export:export",
     "load": "acclimate.runs.resolve:load",
     **{
         name: f"acclimate.flows.index_verbs:{name}"

@@ -100,6 +100,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     _train(made, base)
     _evaluate(made, base)
     _merge(made)
+    _export(made)
     made.do("search", made.run, "w1", mode="search without --rerank")
     made.do("similarity", made.run, "w1", "w2")
     for adapter in ((), ("--adapter", made.run)):
@@ -197,6 +198,13 @@ def _merge(world: World) -> None:
     world.do("merge", world.run, "--out", next(out), "--method", "interpolate", *guarded, *cpu)
     world.do("merge", world.run, world.run, "--out", next(out), "--merged-rank", "2", "--folded", *cpu)
     world.do("merge", world.model, world.model, "--out", next(out), "--pooling", "mean", *cpu)
+
+
+def _export(world: World) -> None:
+    out, model = world.folder / "exported", ("--model", world.model)
+    world.do("export", world.run, "--out", out, *model, mode="export in float32")
+    # The graph of so small a model is larger than its weights: the gate has refused it when all is read.
+    world.do("export", world.run, "--out", out, *model, "--format", "onnx", "--int8", refused=True)
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from acclimate.core.pooling import pool_packed, truncate_dim, unit
+from acclimate.core.pooling import pool_packed, pool_padded, truncate_dim, unit
 from acclimate.types import Pooling
 
 HIDDEN = torch.tensor([[1.0, 2.0], [3.0, 4.0], [5.0, 0.0], [7.0, 8.0], [9.0, 1.0], [2.0, 2.0]])
@@ -31,6 +31,16 @@ def test_bfloat16_states_are_pooled_in_float32(pooling: Pooling) -> None:
     pooled = pool_packed(HIDDEN.bfloat16(), LENGTHS, pooling)
     assert pooled.dtype == torch.float32
     assert torch.allclose(pooled, pool_packed(HIDDEN, LENGTHS, pooling))  # 11/3 would not survive bfloat16
+
+
+@pytest.mark.parametrize("pooling", ["mean", "cls", "last"])
+def test_padding_changes_nothing(pooling: Pooling) -> None:
+    """What stands behind a text's end is not looked at."""
+    padded = torch.full((3, 4, 2), 99.0)
+    mask = torch.zeros(3, 4, dtype=torch.int64)
+    for row, states in enumerate(HIDDEN.split(LENGTHS.tolist())):
+        padded[row, : len(states)], mask[row, : len(states)] = states, 1
+    assert torch.allclose(pool_padded(padded, mask, pooling), pool_packed(HIDDEN, LENGTHS, pooling))
 
 
 @given(st.lists(st.integers(1, 7), min_size=1, max_size=6), st.sampled_from(["mean", "cls", "last"]))

@@ -20,7 +20,7 @@ import openpyxl
 import pyarrow
 import pyarrow.parquet
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, assume, example, given, settings
 from hypothesis import strategies as st
 from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 
@@ -136,6 +136,8 @@ def test_any_fault_in_a_file_that_was_good(file: Path, data: st.DataObject) -> N
 @given(tables(cells))
 def test_every_row_of_jsonl_is_read_or_counted(table: tuple[list[str], list[list[Any]]]) -> None:
     columns, rows = table
+    # A single object whose values are all lists is a table, column by column, also in a file of this name.
+    assume(len(rows) != 1 or not all(isinstance(cell, list) for cell in rows[0]))
     lines = [json.dumps(dict(zip(columns, row, strict=True))) for row in rows]
     with written("x.jsonl", "\n".join(lines).encode()) as path:
         check_rows(path, set(range(1, len(rows) + 1)))

@@ -26,6 +26,7 @@ from acclimate.cli.commands import (
     encode,
     evaluate,
     evaluate_reranker,
+    export,
     index,
     merge,
     mine,
@@ -59,7 +60,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         compare.COMMAND,
         versions.COMMAND,
     ),
-    "Use it": (index.COMMAND, search.COMMAND, similarity.COMMAND, encode.COMMAND, merge.COMMAND),
+    "Use it": (index.COMMAND, search.COMMAND, similarity.COMMAND, encode.COMMAND, merge.COMMAND, export.COMMAND),
     "Rerankers": (train_reranker.COMMAND, evaluate_reranker.COMMAND, rerank.COMMAND),
     "This machine": (doctor.COMMAND,),
 }

@@ -59,6 +59,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Evaluation": ("evaluate",),
     "Terms of the domain": ("domain",),
     "Merging": ("merge",),
+    "Export": ("export",),
     "Reranker": ("rerank",),
     "Index": ("index",),
 }

@@ -18,6 +18,7 @@ from acclimate.configs.commands import (
 from acclimate.configs.datasets import DatasetConfig
 from acclimate.configs.domain import DomainConfig
 from acclimate.configs.evaluate import EvaluateConfig
+from acclimate.configs.export import ExportConfig
 from acclimate.configs.index import IndexConfig
 from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
@@ -50,6 +51,7 @@ __all__ = [
     "DatasetConfig",
     "DomainConfig",
     "EvaluateConfig",
+    "ExportConfig",
     "IndexConfig",
     "MergeConfig",
     "MineConfig",

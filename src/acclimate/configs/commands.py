@@ -98,6 +98,7 @@ READS: dict[str, tuple[str, ...]] = {
     "report": (),
     "versions": (),
     "merge": ("model", "pooling", "device", "dtype", "seed", "limit", "merge", "guard", "guard_bound"),
+    "export": ("model", "seed", "export", "sign_flips", "confidence"),
     "index": (*ENCODER, "index"),
     "search": (*ENCODER, "index_at", *RERANKER),
     "similarity": ENCODER,
@@ -129,6 +130,7 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
     "evaluate of one model on RUN": (*ENCODER, *COMPARISON, "top_k"),
     "evaluate of one model on DATA": (*ENCODER, *COMPARISON, "limit", *READING, "top_k"),
     "merge of one adapter": ("model", "device", "dtype", "method", "weights", "merged_rank", "folded"),
+    "export in float32": ("model", "format", "int8"),
     "rerank QUERY --texts FILE": ("device", "dtype", *RERANKER),
 }
 """What a command takes of its settings where its arguments make it one of several things."""

@@ -12,6 +12,7 @@ from acclimate.configs.checks import check_at_least
 from acclimate.configs.datasets import PROMPTS, DatasetConfig
 from acclimate.configs.domain import DomainConfig
 from acclimate.configs.evaluate import EvaluateConfig
+from acclimate.configs.export import ExportConfig
 from acclimate.configs.index import IndexConfig
 from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
@@ -83,6 +84,8 @@ class RunConfig:
     """Rerankers."""
     index: IndexConfig = field(default_factory=IndexConfig)
     """The index."""
+    export: ExportConfig = field(default_factory=ExportConfig)
+    """Other engines."""
     datasets: tuple[DatasetConfig, ...] = ()
     """The datasets to train on, if they are not given on the command line; several are trained together."""
 

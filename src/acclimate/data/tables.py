@@ -193,6 +193,7 @@ def _columnar(path: Path, source: str, kind: str) -> Rows:
         batches = pyarrow.parquet.ParquetFile(held).iter_batches(batch_size=8192) if kind == "parquet" else _arrow(held)
         row = 0
         for batch in batches:
+            batch.validate(full=True)  # damaged offsets would be read as memory that is not there
             for values in batch.to_pylist():
                 row += 1
                 yield Row(source, row, values)

@@ -33,7 +33,7 @@ from acclimate.evaluation.significance import (
     correlation_interval,
     mean_interval,
 )
-from acclimate.models.encoder import Encoder
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.rank import rank_with_vectors
 from acclimate.retrieval.vector_cache import encode_corpus
@@ -102,7 +102,7 @@ def judged_queries(dataset: Dataset) -> tuple[Queries, Qrels]:
 
 
 def score_ranking(
-    encoder: Encoder, dataset: Dataset, top_k: int, *, cache: Path | None, label: str = ""
+    encoder: TextEncoder, dataset: Dataset, top_k: int, *, cache: Path | None, label: str = ""
 ) -> RankingScores:
     """Rank the whole corpus for the test queries and measure the ranking.
 
@@ -125,7 +125,7 @@ def score_ranking(
     return RankingScores(means | margins, positive_N, negative_N, run, per_query, clusters)
 
 
-def score_pairs(encoder: Encoder, dataset: Dataset, *, label: str = "") -> PairScores:
+def score_pairs(encoder: TextEncoder, dataset: Dataset, *, label: str = "") -> PairScores:
     """Cosines of the test pairs, measured against their labels.
 
     Raises:
@@ -145,7 +145,7 @@ def score_pairs(encoder: Encoder, dataset: Dataset, *, label: str = "") -> PairS
 
 
 def text_cosines(
-    encoder: Encoder, first: Sequence[str], second: Sequence[str], *, label: str = ""
+    encoder: TextEncoder, first: Sequence[str], second: Sequence[str], *, label: str = ""
 ) -> npt.NDArray[np.float32]:
     """Cosine of first[n] and second[n] for every n, both in the role in which labelled pairs are trained."""
     vectors = encode_corpus(encoder, [*first, *second], None, label, role=PAIR_ROLE)
@@ -154,7 +154,7 @@ def text_cosines(
 
 
 def score(
-    encoder: Encoder,
+    encoder: TextEncoder,
     dataset: Dataset,
     config: EvaluateConfig,
     *,

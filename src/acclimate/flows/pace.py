@@ -23,6 +23,7 @@ from acclimate.mining.mine import mine_negatives
 from acclimate.mining.mining_input import mining_input
 from acclimate.models.dtypes import DTYPES, named_format
 from acclimate.models.encoder import Encoder
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.retrieval.top_k import top_k
 from acclimate.runs.resolve import base_of, load, load_reranker
 from acclimate.runs.run_folder import RunFolder
@@ -126,7 +127,7 @@ def _some(dataset: Dataset, config: RunConfig) -> Dataset:
     return Dataset("retrieval", corpus=corpus, queries=dataset.queries, examples=examples)
 
 
-def _encoding(encoder: Encoder, texts: list[str]) -> float:
+def _encoding(encoder: TextEncoder, texts: list[str]) -> float:
     encoder.encode(texts[:16])  # the first call pays for set-up
     tokens = float(encoder.tokenise(texts, "document").lengths.sum())
     return tokens / _seconds(lambda: encoder.encode(texts))

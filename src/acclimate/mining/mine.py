@@ -30,8 +30,8 @@ from acclimate.retrieval.vector_cache import encode_corpus
 if TYPE_CHECKING:
     import torch
 
-    from acclimate.models.encoder import Encoder
     from acclimate.models.reranker import Reranker
+    from acclimate.models.text_encoder import TextEncoder
 
 QUERY_BLOCK = 2048
 """Queries searched at a time; each block reads the documents' vectors once."""
@@ -85,7 +85,7 @@ class MinedBlock:
 
 def mine_negatives(
     source: MiningInput,
-    teacher: Encoder,
+    teacher: TextEncoder,
     config: MineConfig,
     seed: int,
     *,

@@ -10,7 +10,7 @@ from acclimate.errors import UsageError
 from acclimate.models.tokens import read_template
 
 if TYPE_CHECKING:
-    from acclimate.models.encoder import Encoder
+    from acclimate.models.text_encoder import TextEncoder
 
 
 class Passages:
@@ -21,7 +21,7 @@ class Passages:
         overlap: the most tokens that a chunk shares with the one before.
     """
 
-    def __init__(self, encoder: Encoder, max_tokens: int, overlap: int) -> None:
+    def __init__(self, encoder: TextEncoder, max_tokens: int, overlap: int) -> None:
         """Make sure that such a chunk fits into the encoder.
 
         Raises:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired, TypedDict
+from pathlib import Path
+from typing import Any, NotRequired, TypedDict, cast
 
 from acclimate.evaluation.reports import FoldRow, GuardRow, IndexEvaluation, RerankingReport, SplitScores
 from acclimate.evaluation.significance import Delta, Verdict
+from acclimate.files import REPORT_FILE, read_json
 from acclimate.training.reports import EncoderTraining
 from acclimate.types import Kind, Sides
 
@@ -175,3 +177,12 @@ class BlendReport(TypedDict):
 
     merge: Mixture
     timings: NotRequired[dict[str, float]]
+
+
+def summary_of(run_or_adapter: Path) -> RunSummary:
+    """Return the report of a run, or of the run that an adapter lies in; empty where there is none."""
+    for folder in (run_or_adapter, run_or_adapter.parent):
+        path = folder / REPORT_FILE
+        if path.is_file() and {"test", "final"} & (report := read_json(path)).keys():
+            return cast(RunSummary, report)
+    return {}

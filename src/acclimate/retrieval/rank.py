@@ -20,7 +20,7 @@ from acclimate.retrieval.vector_cache import encode_corpus
 from acclimate.types import Corpus, Queries, Run
 
 if TYPE_CHECKING:
-    from acclimate.models.encoder import Encoder
+    from acclimate.models.text_encoder import TextEncoder
 
 
 def rank_vectors(
@@ -67,7 +67,7 @@ class Ranking(NamedTuple):
 
 
 def rank(
-    encoder: Encoder,
+    encoder: TextEncoder,
     queries: Queries,
     corpus: Corpus,
     k: int,
@@ -82,7 +82,7 @@ def rank(
 
 
 def rank_with_vectors(
-    encoder: Encoder,
+    encoder: TextEncoder,
     queries: Queries,
     corpus: Corpus,
     k: int,

@@ -19,13 +19,13 @@ from acclimate.retrieval.top_k import Vectors
 from acclimate.types import Role
 
 if TYPE_CHECKING:
-    from acclimate.models.encoder import Encoder
+    from acclimate.models.text_encoder import TextEncoder
 
 SHARD_TEXTS = 2048
 """Rows of a file: what a process that is killed has to encode again."""
 
 
-def encode_shards(encoder: Encoder, texts: Sequence[str], folder: Path, role: Role, label: str = "") -> list[Path]:
+def encode_shards(encoder: TextEncoder, texts: Sequence[str], folder: Path, role: Role, label: str = "") -> list[Path]:
     """Encode texts into files [SHARD_TEXTS, D] of one folder, which all processes see; each takes every n-th file.
 
     Args:

@@ -24,7 +24,7 @@ from acclimate.retrieval.top_k import BLOCK_DOCUMENTS, Vectors
 from acclimate.types import Role
 
 if TYPE_CHECKING:
-    from acclimate.models.encoder import Encoder
+    from acclimate.models.text_encoder import TextEncoder
 
 MODEL_FOLDER = "[0-9a-f]{32}"
 """How the folder of one model's vectors is called."""
@@ -35,7 +35,7 @@ KEPT_MODELS = 6
 
 
 def encode_corpus(
-    encoder: Encoder,
+    encoder: TextEncoder,
     texts: Sequence[str],
     cache: Path | None,
     label: str = "",
@@ -75,12 +75,12 @@ def encode_corpus(
     return vectors
 
 
-def vectors_path(encoder: Encoder, texts: Sequence[str], cache: Path, role: Role, task: str | None = None) -> Path:
+def vectors_path(encoder: TextEncoder, texts: Sequence[str], cache: Path, role: Role, task: str | None = None) -> Path:
     """Where `encode_corpus` keeps the vectors: a folder per model and role, named by hashes of what they depend on."""
     return cache / encoder.role_fingerprint(role, task)[:32] / f"{hash_text(*texts)[:32]}.npy"
 
 
-def cached_vectors(encoder: Encoder, texts: Sequence[str], cache: Path) -> Vectors | None:
+def cached_vectors(encoder: TextEncoder, texts: Sequence[str], cache: Path) -> Vectors | None:
     """Return documents' vectors [M, D] where the cache has them, else None."""
     return _load_vectors(vectors_path(encoder, texts, cache, "document"), len(texts), encoder.use.dim)
 
@@ -131,7 +131,7 @@ def _is_writable(path: Path) -> bool:
 
 
 def _write_vectors(
-    path: Path, encoder: Encoder, texts: Sequence[str], role: Role, task: str | None, label: str
+    path: Path, encoder: TextEncoder, texts: Sequence[str], role: Role, task: str | None, label: str
 ) -> None:
     """Encode block by block into `path`, whole or not at all: each process every n-th block, in its place.
 

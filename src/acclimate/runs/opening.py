@@ -9,8 +9,8 @@ from acclimate.configs import DEFAULT_MODEL, Retriever
 from acclimate.data.dataset import Dataset, is_dataset, load_dataset
 from acclimate.errors import StorageError, UsageError
 from acclimate.formats.sources import resolve_model
-from acclimate.models.encoder import Encoder
-from acclimate.runs.resolve import load, load_pair, resolve, trained_folder
+from acclimate.models.text_encoder import TextEncoder
+from acclimate.runs.resolve import load, load_pair, load_whole, resolve, trained_folder
 from acclimate.runs.versions import in_use
 from acclimate.text_use import LoadSettings
 from acclimate.types import Pooling
@@ -44,7 +44,7 @@ def open_retrieval_dataset(folder: Path) -> Dataset:
 
 def load_retriever(
     adapter: Path, wanted: Retriever, base: str | None = None, **loading: Unpack[LoadSettings]
-) -> tuple[Encoder, Literal["base", "adapted"]]:
+) -> tuple[TextEncoder, Literal["base", "adapted"]]:
     """Load the embedding model that retrieves what a reranker reads, and say which of the two it is.
 
     Args:
@@ -61,15 +61,15 @@ def load_retriever(
     return load(trained_folder(adapter), base=base, **loading), "adapted"
 
 
-def load_current(adapter: Path, base: str | None = None, **loading: Unpack[LoadSettings]) -> Encoder:
+def load_current(adapter: Path, base: str | None = None, **loading: Unpack[LoadSettings]) -> TextEncoder:
     """Load the run's embedding model: the adapted one, if there is one, else the base."""
     return load_retriever(adapter, "auto", base, **loading)[0]
 
 
-def load_base(adapter: Path, base: str | None = None, **loading: Unpack[LoadSettings]) -> Encoder:
+def load_base(adapter: Path, base: str | None = None, **loading: Unpack[LoadSettings]) -> TextEncoder:
     """Load the base of the run's adapter, used as the adapter uses it; where there is none yet, `base` as it is."""
     if not in_use(adapter).is_dir():
-        return Encoder.load(base or DEFAULT_MODEL, **loading)
+        return load_whole(base or DEFAULT_MODEL, **loading)
     return load_pair(adapter, base=base, **loading)[0]
 
 

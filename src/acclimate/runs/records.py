@@ -43,10 +43,20 @@ def made(run: RunFolder) -> dict[str, Made]:
 
 
 def remembered(run: RunFolder, config: RunConfig) -> RunConfig:
-    """What the run's `config.toml` shall say after a stage with this config: the choice of a task is not kept."""
-    if len(config.datasets) < 2:
+    """What the run's `config.toml` shall say after a stage with this config.
+
+    The choice of a task is not kept, nor that of an export, which only runs in the place of the run's own model.
+    """
+    several, exported = len(config.datasets) > 1, False
+    if config.model is not None:
+        from acclimate.runs.resolve import exported_folder  # torch takes seconds, and most runs name no model
+
+        exported = exported_folder(config.model) is not None
+    if not (several or exported):
         return config
-    return replace(config, task=load_config(run.config).task if run.config.exists() else None)
+    before = load_config(run.config) if run.config.exists() else RunConfig()
+    config = replace(config, model=before.model) if exported else config
+    return replace(config, task=before.task) if several else config
 
 
 def check_settings_file(run: RunFolder, config: RunConfig) -> None:

@@ -17,13 +17,16 @@ from acclimate.configs import DEFAULT_MODEL, RerankConfig, RunConfig
 from acclimate.errors import ModelError, StorageError, UsageError
 from acclimate.files import CONFIG_FILE, hash_text, read_json
 from acclimate.formats import peft
+from acclimate.formats.engine_folder import is_engine_folder, read_engine
 from acclimate.formats.facts import ADAPTER_FILE, check_base, read_facts
 from acclimate.formats.reranker_folder import RerankerSource, resolve_reranker
 from acclimate.formats.sentence_transformers import MODULES_FILE
 from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.adapter import Adapter, load_adapter
+from acclimate.models.backends.engine_encoder import EngineEncoder
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.progress import say
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.versions import in_use
@@ -62,25 +65,45 @@ def resolve(name: str | Path, *, base: str | None = None) -> Resolved:
         sha256 = hash_text(adapter.fingerprint, source.fingerprint)
         return Resolved("adapter", folder, base or adapter.base_id, sha256)
     if (folder := full_folder(name)) is not None:
-        fingerprint = resolve_model(str(folder)).fingerprint  # acclimate.json is one of the files that it hashes
+        found = read_engine(folder).source if is_engine_folder(folder) else resolve_model(str(folder))
+        fingerprint = found.fingerprint  # acclimate.json is one of the files that it hashes
         return Resolved("full", folder, base or read_facts(folder)["base"]["id"], fingerprint)
     source = resolve_model(str(name))
     return Resolved("model", source.files.folder, None, source.fingerprint)
 
 
-def load(name: str | Path = DEFAULT_MODEL, *, base: str | None = None, **settings: Unpack[LoadSettings]) -> Encoder:
-    """Load an encoder, with its adapter attached if the name leads to one.
+def load(name: str | Path = DEFAULT_MODEL, *, base: str | None = None, **settings: Unpack[LoadSettings]) -> TextEncoder:
+    """Load an encoder, with its adapter attached if the name leads to one; of an export the one that its engine runs.
 
     Args:
-        name: see the top of this file.
-        base: where the base is, if the adapter's own record does not lead to it.
+        name: see the top of this file; or an export's folder.
+        base: where the base is, if the adapter's own record does not lead to it; or an export of the model, which is
+            then loaded in its place.
         settings: what is changed of its own use of texts, and where it runs: see `LoadSettings`.
 
     Raises:
-        ModelError: see `resolve`.
+        ModelError: see `resolve`; or an export of another model.
         UsageError: a setting that the model or the machine cannot have; another pooling than the adapter's.
+        MissingExtraError: an export whose engine is not installed.
     """
+    if (export := exported_folder(name)) is not None:
+        return EngineEncoder.open(export, **settings)
+    if base is not None and (export := exported_folder(base)) is not None:
+        if read_engine(export).made_from != trained_hash(name):
+            raise ModelError(f"{base} is no export of {name} as it is now", fix="Export it again: acclimate export")
+        return EngineEncoder.open(export, **settings)
     return _load(name, base, with_base=False, settings=settings)[-1]
+
+
+def load_whole(name: str, **settings: Unpack[LoadSettings]) -> TextEncoder:
+    """Load a model that needs no base: a folder, a hub id, the embedded default, or an export.
+
+    Args:
+        name: see `Encoder.load`, and so are the errors.
+        settings: see `LoadSettings`.
+    """
+    export = exported_folder(name)
+    return Encoder.load(name, **settings) if export is None else EngineEncoder.open(export, **settings)
 
 
 def load_pair(
@@ -123,6 +146,19 @@ def compared_base(name: str | Path, *, base: str | None = None, pooling: Pooling
     return resolve_model(base or DEFAULT_MODEL, pooling=pooling)
 
 
+def trained_hash(name: str | Path) -> str:
+    """sha256 over what training or merging has made, whether or not its base is there: an export says it was made of
+    this.
+
+    Raises:
+        StorageError: there is none.
+    """
+    folder = trained_folder(name)
+    if adapter_folder(folder) is not None:
+        return load_adapter(folder).fingerprint
+    return resolve_model(str(folder)).fingerprint
+
+
 def base_of(name: str | Path, model: str | None) -> str | None:
     """Return `model` where it holds the weights that the adapter at `name` was made for, else None.
 
@@ -150,6 +186,12 @@ def full_folder(name: str | Path) -> Path | None:
         if (folder / ADAPTER_FILE).is_file() and not (folder / peft.CONFIG_FILE).is_file():
             return folder
     return None
+
+
+def exported_folder(name: str | Path) -> Path | None:
+    """Return the folder of a model that was exported for another engine; None where the name leads to no such."""
+    folder = None if adapter_folder(name) is not None else full_folder(name)
+    return folder if folder is not None and is_engine_folder(folder) else None
 
 
 def _places(name: str | Path) -> list[Path]:

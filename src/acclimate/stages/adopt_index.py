@@ -13,7 +13,7 @@ from acclimate.configs import RunConfig
 from acclimate.core.analyser import language_of
 from acclimate.errors import DataError, UsageError
 from acclimate.evaluation.lexical import variants
-from acclimate.models.encoder import Encoder
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.retrieval.index.adopting import SAMPLED, Likeness, likeness
 from acclimate.retrieval.index.header import Adopted, Header
 from acclimate.retrieval.index.opening import backend_of
@@ -77,7 +77,7 @@ def adopt_index(run: Path, place: str, config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _compare(encoder: Encoder, sample: list[Stored]) -> Likeness:
+def _compare(encoder: TextEncoder, sample: list[Stored]) -> Likeness:
     other = next((stored for stored in sample if stored.vector.shape != (encoder.space.dim,)), None)
     if other is not None:
         raise UsageError(
@@ -88,7 +88,7 @@ def _compare(encoder: Encoder, sample: list[Stored]) -> Likeness:
     return likeness(np.stack([stored.vector for stored in sample]), encoded_ND)
 
 
-def _refusal(place: str, found: Likeness, encoder: Encoder, base: Encoder, sample: list[Stored]) -> UsageError:
+def _refusal(place: str, found: Likeness, encoder: TextEncoder, base: TextEncoder, sample: list[Stored]) -> UsageError:
     """The error for vectors that are not the run's, and whose they are if they are its base's."""
     if found.share and not found.are_units:
         return UsageError(

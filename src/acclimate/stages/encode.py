@@ -19,12 +19,11 @@ from acclimate.data.facts import evenly
 from acclimate.data.texts import read_texts
 from acclimate.errors import StorageError, UsageError
 from acclimate.files import hash_text, open_output, work_folder
-from acclimate.models.encoder import Encoder
 from acclimate.models.reading import reading_warnings
 from acclimate.ownership import FORMAT, check_replaceable, no_objection
 from acclimate.progress import say
 from acclimate.retrieval.shard_files import encode_shards
-from acclimate.runs.resolve import load, trained_folder
+from acclimate.runs.resolve import load, load_whole, trained_folder
 from acclimate.runs.step import parts_read
 from acclimate.types import Role
 
@@ -66,7 +65,7 @@ def encode(
         raise StorageError(f"{out} cannot be written (there is no folder {out.parent})", fix="Make it.")
     texts = read_texts(source)
     if adapter is None:
-        encoder = Encoder.load(config.base_model, **config.loading)
+        encoder = load_whole(config.base_model, **config.loading)
     else:
         encoder = load(trained_folder(adapter), base=config.model, **config.loading)
     for note in reading_warnings({"texts": encoder.reading(evenly(texts), role)}):

@@ -40,15 +40,15 @@ from acclimate.evaluation.significance import verdict
 from acclimate.files import INPUTS_FILE, REPORT_FILE, hash_folder, read_json, write_jsonl, write_text
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.trained_on import TrainedOn
-from acclimate.models.encoder import Encoder
 from acclimate.models.reading import Reading, reading_warnings, unsuited
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.progress import say
 from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.trec import write_trec
 from acclimate.runs.differences import is_current
 from acclimate.runs.guards import guard_data, guard_hashes
 from acclimate.runs.opening import open_dataset
-from acclimate.runs.resolve import base_of, compared_base, load, load_pair, resolve, trained_folder
+from acclimate.runs.resolve import base_of, compared_base, load, load_pair, load_whole, resolve, trained_folder
 from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import BESIDE, TOKENIZER, one_task
@@ -147,7 +147,7 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
     return Work(write)
 
 
-def _reading(data: Dataset, encoder: Encoder) -> dict[str, Reading]:
+def _reading(data: Dataset, encoder: TextEncoder) -> dict[str, Reading]:
     """How the model reads the test's queries, and an even sample of the documents (of both sentences of pairs)."""
     if data.kind == "pairs":
         texts = [text for pair in data.pairs["test"] for text in (pair.sentence1, pair.sentence2)]
@@ -237,7 +237,7 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
         data, _ = build_dataset(source, config.prepare, seed=config.seed, limit=config.limit, whole="test")
         say(f"{source}: measured is the test split: {data.info['splits']['test']}")
     if adapter is None:
-        encoder = Encoder.load(config.base_model, **config.loading)
+        encoder = load_whole(config.base_model, **config.loading)
     else:
         encoder = load(trained_folder(adapter), base=config.model, **config.loading)
     data, left_out = without_seen(data, trained_on([adapter or config.base_model]), source)
@@ -297,7 +297,7 @@ def _load_both(adapter: Path, cache: Path, config: RunConfig) -> Models:
 
 
 def _scores(
-    encoder: Encoder, label: str, datasets: Sequence[Dataset], cache: Path | None, config: RunConfig
+    encoder: TextEncoder, label: str, datasets: Sequence[Dataset], cache: Path | None, config: RunConfig
 ) -> list[Scores]:
     """Scores on the run's data with its task's prompts, and on guard data with the default ones."""
     guard = encoder.for_task(None)

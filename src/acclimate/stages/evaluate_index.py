@@ -13,7 +13,7 @@ from acclimate.evaluation.compare import METHOD, judged_queries
 from acclimate.evaluation.reports import IndexEvaluation
 from acclimate.evaluation.through_index import DEPTH, Asked, choose_fusion, dev_queries, documents_missing, measure
 from acclimate.files import REPORT_FILE, artifact, hash_folder, write_json
-from acclimate.models.encoder import Encoder
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.ownership import check_replaceable, written_by
 from acclimate.retrieval.index.of_run import check_own_files, fusion_of, index_for, index_place, write_fusion
 from acclimate.retrieval.index.protocol import Index
@@ -92,7 +92,7 @@ def _evaluate(run: Path, config: RunConfig) -> IndexEvaluation:
     return report
 
 
-def _asked(encoder: Encoder, queries: Queries) -> Asked:
+def _asked(encoder: TextEncoder, queries: Queries) -> Asked:
     return Asked(queries, encoder.encode(list(queries.values()), "query"))
 
 

@@ -22,8 +22,8 @@ from acclimate.errors import DataError
 from acclimate.evaluation.lexical import variants
 from acclimate.evaluation.through_index import Asked, choose_fusion, dev_queries
 from acclimate.files import REPORT_FILE, iter_lines, read_json, write_jsonl
-from acclimate.models.encoder import Encoder
 from acclimate.models.passages import Passages
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.ownership import check_replaceable, no_objection
 from acclimate.progress import progress, say
 from acclimate.retrieval.index.feeding import Encode, Fed, Whole, cut, feed, remove
@@ -121,7 +121,7 @@ def _check(task: Task, place: str, sources: Sequence[Path]) -> None:
         check_replaceable(Path(place), no_objection, sources, option="--at")
 
 
-def _encoder(run: Path, task: Task) -> Encoder:
+def _encoder(run: Path, task: Task) -> TextEncoder:
     """The run's model; says which one it is where that was not trained here."""
     encoder = load_current(RunFolder(run).adapter, task.config.model, **task.config.loading)
     if not in_use(RunFolder(run).adapter).is_dir():
@@ -132,7 +132,7 @@ def _encoder(run: Path, task: Task) -> Encoder:
 class _Material:
     """The documents of a call, cut where that is asked for, and how they become vectors; read once."""
 
-    def __init__(self, task: Task, encoder: Encoder, documents: Documents, own: Dataset | None) -> None:
+    def __init__(self, task: Task, encoder: TextEncoder, documents: Documents, own: Dataset | None) -> None:
         self.task, self.encoder, self.documents, self.own = task, encoder, documents, own
         self.unfit: list[Rejected] = []
         settings = task.config.index
@@ -212,7 +212,7 @@ def _ids(path: Path) -> Iterator[str]:
     return iter(ids)
 
 
-def _choose_fusion(opened: Index, encoder: Encoder, own: Dataset, task: Task, changed: bool) -> FusionChoice:
+def _choose_fusion(opened: Index, encoder: TextEncoder, own: Dataset, task: Task, changed: bool) -> FusionChoice:
     """Choose on the run's dev split how rankings of its own corpus are fused, and record it; or keep the choice."""
     known = read_fusion(task, opened.space)[1]
     if known is not None and not changed:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,28 +14,22 @@ from acclimate.errors import UsageError
 from acclimate.evaluation.candidates import choose_share, greedy_soup, guard_score, score_on
 from acclimate.evaluation.compare import MAIN_MEASURE
 from acclimate.evaluation.measures import relative_loss
-from acclimate.files import CONFIG_FILE, INPUTS_FILE, REPORT_FILE, hash_folder, read_json, write_text
-from acclimate.formats.facts import read_facts
-from acclimate.formats.full_model import save_folded
-from acclimate.formats.trained_on import TrainedOn, read_trained_on, write_trained_on
-from acclimate.models.adapter import load_adapter
+from acclimate.files import hash_folder, write_text
+from acclimate.formats.trained_on import TrainedOn, write_trained_on
 from acclimate.models.mergeable import MergeableAdapters, MergeableModels
-from acclimate.ownership import MARKER_FILE
 from acclimate.progress import say
 from acclimate.report import merge_page, model_card
-from acclimate.report.summary import MergeReport, RunSummary
+from acclimate.report.summary import MergeReport, summary_of
+from acclimate.runs.folded import adapted_folder, write_folded
 from acclimate.runs.guards import guard_data, guard_hashes, guard_names
 from acclimate.runs.mergeable_models import read_models
 from acclimate.runs.opening import open_dataset
-from acclimate.runs.resolve import adapter_folder, find_base, full_folder
 from acclimate.runs.run_folder import PAGE_FILE, RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.runs.trained_on import asked_in, trained_on, trained_on_input
 
 GREEDY_SOUP = "greedy-soup"
 INTERPOLATE = "interpolate"
-_NOT_THE_MODEL = shutil.ignore_patterns(CONFIG_FILE, INPUTS_FILE, REPORT_FILE, MARKER_FILE)
-"""Files of the stage that wrote a folder; the artifact made from it gets its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,37 +115,16 @@ def _write(
 
 def _fold(run_or_adapter: Path, out: Path, config: RunConfig) -> MergeReport:
     """One adapter into its base; a run trained with `--full` holds such a folder already, which is copied."""
-    trained = _trained(run_or_adapter)
+    trained = adapted_folder(run_or_adapter)
 
     def write(folder: Path) -> MergeReport:
-        report = _write_folded(trained, folder, config)
-        write_text(folder / "README.md", model_card.render(report, _summary(run_or_adapter)))
+        report = cast(MergeReport, write_folded(trained, folder, config))
+        write_text(folder / "README.md", model_card.render(report, summary_of(run_or_adapter)))
         return report
 
     inputs = {"adapter": hash_folder(trained)}
     reads = [run_or_adapter, trained]
     return step("merge", out, effective(config), inputs, lambda: Work(write), seconds="merge_s", reads=reads)
-
-
-def _write_folded(folder: Path, fresh: Path, config: RunConfig) -> MergeReport:
-    """Fill the new folder; returns what the report and the card say about the model."""
-    if adapter_folder(folder) is None:
-        shutil.copytree(folder, fresh, ignore=_NOT_THE_MODEL, dirs_exist_ok=True)
-        write_trained_on(fresh, read_trained_on(folder))
-        facts = read_facts(folder)
-        return {"base": facts["base"], "kind": "full", "sides": facts["sides"], "dim": facts["use"].dim}
-    adapter = load_adapter(folder, config.model)
-    source = find_base(folder, adapter.base_id, adapter.base_sha256, config.model, adapter.use.pooling)
-    save_folded(fresh, source, adapter.use, adapter.sides, modules=adapter.modules)
-    write_trained_on(fresh, read_trained_on(folder))
-    return {
-        "base": {"id": source.id, "sha256": source.sha256},
-        "kind": "merged",
-        "sides": adapter.sides,
-        "dim": adapter.use.dim,
-        "rank": adapter.rank,
-        "alpha": adapter.alpha,
-    }
 
 
 def _check(names: Sequence[str], config: RunConfig) -> None:
@@ -251,23 +223,3 @@ def _dataset_of(first: str, data: Path | None) -> Path:
     raise UsageError(
         f"{places[0]} holds no dataset whose dev split could decide", fix="Name a run or a dataset with --data."
     )
-
-
-def _trained(run_or_adapter: Path) -> Path:
-    folder = adapter_folder(run_or_adapter) or full_folder(run_or_adapter)
-    if folder is None:
-        raise UsageError(
-            f"{run_or_adapter} holds no adapter",
-            possible="a run that was trained, or an adapter folder",
-            fix="Make one with: acclimate adapt DATA --out RUN",
-        )
-    return folder
-
-
-def _summary(run_or_adapter: Path) -> RunSummary:
-    """The run's report, where there is one: the adapter's folder lies in its run."""
-    for folder in (run_or_adapter, run_or_adapter.parent):
-        path = folder / REPORT_FILE
-        if path.is_file() and {"test", "final"} & (report := read_json(path)).keys():
-            return cast(RunSummary, report)
-    return {}

@@ -14,11 +14,11 @@ from acclimate.mining.mine import mine_negatives
 from acclimate.mining.mined_rows import mined_work
 from acclimate.mining.mining_input import mining_input
 from acclimate.mining.reports import MineReport
-from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.progress import say
 from acclimate.runs.opening import open_dataset
-from acclimate.runs.resolve import base_of, load, load_reranker, reranker_source, resolve
+from acclimate.runs.resolve import base_of, load, load_reranker, load_whole, reranker_source, resolve
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.runs.trained_on import reranker_trained_on, trained_on, trained_on_input
@@ -116,11 +116,11 @@ def _check_minable(dataset: Dataset, folder: Path) -> None:
         raise DataError(f"{folder} has no training examples", fix="Prepare data with a train split.")
 
 
-def _teacher(config: RunConfig) -> Encoder:
+def _teacher(config: RunConfig) -> TextEncoder:
     """The run's own model with the run's own prompts, or another model (or run, or adapter) with its own."""
     teacher = config.mine.teacher
     if teacher is None:
-        return Encoder.load(config.base_model, **config.loading)
+        return load_whole(config.base_model, **config.loading)
     return load(teacher, base=base_of(teacher, config.model), **config.machine)
 
 

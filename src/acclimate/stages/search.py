@@ -13,8 +13,8 @@ from acclimate.core.filters import Exists, Filter, conditions
 from acclimate.data.dataset import Dataset
 from acclimate.data.texts import typed_text
 from acclimate.errors import UsageError
-from acclimate.models.encoder import Encoder
 from acclimate.models.reading import reading_warnings
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.progress import say
 from acclimate.retrieval.index.of_run import index_for, index_place, opened_index, read_fusion
 from acclimate.retrieval.index.protocol import Index
@@ -144,7 +144,7 @@ def _unknown_fields(index: Index, filter: Filter | None) -> list[str]:
     return [f"no document has the field {name!r} of the filter; {there}{meant[name]}" for name in unknown]
 
 
-def _hits(encoder: Encoder, data: Dataset, query: str, cache: Path, top: int, label: str) -> list[dict[str, Any]]:
+def _hits(encoder: TextEncoder, data: Dataset, query: str, cache: Path, top: int, label: str) -> list[dict[str, Any]]:
     run = rank(encoder, {"query": query}, data.corpus, top, cache=cache, label=label)
     return [{"id": name, "text": data.corpus[name], "score": score} for name, score in run["query"].items()]
 

@@ -30,6 +30,7 @@ from acclimate.errors import DataError, UsageError
 from acclimate.evaluation.vocabulary import domain_vocabulary
 from acclimate.models.devices import to_device
 from acclimate.models.encoder import Encoder
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.progress import say
 from acclimate.retrieval.vector_cache import encode_corpus
 from acclimate.runs.resolve import base_of, load, resolve
@@ -65,9 +66,9 @@ class FixedVectors:
 class References:
     """The models and the terms that the objective names; None where it names none."""
 
-    guide: Encoder | None = None
+    guide: TextEncoder | None = None
     """Decides which candidates are likely positives."""
-    teacher: Encoder | None = None
+    teacher: TextEncoder | None = None
     """Its vectors are imitated."""
     base: Encoder | None = None
     """The model before training: this encoder with its adapters off, or the base loaded again."""
@@ -84,7 +85,7 @@ class References:
     """Folder in which vectors are kept."""
 
     def vectors(
-        self, encoder: Encoder, texts: Iterable[tuple[Role, str]], label: str, task: str | None = None
+        self, encoder: TextEncoder, texts: Iterable[tuple[Role, str]], label: str, task: str | None = None
     ) -> FixedVectors:
         """Encode a training's texts with one of these models.
 
@@ -98,7 +99,7 @@ class References:
         for role, text in texts:
             texts_of[role].setdefault(text)
         by_role: dict[Role, Mapping[str, np.ndarray]] = {}
-        with adapters_off(encoder.model) if encoder is self.base else nullcontext():
+        with adapters_off(self.base.model) if self.base is not None and encoder is self.base else nullcontext():
             for role, unique in texts_of.items():
                 ordered = list(unique)
                 vectors_ND = encode_corpus(encoder, ordered, self.cache, label, role=role, task=task)
@@ -111,7 +112,7 @@ def load_references(
     encoder: Encoder,
     cache: Path | None = None,
     *,
-    models: Callable[[str], Encoder] = load,
+    models: Callable[[str], TextEncoder] = load,
     base: Callable[[], Encoder] | None = None,
     document_vectors: Mapping[str, np.ndarray] | None = None,
     lexicon: Lexicon | None = None,
@@ -160,9 +161,9 @@ class ModelsByName:
 
     def __init__(self, model: str | None, *, device: str, dtype: str) -> None:
         self._model, self._machine = model, LoadSettings(device=device, dtype=dtype)
-        self._loaded: dict[str, Encoder] = {}
+        self._loaded: dict[str, TextEncoder] = {}
 
-    def __call__(self, name: str) -> Encoder:
+    def __call__(self, name: str) -> TextEncoder:
         """Load a model.
 
         Raises:

@@ -11,7 +11,7 @@ from typing import Any
 from acclimate.core.analyser import Analyser
 from acclimate.errors import AcclimateError, StorageError, UsageError
 from acclimate.files import iter_jsonl, read_json, write_json
-from acclimate.models.encoder import Encoder
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.ownership import check_replaceable, json_object
 from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.index.protocol import Index
@@ -53,7 +53,7 @@ def opened_index(place: str) -> Iterator[Index]:
 
 
 @contextmanager
-def index_for(place: str, encoder: Encoder, run: Path, analyser: Analyser | None = None) -> Iterator[Index]:
+def index_for(place: str, encoder: TextEncoder, run: Path, analyser: Analyser | None = None) -> Iterator[Index]:
     """Open the index that an encoder writes and searches, or make it.
 
     Args:

@@ -1,0 +1,106 @@
+"""Whether an export gives the vectors of the model that it was made from, and whether its INT8 form may take its place.
+
+Shapes: N texts or queries, M documents, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.data.dataset import Dataset
+from acclimate.data.facts import evenly
+from acclimate.models.text_encoder import TextEncoder
+from acclimate.types import PAIR_ROLE, ROLES, Role
+
+SAME = 0.9999
+"""Cosine from which on two float32 vectors are of the same model."""
+OF_EACH = 8
+"""Number of texts of each kind, per role: the shortest, the longest, those between."""
+SAMPLE = (
+    "rice",
+    "How do I list the files of a folder?",
+    "The harvest of 2021 was 3.4 % below that of the year before; wheat lost most, barley least.",
+    "水稻病虫害防治方法",
+    "Größere Äcker brauchen mehr Wasser, kleinere mehr Zeit.",
+)
+"""For a model without a run."""
+
+Texts = Mapping[Role, Sequence[str]]
+
+
+class Parity(TypedDict):
+    """How near an export's vectors are to those of the model that it was made from."""
+
+    reader: str
+    texts: int
+    min_cosine: float
+    mean_cosine: float
+    worst: str
+    """The text of the smallest cosine, its first characters."""
+
+
+def parity_texts(data: Dataset | None, encoder: TextEncoder) -> dict[Role, list[str]]:
+    """Choose real texts of a run, the shortest, the longest and some between, and for each role one beyond the limit.
+
+    Args:
+        data: the run's; sentences of our own if there is none.
+        encoder: whose limit it is.
+    """
+    found = {role: _spread(texts) for role, texts in _texts(data).items()}
+    for role, texts in found.items():
+        longest = max(texts, key=len, default=SAMPLE[1])
+        tokens = max(1, int(encoder.tokenise([longest], role).lengths[0]))
+        # Tokens of a cut text are as many as the limit: a few more copies than that are beyond it anyway.
+        texts.append(" ".join([longest] * (encoder.use.max_tokens // tokens + 2)))
+    return found
+
+
+def parity(
+    reference: TextEncoder, read: Callable[[Sequence[str], Role], NDArray[np.float32]], texts: Texts, reader: str
+) -> Parity:
+    """Compare two ways to vectors, text by text.
+
+    Args:
+        reference: the model that was exported.
+        read: the export; unit rows.
+        texts: of both roles.
+        reader: what read the export.
+    """
+    worst = ""
+    cosines: list[float] = []
+    for role in ROLES:
+        expected_ND, found_ND = reference.encode(texts[role], role), np.asarray(read(texts[role], role), np.float32)
+        cosine_N = np.einsum("nd,nd->n", expected_ND, found_ND)
+        if cosine_N.min() <= min(cosines, default=np.inf):
+            worst = texts[role][int(cosine_N.argmin())]
+        cosines.extend(cosine_N.tolist())
+    return {
+        "reader": reader,
+        "texts": len(cosines),
+        "min_cosine": float(min(cosines)),
+        "mean_cosine": float(np.mean(cosines)),
+        "worst": worst[:200],
+    }
+
+
+def _texts(data: Dataset | None) -> dict[Role, list[str]]:
+    if data is None:
+        return {role: list(SAMPLE) for role in ROLES}
+    if data.kind == "pairs":
+        pairs = [pair for split in data.pairs.values() for pair in split]
+        sentences = [text for pair in pairs for text in (pair.sentence1, pair.sentence2)]
+        return {role: sentences if role == PAIR_ROLE else sentences[:OF_EACH] for role in ROLES}
+    return {"query": list(data.queries.values()), "document": list(data.corpus.values())}
+
+
+def _spread(texts: Sequence[str]) -> list[str]:
+    """A few short, long and middling ones."""
+    by_length = sorted(dict.fromkeys(texts), key=len)
+    if len(by_length) <= 3 * OF_EACH:
+        return by_length
+    between: Any = evenly(by_length[OF_EACH:-OF_EACH], OF_EACH)
+    return [*by_length[:OF_EACH], *between, *by_length[-OF_EACH:]]

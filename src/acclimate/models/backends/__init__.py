@@ -1,0 +1,1 @@
+"""Graphs of other engines: written, run, and read as strangers read them."""

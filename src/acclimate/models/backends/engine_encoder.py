@@ -1,0 +1,188 @@
+"""EngineEncoder: an exported model, with the same tokens, prompts and chunks as `Encoder` has.
+
+Shapes: N texts, L tokens of the longest, D dimensions.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from acclimate.core.batching import chunks_by_tokens
+from acclimate.core.pooling import truncate_dim
+from acclimate.errors import UsageError
+from acclimate.files import hash_config
+from acclimate.formats.engine_folder import EngineFolder, read_engine
+from acclimate.formats.sources import ModelSource
+from acclimate.models.backends.sessions import Session, open_session
+from acclimate.models.chunked import fill, unique_rows
+from acclimate.models.loading import load_tokenizer
+from acclimate.models.reading import Reading, check_prompts, read_texts
+from acclimate.models.tokens import Tokens, tokenise, tokenizer_fingerprint
+from acclimate.progress import progress
+from acclimate.text_use import LoadSettings, SpaceId, TextUse, text_settings
+from acclimate.types import ROLES, Role
+
+CHUNK_TOKENS = 4096
+"""Tokens of one batch; texts of about one length are in it, so that little of it is padding."""
+
+
+class EngineEncoder:
+    """A `TextEncoder` over a graph of onnxruntime or openvino, on the CPU.
+
+    Attributes:
+        folder: the export.
+        use: how texts become vectors.
+        task: see `Encoder.task`.
+        tokenizer: its fast tokenizer.
+    """
+
+    def __init__(self, folder: EngineFolder, use: TextUse, tokenizer: Any, sessions: Mapping[Role, Session]) -> None:
+        self.folder, self.use, self.tokenizer = folder, use, tokenizer
+        self.task: str | None = None
+        self._sessions = sessions
+
+    @classmethod
+    def open(cls, path: Path, **settings: Unpack[LoadSettings]) -> EngineEncoder:
+        """Load an exported folder.
+
+        Args:
+            path: the folder.
+            settings: see `LoadSettings`; pooling, number format and device are the export's own.
+
+        Raises:
+            ModelError: it is damaged.
+            MissingExtraError: its engine is not installed.
+            UsageError: a setting that the graph cannot have.
+        """
+        folder = read_engine(path)
+        _check(folder, settings)
+        use = folder.source.adjusted(folder.use, **text_settings(settings))
+        tokenizer = load_tokenizer(folder.source.files.transformer, lowercase=use.lowercase)
+        check_prompts(tokenizer, use.prompts, use.max_tokens)
+        documents = open_session(folder.engine, folder.graph("document"))
+        own = folder.source.files.query_transformer is not None
+        queries = open_session(folder.engine, folder.graph("query")) if own else documents
+        sessions: dict[Role, Session] = {"document": documents, "query": queries}
+        return cls(folder, use, tokenizer, sessions).for_task(settings.get("task"))
+
+    @property
+    def source(self) -> ModelSource:
+        """Its files."""
+        return self.folder.source
+
+    @property
+    def device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    def encode(
+        self, texts: Sequence[str], role: Role = "document", task: str | None = None, *, label: str = ""
+    ) -> NDArray[np.float32]:
+        """Vectors of texts; see `Encoder.encode`.
+
+        In dynamic INT8 a batch shares the scales of its activations, so that a text's vector depends a little on its
+        neighbours.
+        """
+        unique, places = unique_rows(texts)
+        tokens = self.tokenise(unique, role, task)
+        vectors = np.empty((len(unique), self.use.dim), np.float32)
+        lengths = tokens.lengths
+        with progress(label, int(lengths.sum()), "tokens") as advance:
+            fill(
+                vectors,
+                chunks_by_tokens(lengths, CHUNK_TOKENS),
+                lambda chunk: self._forward(tokens, chunk, role),
+                lambda chunk: advance(int(lengths[chunk].sum())),
+            )
+        return vectors if len(unique) == len(texts) else vectors[places]
+
+    def encode_alone(self, texts: Sequence[str], role: Role = "document") -> NDArray[np.float32]:
+        """Vectors of texts of which none depends on another, each in a batch of its own."""
+        return np.concatenate([self.encode([text], role) for text in texts])
+
+    def tokenise(self, texts: Sequence[str], role: Role = "document", task: str | None = None) -> Tokens:
+        """Tokens of the texts with their prompt before them, cut to `max_tokens`."""
+        prompt = self.use.prompts.prompt(role, task or self.task)
+        return tokenise(self.tokenizer, [prompt + text for text in texts], self.use.max_tokens)
+
+    def reading(self, texts: Sequence[str], role: Role = "document") -> Reading:
+        """Find out what of texts reaches the model: see `Encoder.reading`."""
+        return read_texts(self.tokenizer, texts, self.use.max_tokens, self.use.prompts.prompt(role, self.task))
+
+    def for_task(self, task: str | None) -> EngineEncoder:
+        """The same encoder with the prompts of another task; None is the default one.
+
+        Raises:
+            UsageError: its prompts know no such task.
+        """
+        self.use.prompts.prompt("query", task)
+        view = copy.copy(self)
+        view.task = task
+        return view
+
+    @property
+    def space(self) -> SpaceId:
+        """The space of the model that it was made from, where the export has shown that both may be mixed; else its
+        own."""
+        shared = self.folder.space
+        return SpaceId(
+            base_sha256=self.source.sha256 if shared is None else shared.base_sha256,
+            document_adapter=None if shared is None else shared.document_adapter,
+            document_prompt=self.use.prompts.prompt("document", self.task),
+            pooling=self.use.pooling,
+            dim=self.use.dim,
+            lowercase=self.use.lowercase,
+            base_config=self.source.computation if shared is None else shared.base_config,
+        )
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 over all that decides the vectors of both roles."""
+        parts = [self._identity(role, task) for role in ROLES for task in (None, *self.use.prompts.tasks)]
+        return hash_config({"parts": parts, "prompts": self.use.prompts.to_json()})
+
+    def role_fingerprint(self, role: Role, task: str | None = None) -> str:
+        """sha256 over what decides the vectors of one role and task: the key of stored vectors."""
+        return hash_config(self._identity(role, task or self.task))
+
+    def _identity(self, role: Role, task: str | None) -> dict[str, Any]:
+        own = self.source.query_sha256 if role == "query" else None
+        return {
+            "engine": self.folder.engine,
+            "graph": own or self.source.sha256,
+            "prompt": self.use.prompts.prompt(role, task),
+            "tokenizer": tokenizer_fingerprint(self.tokenizer),
+            "dim": self.use.dim,
+            "max_tokens": self.use.max_tokens,
+        }
+
+    def _forward(self, tokens: Tokens, chunk: NDArray[np.int64], role: Role) -> Tensor:
+        ids_T, position_T, length_N = tokens.pack(chunk)
+        row_T = np.repeat(np.arange(len(length_N)), length_N)
+        ids_NL = np.full((len(length_N), int(length_N.max())), self.tokenizer.pad_token_id or 0, np.int64)
+        mask_NL = np.zeros_like(ids_NL)
+        ids_NL[row_T, position_T], mask_NL[row_T, position_T] = ids_T, 1
+        vectors_ND = torch.from_numpy(self._sessions[role](ids_NL, mask_NL))
+        return truncate_dim(vectors_ND, self.use.dim) if self.use.dim < vectors_ND.shape[1] else vectors_ND
+
+
+def _check(folder: EngineFolder, settings: LoadSettings) -> None:
+    """Refuse what a graph cannot be changed to."""
+    where, pooling = folder.source.id, settings.get("pooling")
+    if pooling not in (None, folder.use.pooling):
+        raise UsageError(f"pooling = {pooling!r}, and the graph of {where} pools by {folder.use.pooling!r}")
+    if (dim := settings.get("dim") or 0) > folder.use.dim:
+        raise UsageError(f"dim = {dim} with {where}", possible=f"1 to {folder.use.dim}")
+    if (device := settings.get("device", "auto")) not in ("auto", "cpu"):
+        raise UsageError(f"device = {device!r} with {where}, an export for {folder.engine}", possible="auto, cpu")
+    if (dtype := settings.get("dtype", "auto")) not in ("auto", folder.precision) or settings.get("quantise_base"):
+        asked = f"dtype = {dtype!r}" if dtype != "auto" else "a quantised base"
+        raise UsageError(f"{asked} with {where}", fix="An export has its number format already.")

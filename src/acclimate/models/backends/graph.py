@@ -1,0 +1,142 @@
+"""A whole embedding model as one ONNX graph: transformer, pooling, Dense layers, fewer dimensions, unit rows.
+
+Shapes: N texts, L tokens of the longest, D dimensions. Inputs: input_ids, attention_mask and, where the architecture
+has them, token_type_ids, int64 [N, L]. Outputs: last_hidden_state [N, L, hidden], for readers that pool themselves, and
+sentence_embedding [N, D], unit rows.
+"""
+
+from __future__ import annotations
+
+import inspect
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from acclimate.core.frozen_linear import thaw_linears
+from acclimate.core.pooling import pool_padded, truncate_dim, unit
+from acclimate.errors import ModelError, StorageError, first_line
+from acclimate.files import storage_errors
+from acclimate.formats.sources import ModelSource
+from acclimate.models.heads import load_heads
+from acclimate.models.loading import load_base
+from acclimate.text_use import TextUse
+
+HIDDEN, EMBEDDING = "last_hidden_state", "sentence_embedding"
+ONE_FILE_BYTES = 1_900_000_000
+"""Weights beyond it lie in a file beside the graph: protobuf ends at 2 GiB."""
+
+
+class TextGraph(nn.Module):
+    """What is traced: [N, L] token ids and mask in, hidden states and unit vectors out."""
+
+    def __init__(self, model: nn.Module, heads: nn.Module | None, source: ModelSource, use: TextUse) -> None:
+        super().__init__()
+        self.model, self.heads = model, heads
+        self.pooling, self.dim = use.pooling, use.dim
+        self.cut = use.dim < source.files.dim
+        accepted = inspect.signature(model.forward).parameters
+        self.has_types = "token_type_ids" in accepted
+        self.options = {"use_cache": False} if "use_cache" in accepted else {}
+
+    @property
+    def inputs(self) -> list[str]:
+        """Names of the graph's inputs, in their order."""
+        return ["input_ids", "attention_mask", *(["token_type_ids"] if self.has_types else [])]
+
+    def forward(self, ids_NL: Tensor, mask_NL: Tensor, types_NL: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        types = {} if types_NL is None else {"token_type_ids": types_NL}
+        model: Any = self.model
+        hidden_NLD = model(input_ids=ids_NL, attention_mask=mask_NL, **types, **self.options).last_hidden_state
+        pooled_ND = pool_padded(hidden_NLD, mask_NL, self.pooling)
+        if self.heads is not None:
+            pooled_ND = self.heads(pooled_ND)
+        return hidden_NLD, truncate_dim(pooled_ND, self.dim) if self.cut else unit(pooled_ND)
+
+
+def write_onnx(graph: Path, transformer: Path, source: ModelSource, use: TextUse) -> None:
+    """Trace a folder's model in float32 and write it.
+
+    Args:
+        graph: the file to write; its folder is made.
+        transformer: where config and weights lie.
+        source: the model that it is a part of.
+        use: pooling and dimensions.
+
+    Raises:
+        ModelError: torch cannot trace this architecture.
+        StorageError: the file cannot be written.
+    """
+    cpu = torch.device("cpu")
+    model = load_base(transformer, torch.float32, cpu, None)
+    thaw_linears(model)  # a layout of oneDNN's is no operation of ONNX
+    text_graph = TextGraph(model, load_heads(source.files.heads, cpu), source, use).eval()
+    longest = min(source.files.position_limit, use.max_tokens)
+    length = min(7, longest)
+    ids_NL = torch.ones(2, length, dtype=torch.int64)
+    given = (ids_NL, torch.ones_like(ids_NL), *([torch.zeros_like(ids_NL)] if text_graph.has_types else []))
+    axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1, max=longest)}
+    try:
+        with _quiet():
+            program: Any = torch.onnx.export(
+                text_graph,
+                given,
+                dynamo=True,
+                input_names=text_graph.inputs,
+                output_names=[HIDDEN, EMBEDDING],
+                dynamic_shapes=(axes,) * len(given),
+                verbose=False,
+            )
+    except Exception as error:
+        raise ModelError(
+            f"{transformer}: torch.onnx cannot trace the architecture {source.files.model_type} ({first_line(error)})",
+            fix="Export it as sentence-transformers, which every tool that runs torch reads.",
+        ) from error
+    size = sum(parameter.nbytes for parameter in text_graph.parameters())
+    with storage_errors(graph):
+        graph.parent.mkdir(parents=True, exist_ok=True)
+        program.save(str(graph), external_data=size > ONE_FILE_BYTES)
+
+
+def convert_to_openvino(onnx: Path, graph: Path) -> None:
+    """Write an ONNX graph as OpenVINO's, in float32.
+
+    Args:
+        onnx: the graph.
+        graph: the .xml file to write, with a .bin file of weights beside it; its folder is made.
+
+    Raises:
+        ModelError: OpenVINO cannot read it.
+        StorageError: it cannot be written.
+    """
+    import openvino
+
+    try:
+        model = openvino.convert_model(str(onnx))
+    except Exception as error:  # its classes have no common name
+        raise ModelError(f"OpenVINO cannot read the model's graph ({first_line(error)})") from error
+    with storage_errors(graph):
+        graph.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            openvino.save_model(model, str(graph), compress_to_fp16=False)
+        except RuntimeError as error:  # it has no other name for a disk that takes no more
+            raise StorageError(f"{graph} cannot be written ({first_line(error)})") from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without the exporter's warnings, which are about packages and versions that nobody asked for."""
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        exporter.setLevel(level)

@@ -1,0 +1,107 @@
+"""What `export` reports, and what a model card says of it."""
+
+from __future__ import annotations
+
+from typing import TypedDict
+
+from acclimate.evaluation.gate import Gate
+from acclimate.evaluation.parity import Parity
+from acclimate.formats.onnx_int8 import Recipe
+from acclimate.report.summary import Base
+from acclimate.types import Sides
+
+_READERS = {
+    "onnx": (
+        "`onnx/model.onnx` takes `input_ids`, `attention_mask` and, where the architecture has them, `token_type_ids` "
+        "(int64 [texts, tokens], padded at the right) and gives `sentence_embedding` (unit vectors, pooled) and "
+        "`last_hidden_state`. Put the prompts of `config_sentence_transformers.json` before the texts."
+    ),
+    "openvino": (
+        "`openvino/openvino_model.xml` takes `input_ids`, `attention_mask` and, where the architecture has them, "
+        "`token_type_ids` (int64 [texts, tokens], padded at the right) and gives `sentence_embedding` (unit vectors, "
+        "pooled). Put the prompts of `config_sentence_transformers.json` before the texts."
+    ),
+}
+
+
+class Tried(TypedDict):
+    """A form of INT8 that was tried, and what dev said of it."""
+
+    recipe: Recipe
+    size: float
+    """Share of float32's bytes."""
+    dev: Gate | None
+    """None where there is no dev split."""
+
+
+class Proof(TypedDict):
+    """The gate: what was tried, what was chosen, whether it is proven."""
+
+    passed: bool
+    recipe: Recipe
+    """See `formats.onnx_int8`."""
+    tried: list[Tried]
+    test: Gate
+
+
+class ExportReport(TypedDict, total=False):
+    """What `export` reports."""
+
+    format: str
+    precision: str
+    base: Base
+    sides: Sides
+    models: int
+    """2 where queries have a model of their own."""
+    dim: int
+    parity: Parity
+    """Vectors of the float32 form, read by code that is not ours."""
+    gate: Proof
+    """INT8 only."""
+    cosine: Parity
+    """INT8 only: its vectors against the model's, each role's texts in one batch."""
+    alone: Parity
+    """INT8 only: the same, each text in a batch of its own, as a service answers."""
+    bytes: int
+    """Bytes of the weights, without tokenizer and settings."""
+    float32_bytes: int
+    size: float
+    """Share of float32's bytes."""
+    timings: dict[str, float]
+
+
+def render(report: ExportReport) -> str:
+    """Write the section of a model card about the export, in Markdown."""
+    parity = report["parity"]
+    parts = [
+        f"## This export: {report['format']}, {report['precision']}\n",
+        f"{_READERS[report['format']]}\n" if report["format"] in _READERS else "",
+        _two_models(report),
+        f"Compared with the model that it was made from on {parity['texts']} texts, up to the limit of tokens, read by "
+        f"{parity['reader']}: the smallest cosine in float32 is {parity['min_cosine']:.6f}.\n",
+        _proof(report) if "gate" in report else "",
+    ]
+    return "\n" + "\n".join(part for part in parts if part)
+
+
+def _two_models(report: ExportReport) -> str:
+    if report["models"] == 1:
+        return ""
+    return (
+        "It is two models: `query_0_Transformer` for queries, `document_0_Transformer` for documents, whose vectors "
+        "are the base model's own. A reader that knows only one model has to be given the right one for each side.\n"
+    )
+
+
+def _proof(report: ExportReport) -> str:
+    gate, cosine = report["gate"], report["cosine"]
+    test = gate["test"]
+    delta = test["delta"]
+    verdict = "passed" if gate["passed"] else "**not passed: this model was written with --force**"
+    return (
+        f"INT8 has {report['size']:.0%} of float32's bytes. The gate is {verdict}: {test['measure']} on "
+        f"{test['queries']} held-out queries or pairs is {test['int8']:.4f}, {test['float32']:.4f} in float32; the "
+        f"difference lies between {delta['low']:+.4f} and {delta['high']:+.4f}, and {-test['bound']:.4f} is accepted. "
+        f"The cosine of its vectors with float32's is {cosine['mean_cosine']:.4f} on average, and "
+        f"{cosine['min_cosine']:.4f} at least; encoded alone, {report['alone']['mean_cosine']:.4f} on average.\n"
+    )
