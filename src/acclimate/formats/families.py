@@ -38,6 +38,8 @@ class Family:
     """What the authors divided cosines by in training, where their paper or card says it."""
     dense: bool = False
     """Whether its vectors also need Dense layers, which a plain transformers folder does not hold."""
+    matryoshka: bool = False
+    """Whether it was trained so that leading dimensions can be used alone."""
 
     @property
     def prompts(self) -> Prompts:
@@ -46,7 +48,8 @@ class Family:
 
 
 FAMILIES = (
-    Family(r"qwen3-embedding-\d+(\.\d+)?b", "last", f"Instruct: {WEB_SEARCH}\nQuery:"),  # no space after the colon
+    # No space after the colon.
+    Family(r"qwen3-embedding-\d+(\.\d+)?b", "last", f"Instruct: {WEB_SEARCH}\nQuery:", matryoshka=True),
     Family(r"e5-mistral-7b-instruct", "last", f"Instruct: {WEB_SEARCH}\nQuery: "),
     Family(r"multilingual-e5-large-instruct", "mean", f"Instruct: {WEB_SEARCH}\nQuery: "),
     # "A low temperature 0.01 for InfoNCE contrastive loss": the cards of intfloat/e5-* and multilingual-e5-*; Wang et
@@ -59,15 +62,24 @@ FAMILIES = (
     Family(r"bge-(small|base|large)-en", "cls", BGE_ENGLISH, temperature=0.01),
     Family(r"bge-(small|base|large)-zh-v1\.5", "cls", BGE_CHINESE),
     Family(r"bge-(small|base|large)-en-v1\.5", "cls", BGE_ENGLISH),
-    Family(r"snowflake-arctic-embed-[ml]-v2\.0", "cls", "query: "),
-    Family(r"snowflake-arctic-embed-(xs|s|m|m-v1\.5|m-long|l)", "cls", BGE_ENGLISH),
-    Family(r"mxbai-embed-large-v1", "cls", BGE_ENGLISH),
+    Family(r"snowflake-arctic-embed-[ml]-v2\.0", "cls", "query: ", matryoshka=True),
+    Family(r"snowflake-arctic-embed-m-v1\.5", "cls", BGE_ENGLISH, matryoshka=True),
+    Family(r"snowflake-arctic-embed-(xs|s|m|m-long|l)", "cls", BGE_ENGLISH),
+    Family(r"mxbai-embed-large-v1", "cls", BGE_ENGLISH, matryoshka=True),
     Family(r"gte-(modernbert-base|multilingual-base|(base|large)-en-v1\.5)", "cls"),
     # Li et al. 2023, "Towards General Text Embeddings with Multi-stage Contrastive Learning": the temperature is 0.01.
     Family(r"gte-(small|base|large)", "mean", temperature=0.01),
     Family(r"gte-tiny", "mean"),
-    Family(r"nomic-embed-text-v\d.*", "mean", "search_query: ", "search_document: "),
-    Family(r"embeddinggemma-300m", "mean", "task: search result | query: ", "title: none | text: ", dense=True),
+    Family(r"nomic-embed-text-v1", "mean", "search_query: ", "search_document: "),
+    Family(r"nomic-embed-text-v\d.*", "mean", "search_query: ", "search_document: ", matryoshka=True),
+    Family(
+        r"embeddinggemma-300m",
+        "mean",
+        "task: search result | query: ",
+        "title: none | text: ",
+        dense=True,
+        matryoshka=True,
+    ),
     Family(r"m3e-(small|base|large)|text2vec-(base|large)-.*|paraphrase-.*", "mean"),
     # A scale of 20: train_script.py beside the weights of sentence-transformers/all-*, the cards of multi-qa-*-cos-v1.
     Family(r"all-(minilm|mpnet|distilroberta|roberta)-.*|multi-qa-.*-cos-v1", "mean", temperature=0.05),

@@ -81,6 +81,12 @@ def read(folder: Path, *, with_head: bool = False) -> PeftWeights:
         folder / WEIGHTS_FILE, {name: tensors[name] for name in tensors.keys() - head.keys()}
     ).items():
         own_rank = A_rI.shape[0]
+        said = _by_pattern(config.get("rank_pattern") or {}, name, rank)
+        if own_rank != said:
+            raise ModelError(
+                f"{folder / WEIGHTS_FILE}: {name} has rank {own_rank}, and {CONFIG_FILE} says {said:g}",
+                fix="Copy both files again, from one training.",
+            )
         own_alpha = float(_by_pattern(config.get("alpha_pattern") or {}, name, alpha))
         scale = own_alpha / (math.sqrt(own_rank) if config.get("use_rslora") else own_rank)
         modules[name] = (A_rI, B_Or * scale)

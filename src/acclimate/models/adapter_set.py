@@ -49,7 +49,7 @@ class Row:
     """A name in the set; several with their weights, whose updates are added up inside each layer; None is the base."""
 
 
-class _Choice(NamedTuple):
+class Choice(NamedTuple):
     """What is done with a row's tokens."""
 
     pooling: Pooling
@@ -61,12 +61,13 @@ class _Choice(NamedTuple):
         return tuple(number for number, _ in self.mixture)
 
 
-class _Prepared(NamedTuple):
-    """A row with all that decides its vector."""
+class Treatment(NamedTuple):
+    """All that decides the vectors of texts, but the texts."""
 
-    prompted: str
+    prompt: str
     max_tokens: int
-    choice: _Choice
+    choice: Choice
+    dim: int
 
 
 class AdapterSet:
@@ -114,16 +115,36 @@ class AdapterSet:
         Raises:
             UsageError: an unknown adapter or task; rows of different sizes; adapters that one row cannot mix.
         """
-        dim = self._dim(rows)
-        unique, places = unique_rows(self._prepared(row) for row in rows)
-        limits = np.array([row.max_tokens for row in unique], np.int64)
-        tokens = tokenise(self.base.tokenizer, [row.prompted for row in unique], limits)
-        choices, lengths = [row.choice for row in unique], tokens.lengths
+        treatments = [self.treatment(row.adapter, row.role, row.task) for row in rows]
+        dim = self._dim(rows, treatments)
+        unique, places = unique_rows(
+            (how.prompt + row.text, how.max_tokens, how.choice) for row, how in zip(rows, treatments, strict=True)
+        )
+        limits = np.array([max_tokens for _, max_tokens, _ in unique], np.int64)
+        tokens = tokenise(self.base.tokenizer, [prompted for prompted, _, _ in unique], limits)
+        vectors = self.encode_tokens(tokens, [choice for _, _, choice in unique], dim, label=label)
+        return vectors if len(unique) == len(rows) else vectors[places]
+
+    def encode_tokens(
+        self, tokens: Tokens, choices: Sequence[Choice], dim: int, *, label: str = ""
+    ) -> NDArray[np.float32]:
+        """Vectors of texts that are tokens already, without gradient; each is computed, equal ones too.
+
+        Args:
+            tokens: with prompts, cut.
+            choices: of each text.
+            dim: of all vectors.
+            label: shown with a progress bar; silent if empty.
+
+        Returns:
+            float32 [N, dim], rows of length 1, in the order given.
+        """
+        lengths = tokens.lengths
         chunks = [
             grouped(chunk, [(choices[row].pooling, choices[row].adapters) for row in chunk])
             for chunk in chunks_by_tokens(lengths, CHUNK_TOKENS[self.base.device.type])
         ]
-        vectors = np.empty((len(unique), dim), np.float32)
+        vectors = np.empty((len(tokens), dim), np.float32)
         with progress(label, int(lengths.sum()), "tokens") as advance, torch.inference_mode():
             fill(
                 vectors,
@@ -131,7 +152,20 @@ class AdapterSet:
                 lambda chunk: self._forward(tokens, chunk, [choices[row] for row in chunk], dim),
                 lambda chunk: advance(int(lengths[chunk].sum())),
             )
-        return vectors if len(unique) == len(rows) else vectors[places]
+        return vectors
+
+    def treatment(self, adapter: str | Mapping[str, float] | None, role: Role, task: str | None = None) -> Treatment:
+        """How texts with this adapter, or these, become vectors; the arguments are as in `Row`.
+
+        Raises:
+            UsageError: an unknown adapter or task, or several adapters that are not used alike.
+        """
+        use = self.use_of(adapter)
+        weights = _weights(adapter)
+        active = [name for name in weights if self._adapter(name).sides == "both" or role == "query"]
+        mixture = tuple(sorted((self._number[name], weights[name]) for name in active if weights[name]))
+        prompt = use.prompts.prompt(role, task or self.base.task)
+        return Treatment(prompt, use.max_tokens, Choice(use.pooling, mixture), use.dim)
 
     def use_of(self, adapter: str | Mapping[str, float] | None) -> TextUse:
         """How the texts of a row with this adapter, or these, become vectors.
@@ -154,19 +188,11 @@ class AdapterSet:
                 )
         return use
 
-    def _prepared(self, row: Row) -> _Prepared:
-        use = self.use_of(row.adapter)
-        weights = _weights(row.adapter)
-        active = [name for name in weights if self._adapter(name).sides == "both" or row.role == "query"]
-        mixture = tuple(sorted((self._number[name], weights[name]) for name in active if weights[name]))
-        prompt = use.prompts.prompt(row.role, row.task or self.base.task)
-        return _Prepared(prompt + row.text, use.max_tokens, _Choice(use.pooling, mixture))
-
-    def _dim(self, rows: Sequence[Row]) -> int:
+    def _dim(self, rows: Sequence[Row], treatments: Sequence[Treatment]) -> int:
         """The one size of all rows' vectors."""
         found: dict[int, Any] = {}
-        for row in rows:
-            found.setdefault(self.use_of(row.adapter).dim, row.adapter)
+        for row, how in zip(rows, treatments, strict=True):
+            found.setdefault(how.dim, row.adapter)
         if len(found) > 1:
             sizes = ", ".join(f"{dim} ({adapter or 'the base'})" for dim, adapter in found.items())
             raise UsageError(
@@ -176,7 +202,7 @@ class AdapterSet:
             )
         return next(iter(found), self.base.use.dim)
 
-    def _forward(self, tokens: Tokens, chunk: NDArray[np.int64], choices: Sequence[_Choice], dim: int) -> Tensor:
+    def _forward(self, tokens: Tokens, chunk: NDArray[np.int64], choices: Sequence[Choice], dim: int) -> Tensor:
         base = self.base
         lengths = tokens.offsets[chunk + 1] - tokens.offsets[chunk]
         rows_of = lengths.tolist() if base.packed else None  # padded texts all have the longest one's rows

@@ -9,7 +9,7 @@ Shapes: N pairs, T tokens of all of them, D hidden width.
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -149,20 +149,30 @@ class Reranker:
         pairs, places = unique_rows(zip(queries, texts, strict=True))
         scores = np.empty(len(pairs), np.float32)
         order = np.argsort([-len(query) - len(text) for query, text in pairs], kind="stable")
-        self.model.eval()
-        with progress(label, len(pairs), "pairs") as advance, torch.inference_mode():
+        with progress(label, len(pairs), "pairs") as advance:
             for start in range(0, len(pairs), BLOCK_PAIRS):
                 block = order[start : start + BLOCK_PAIRS]
                 tokens = self.tokenise([pairs[place][0] for place in block], [pairs[place][1] for place in block])
-                of_block = np.empty(len(block), np.float32)
-                fill(
-                    of_block,
-                    chunks_by_tokens(tokens.tokens.lengths, CHUNK_TOKENS[self.device.type]),
-                    functools.partial(self.forward_tokens, tokens),
-                    lambda chunk: advance(len(chunk)),
-                )
-                scores[block] = of_block
+                scores[block] = self.score_tokens(tokens, advance)
         return scores[places]
+
+    def score_tokens(self, pairs: Pairs, advance: Callable[[int], None] = lambda _: None) -> NDArray[np.float32]:
+        """Raw logits of pairs that are tokens already, float32 [N], without gradient.
+
+        Args:
+            pairs: as `tokenise` gives them; each is computed, equal ones too.
+            advance: told how many more pairs are done.
+        """
+        scores = np.empty(len(pairs.tokens), np.float32)
+        self.model.eval()
+        with torch.inference_mode():
+            fill(
+                scores,
+                chunks_by_tokens(pairs.tokens.lengths, CHUNK_TOKENS[self.device.type]),
+                functools.partial(self.forward_tokens, pairs),
+                lambda chunk: advance(len(chunk)),
+            )
+        return scores
 
     def tokenise(self, queries: Sequence[str], texts: Sequence[str]) -> Pairs:
         """Tokens of N pairs, cut to `max_tokens`."""

@@ -32,6 +32,8 @@ CACHE_MIN_TEXTS = 20_000
 _IDS, _OFFSETS = "ids.int32", "offsets.npy"
 _fingerprints: weakref.WeakKeyDictionary[Any, str] = weakref.WeakKeyDictionary()
 """Tokenizer -> its fingerprint, which takes 0.15 s of a large vocabulary. Ours are not changed once they are loaded."""
+_templates: weakref.WeakKeyDictionary[Any, dict[bool, Template]] = weakref.WeakKeyDictionary()
+"""Tokenizer -> its special tokens, around one text and around a pair: a short text takes no longer than the probes."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +154,8 @@ def tokenizer_fingerprint(tokenizer: Any) -> str:
 def read_template(tokenizer: Any, *, pair: bool = False) -> Template:
     """The special tokens of a single text, or of a pair: what is left of a probe without the probe's own tokens.
 
+    The probes are made once for a tokenizer; whether it cuts or pads by now is looked at in every call.
+
     Raises:
         ModelError: the tokenizer does not keep a text's tokens together, or cuts and pads by itself.
     """
@@ -161,6 +165,13 @@ def read_template(tokenizer: Any, *, pair: bool = False) -> Template:
             "The tokenizer is set to cut or to pad, which changes what every thread gets from it",
             fix="Load it with load_tokenizer, and call another one for tokens of your own.",
         )
+    known = _templates.setdefault(tokenizer, {})
+    if pair not in known:
+        known[pair] = _probed(backend, pair)
+    return known[pair]
+
+
+def _probed(backend: Any, pair: bool) -> Template:
     probes = ["a", "b"] if pair else ["a"]
     whole = backend.encode(*probes)
     ids, types, owners = whole.ids, whole.type_ids, whole.sequence_ids

@@ -1,0 +1,1 @@
+"""The service: what runs answer with over HTTP. Only the command line starts it."""
