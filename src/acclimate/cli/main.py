@@ -33,6 +33,7 @@ from acclimate.cli.commands import (
     report,
     rerank,
     search,
+    serve,
     similarity,
     train,
     train_reranker,
@@ -59,7 +60,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         compare.COMMAND,
         versions.COMMAND,
     ),
-    "Use it": (index.COMMAND, search.COMMAND, similarity.COMMAND, encode.COMMAND, merge.COMMAND),
+    "Use it": (index.COMMAND, search.COMMAND, serve.COMMAND, similarity.COMMAND, encode.COMMAND, merge.COMMAND),
     "Rerankers": (train_reranker.COMMAND, evaluate_reranker.COMMAND, rerank.COMMAND),
     "This machine": (doctor.COMMAND,),
 }

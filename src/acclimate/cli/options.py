@@ -61,6 +61,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Merging": ("merge",),
     "Reranker": ("rerank",),
     "Index": ("index",),
+    "Service": ("serve",),
 }
 """Heading of --help-all -> settings, and whole sections: the rest of a section goes to the heading that names it."""
 

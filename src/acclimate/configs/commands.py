@@ -100,6 +100,7 @@ READS: dict[str, tuple[str, ...]] = {
     "merge": ("model", "pooling", "device", "dtype", "seed", "limit", "merge", "guard", "guard_bound"),
     "index": (*ENCODER, "index"),
     "search": (*ENCODER, "index_at", *RERANKER),
+    "serve": ("model", "device", "dtype", *RERANKER, "serve"),
     "similarity": ENCODER,
     "encode": ENCODER,
     "rerank": ("device", "dtype", "rerank_depth", *RERANKER),
