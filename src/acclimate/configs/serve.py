@@ -39,18 +39,17 @@ class ServeConfig:
     """Largest request, in MB."""
     max_inputs: int = 2048
     """Most texts or documents of a request."""
-    max_request_tokens: int = 262_144
+    max_request_tokens: int = 300_000
     """Most tokens of a request, whatever its shape."""
-    max_queue_tokens: int = 1_048_576
-    """Most tokens waiting; beyond that requests are refused with 429 and the time after which to try again."""
-    batch_tokens: int = 4096
+    batch_tokens: int = 1024
     """Most tokens computed at once; the longest that a short request can be held up by another one."""
     cache_mb: float = 64.0
     """Memory for vectors that were computed before, in MB; 0 keeps none."""
     max_adapters_mb: float = 1024.0
     """Most memory of all adapters together, in MB; one more is refused."""
     deadline_s: float = 30.0
-    """Longest time that a request may take, in seconds."""
+    """Longest time that a request may take, in seconds. One that could not be answered within it, because too much is
+    waiting, is refused at once, with the time after which to try again."""
     drain_s: float = 20.0
     """Longest time that requests under way get when the service is stopped, in seconds."""
     idle_s: float = 10.0
@@ -62,7 +61,7 @@ class ServeConfig:
     def __post_init__(self) -> None:
         if not 0 <= self.port <= 65535:
             raise UsageError(f"port = {self.port}", possible="0 to 65535")
-        for name in ("max_inputs", "max_request_tokens", "max_queue_tokens", "batch_tokens"):
+        for name in ("max_inputs", "max_request_tokens", "batch_tokens"):
             check_at_least(name, getattr(self, name), 1)
         for name in ("max_body_mb", "max_adapters_mb", "deadline_s", "drain_s", "idle_s", "poll_s"):
             check_above(name, getattr(self, name), 0)
