@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
-from acclimate.errors import DataError, UsageError
+from acclimate.errors import DataError
 from acclimate.serve.errors import ServiceError
 
 Right: TypeAlias = Literal["read", "write", "admin"]
@@ -159,5 +159,5 @@ def _key(path: Path, name: str, table: Any) -> tuple[bytes, Caller]:
         case _:
             raise DataError(f"{path}: [keys.{name}] cannot be read", possible=_FORM)
     if unknown := [right for right in rights if right not in RIGHTS]:
-        raise UsageError(f"{path}: the key {name!r} has the right {unknown[0]!r}", possible=", ".join(RIGHTS))
+        raise DataError(f"{path}: the key {name!r} has the right {unknown[0]!r}", possible=", ".join(RIGHTS))
     return digest, Caller(name, frozenset(rights))
