@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -11,9 +12,15 @@ from starlette.requests import Request
 from acclimate.serve.site import site_of
 
 if TYPE_CHECKING:
-    from acclimate.serve.registry import Pinned
+    from acclimate.serve.registry import Pinned, Served
+    from acclimate.text_use import SpaceId
 
 LEAST_S = 0.001
+
+
+def space_of(served: Served, task: str | None) -> SpaceId:
+    """The space of a model's document vectors with the prompt of a task."""
+    return dataclasses.replace(served.space, document_prompt=served.prompts.prompt("document", task))
 
 
 def named_hash(pinned: Pinned) -> dict[str, str]:

@@ -20,6 +20,7 @@ async def follow(site: Site) -> None:
         await asyncio.sleep(site.settings.poll_s)
         await _try(site, told, "keys", _keys(site))
         if site.loaded is not None and site.loaded.engine.ready:
+            await _try(site, told, "adapters", _adapters(site))
             for name, index in site.indexes.items():
                 await _try(site, told, f"index {name}", index.follow)
 
@@ -31,6 +32,14 @@ def _keys(site: Site) -> Callable[[], Awaitable[None]]:
             log("keys reloaded")
 
     return read
+
+
+def _adapters(site: Site) -> Callable[[], Awaitable[None]]:
+    async def refreshed() -> None:
+        for model in await asyncio.to_thread(site.service.refresh):
+            log("adapter swapped", name=model.name, sha256=model.sha256)
+
+    return refreshed
 
 
 async def _try(site: Site, told: dict[str, str], what: str, look: Callable[[], Awaitable[None]]) -> None:

@@ -23,9 +23,10 @@ from acclimate.retrieval.index.local.store import FILE
 from acclimate.retrieval.index.of_run import is_folder
 from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.index.protocol import Index
-from acclimate.retrieval.index.records import Document, Fusion, Hit, Query, Stored, check_space
+from acclimate.retrieval.index.records import Document, Hit, Query, Stored, check_space
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.metrics import Metrics
+from acclimate.serve.opening import ServedRun
 from acclimate.text_use import SpaceId
 
 T = TypeVar("T")
@@ -42,23 +43,26 @@ class ServedIndex:
     Attributes:
         name: of the run.
         model: whose queries search it, by its name in the registry.
+        task: whose prompts queries and documents get; None: the default ones.
         place: folder or address.
         fusion: how its two rankings become one.
 
     Args:
+        run: whose index it is.
         metrics: told of its size and changes.
     """
 
-    def __init__(self, name: str, model: str, place: str, fusion: Fusion, metrics: Metrics) -> None:
+    def __init__(self, run: ServedRun, metrics: Metrics) -> None:
         """Name it; nothing is opened yet."""
-        self.name, self.model, self.place, self.fusion = name, model, place, fusion
+        self.name, self.model, self.task = run.name, run.model, run.task
+        self.place, self.fusion = run.place, run.fusion
         self.metrics = metrics
         self._opened: _Opened | None = None
         self._lock = threading.Lock()
         self._epoch: int | None = None
         self._waiting = 0
-        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"search {name}")
-        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write {name}")
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"search {run.name}")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write {run.name}")
 
     async def search(self, query: Query, space: SpaceId | None) -> list[Hit]:
         """Return the documents that answer a query, best first.

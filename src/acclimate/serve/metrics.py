@@ -51,6 +51,10 @@ class Metrics:
         self.queue_wait = Gauge("acclimate_queue_wait_seconds", "What a request would wait now, about.", registry=own)
         self.ready = Gauge("acclimate_ready", "1 where requests are answered.", registry=own)
         self.adapter_bytes = Gauge("acclimate_adapter_bytes", "Memory of all adapters.", registry=own)
+        self.cache_bytes = Gauge("acclimate_cache_bytes", "Memory of the vectors that are kept.", registry=own)
+        self.cache_uses = Gauge(
+            "acclimate_cache_uses", "How often a vector was there already, or was not.", ("found",), registry=own
+        )
         self.models = Gauge("acclimate_model", "1 for each model that is served.", ("name", "sha256"), registry=own)
         self.documents = Gauge("acclimate_index_documents", "Documents of an index.", ("index",), registry=own)
         self.epoch = Gauge("acclimate_index_epoch", "Number of an index's last change.", ("index",), registry=own)
@@ -97,6 +101,10 @@ class Metrics:
             self.queue_tokens.set(queue.tokens)
             self.queue_wait.set(queue.wait_s)
             self.adapter_bytes.set(service.registry.bytes_used)
+            if (cache := service.engine.cache()) is not None:
+                self.cache_bytes.set(cache.bytes)
+                self.cache_uses.labels("yes").set(cache.hits)
+                self.cache_uses.labels("no").set(cache.misses)
             self.models.clear()
             for model in service.registry.models():
                 self.models.labels(model.name, model.sha256 or model.base_sha256).set(1)

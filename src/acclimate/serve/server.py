@@ -120,7 +120,7 @@ class Process:
             from acclimate.serve.indexes import ServedIndex
 
             for run in service.runs:
-                site.indexes[run.name] = ServedIndex(run.name, run.model, run.place, run.fusion, site.metrics)
+                site.indexes[run.name] = ServedIndex(run, site.metrics)
             service.engine.start()
             site.loaded = service
             while not service.engine.ready:

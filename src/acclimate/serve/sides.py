@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple
 
-from acclimate.prompts import Prompts
 from acclimate.serve.errors import ServiceError
 from acclimate.types import Role
 
@@ -67,6 +66,8 @@ def use_of(
     Raises:
         ServiceError: 422 a side that is not known or said twice, or none where it matters.
     """
+    from acclimate.serve.registry import role_matters  # it needs torch, which is loaded when a request is answered
+
     said: dict[str, Role] = {} if side is None else {"model": side}
     task = None
     if input_type is not None:
@@ -82,7 +83,7 @@ def use_of(
         raise ServiceError(given, status=422, field=list(said)[-1], fix="Say it once.")
     role = next(iter(said.values()), default)
     if role is None:
-        if _differ(served, task):
+        if role_matters(served.prompts, served.sides, task):
             raise ServiceError(
                 f"{served.name} reads queries and documents differently, and the request does not say what its texts "
                 "are",
@@ -111,9 +112,3 @@ def _prompt_named(name: str, served: Served) -> tuple[Role | None, str | None]:
 def _unknown(field: str, value: str, served: Served) -> ServiceError:
     possible = list(SIDES) + (list(served.prompts.tasks) if field == "prompt_name" else [])
     return ServiceError(f"{field} = {value[:80]!r}", status=422, field=field, possible=", ".join(possible))
-
-
-def _differ(served: Served, task: str | None) -> bool:
-    """Whether a text is another vector as a query than as a document."""
-    prompts: Prompts = served.prompts
-    return served.sides == "query" or prompts.prompt("query", task) != prompts.prompt("document", task)

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from acclimate.data.texts import typed_text
 from acclimate.errors import AcclimateError
 from acclimate.retrieval.index.records import Document, Vectors, metadata_of, problem
-from acclimate.serve.answers import model_headers, named_hash, remaining_s
+from acclimate.serve.answers import model_headers, named_hash, remaining_s, space_of
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import json_response
 from acclimate.serve.schemas import DeleteDocumentsRequest, DocumentIn, Id, Name, PutDocumentsRequest
@@ -38,11 +38,13 @@ async def put_documents(request: Request, body: PutDocumentsRequest) -> Response
     loop = asyncio.get_running_loop()
 
     def encode(texts: Sequence[str]) -> Vectors:
-        coming = site.service.engine.embed(texts, pinned=pinned, role="document", deadline_s=remaining_s(request))
+        coming = site.service.engine.embed(
+            texts, pinned=pinned, role="document", task=index.task, deadline_s=remaining_s(request)
+        )
         vectors: Vectors = np.asarray(asyncio.run_coroutine_threadsafe(coming, loop).result().vectors)
         return vectors
 
-    done = await index.write(documents, encode, pinned.served.space)
+    done = await index.write(documents, encode, space_of(pinned.served, index.task))
     counts = {name: getattr(done, name) for name in ("documents", "encoded", "relabelled", "unchanged")}
     return json_response(
         {"index": index.name, **counts, "acclimate": named_hash(pinned)}, headers=model_headers(pinned)

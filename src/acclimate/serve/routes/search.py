@@ -14,7 +14,7 @@ from acclimate.core.filters import Filter, from_json
 from acclimate.data.texts import typed_text
 from acclimate.errors import AcclimateError, DataError, UsageError
 from acclimate.retrieval.index.records import Hit, Mode, Query
-from acclimate.serve.answers import model_headers, named_hash, remaining_s
+from acclimate.serve.answers import model_headers, named_hash, remaining_s, space_of
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import json_response
 from acclimate.serve.routes.documents import shown
@@ -51,11 +51,11 @@ async def search(request: Request, body: SearchRequest) -> Response:
     """The first documents of a run's index, by meaning, by words, or by both, best first."""
     site = site_of(request)
     question = await _question(request, site, body)
-    space = None if question.query.vector is None or question.pinned is None else question.pinned.served.space
+    space = None if question.pinned is None else space_of(question.pinned.served, question.searched.task)
     try:
         hits = await question.searched.search(question.query, space)
     except UsageError as error:
-        raise _refused(error, "adapter") from error
+        raise _of_another_space(error, body) from error
     except DataError as error:
         raise _refused(error, "vector") from error
     reply: dict[str, Any] = {"query": body.query, "mode": question.query.mode, "index": question.searched.name}
@@ -90,18 +90,20 @@ async def _question(request: Request, site: Site, body: SearchRequest) -> _Quest
     if mode != "dense" and not text:
         raise ServiceError(f"a search in mode {mode} has no query", status=422, field="query")
     passed = None if body.filter is None else _read(_filter, body.filter, "filter")
-    own, vector, pinned = site.service.registry.pin(index.model).served, None, None
+    own = space_of(site.service.registry.pin(index.model).served, index.task)
+    vector, pinned = None, None
     if body.vector is not None and mode != "lexical":
-        if body.space not in (None, own.space.digest):
+        if body.space not in (None, own.digest):
             raise ServiceError(
-                "the vector is of another space than the index", status=422, field="space", possible=own.space.digest
+                "the vector is of another space than the index", status=422, field="space", possible=own.digest
             )
         vector = np.asarray(body.vector, np.float32)
     elif mode != "lexical":
         pinned = site.service.registry.pin(body.adapter or index.model)
         assert text is not None
         engine = site.service.engine
-        found = await engine.embed([text], pinned=pinned, role="query", deadline_s=remaining_s(request))
+        task, left = index.task, remaining_s(request)
+        found = await engine.embed([text], pinned=pinned, role="query", task=task, deadline_s=left)
         vector = found.vectors[0]
     depth = body.rerank or body.top_k
     return _Question(index, Query(text, vector, mode, depth, passed, index.fusion), pinned)
@@ -145,6 +147,14 @@ def _read(read: Any, given: Any, field: str) -> Any:
         return read(given)
     except AcclimateError as error:
         raise _refused(error, field) from error
+
+
+def _of_another_space(error: UsageError, body: SearchRequest) -> ServiceError:
+    """The adapter that was asked for is at fault, or else the run's own, which is another one than when it was made."""
+    if body.adapter is not None:
+        return _refused(error, "adapter")
+    fix = "Encode its documents again: acclimate index RUN --reencode."
+    return ServiceError(error.found, status=409, field="index", fix=fix)
 
 
 def _refused(error: AcclimateError, field: str) -> ServiceError:
