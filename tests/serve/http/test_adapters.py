@@ -144,7 +144,7 @@ def test_without_a_root_nothing_is_loaded_and_a_replica_loads_nothing(world: Wor
     keys.write_text(FILE)
     key, load = {"authorization": f"Bearer {KEY}"}, {"name": "x", "path": "a5"}
     with served(world, world.farm, keys=str(keys)) as client:
-        refused(client.post("/v1/adapters", json=load, headers=key), 403, None)
+        refused(client.post("/v1/adapters", json=load, headers=key), 403, "path")
     with served(world, world.farm, keys=str(keys), adapter_root=str(root), read_only=True) as client:
         assert "--read-only" in refused(client.post("/v1/adapters", json=load, headers=key), 403, None)["message"]
         refused(client.delete("/v1/adapters/farm", headers=key), 403, None)

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+from tests.models.adapted import WORDS
 from tests.serve.http.test_embeddings import refused
 from tests.serve.http.world import PATIENCE_S, World, served
 
@@ -70,7 +71,8 @@ def test_a_body_without_a_length_is_cut_off_at_the_limit(hasty: httpx.Client) ->
 
 
 def test_many_texts_and_many_tokens_are_refused_whatever_their_shape(hasty: httpx.Client) -> None:
-    for texts in (["soil"] * 101, ["the sun in the field"] * 99):
+    long = [f"{word} the sun in the {other} field" for word in WORDS for other in WORDS]
+    for texts in (["soil"] * 101, long[:99]):
         refused(hasty.post("/v1/embeddings", json={"input": texts, "model": "farm@query"}), 413, "input")
     million = json.dumps({"input": ["a"] * 10**6, "model": "farm@query"}).encode()
     refused(hasty.post("/v1/embeddings", content=million, headers={"content-type": "application/json"}), 413, None)

@@ -9,21 +9,28 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import pytest
 
 from acclimate.cli.main import main
 from acclimate.errors import UsageError
+from acclimate.models.adapter_saving import save_adapter
+from acclimate.models.encoder import Encoder
+from acclimate.retrieval.index.opening import open_index
+from acclimate.retrieval.index.records import Document
+from acclimate.runs.resolve import load
+from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.versions import publish
 from acclimate.serve.server import Process
-from tests.serve.http.test_embeddings import refused
+from tests.models.adapted import WORDS
+from tests.serve.http.test_embeddings import refused, vectors
 from tests.serve.http.test_limits import until
-from tests.serve.http.world import PATIENCE_S, World, make_world, running, served, wait_until_ready
-
-FARM = {"index": "farm"}
+from tests.serve.http.world import PATIENCE_S, World, adapter_of, make_world, running, served, wait_until_ready
 
 
 @pytest.fixture
@@ -166,10 +173,45 @@ def test_a_replica_reads_and_a_second_writer_is_told(own: World) -> None:
             assert second.get("/v1/documents/new").status_code == 200
 
 
+def test_a_new_version_of_a_runs_adapter_is_followed(own: World, base: Encoder) -> None:
+    fresh = adapter_of(base, seed=9)
+    (own.folder / "made").mkdir()
+    save_adapter(own.folder / "made", fresh, base.source)
+    body = {"input": "wheat grows", "model": "farm@query"}
+    with served(own, own.farm, read_only=True) as client:
+        before = client.post("/v1/embeddings", json=body)
+        publish(own.folder / "made", RunFolder(own.farm).adapter)
+        until(lambda: client.post("/v1/embeddings", json=body).headers["x-acclimate-sha256"] == fresh.fingerprint)
+        after = client.post("/v1/embeddings", json=body)
+        np.testing.assert_allclose(vectors(after), base.with_adapter(fresh).encode(["wheat grows"], "query"), atol=1e-5)
+        assert before.headers["x-acclimate-sha256"] != fresh.fingerprint
+        error = refused(client.post("/v1/search", json={"query": "wheat"}), 409, "index")
+        assert "--reencode" in error["fix"]
+        assert client.post("/v1/search", json={"query": "wheat", "mode": "lexical"}).status_code == 200
+
+
+def test_an_index_that_is_replaced_is_opened_anew(own: World) -> None:
+    farm = load(own.farm, base=str(own.base), device="cpu", dtype="float32")
+    with served(own, own.farm) as client:
+        assert client.get("/v1/documents").json()["count"] == 30
+        other = open_index(own.folder / "other", farm.space)
+        other.upsert([Document("only", "soil rain")], farm.encode(["soil rain"], "document"))
+        other.close()
+        (own.farm / "index").rename(own.folder / "old")
+        (own.folder / "other").rename(own.farm / "index")
+        assert client.get("/v1/documents").json()["count"] == 1
+        assert client.post("/v1/search", json={"query": "soil"}).json()["hits"][0]["id"] == "only"
+        put = {"documents": [{"id": "second", "text": "soil rain"}]}
+        assert client.put("/v1/documents", json=put).status_code == 200
+    with closing(open_index(own.farm / "index")) as index:
+        assert index.count() == 2
+
+
 def test_a_stop_lets_requests_under_way_finish_and_refuses_others(world: World) -> None:
     process = Process([str(world.farm)], world.config())
     replies: list[httpx.Response] = []
-    body = {"input": ["the sun in the field"] * 1500, "model": "farm@query"}
+    texts = [f"{first} the {second} in the {third}" for first in WORDS for second in WORDS for third in WORDS]
+    body = {"input": texts[:2000], "model": "farm@query"}
     with running(process), httpx.Client(base_url=process.address, timeout=PATIENCE_S) as client:
         wait_until_ready(client)
         call = threading.Thread(target=lambda: replies.append(client.post("/v1/embeddings", json=body)))

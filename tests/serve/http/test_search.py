@@ -64,7 +64,7 @@ def test_an_explained_search_says_by_which_rank_each_hit_came_about(client: http
 def test_a_reranked_search_has_the_rerankers_order(client: httpx.Client, world: World) -> None:
     hits = found(client, query="wheat rice", rerank=10, top_k=4)
     candidates = found(client, query="wheat rice", top_k=10)
-    model = Reranker.load(str(world.reranker), device="cpu")
+    model = Reranker.load(str(world.reranker), device="cpu", dtype="float32")
     scores = model.score("wheat rice", [hit["text"] for hit in candidates])
     np.testing.assert_allclose([hit["score"] for hit in hits], sorted(scores, reverse=True)[:4], atol=1e-5)
 
@@ -168,7 +168,7 @@ def test_documents_that_no_index_takes_are_refused_and_nothing_is_written(
 @pytest.mark.parametrize("path", ["/v1/rerank", "/v2/rerank"])
 def test_rerank_is_that_of_the_reranker(client: httpx.Client, world: World, path: str) -> None:
     texts = ["rice", "wheat grows in the field", "soil"]
-    logits = Reranker.load(str(world.reranker), device="cpu").score("wheat", texts)
+    logits = Reranker.load(str(world.reranker), device="cpu", dtype="float32").score("wheat", texts)
     wanted = 1 / (1 + np.exp(-logits.astype(np.float64)))
     body = {"query": "wheat", "documents": [texts[0], {"text": texts[1]}, texts[2]], "model": "reranker"}
     rows = client.post(path, json={**body, "return_documents": True}).json()["results"]

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 from starlette.requests import Request
 from starlette.responses import Response
 
+from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import json_response
 from acclimate.serve.schemas import LoadAdapterRequest
 from acclimate.serve.site import site_of
@@ -38,7 +39,11 @@ async def load_adapter(request: Request, body: LoadAdapterRequest) -> Response:
     site = site_of(request)
     site.check_writable()
     registry = site.service.registry
-    served = await asyncio.to_thread(registry.load, body.name, body.path, sha256=body.sha256)
+    try:
+        served = await asyncio.to_thread(registry.load, body.name, body.path, sha256=body.sha256)
+    except ServiceError as error:
+        error.field = "path" if error.field == "folder" else error.field  # by the name that a request has for it
+        raise
     return json_response(_shown(served), status=201)
 
 
