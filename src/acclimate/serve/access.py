@@ -28,7 +28,7 @@ class Caller:
     """Who sent a request."""
 
     name: str
-    """Of the key; "anybody" where there are no keys."""
+    """The name of the key; "anybody" where there are no keys."""
     rights: frozenset[Right]
 
 

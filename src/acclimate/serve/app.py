@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from importlib.metadata import version
 from typing import Any
 
 from fastapi import FastAPI
@@ -14,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from acclimate import __version__
 from acclimate.errors import AcclimateError
 from acclimate.serve.edge import Edge
 from acclimate.serve.errors import ServiceError
@@ -34,7 +34,7 @@ def make_app(site: Site) -> ASGIApp:
     has_telemetry = importlib.util.find_spec("opentelemetry.sdk") is not None
     app = FastAPI(
         title=TITLE,
-        version=__version__,
+        version=version("acclimate"),
         telemetry={"tracing": has_telemetry, "metrics": False, "logs": False, "auto_configure": has_telemetry},
         redoc_url=None,
     )
@@ -95,7 +95,7 @@ async def _http(request: Request, error: Exception) -> Response:
 def _openapi(app: FastAPI) -> dict[str, Any]:
     """The description of all routes, with the errors and the keys that all of them have."""
     if app.openapi_schema is None:
-        found = get_openapi(title=TITLE, version=__version__, routes=app.routes, description=DESCRIPTION)
+        found = get_openapi(title=TITLE, version=version("acclimate"), routes=app.routes, description=DESCRIPTION)
         schemas = found["components"]["schemas"]
         schemas["Error"] = ErrorReply.model_json_schema()
         failure = {

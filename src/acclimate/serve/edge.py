@@ -29,7 +29,7 @@ WORKS_WHILE_LOADING = OPEN_PATHS | {"/metrics"}
 GRACE_S = 1.0
 """After the deadline: the engine says more exactly than we could what was not done in time."""
 BODIES_AT_ONCE = 16
-"""All bodies that are being read take at most as much memory as so many of the largest."""
+"""The bodies under way take at most as much memory as this number of the largest."""
 HUNG_UP = 499
 """The status in log and metrics of a request whose client did not wait (nginx's number)."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)

@@ -160,6 +160,8 @@ def serve(names: Sequence[str], config: RunConfig, reranker: str | None = None) 
     process = Process(names, config, reranker)
     log_to_stderr()
     say(f"acclimate serves {process.address}; the models are being loaded")
+    if config.serve.public and config.serve.keys is None:
+        say("warning: --public without --keys: whoever reaches this address may read and change the documents")
     process.run()
 
 

@@ -8,7 +8,7 @@ from acclimate.cli.options import Command, ConfigFile, Given
 from acclimate.errors import MissingExtraError, UsageError
 
 NEEDED = ("fastapi", "uvicorn", "httptools", "orjson", "prometheus_client")
-"""Of the extra [serve]; uvloop is taken where it is there."""
+"""Packages of the extra [serve]; uvloop is taken where it is there."""
 
 
 def serve(

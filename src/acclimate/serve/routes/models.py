@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from acclimate import __version__
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import json_response
 from acclimate.serve.sides import asked_model
@@ -57,7 +57,7 @@ async def info(request: Request) -> Response:
             "max_batch_tokens": settings.batch_tokens,
             "max_batch_requests": None,
             "auto_truncate": True,
-            "version": __version__,
+            "version": version("acclimate"),
         }
     )
 
