@@ -70,11 +70,6 @@ class Keys:
         """Whether the file is another one than that which was read."""
         return self.path is not None and _stamp(self.path) != self._stamp
 
-    def seen(self) -> None:
-        """Take the file for read as it is now, so that a broken one is told of once."""
-        if self.path is not None:
-            self._stamp = _stamp(self.path)
-
     def caller(self, headers: Mapping[bytes, bytes], right: Right) -> Caller:
         """Find out who calls, and whether they may.
 

@@ -4,12 +4,15 @@ requests."""
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import error_response
+
+MAX_HEAD_BYTES = 65_536
 
 
 class Connection(HttpToolsProtocol):
@@ -19,6 +22,8 @@ class Connection(HttpToolsProtocol):
         """Make it for a client that is about to connect."""
         super().__init__(*args, **keywords)
         self._head, self._taking = _Patience(self, idle_s), _Patience(self, idle_s)
+        self._head_bytes: int | None = None
+        """Bytes of a head that has begun and is not whole; None: there is none."""
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for the head of a request."""
@@ -32,10 +37,20 @@ class Connection(HttpToolsProtocol):
         waits = self.cycle is None or self.cycle.response_complete
         if waits and not self.transport.is_closing():
             self._head.begin()
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+                self._refuse(431, f"the head of the request has more than {MAX_HEAD_BYTES:,} bytes")
+
+    def on_message_begin(self) -> None:
+        """Begin a head."""
+        self._head_bytes = 0
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Let the request begin: its body is the application's to wait for."""
         self._head.end()
+        self._head_bytes = None
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
@@ -61,9 +76,14 @@ class Connection(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, in the shape of all errors."""
-        reply = error_response(ServiceError(msg, status=400), request_id="")
-        head = b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d"
-        self.transport.write(head % len(reply.body) + b"\r\n\r\n" + bytes(reply.body))
+        self._refuse(400, msg)
+
+    def _refuse(self, status: int, said: str) -> None:
+        """Answer without a route, and close."""
+        reply = error_response(ServiceError(said, status=status), request_id="")
+        head = b"HTTP/1.1 %d %s\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n"
+        phrase = HTTPStatus(status).phrase.encode()
+        self.transport.write(head % (status, phrase, len(reply.body)) + bytes(reply.body))
         self.transport.close()
 
 

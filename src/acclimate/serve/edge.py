@@ -12,7 +12,7 @@ import re
 import time
 import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -50,7 +50,6 @@ class _Exchange:
     caller: str = ""
     is_whole: bool = False
     """Whether the reply was sent to its end."""
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 class Edge:
@@ -203,7 +202,8 @@ class Edge:
             "ms": round(1000 * seconds, 1),
             "key": exchange.caller,
         }
-        log("request", **facts, **exchange.facts)
+        if exchange.status != 200 or scope["path"] not in WORKS_WHILE_LOADING:  # probes come every few seconds
+            log("request", **facts)
 
 
 async def _ended(*tasks: asyncio.Future[Any]) -> None:

@@ -33,6 +33,7 @@ _CODES = {
     415: "unsupported_media_type",
     421: "unknown_host",
     422: "invalid_value",
+    431: "too_large",
     429: "too_much_waiting",
     500: "internal_error",
     501: "not_installed",

@@ -66,14 +66,17 @@ def test_an_adapter_is_loaded_swapped_and_dropped(admin: httpx.Client, base: Enc
     assert admin.delete("/v1/adapters/base").status_code == 400
 
 
-def test_every_reply_is_what_the_hash_it_names_gives(admin: httpx.Client, base: Encoder, root: Path) -> None:
+@pytest.mark.parametrize("swaps", [12, pytest.param(1000, marks=pytest.mark.slow)])
+def test_every_reply_is_what_the_hash_it_names_gives(
+    admin: httpx.Client, base: Encoder, root: Path, swaps: int
+) -> None:
     adapters = [load_adapter(root / name, str(base.source.id)) for name in ("a5", "a6")]
     wanted = {adapter.fingerprint: encoded(base, adapter) for adapter in adapters}
     admin.post("/v1/adapters", json={"name": "swapped", "path": "a5"})
     done = threading.Event()
 
     def swap() -> None:
-        for number in range(12):
+        for number in range(swaps):
             admin.post("/v1/adapters", json={"name": "swapped", "path": ("a6", "a5")[number % 2]})
         done.set()
 

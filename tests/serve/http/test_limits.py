@@ -59,6 +59,8 @@ def test_a_body_of_a_hundred_megabytes_is_refused_before_it_is_read(hasty: httpx
         connection.sendall(HEAD + b"content-length: 100000000\r\nexpect: 100-continue\r\n\r\n")
         head = connection.recv(65536)
     assert head.startswith(b"HTTP/1.1 413") and b'"code":"too_large"' in head
+    sent = hasty.post("/v1/embeddings", content=bytes(100_000_000), headers={"content-type": "application/json"})
+    refused(sent, 413, None)
 
 
 def test_a_body_without_a_length_is_cut_off_at_the_limit(hasty: httpx.Client) -> None:
@@ -108,6 +110,14 @@ def test_what_is_no_http_is_refused(hasty: httpx.Client) -> None:
         connection.sendall(b"\x16\x03\x01 hello\r\n\r\n")
         reply = reply_of(connection)
     assert reply.startswith(b"HTTP/1.1 400") and json.loads(reply.partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+def test_a_head_without_an_end_is_refused(hasty: httpx.Client) -> None:
+    with connected(hasty) as connection:
+        connection.sendall(HEAD + b"x-more: " + b"x" * 70_000)
+        reply = reply_of(connection)
+    assert reply.startswith(b"HTTP/1.1 431 ")
+    assert hasty.get("/livez", headers={"x-more": "x" * 60_000}).status_code == 200
 
 
 def test_a_request_id_is_taken_if_it_can_be_logged(hasty: httpx.Client) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 from acclimate.cli.main import main
-from acclimate.errors import UsageError
+from acclimate.errors import MissingExtraError, UsageError
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.index.opening import open_index
@@ -42,7 +42,7 @@ def own(tmp_path: Path) -> World:
 class Service:
     """The command `acclimate serve` in a process of its own."""
 
-    def __init__(self, world: World, *arguments: str) -> None:
+    def __init__(self, world: World, *arguments: str, poll_s: float = 0.1) -> None:
         command = [
             sys.executable,
             "-m",
@@ -54,7 +54,7 @@ class Service:
             "--model",
             str(world.base),
         ]
-        quick = ["--device", "cpu", "--dtype", "float32", "--poll-s", "0.1", *arguments]
+        quick = ["--device", "cpu", "--dtype", "float32", "--poll-s", str(poll_s), *arguments]
         self.lines: list[str] = []
         self.process = subprocess.Popen([*command, *quick], stderr=subprocess.PIPE, text=True)
         assert self.process.stderr is not None
@@ -79,8 +79,8 @@ class Service:
 
 
 @contextmanager
-def started(world: World, *arguments: str) -> Iterator[Service]:
-    service = Service(world, *arguments)
+def started(world: World, *arguments: str, poll_s: float = 0.1) -> Iterator[Service]:
+    service = Service(world, *arguments, poll_s=poll_s)
     try:
         yield service
     finally:
@@ -90,9 +90,13 @@ def started(world: World, *arguments: str) -> Iterator[Service]:
         service.reader.join(PATIENCE_S)
 
 
-def test_the_command_answers_while_it_loads_and_stops_when_it_is_told(world: World) -> None:
-    with started(world) as service:
+def test_the_command_answers_while_it_loads_and_stops_when_it_is_told(world: World, tmp_path: Path) -> None:
+    keys, form = tmp_path / "keys.toml", '[keys.app]\nkey = "{}"\nrights = ["read"]\n'
+    old, new = "old-" + "k" * 16, "new-" + "k" * 16
+    keys.write_text(form.format(old))
+    with started(world, "--keys", str(keys), poll_s=600) as service:
         client = service.client
+        client.headers["x-api-key"] = old
         assert client.get("/livez").json() == {"status": "alive"}
         for reply in (client.get("/readyz"), client.get("/v1/models"), client.post("/v1/search", json={})):
             error = refused(reply, 503, None)
@@ -100,13 +104,19 @@ def test_the_command_answers_while_it_loads_and_stops_when_it_is_told(world: Wor
         wait_until_ready(client)
         body = {"input": "wheat grows", "model": "farm@query"}
         assert client.post("/v1/embeddings", json=body, headers={"x-request-id": "mine"}).status_code == 200
+        assert 'route="/v1/embeddings",status="200"' in client.get("/metrics").text
+        keys.write_text(form.format(new))
+        assert client.get("/v1/models").status_code == 200
+        service.process.send_signal(signal.SIGHUP)
+        until(lambda: client.get("/v1/models", headers={"x-api-key": new}).status_code == 200)
+        refused(client.get("/v1/models"), 401, None)
         service.process.send_signal(signal.SIGTERM)
         assert service.process.wait(PATIENCE_S) == 0
         log = service.log()
         ready = next(line for line in log if line["event"] == "ready")
         assert set(ready["models"]) == {"base", "farm"}
         (request,) = [line for line in log if line.get("request_id") == "mine"]
-        assert (request["path"], request["status"], request["key"]) == ("/v1/embeddings", 200, "anybody")
+        assert (request["path"], request["status"], request["key"]) == ("/v1/embeddings", 200, "app")
         assert not any("wheat" in line for line in service.lines)
 
 
@@ -233,6 +243,17 @@ def test_several_workers_are_refused_and_why_is_said(world: World, capsys: pytes
         main(["serve", str(world.farm), "--workers", "4"])
     assert ended.value.code == UsageError.exit_code
     assert "--read-only" in capsys.readouterr().err
+
+
+def test_without_the_extra_one_line_says_what_to_install(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("acclimate.cli.commands.serve.NEEDED", ("fastapi", "not_installed_anywhere"))
+    with pytest.raises(SystemExit) as ended:
+        main(["serve", str(world.farm)])
+    said = capsys.readouterr().err
+    assert ended.value.code == MissingExtraError.exit_code
+    assert "pip install 'acclimate[serve]'" in said and said.count("\n") == 1
 
 
 def test_an_address_that_is_taken_is_told(world: World) -> None:

@@ -85,6 +85,10 @@ async def _question(request: Request, site: Site, body: SearchRequest) -> _Quest
         raise ServiceError(
             f"rerank = {body.rerank}", status=422, field="rerank", possible=f"{body.top_k} (top_k) or more, and a query"
         )
+    if body.rerank is not None and body.rerank > site.settings.max_inputs:
+        raise ServiceError(
+            f"rerank = {body.rerank}", status=422, field="rerank", possible=f"up to {site.settings.max_inputs}"
+        )
     index = site.index(body.index)
     mode: Mode = body.mode or ("hybrid" if text else "dense")
     if mode != "dense" and not text:
@@ -99,7 +103,7 @@ async def _question(request: Request, site: Site, body: SearchRequest) -> _Quest
             )
         vector = np.asarray(body.vector, np.float32)
     elif mode != "lexical":
-        pinned = site.service.registry.pin(body.adapter or index.model)
+        pinned = _pinned(site, body.adapter or index.model)
         assert text is not None
         engine = site.service.engine
         task, left = index.task, remaining_s(request)
@@ -107,6 +111,14 @@ async def _question(request: Request, site: Site, body: SearchRequest) -> _Quest
         vector = found.vectors[0]
     depth = body.rerank or body.top_k
     return _Question(index, Query(text, vector, mode, depth, passed, index.fusion), pinned)
+
+
+def _pinned(site: Site, adapter: str | dict[str, float]) -> Pinned:
+    try:
+        return site.service.registry.pin(adapter)
+    except ServiceError as error:
+        error.field = "adapter"  # by the name that a request has for it
+        raise
 
 
 async def _reranked(request: Request, site: Site, body: SearchRequest, hits: list[Hit]) -> list[_Found]:
