@@ -104,7 +104,7 @@ def test_the_command_answers_while_it_loads_and_stops_when_it_is_told(world: Wor
         wait_until_ready(client)
         body = {"input": "wheat grows", "model": "farm@query"}
         assert client.post("/v1/embeddings", json=body, headers={"x-request-id": "mine"}).status_code == 200
-        assert 'route="/v1/embeddings",status="200"' in client.get("/metrics").text
+        until(lambda: 'route="/v1/embeddings",status="200"' in client.get("/metrics").text)
         keys.write_text(form.format(new))
         assert client.get("/v1/models").status_code == 200
         service.process.send_signal(signal.SIGHUP)
