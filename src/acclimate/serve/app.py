@@ -44,6 +44,7 @@ def make_app(site: Site) -> ASGIApp:
     app.add_exception_handler(AcclimateError, _ours)
     app.add_exception_handler(RequestValidationError, _invalid)
     app.add_exception_handler(HTTPException, _http)
+    app.add_exception_handler(Exception, _bug)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
     edge: ASGIApp = Edge(app, site)
     if site.settings.cors:
@@ -76,6 +77,11 @@ async def _invalid(request: Request, error: Exception) -> Response:
         possible = "a JSON object, with content-type: application/json"
         return _reply(request, ServiceError(said, status=422, possible=possible))
     return _reply(request, ServiceError(f"{field}: {first['msg']}", status=422, field=field))
+
+
+async def _bug(request: Request, error: Exception) -> Response:  # noqa: ARG001  (the edge writes it into the log)
+    """A fault of ours."""
+    return _reply(request, ServiceError("the service failed", status=500, fix="Look for the request_id in its log."))
 
 
 async def _http(request: Request, error: Exception) -> Response:

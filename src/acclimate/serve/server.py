@@ -121,6 +121,7 @@ class Process:
 
             for run in service.runs:
                 site.indexes[run.name] = ServedIndex(run, site.metrics)
+                await site.indexes[run.name].follow()  # opened now, not by the first search
             service.engine.start()
             site.loaded = service
             while not service.engine.ready:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import socket
 import time
@@ -172,3 +173,33 @@ def test_who_hangs_up_leaves_nothing_behind(hasty: httpx.Client) -> None:
     until(nothing_waits)
     reply = hasty.post("/v1/embeddings", json={"input": "soil", "model": "farm@query"})
     assert reply.status_code == 200
+
+
+def test_more_than_can_be_done_is_refused_and_soon_after_all_is_well(world: World) -> None:
+    long = [f"{word} {other} {third}" for word in WORDS for other in WORDS for third in WORDS]
+    seen: set[int] = set()
+
+    async def flood(address: str) -> None:
+        limits = httpx.Limits(max_connections=100)
+        async with httpx.AsyncClient(base_url=address, limits=limits, timeout=PATIENCE_S) as client:
+
+            async def ask(number: int) -> None:
+                texts = [f"{text} {number}" for text in long[:300]]
+                reply = await client.post("/v1/embeddings", json={"input": texts, "model": "farm@query"})
+                seen.add(reply.status_code)
+                if reply.status_code == 429:
+                    assert int(reply.headers["retry-after"]) >= 1
+                    assert set(reply.json()["error"]) >= {"message", "field", "fix"}
+
+            await asyncio.gather(*(ask(number) for number in range(100)))
+
+    with served(world, world.farm, deadline_s=2, cache_mb=0) as client:
+        asyncio.run(flood(str(client.base_url)))
+        # 413: on a slow machine one such request alone takes longer than its deadline.
+        assert seen <= {200, 413, 429, 504} and seen & {413, 429}
+
+        def answers() -> bool:
+            return client.post("/v1/embeddings", json={"input": "soil", "model": "farm@query"}).status_code == 200
+
+        until(answers)
+        until(lambda: "acclimate_queue_rows 0.0" in client.get("/metrics").text)

@@ -238,6 +238,17 @@ def test_what_cannot_be_served_ends_the_process_with_a_reason(world: World, tmp_
         until(lambda: process.site.failure is not None)
 
 
+def test_a_fault_of_ours_has_the_shape_of_all_errors(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(*_: object) -> None:
+        raise RuntimeError("secret")
+
+    with served(world, world.farm) as client:
+        monkeypatch.setattr("acclimate.serve.indexes.ServedIndex.get", broken)
+        error = refused(client.get("/v1/documents/x"), 500, None)
+        assert error["code"] == "internal_error" and "secret" not in str(error)
+        assert client.get("/v1/models").status_code == 200
+
+
 def test_several_workers_are_refused_and_why_is_said(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         main(["serve", str(world.farm), "--workers", "4"])
