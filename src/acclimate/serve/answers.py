@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -26,7 +27,12 @@ def space_of(served: Served, task: str | None) -> SpaceId:
 def named_hash(pinned: Pinned) -> dict[str, str]:
     """The model that a reply was computed with, by its name, its content hash and its space."""
     served = pinned.served
-    return {"model": pinned.name, "sha256": pinned.sha256 or served.base_sha256, "space": served.space.digest}
+    return {"model": pinned.name, "sha256": pinned.sha256 or served.base_sha256, "space": _digest(served.space)}
+
+
+@lru_cache(maxsize=1024)
+def _digest(space: SpaceId) -> str:
+    return space.digest
 
 
 def model_headers(pinned: Pinned) -> dict[str, str]:
