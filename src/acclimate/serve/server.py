@@ -202,7 +202,7 @@ def _uvicorn(app: ASGIApp, settings: ServeConfig) -> uvicorn.Config:
         app,
         http=made,
         ws="none",
-        lifespan="off",
+        lifespan="on",  # FastAPI sets up the sending of traces there
         log_config=None,
         access_log=False,
         server_header=False,

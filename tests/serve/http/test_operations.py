@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -247,6 +248,34 @@ def test_a_fault_of_ours_has_the_shape_of_all_errors(world: World, monkeypatch: 
         error = refused(client.get("/v1/documents/x"), 500, None)
         assert error["code"] == "internal_error" and "secret" not in str(error)
         assert client.get("/v1/models").status_code == 200
+
+
+@pytest.mark.slow
+def test_traces_are_sent_where_the_environment_says(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of its own: who sends traces is settled once for all of a process."""
+    pytest.importorskip("opentelemetry.sdk", reason="opentelemetry-sdk is a package of [telemetry]")
+    received: list[tuple[str, bytes]] = []
+
+    class Collector(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            received.append((self.path, self.rfile.read(int(self.headers["content-length"]))))
+            self.send_response(200)
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with HTTPServer(("127.0.0.1", 0), Collector) as collector:
+        threading.Thread(target=collector.serve_forever, daemon=True).start()
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{collector.server_port}")
+        monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "100")
+        with started(world) as service:
+            wait_until_ready(service.client)
+            service.client.post("/v1/embeddings", json={"input": "wheat grows", "model": "farm@query"})
+            until(lambda: any(b"/v1/embeddings" in body for _, body in received))
+        collector.shutdown()
+    assert {path for path, _ in received} == {"/v1/traces"}
+    assert not any(b"wheat" in body for _, body in received)
 
 
 def test_several_workers_are_refused_and_why_is_said(world: World, capsys: pytest.CaptureFixture[str]) -> None:
