@@ -201,6 +201,17 @@ def test_a_new_version_of_a_runs_adapter_is_followed(own: World, base: Encoder) 
         assert client.post("/v1/search", json={"query": "wheat", "mode": "lexical"}).status_code == 200
 
 
+def test_a_run_without_an_index_gets_one_of_its_documents_space(own: World, base: Encoder) -> None:
+    put = {"documents": [{"id": "first", "text": "wheat grows"}, {"id": "second", "text": "soil"}]}
+    with served(own, own.bank) as client:
+        assert client.put("/v1/documents", json=put).json()["encoded"] == 2
+        assert client.post("/v1/search", json={"query": "soil", "mode": "lexical"}).json()["hits"][0]["id"] == "second"
+    with closing(open_index(own.bank / "index")) as index:
+        assert index.space == base.space  # its adapter is for queries only
+        vector = index.get(["first"])["first"].vector
+    np.testing.assert_allclose(vector, base.encode(["wheat grows"], "document")[0], atol=2e-3)
+
+
 def test_an_index_that_is_replaced_is_opened_anew(own: World) -> None:
     farm = load(own.farm, base=str(own.base), device="cpu", dtype="float32")
     with served(own, own.farm) as client:
