@@ -25,6 +25,7 @@ from acclimate.configs import (
     PrepareConfig,
     RerankConfig,
     RunConfig,
+    ServeConfig,
     StagesConfig,
     TrainConfig,
     config_from_mapping,
@@ -47,6 +48,7 @@ SECTIONS = {
     "merge": MergeConfig,
     "rerank": RerankConfig,
     "index": IndexConfig,
+    "serve": ServeConfig,
 }
 
 
