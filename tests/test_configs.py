@@ -26,6 +26,7 @@ from acclimate.configs import (
     PrepareConfig,
     RerankConfig,
     RunConfig,
+    ServeConfig,
     StagesConfig,
     TrainConfig,
     config_from_mapping,
@@ -49,6 +50,7 @@ SECTIONS = {
     "rerank": RerankConfig,
     "index": IndexConfig,
     "export": ExportConfig,
+    "serve": ServeConfig,
 }
 
 

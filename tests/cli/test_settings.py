@@ -7,12 +7,18 @@ own, with configs that note what they are asked for.
 from __future__ import annotations
 
 import json
+import os
 import random
+import signal
+import socket
+import threading
+import time
 from collections import defaultdict
-from contextlib import nullcontext
+from contextlib import closing, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 
 from acclimate.cli.main import COMMANDS, main
@@ -29,6 +35,7 @@ OTHERWISE = {
         "per_label": "of training pairs: there are none here",
     },
     "adapt": {"pool_documents": "of three stages, the dev_documents in a copy of the config"},
+    "serve": {"index_at": "of each run's own config.toml: several runs may be served, each with an index"},
     "train": {"reranker": "with remine_steps; the flag is the older spelling of train-reranker, config.toml says it"},
     "merge": {
         "sides": "of the merged models, in a copy of the config",
@@ -127,6 +134,32 @@ def _index(world: World) -> None:
     world.do("search", world.run, "w1", "--rerank", "10", "--reranker", world.reranker)
     world.do("index", world.run)
     world.do("evaluate", world.run, "--index", "--sign-flips", "100", mode="evaluate RUN --index")
+    _serve(world)
+
+
+def _serve(world: World) -> None:
+    """Serve the run, with what asks for every setting, until a signal ends it."""
+    with closing(socket.create_server(("127.0.0.1", 0))) as free:
+        port = free.getsockname()[1]
+    base = f"http://127.0.0.1:{port}"
+
+    def ask() -> None:
+        with httpx.Client(base_url=base, timeout=120) as client:
+            for _ in range(6000):
+                with suppress(httpx.HTTPError):
+                    if client.get("/readyz").status_code == 200:
+                        break
+                time.sleep(0.02)
+            client.post("/v1/embeddings", json={"input": "w1", "model": "run", "input_type": "query"})
+            client.post("/v1/embeddings", json={"input": [[1]], "model": "run@query"})
+            client.put("/v1/documents", json={"documents": [{"id": "x", "text": "w1 w2"}]})
+            time.sleep(0.3)  # what changes on disk is looked for
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    world.do("serve", world.run, "--port", port, "--reranker", world.reranker, "--poll-s", "0.1")
+    asking.join()
 
 
 def _prepare_and_mine(world: World, base: tuple[str, ...]) -> None:

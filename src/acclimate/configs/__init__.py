@@ -34,6 +34,7 @@ from acclimate.configs.run import (
     for_dataset,
     with_overrides,
 )
+from acclimate.configs.serve import ServeConfig
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.toml import NONE, SETTINGS_MARK, checked_settings, config_from_mapping, dump_config, load_config
 from acclimate.configs.train import TrainConfig
@@ -60,6 +61,7 @@ __all__ = [
     "RerankConfig",
     "Retriever",
     "RunConfig",
+    "ServeConfig",
     "StagesConfig",
     "TrainConfig",
     "check_settings",

@@ -101,6 +101,7 @@ READS: dict[str, tuple[str, ...]] = {
     "export": ("model", "seed", "export", "sign_flips", "confidence"),
     "index": (*ENCODER, "index"),
     "search": (*ENCODER, "index_at", *RERANKER),
+    "serve": ("model", "device", "dtype", *RERANKER, "serve"),
     "similarity": ENCODER,
     "encode": ENCODER,
     "rerank": ("device", "dtype", "rerank_depth", *RERANKER),

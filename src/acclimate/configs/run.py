@@ -20,6 +20,7 @@ from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import PrepareConfig
 from acclimate.configs.renamed import with_current_names
 from acclimate.configs.rerank import RerankConfig
+from acclimate.configs.serve import ServeConfig
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.train import TrainConfig
 from acclimate.errors import UsageError
@@ -86,6 +87,8 @@ class RunConfig:
     """The index."""
     export: ExportConfig = field(default_factory=ExportConfig)
     """Other engines."""
+    serve: ServeConfig = field(default_factory=ServeConfig)
+    """The service."""
     datasets: tuple[DatasetConfig, ...] = ()
     """The datasets to train on, if they are not given on the command line; several are trained together."""
 

@@ -1,0 +1,247 @@
+"""ServedIndex: a run's index while the service runs: searched by many, written by one thread, followed where another
+process changes or replaces it.
+
+Searches and writes run in threads of their own, so that the event loop goes on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TypeVar
+
+from acclimate.core.analyser import Analyser, language_of
+from acclimate.errors import StorageError
+from acclimate.retrieval.index.feeding import Encode, Fed, Whole, feed, remove
+from acclimate.retrieval.index.local.store import FILE
+from acclimate.retrieval.index.of_run import is_folder
+from acclimate.retrieval.index.opening import open_index
+from acclimate.retrieval.index.protocol import Index
+from acclimate.retrieval.index.records import Document, Hit, Query, Stored, check_space
+from acclimate.serve.errors import ServiceError
+from acclimate.serve.metrics import Metrics
+from acclimate.serve.opening import ServedRun
+from acclimate.text_use import SpaceId
+
+T = TypeVar("T")
+
+READERS = 4
+"""Threads that search; a local index searches one at a time anyway, but reads its documents' rows beside that."""
+WAITING = 256
+"""Calls that may wait for an index; beyond that they are refused."""
+
+
+class ServedIndex:
+    """The index of one run.
+
+    Attributes:
+        name: of the run.
+        model: whose queries search it, by its name in the registry.
+        task: whose prompts queries and documents get; None: the default ones.
+        place: folder or address.
+        fusion: how its two rankings become one.
+
+    Args:
+        run: whose index it is.
+        metrics: told of its size and changes.
+    """
+
+    def __init__(self, run: ServedRun, metrics: Metrics) -> None:
+        """Name it; nothing is opened yet."""
+        self.name, self.model, self.task = run.name, run.model, run.task
+        self.place, self.fusion = run.place, run.fusion
+        self.metrics = metrics
+        self._opened: _Opened | None = None
+        self._lock = threading.Lock()
+        self._epoch: int | None = None
+        self._waiting = 0
+        self._readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"search {run.name}")
+        self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write {run.name}")
+
+    async def search(self, query: Query, space: SpaceId | None) -> list[Hit]:
+        """Return the documents that answer a query, best first.
+
+        Args:
+            query: with this index's fusion.
+            space: that the query's vector is for; None where it has none.
+
+        Raises:
+            ServiceError: there is no index, or too much is waiting.
+            UsageError: it holds vectors of another space.
+        """
+
+        def found() -> list[Hit]:
+            with self._open() as index:
+                if space is not None:
+                    check_space(index.space, space, self.name)
+                return index.search(query)
+
+        with self.metrics.timed("index"):
+            return await self._in(self._readers, found)
+
+    async def get(self, identifier: str) -> Stored | None:
+        """Return a document, if it is there."""
+
+        def found() -> Stored | None:
+            with self._open() as index:
+                return index.get([identifier]).get(identifier)
+
+        return await self._in(self._readers, found)
+
+    async def page(self, after: str | None, limit: int) -> tuple[list[Stored], int]:
+        """Return some documents in the order of their ids, and how many there are in all."""
+
+        def found() -> tuple[list[Stored], int]:
+            with self._open() as index:
+                return list(islice(index.iterate(after), limit)), index.count()
+
+        return await self._in(self._readers, found)
+
+    async def write(self, documents: Sequence[Document], encode: Encode, space: SpaceId) -> Fed:
+        """Write documents, in place of those with the same ids; what has not changed is not encoded again.
+
+        When this returns they are on disk, and every search finds them.
+
+        Args:
+            documents: each one piece.
+            encode: their vectors; called in the thread that writes.
+            space: of these vectors; an index that is not there is made for it.
+
+        Raises:
+            ServiceError: 409 another process writes it, 429 too much is waiting.
+            DataError: a document that no index takes; nothing is written.
+        """
+
+        def written() -> Fed:
+            with self._open(space, documents) as index:
+                check_space(index.space, space, self.name)
+                return feed(index, [Whole(one.id, (one,)) for one in documents], encode)
+
+        return await self._in(self._writer, written, writes=True)
+
+    async def delete(self, identifiers: Sequence[str]) -> int:
+        """Remove documents and their chunks; return how many of the documents were there."""
+
+        def removed() -> int:
+            with self._open() as index:
+                return remove(index, identifiers)
+
+        return await self._in(self._writer, removed, writes=True)
+
+    async def follow(self) -> None:
+        """Look for what others have written: the next search would, too, but later."""
+
+        def looked() -> None:
+            if not _is_there(self.place):
+                return
+            with self._open() as index:
+                info = index.info()
+            epoch = int(info.details.get("seq", 0))
+            self.metrics.documents.labels(self.name).set(info.documents)
+            self.metrics.epoch.labels(self.name).set(epoch)
+            self.metrics.lag.labels(self.name).set(epoch - (epoch if self._epoch is None else self._epoch))
+            self._epoch = epoch
+
+        await self._in(self._readers, looked)
+
+    def close(self) -> None:
+        """Wait for what is being written, and put the index away."""
+        self._readers.shutdown(cancel_futures=True)
+        self._writer.shutdown(cancel_futures=True)
+        if self._opened is not None:
+            self._opened.index.close()
+
+    async def _in(self, threads: ThreadPoolExecutor, call: Callable[[], T], *, writes: bool = False) -> T:
+        if self._waiting >= WAITING:
+            raise ServiceError(f"too many requests wait for the index {self.name}", status=429, retry_after_s=1)
+        self._waiting += 1
+        try:
+            return await asyncio.get_running_loop().run_in_executor(threads, call)
+        except StorageError as error:
+            if writes and "another acclimate is at work" in error.found:
+                raise ServiceError(
+                    f"another process writes the index {self.name}",
+                    status=409,
+                    fix="Send it to the service that writes, and start this one with --read-only.",
+                ) from error
+            raise
+        finally:
+            self._waiting -= 1
+
+    @contextmanager
+    def _open(self, space: SpaceId | None = None, first: Sequence[Document] = ()) -> Iterator[Index]:
+        """Give the index; another one where it was replaced on disk (by `index --reencode`, for one).
+
+        Args:
+            space: make one for it, where there is none.
+            first: what shall be written into one that is made: they say in which language it is.
+        """
+        with self._lock:
+            inode = _inode(self.place)
+            if self._opened is None or self._opened.inode != inode:
+                fresh = self._found_or_made(space, first)
+                _retire(self._opened)
+                self._opened = fresh
+            opened = self._opened
+            opened.users += 1
+        try:
+            yield opened.index
+        finally:
+            with self._lock:
+                opened.users -= 1
+                if opened.is_replaced:
+                    _retire(opened)
+
+    def _found_or_made(self, space: SpaceId | None, first: Sequence[Document]) -> _Opened:
+        if _is_there(self.place):
+            index = open_index(self.place)
+        elif space is None:
+            raise ServiceError(
+                f"the run {self.name} has no index",
+                status=404,
+                field="index",
+                fix="Send documents to PUT /v1/documents, or make it with: acclimate index.",
+            )
+        else:
+            language = language_of(one.text for one in first)
+            analyser = Analyser(language, stop_words=language is not None, stemming=language is not None)
+            index = open_index(self.place, space, analyser)
+        return _Opened(index, _inode(self.place))
+
+
+@dataclass(slots=True)
+class _Opened:
+    """An index that is open, and by how many calls it is being used."""
+
+    index: Index
+    inode: int
+    users: int = 0
+    is_replaced: bool = False
+
+
+def _retire(opened: _Opened | None) -> None:
+    """Close an index that was replaced, once nobody uses it."""
+    if opened is not None:
+        opened.is_replaced = True
+        if not opened.users:
+            opened.index.close()
+
+
+def _is_there(place: str) -> bool:
+    return not is_folder(place) or _inode(place) != 0
+
+
+def _inode(place: str) -> int:
+    """What tells one file of documents from another at the same place; 0 where there is none, or it is on a server."""
+    if not is_folder(place):
+        return 0
+    try:
+        return (Path(place) / FILE).stat().st_ino
+    except OSError:
+        return 0

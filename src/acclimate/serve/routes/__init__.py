@@ -1,0 +1,1 @@
+"""What clients call, a family of routes a file."""
