@@ -1,0 +1,79 @@
+"""Text-to-LoRA: one network writes every row of every layer's matrices, told which one it is to write.
+
+The condition, and learned embeddings of the layer's number, of its kind, and of the row of A or column of B, go through
+a residual MLP to a head for each size.
+
+Source: Charakorn et al. 2025, "Text-to-LoRA: Instant Transformer Adaption", its smallest architecture (S: one row at a
+time). Deviations: the condition is not only a description; what is generated stands beside the multi-task adapter,
+where training starts exactly; sizes are kept as in `row_heads`.
+
+Shapes: T tasks, C width of the condition, L layers, r rank, E width of an embedding, H hidden width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from acclimate.models.hypernetwork.layers import Layer, SharedAdapter, Weights
+from acclimate.models.hypernetwork.row_heads import RowHeads
+
+MULTIPLIER = 1 / 64
+BLOCKS = 2
+
+
+class TextToLora(nn.Module):
+    """[T, C] -> weights.
+
+    Args:
+        layers: which layers get weights.
+        shared: the multi-task adapter; copied, and trained with the generator.
+        width: C.
+        rank: generated ranks beside the multi-task adapter's own.
+        embedding: E.
+        hidden: H.
+        generator: draws the heads.
+    """
+
+    number_L: Tensor
+    kind_L: Tensor
+
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        shared: Mapping[str, tuple[Tensor, Tensor]],
+        width: int,
+        *,
+        rank: int = 8,
+        embedding: int = 32,
+        hidden: int = 256,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        numbers = list(dict.fromkeys(layer.number for layer in layers))
+        kinds = list(dict.fromkeys(layer.kind for layer in layers))
+        self.register_buffer("number_L", torch.tensor([numbers.index(layer.number) for layer in layers]))
+        self.register_buffer("kind_L", torch.tensor([kinds.index(layer.kind) for layer in layers]))
+        self.number = nn.Embedding(len(numbers), embedding)
+        self.kind = nn.Embedding(len(kinds), embedding)
+        self.row = nn.Embedding(2 * rank, embedding)
+        self.enter = nn.Linear(3 * embedding, hidden)
+        self.modulate = nn.ModuleList(nn.Linear(width, hidden) for _ in range(BLOCKS))
+        self.blocks = nn.ModuleList(
+            nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 2 * hidden), nn.GELU(), nn.Linear(2 * hidden, hidden))
+            for _ in range(BLOCKS)
+        )
+        self.heads = RowHeads(layers, SharedAdapter(layers, shared), hidden, rank, MULTIPLIER, generator)
+
+    def forward(self, condition_TC: Tensor) -> Weights:
+        L, rows = len(self.number_L), self.row.num_embeddings
+        layer_L1E = torch.cat([self.number(self.number_L), self.kind(self.kind_L)], -1)[:, None]
+        place_LRE = torch.cat([layer_L1E.expand(L, rows, -1), self.row.weight.expand(L, rows, -1)], -1)
+        hidden = self.enter(place_LRE)[None]
+        for modulate, block in zip(self.modulate, self.blocks, strict=True):
+            hidden = hidden * (1 + modulate(condition_TC)[:, None, None])
+            hidden = hidden + block(hidden)
+        weights: Weights = self.heads(hidden)
+        return weights
