@@ -8,6 +8,9 @@ are held out; their test texts are new, and so are the descriptions' wordings. F
     shuffled            another held-out task's description
     mean                the mean of all training tasks' conditions
 
+and of the reference points: the training tasks' own adapters, the nearest, mixed by a softmax, or by ridge regression;
+the closed-form map from pairs; an adapter trained on the held-out task itself (oracle).
+
     python benchmarks/instant.py --out FOLDER                    query-vector maps: MiniLM's vectors, nothing to encode
     python benchmarks/instant.py --out FOLDER --sides both       the map on documents too
     python benchmarks/instant.py --out FOLDER --through encoder  LoRA on all linear layers of MiniLM
@@ -23,7 +26,7 @@ import statistics
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +38,19 @@ from acclimate.configs import TrainConfig
 from acclimate.configs.hypernetwork import HypernetworkConfig
 from acclimate.core import lora
 from acclimate.data.attributes import attribute_tasks, split_tasks
+from acclimate.data.relevance import TaskLibrary
 from acclimate.evaluation.measures import evaluate_run
 from acclimate.files import hash_config
 from acclimate.models.encoder import Encoder
 from acclimate.models.hypernetwork.condition import ConditionVectors, batch_of
-from acclimate.models.hypernetwork.layers import Weights, layers_of, mapped, query_vector_layers
+from acclimate.models.hypernetwork.condition_net import Whitening
+from acclimate.models.hypernetwork.layers import Weights, layers_of, mapped, of_task, query_vector_layers
 from acclimate.models.hypernetwork.network import GENERATORS, Architecture, GeneratorName, Network
+from acclimate.models.hypernetwork.reference_points import MIXINGS, map_from_pairs, mixture
+from acclimate.models.hypernetwork.saving import TrainedNetwork, load_network, save_network
 from acclimate.progress import progress
 from acclimate.retrieval.rank import rank_vectors
+from acclimate.training.fit import LossFn
 from acclimate.training.hypernetwork import AdapterObjective, query_map_objective, train_network
 from acclimate.training.task_draws import (
     LibraryVectors,
@@ -66,6 +74,10 @@ TARGETS = {
     ("multi-task", "multi-task"): ("<=", 0.50),
 }
 CONTROLS = {"shuffled": ("<=", 0.35), "mean": ("<=", 0.45)}
+ALONE_STEPS, ALONE_QUERIES = 150, 64
+"""Of the training of one task's own adapter."""
+REFERENCES = "references"
+ARMS = (*GENERATORS, REFERENCES)
 PAIRS = {"8 pairs": (">=", 0.65), "32 pairs": (">=", 0.80)}
 """Targets of pairs hold for both sides."""
 
@@ -133,11 +145,11 @@ def main() -> None:
     parser.add_argument("--through", choices=["vector", "encoder"], default="vector")
     parser.add_argument("--sides", choices=["query", "both"], default="query")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
-    parser.add_argument("--generators", nargs="+", choices=[*GENERATORS], default=[*GENERATORS])
+    parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=[*ARMS])
     parser.add_argument("--steps", type=int, default=1500)
     parser.add_argument("--shared-steps", type=int, default=300)
     parser.add_argument("--rank", type=int, default=32)
-    parser.add_argument("--own-rank", type=int, default=16)
+    parser.add_argument("--own-rank", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--shared-rate", type=float, default=2e-3)
     arguments = parser.parse_args()
@@ -149,16 +161,17 @@ def main() -> None:
     for seed in arguments.seeds:
         world = World(replace(setup, seed=seed), encoder)
         folder = arguments.out / hash_config(asdict(world.setup))[:12]
-        for generator in ["multi-task", *(name for name in arguments.generators if name != "multi-task")]:
-            once(folder / generator, lambda: arm(world, generator, folder))  # noqa: B023
-            path = folder / generator / "result.json"
+        for name in ["multi-task", *(name for name in arguments.arms if name != "multi-task")]:
+            work = references if name == REFERENCES else partial(arm, generator=name)
+            once(folder / name, partial(work, world, folder))
+            path = folder / name / "result.json"
             if path.exists():
-                results.append({"generator": generator, "seed": seed, **json.loads(path.read_text())})
+                results.append({"arm": name, "seed": seed, **json.loads(path.read_text())})
     show(results, arguments.sides)
 
 
-def arm(world: World, generator: GeneratorName, folder: Path) -> dict[str, Any]:
-    """Train one network and measure it on the held-out tasks."""
+def arm(world: World, folder: Path, generator: GeneratorName) -> dict[str, Any]:
+    """Train one network, keep it, and measure it on the held-out tasks."""
     setup = world.setup
     network = new_network(world, generator, folder)
     shared = generator == "multi-task"
@@ -170,19 +183,22 @@ def arm(world: World, generator: GeneratorName, folder: Path) -> dict[str, Any]:
     )
     schedule = task_schedule(len(world.training.tasks), config, setup.seed)
     draws = TaskDraws(world.training, world.vectors, schedule, config)
-    if setup.through == "vector":
-        loss_fn: Any = query_map_objective(network, draws, world.vectors, config)
-    else:
-        loss_fn = AdapterObjective(network, world.encoder.fork(), draws, world.vectors, config, TrainConfig())
+    loss_fn = loss_of(world, network, draws, config)
     identity = hash_config({"setup": asdict(setup), "config": asdict(config), "generator": generator})
     started = time.perf_counter()
     train_network(network, loss_fn, schedule, config, folder / generator, identity)
     seconds = time.perf_counter() - started
-    if shared:
-        from safetensors.torch import save_file
-
-        save_file(dict(network.generator.state_dict()), folder / generator / "shared.safetensors")
     network.eval()
+    source = world.encoder.source
+    trained = TrainedNetwork(
+        network=network,
+        base_id=source.id,
+        base_sha256=source.sha256,
+        use=world.encoder.use,
+        normalise=source.files.normalise,
+        sides=setup.sides,
+    )
+    save_network(folder / generator, trained)
     scores = measured(world, network, base=shared)
     return {"scores": scores, "seconds": round(seconds, 1), "parameters": sum(p.numel() for p in network.parameters())}
 
@@ -190,15 +206,7 @@ def arm(world: World, generator: GeneratorName, folder: Path) -> dict[str, Any]:
 def new_network(world: World, generator: GeneratorName, folder: Path) -> Network:
     """A network that starts at the multi-task adapter, where there is one."""
     setup = world.setup
-    shared = None
-    if generator != "multi-task":
-        from safetensors.torch import load_file
-
-        state = load_file(folder / "multi-task" / "shared.safetensors")
-        shared = {
-            layer.name: (state[f"shared.A.{place}"], state[f"shared.B.{place}"])
-            for place, layer in enumerate(world.layers)
-        }
+    shared = None if generator == "multi-task" else multi_task(folder)
     sizes = Architecture(
         generator=generator, dim=world.encoder.use.dim, shared_rank=setup.rank, own_rank=setup.own_rank
     )
@@ -207,6 +215,78 @@ def new_network(world: World, generator: GeneratorName, folder: Path) -> Network
     parts = (np.concatenate(vectors.descriptions), vectors.query_ND, vectors.document_MD)
     network.learn_statistics(*(torch.from_numpy(part) for part in parts))
     return network
+
+
+def multi_task(folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """The multi-task adapter that was trained before."""
+    generator: Any = load_network(folder / "multi-task").network.generator
+    weights: dict[str, tuple[Tensor, Tensor]] = generator.shared.weights()
+    return weights
+
+
+def references(world: World, folder: Path) -> dict[str, Any]:
+    """Train an adapter for every task, from the multi-task adapter on; mix those of the training tasks."""
+    started = time.perf_counter()
+    libraries = {"training": world.training, "oracle": world.shown}
+    with progress("tasks", sum(len(library.tasks) for library in libraries.values()), "tasks") as advance:
+        alone: dict[str, list[dict[str, tuple[Tensor, Tensor]]]] = {name: [] for name in libraries}
+        for name, library in libraries.items():
+            for task in library.tasks:
+                alone[name].append(trained_alone(world, library.only([task.name]), folder))
+                advance(1)
+    seconds = time.perf_counter() - started
+    whitening = Whitening(world.encoder.use.dim)
+    described_ND = torch.from_numpy(np.stack([wordings.mean(0) for wordings in world.vectors.descriptions]))
+    whitening.learn(described_ND)
+    asked = [condition.description_D for condition in world.conditions(described=True)]
+    asked_TD = whitening(torch.from_numpy(np.stack([row for row in asked if row is not None])))
+    scores = {}
+    for mixing in MIXINGS:
+        weights = mixture(mixing, asked_TD, whitening(described_ND), alone["training"], 2 * world.setup.rank)
+        scores[f"{mixing}, description"] = score(world, weights)
+    if world.setup.through == "vector":
+        for pairs in (8, 32):
+            batch = batch_of(world.conditions(pairs=pairs), world.encoder.use.dim)
+            maps = [map_from_pairs(*both) for both in zip(batch.query_TPD, batch.document_TPD, strict=True)]
+            scores[f"closed form, {pairs} pairs"] = score(world, stacked([of_task(weights, 0) for weights in maps]))
+    scores["oracle"] = score(world, stacked(alone["oracle"]))
+    return {"scores": scores, "seconds": round(seconds, 1), "parameters": 0}
+
+
+def trained_alone(world: World, library: TaskLibrary, folder: Path) -> dict[str, tuple[Tensor, Tensor]]:
+    """An adapter for the one task of a library."""
+    setup, name = world.setup, library.tasks[0].name
+    config = HypernetworkConfig(
+        parts=("description",),
+        sides=setup.sides,
+        tasks_per_step=1,
+        queries_per_task=ALONE_QUERIES,
+        steps=ALONE_STEPS,
+        learning_rate=setup.shared_rate,
+    )
+    schedule = task_schedule(1, config, setup.seed)
+    sizes = Architecture(generator="multi-task", dim=world.encoder.use.dim, shared_rank=setup.rank)
+    network = Network(sizes, world.layers, multi_task(folder), setup.seed)
+    vectors = replace(world.vectors, descriptions=world.vectors.descriptions[:1])  # what a multi-task adapter ignores
+    draws = TaskDraws(library, vectors, schedule, config)
+    train_network(network, loss_of(world, network, draws, config), schedule, config, folder / REFERENCES / name, name)
+    generator: Any = network.generator
+    return {layer: (A.detach(), B.detach()) for layer, (A, B) in generator.shared.weights().items()}
+
+
+def loss_of(world: World, network: Network, draws: TaskDraws, config: HypernetworkConfig) -> LossFn:
+    """The loss of a training through vectors or through the encoder."""
+    if world.setup.through == "vector":
+        return query_map_objective(network, draws, world.vectors, config)
+    return AdapterObjective(network, world.encoder.fork(), draws, world.vectors, config, TrainConfig())
+
+
+def stacked(modules: Sequence[Mapping[str, tuple[Tensor, Tensor]]]) -> Weights:
+    """Weights of several tasks, of one rank each."""
+    return {
+        name: (torch.stack([one[name][0] for one in modules]), torch.stack([one[name][1] for one in modules]))
+        for name in modules[0]
+    }
 
 
 def measured(world: World, network: Network, *, base: bool) -> dict[str, float]:
@@ -274,11 +354,11 @@ def show(results: Sequence[Mapping[str, Any]], sides: str) -> None:
     """Print the mean over seeds of every arm and condition, with its target."""
     seeds = len({result["seed"] for result in results})
     rows = []
-    for generator in dict.fromkeys(result["generator"] for result in results):
-        of_arm = [result for result in results if result["generator"] == generator]
+    for name in dict.fromkeys(result["arm"] for result in results):
+        of_arm = [result for result in results if result["arm"] == name]
         for condition in of_arm[0]["scores"]:
             values = [result["scores"][condition] for result in of_arm]
-            target = TARGETS.get((generator, condition)) if sides == "query" else None
+            target = TARGETS.get((name, condition)) if sides == "query" else None
             target = target or CONTROLS.get(condition) or (PAIRS.get(condition) if sides == "both" else None)
             value = statistics.fmean(values)
             met = ""
@@ -286,10 +366,10 @@ def show(results: Sequence[Mapping[str, Any]], sides: str) -> None:
                 met = "met" if (value >= target[1] if target[0] == ">=" else value <= target[1]) else "missed"
             spread = f"{min(values):.3f} to {max(values):.3f}"
             goal = f"{target[0]} {target[1]:.2f} {met}" if target else ""
-            rows.append([generator, condition, f"{value:.3f}", spread, goal])
+            rows.append([name, condition, f"{value:.3f}", spread, goal])
         seconds = statistics.fmean(result["seconds"] for result in of_arm)
-        rows.append([generator, "(training, s)", f"{seconds:.0f}", "", f"{of_arm[0]['parameters']:,} parameters"])
-    print(table(["generator", "condition", f"NDCG@10, {seeds} seeds", "from to", "target"], rows))
+        rows.append([name, "(training, s)", f"{seconds:.0f}", "", f"{of_arm[0]['parameters']:,} parameters"])
+    print(table(["arm", "condition", f"NDCG@10, {seeds} seeds", "from to", "target"], rows))
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from acclimate import processes
 from acclimate.configs import TrainConfig
 from acclimate.configs.hypernetwork import HypernetworkConfig
 from acclimate.core import lora
@@ -92,18 +93,18 @@ def query_map_objective(
         vectors: of all texts.
         config: sides and temperature.
     """
-    query_ND, document_MD = torch.from_numpy(vectors.query_ND), torch.from_numpy(vectors.document_MD)
+    device = next(network.parameters()).device
+    query_ND = torch.from_numpy(vectors.query_ND).to(device)
+    document_MD = torch.from_numpy(vectors.document_MD).to(device)
 
     def loss_fn(step: int) -> StepResult:
         draw = draws(step)
-        weights = network(draw.conditions)
+        weights = network(draw.conditions.to(device))
         document_TMD = document_MD[torch.from_numpy(draw.document_TM)]
         if config.sides == "both":
             document_TMD = mapped(document_TMD, weights)
         query_TQD = mapped(query_ND[torch.from_numpy(draw.query_TQ)], weights)
-        loss = relevance_loss(query_TQD, document_TMD, draw, config.temperature)
-        loss.backward()  # type: ignore[no-untyped-call]
-        return StepResult(loss.detach(), 0)
+        return _taken(relevance_loss(query_TQD, document_TMD, draw, config.temperature))
 
     return loss_fn
 
@@ -215,9 +216,7 @@ def reconstruction_objective(
     def loss_fn(step: int) -> StepResult:
         draw = draws(step)
         weights = network(draw.conditions)
-        loss = reconstruction_loss(weights, [trained[task] for task in draw.tasks.tolist()])
-        loss.backward()  # type: ignore[no-untyped-call]
-        return StepResult(loss.detach(), 0)
+        return _taken(reconstruction_loss(weights, [trained[task] for task in draw.tasks.tolist()]))
 
     return loss_fn
 
@@ -236,3 +235,10 @@ def reconstruction_loss(weights: Weights, trained: Sequence[dict[str, tuple[Tens
         distance.append(((B.mT @ B) * (A @ A.mT)).sum((1, 2)))
         size.append(((B_TOs.mT @ B_TOs) * (A_TsI @ A_TsI.mT)).sum((1, 2)))
     return (torch.stack(distance).sum(0) / torch.stack(size).sum(0).clamp_min(1e-12)).mean()
+
+
+def _taken(loss: Tensor) -> StepResult:
+    """Take the gradient of a loss that every process has whole: the first one's is the sum of all."""
+    if processes.is_main():
+        loss.backward()  # type: ignore[no-untyped-call]
+    return StepResult(loss.detach(), 0)

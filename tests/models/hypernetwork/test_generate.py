@@ -31,7 +31,7 @@ from acclimate.models.hypernetwork.reference_points import (
 )
 from acclimate.models.hypernetwork.saving import TrainedNetwork, load_network, save_network
 from acclimate.models.query_map import QueryMap
-from tests.models.adapted import TEXTS, write_model
+from tests.models.adapted import TEXTS, random_adapter, write_model
 
 ASKED = Condition(
     description="find wheat in the field",
@@ -126,6 +126,11 @@ def test_a_hypernetwork_of_another_base_is_refused(tmp_path: Path) -> None:
     other = dataclasses.replace(made, base_id="elsewhere/other", base_sha256="0" * 64)
     with pytest.raises(ModelError, match="the hypernetwork was made for base elsewhere/other"):
         NetworkHypernetwork(other, encoder)
+    shorter = dataclasses.replace(made, use=dataclasses.replace(encoder.use, max_tokens=8))
+    with pytest.raises(ModelError, match="trained with max_tokens = 8, the base is loaded with 20"):
+        NetworkHypernetwork(shorter, encoder)
+    with pytest.raises(ModelError, match="the encoder carries an adapter"):
+        NetworkHypernetwork(made, encoder.with_adapter(random_adapter(encoder)))
 
 
 def test_mixtures_by_hand() -> None:

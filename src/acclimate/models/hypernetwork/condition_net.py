@@ -119,7 +119,7 @@ class PairAgreement(nn.Module):
 
 
 class ConditionNet(nn.Module):
-    """A batch of conditions -> [T, C]: the sum of what is given, then a small network.
+    """A batch of conditions -> [T, C]: the sum of what is given, and beside it what a small network makes of that.
 
     Args:
         dim: D.
@@ -135,7 +135,8 @@ class ConditionNet(nn.Module):
         self.texts = Whitening(dim)
         self.texts_in = nn.Sequential(nn.Linear(dim, width), nn.GELU(), nn.Linear(width, width))
         self.texts_pool = AttentionPool(width)
-        self.out = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width), nn.GELU(), nn.LayerNorm(width))
+        self.before, self.after = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.beside = nn.Sequential(nn.Linear(width, width), nn.GELU(), nn.Linear(width, width))
 
     def forward(self, batch: ConditionBatch) -> Tensor:
         description_TC = self.described_in(self.described(batch.description_TD))
@@ -146,5 +147,6 @@ class ConditionNet(nn.Module):
         if batch.text_TS.shape[1]:
             texts_TSC = self.texts_in(self.texts(batch.text_TSD))
             total_TC = total_TC + self.texts_pool(texts_TSC, batch.text_TS)
-        condition_TC: Tensor = self.out(total_TC)
+        total_TC = self.before(total_TC)
+        condition_TC: Tensor = self.after(total_TC + self.beside(total_TC))
         return condition_TC

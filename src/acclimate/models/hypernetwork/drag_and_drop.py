@@ -7,7 +7,8 @@ other, each seeing a plane of the grid as an image.
 Source: Liang et al. 2025, "Drag-and-Drop LLMs: Zero-Shot Prompt-to-Weights". Deviations: the prompts (description,
 pairs, texts) are pooled without order by `condition_net` before they are decoded, where the paper concatenates a batch
 of them; what is generated stands beside the multi-task adapter and starts at zero; it is trained through the loss of
-the task, the paper's decoder on trained adapters' weights; sizes are kept as in `row_heads`.
+the task, the paper's decoder on trained adapters' weights; the decoded grid modulates a learned one, so that rows are
+different before anything is learned; sizes are kept as in `row_heads`.
 
 Shapes: T tasks, C width of the condition, n length, h height, w width of a grid.
 """

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from acclimate.errors import UsageError
+from acclimate.errors import ModelError, UsageError
 from acclimate.formats.facts import check_base
 from acclimate.models.adapter import Adapter
 from acclimate.models.encoder import Encoder
@@ -45,11 +45,21 @@ class NetworkHypernetwork:
         encoder: its base, without an adapter, using texts as the training did.
 
     Raises:
-        ModelError: another base, or one that uses texts otherwise.
+        ModelError: another base, one with an adapter, or one that uses texts otherwise.
     """
 
     def __init__(self, trained: TrainedNetwork, encoder: Encoder) -> None:
         check_base(trained.base, encoder.source.identity, "the hypernetwork")
+        encoder.require_one_transformer()
+        if encoder.adapter is not None:
+            raise ModelError("the encoder carries an adapter", fix="Load the base alone.")
+        mine, theirs = trained.use.to_json(), encoder.use.to_json()
+        if different := [name for name in mine if mine[name] != theirs[name]]:
+            name = different[0]
+            raise ModelError(
+                f"the hypernetwork was trained with {name} = {mine[name]!r}, the base is loaded with {theirs[name]!r}",
+                fix="Load the base as the hypernetwork uses it.",
+            )
         self.trained, self.encoder = trained, encoder
 
     def generate(self, condition: Condition) -> Adapter | QueryMap:
@@ -126,7 +136,7 @@ class PairsMap:
 
 def bound(weights: Weights, encoder: Encoder, sides: Sides) -> Adapter | QueryMap:
     """Make the adapter, or the map, of weights of one task."""
-    modules = {name: (A_rI.clone(), B_Or.clone()) for name, (A_rI, B_Or) in of_task(weights, 0).items()}
+    modules = {name: (A_rI.detach().clone(), B_Or.detach().clone()) for name, (A_rI, B_Or) in of_task(weights, 0).items()}
     source = encoder.source
     if QUERY_VECTOR in modules:
         A_rD, B_Dr = modules[QUERY_VECTOR]

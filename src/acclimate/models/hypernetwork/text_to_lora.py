@@ -1,11 +1,13 @@
 """Text-to-LoRA: one network writes every row of every layer's matrices, told which one it is to write.
 
-The condition, and learned embeddings of the layer's number, of its kind, and of the row of A or column of B, go through
-a residual MLP to a head for each size.
+Learned embeddings of the layer's number, of its kind, and of the row of A or column of B go through a residual MLP to a
+head for each size; the condition modulates them before and after every block.
 
 Source: Charakorn et al. 2025, "Text-to-LoRA: Instant Transformer Adaption", its smallest architecture (S: one row at a
 time). Deviations: the condition is not only a description; what is generated stands beside the multi-task adapter,
-where training starts exactly; sizes are kept as in `row_heads`.
+where training starts exactly; sizes are kept as in `row_heads`; the condition multiplies where the paper puts it beside
+the embeddings, because which row does what in which task is a product, which an MLP
+would first have to learn; blocks begin as the identity.
 
 Shapes: T tasks, C width of the condition, L layers, r rank, E width of an embedding, H hidden width.
 """
@@ -18,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from acclimate.models.hypernetwork.layers import Layer, SharedAdapter, Weights
-from acclimate.models.hypernetwork.row_heads import RowHeads
+from acclimate.models.hypernetwork.row_heads import RowHeads, zero_linear
 
 MULTIPLIER = 1 / 64
 BLOCKS = 2
@@ -60,9 +62,13 @@ class TextToLora(nn.Module):
         self.kind = nn.Embedding(len(kinds), embedding)
         self.row = nn.Embedding(2 * rank, embedding)
         self.enter = nn.Linear(3 * embedding, hidden)
-        self.modulate = nn.ModuleList(nn.Linear(width, hidden) for _ in range(BLOCKS))
+        self.modulate = nn.ModuleList(
+            nn.Sequential(nn.Linear(width, hidden), nn.LayerNorm(hidden)) for _ in range(BLOCKS + 1)
+        )
         self.blocks = nn.ModuleList(
-            nn.Sequential(nn.LayerNorm(hidden), nn.Linear(hidden, 2 * hidden), nn.GELU(), nn.Linear(2 * hidden, hidden))
+            nn.Sequential(
+                nn.LayerNorm(hidden), nn.Linear(hidden, 2 * hidden), nn.GELU(), zero_linear(2 * hidden, hidden)
+            )
             for _ in range(BLOCKS)
         )
         self.heads = RowHeads(layers, SharedAdapter(layers, shared), hidden, rank, MULTIPLIER, generator)
@@ -71,9 +77,9 @@ class TextToLora(nn.Module):
         L, rows = len(self.number_L), self.row.num_embeddings
         layer_L1E = torch.cat([self.number(self.number_L), self.kind(self.kind_L)], -1)[:, None]
         place_LRE = torch.cat([layer_L1E.expand(L, rows, -1), self.row.weight.expand(L, rows, -1)], -1)
-        hidden = self.enter(place_LRE)[None]
-        for modulate, block in zip(self.modulate, self.blocks, strict=True):
-            hidden = hidden * (1 + modulate(condition_TC)[:, None, None])
-            hidden = hidden + block(hidden)
+        first, *others = (1 + modulate(condition_TC)[:, None, None] for modulate in self.modulate)
+        hidden = self.enter(place_LRE)[None] * first
+        for block, modulation in zip(self.blocks, others, strict=True):
+            hidden = (hidden + block(hidden)) * modulation
         weights: Weights = self.heads(hidden)
         return weights
