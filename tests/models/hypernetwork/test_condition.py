@@ -82,15 +82,15 @@ def test_a_missing_part_is_as_if_it_had_not_been_given(part: Part) -> None:
 
 
 def test_whitening_by_hand() -> None:
-    """Two directions with variances 4 and 1 become equal but for the shrinkage; a third, constant one is dropped."""
+    """Variances 4 and 1 come closer, as far as the shrinkage lets them; a third, constant direction is dropped."""
     sample = torch.tensor([[2.0, 1.0, 7.0], [-2.0, 1.0, 7.0], [2.0, -1.0, 7.0], [-2.0, -1.0, 7.0]])
     whitening = Whitening(3)
     whitening.learn(sample)
     assert torch.allclose(whitening.mean_D, torch.tensor([0.0, 0.0, 7.0]))
     white = whitening(sample)
-    # Variances over 3 degrees of freedom: 16/3 and 4/3; their mean 10/3, of which a tenth is added.
-    assert torch.allclose(white[:, 0].abs(), torch.full((4,), 2 / (16 / 3 + 1 / 3) ** 0.5))
-    assert torch.allclose(white[:, 1].abs(), torch.full((4,), 1 / (4 / 3 + 1 / 3) ** 0.5))
+    # Variances over 3 degrees of freedom: 16/3 and 4/3; their mean 10/3, which is added.
+    assert torch.allclose(white[:, 0].abs(), torch.full((4,), 2 / (16 / 3 + 10 / 3) ** 0.5))
+    assert torch.allclose(white[:, 1].abs(), torch.full((4,), 1 / (4 / 3 + 10 / 3) ** 0.5))
     assert white[:, 2].abs().max() < 1e-6
     assert (whitening(torch.tensor([[0.0, 0.0, 99.0]]))).abs().max() < 1e-4
 

@@ -18,8 +18,9 @@ from acclimate.models.hypernetwork.condition import ConditionBatch
 KEPT_VARIANCE = 1e-4
 """Directions whose variance is below this share of the largest one are dropped: what no training task has told apart
 would be noise, blown up."""
-SHRINKAGE = 0.1
-"""Share of the mean variance that is added to each direction's before whitening."""
+SHRINKAGE = 1.0
+"""Share of the mean variance that is added to each direction's before whitening: whitened in full, the many directions
+in which only wordings differ are as long as those in which tasks do."""
 LEAST_SPREAD = 1e-4
 """Added where an agreement is divided by its own size: coordinates of unit vectors have squares of about 1 / D."""
 

@@ -136,7 +136,9 @@ class PairsMap:
 
 def bound(weights: Weights, encoder: Encoder, sides: Sides) -> Adapter | QueryMap:
     """Make the adapter, or the map, of weights of one task."""
-    modules = {name: (A_rI.detach().clone(), B_Or.detach().clone()) for name, (A_rI, B_Or) in of_task(weights, 0).items()}
+    modules = {
+        name: (A_rI.detach().clone(), B_Or.detach().clone()) for name, (A_rI, B_Or) in of_task(weights, 0).items()
+    }
     source = encoder.source
     if QUERY_VECTOR in modules:
         A_rD, B_Dr = modules[QUERY_VECTOR]
