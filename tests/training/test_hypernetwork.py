@@ -214,13 +214,13 @@ def test_the_distance_of_updates_by_hand() -> None:
     )
 
 
-K, VALUES, SIZE = 4, 4, 40
+K, VALUES, SIZE = 6, 4, 40
 
 
 def attribute_world(seed: int, texts: int) -> tuple[TaskLibrary, LibraryVectors]:
     """Vectors that are sums of a direction for each attribute's value, and a little noise; no model is needed.
 
-    Tasks are the sets of one or two of four attributes, described by the sum of the attributes' own directions.
+    Tasks are the sets of one or two of six attributes, described by the sum of the attributes' own directions.
     """
     fixed, generator = np.random.default_rng(0), np.random.default_rng(seed)
     directions, names = fixed.normal(size=(K, VALUES, SIZE)), fixed.normal(size=(K, SIZE))
@@ -267,7 +267,7 @@ def test_combinations_that_were_never_trained_on_are_found_by_their_description(
     tmp_path: Path, generator: GeneratorName
 ) -> None:
     """The mechanism: with the right description far above one adapter for all and above another task's description."""
-    held = [5, 8]  # two pairs of attributes without one in common
+    held = [6, 11]  # two pairs of attributes without one in common
     library, vectors = attribute_world(1, 300)
     kept = [number for number in range(len(library.tasks)) if number not in held]
     training = replace(library, tasks=tuple(library.tasks[number] for number in kept))
@@ -278,7 +278,7 @@ def test_combinations_that_were_never_trained_on_are_found_by_their_description(
     schedule = task_schedule(len(kept), config, seed=0)
 
     def trained(name: GeneratorName, shared: Any = None) -> Network:
-        sizes = Architecture(generator=name, dim=SIZE, width=32, directions=8, shared_rank=12, own_rank=8)
+        sizes = Architecture(generator=name, dim=SIZE, width=32, directions=8, shared_rank=24, own_rank=16)
         made = Network(sizes, query_vector_layers(SIZE), shared)
         made.learn_statistics(
             *(torch.from_numpy(part) for part in (np.concatenate(seen.descriptions), seen.query_ND, seen.document_MD))

@@ -36,8 +36,3 @@ class QueryMap:
         vectors_ND = torch.from_numpy(query_ND)
         mapped: NDArray[np.float32] = unit(vectors_ND + vectors_ND @ self.A_rD.T @ self.B_Dr.T).numpy()
         return mapped
-
-    @property
-    def matrix(self) -> Tensor:
-        """I + B A [D, D]: what a Dense layer without bias holds."""
-        return torch.eye(len(self.B_Dr)) + self.B_Dr @ self.A_rD

@@ -30,7 +30,7 @@ class LibraryVectors:
     query_ND: Vectors
     document_MD: Vectors
     descriptions: tuple[Vectors, ...]
-    """Of each task, its descriptions [wordings, D]."""
+    """Descriptions [wordings, D] of each task."""
 
     @property
     def dim(self) -> int:
