@@ -41,7 +41,13 @@ from acclimate.types import Role
 
 
 def train_network(
-    network: Network, loss_fn: LossFn, schedule: TaskSchedule, config: HypernetworkConfig, folder: Path, identity: str
+    network: Network,
+    loss_fn: LossFn,
+    schedule: TaskSchedule,
+    config: HypernetworkConfig,
+    folder: Path,
+    identity: str,
+    dtype: str = "float32",
 ) -> Progress:
     """Train a network to its last step; a second start goes on from the last checkpoint.
 
@@ -52,6 +58,7 @@ def train_network(
         config: the optimiser's settings.
         folder: gets the checkpoints and metrics.jsonl.
         identity: hash of all that the training depends on.
+        dtype: the number format that the encoder computes in; maps on query vectors are float32.
 
     Raises:
         AcclimateError: the loss or the gradient is not finite.
@@ -67,6 +74,7 @@ def train_network(
         folder=folder / "checkpoints",
         metrics=folder / "metrics.jsonl",
         identity=identity,
+        dtype=dtype,
     )
 
 
