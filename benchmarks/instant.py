@@ -146,7 +146,7 @@ def main() -> None:
     parser.add_argument("--sides", choices=["query", "both"], default="query")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--arms", nargs="+", choices=[*ARMS], default=[*ARMS])
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--shared-steps", type=int, default=300)
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--own-rank", type=int, default=32)
