@@ -107,6 +107,14 @@ def tokenise(tokenizer: Any, texts: Sequence[str], max_tokens: int | NDArray[np.
     return Tokens(flat, _offsets([lengths for _, lengths in blocks]))
 
 
+def joined_tokens(parts: Sequence[Tokens]) -> Tokens:
+    """Put the texts of several parts one after the other."""
+    flat = np.concatenate([part.flat for part in parts])
+    starts = np.cumsum([0, *(len(part.flat) for part in parts[:-1])])
+    offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=True)]
+    return Tokens(flat, np.concatenate([np.zeros(1, np.int64), *offsets]))
+
+
 class TokenCache:
     """Tokens of large inputs on disk, memory-mapped; tokenised once for the same tokenizer, limit and texts."""
 

@@ -23,7 +23,7 @@ from acclimate.core.losses import mean_distance, narrowed, over_dims
 from acclimate.errors import UsageError
 from acclimate.models.devices import to_device
 from acclimate.models.encoder import Encoder
-from acclimate.models.tokens import Tokens
+from acclimate.models.tokens import joined_tokens
 from acclimate.training.chunk_budget import chunk_budget
 from acclimate.training.fit import StepResult
 from acclimate.training.gradcache import chunked_backward
@@ -104,7 +104,7 @@ class StepTexts:
         self._named = [(role, text) for role in by_role for text in by_role[role]]
         self._number = {self._key(role, text): number for number, (role, text) in enumerate(self._named)}
         parts = [encoder.tokenise(role_texts, role, self.task) for role, role_texts in by_role.items() if role_texts]
-        self.tokens = _concatenate(parts)
+        self.tokens = joined_tokens(parts)
         self.lengths_N = self.tokens.lengths
         self._dtype = torch.promote_types(next(encoder.model.parameters()).dtype, torch.float32)
         self.budget = chunk_budget(encoder.model, encoder.device, train)
@@ -231,10 +231,3 @@ def _dims(objective: ObjectiveConfig, encoder: Encoder) -> dict[int, float]:
     if max(dims) > encoder.use.dim:
         raise UsageError(f"matryoshka_dims = {max(dims)} with {encoder.source.id}", possible=f"1 to {encoder.use.dim}")
     return {encoder.use.dim: 1.0} | dict(zip(dims, weights or (1.0,) * len(dims), strict=True))
-
-
-def _concatenate(parts: Sequence[Tokens]) -> Tokens:
-    flat = np.concatenate([part.flat for part in parts])
-    starts = np.cumsum([0, *(len(part.flat) for part in parts[:-1])])
-    offsets = [part.offsets[1:] + start for part, start in zip(parts, starts, strict=True)]
-    return Tokens(flat, np.concatenate([np.zeros(1, np.int64), *offsets]))

@@ -1,0 +1,64 @@
+"""Settings of a hypernetwork's training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from acclimate.configs.checks import check_above, check_at_least, check_fraction
+from acclimate.configs.train import TrainConfig
+from acclimate.errors import UsageError
+from acclimate.types import Sides
+
+ConditionPart: TypeAlias = Literal["description", "pairs", "texts"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HypernetworkConfig:
+    """From tasks to a hypernetwork."""
+
+    parts: tuple[ConditionPart, ...] = ("description", "pairs", "texts")
+    """What a condition can consist of. Every step each task gets some of them, drawn at random, so that each is enough
+    alone."""
+    sides: Sides = "query"
+    """query: the generated adapter changes queries only; both: documents too."""
+    tasks_per_step: int = 8
+    """Tasks in a step, each with its own generated adapter."""
+    queries_per_task: int = 16
+    """Queries of each task in a step; each brings a relevant document and one that is relevant in another task."""
+    max_pairs: int = 32
+    """Most example pairs of a condition; how many is drawn anew for every step."""
+    max_texts: int = 32
+    """Most sample texts of a condition."""
+    steps: int = 600
+    """Length of the training."""
+    learning_rate: float = 1e-3
+    """Peak learning rate."""
+    warmup_fraction: float = 0.1
+    """Share of the steps over which the learning rate rises; afterwards it falls as half a cosine."""
+    weight_decay: float = 0.01
+    """AdamW's decoupled weight decay."""
+    max_grad_norm: float = 1.0
+    """The gradient of everything that trains, the shared adapter included, is clipped to this norm."""
+    temperature: float = 0.05
+    """Cosines are divided by it in the loss."""
+
+    def __post_init__(self) -> None:
+        for name in ("tasks_per_step", "queries_per_task", "max_pairs", "max_texts", "steps"):
+            check_at_least(name, getattr(self, name), 1)
+        for name in ("learning_rate", "max_grad_norm", "temperature"):
+            check_above(name, getattr(self, name), 0.0)
+        check_fraction("warmup_fraction", self.warmup_fraction)
+        if not self.parts or len(set(self.parts)) < len(self.parts):
+            raise UsageError(f"parts = {', '.join(self.parts)}", possible="description, pairs, texts, each once")
+
+    @property
+    def optimiser(self) -> TrainConfig:
+        """The settings that the one training loop reads."""
+        return TrainConfig(
+            sides=self.sides,
+            learning_rate=self.learning_rate,
+            warmup_fraction=self.warmup_fraction,
+            weight_decay=self.weight_decay,
+            max_grad_norm=self.max_grad_norm,
+        )

@@ -1,0 +1,1 @@
+"""Adapters generated from a condition, without training: a description, example pairs, sample texts."""
