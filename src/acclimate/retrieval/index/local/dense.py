@@ -158,13 +158,15 @@ class Dense:
         self.stale.difference_update(moved)
         self.matrix = None
 
-    def candidates(self, vector: Vectors, top_k: int, allowed: Mask | None) -> Rows:
+    def candidates(self, vector: Vectors, top_k: int, allowed: Mask | None, *, threaded: bool = True) -> Rows:
         """Rows that may be among the best, of those built in.
 
         Args:
             vector: [D].
             top_k: how many of the best are wanted.
             allowed: [R], the rows that may be found; all if not given.
+            threaded: share the cells of the query out to FAISS's threads; beside a lexical search, which needs a core
+                as long, that is slower.
         """
         if self.faiss is None or not self.faiss.ntotal:
             return np.empty(0, np.int64)
@@ -173,6 +175,7 @@ class Dense:
         if allowed is not None:
             selector = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             share = min(1.0, max(1, np.count_nonzero(allowed)) / self.faiss.ntotal)
+        self.faiss.parallel_mode = int(threaded)
         stale = np.fromiter(self.stale, np.int64, len(self.stale))
         # Few of the best are stale as a rule; where many are, there are never more than all of them.
         for asked in (wanted, 4 * wanted, wanted + len(stale)):
@@ -202,8 +205,6 @@ class Dense:
         # The fewer pass, the farther away the best ones are: of a million MiniLM vectors, half of which passed, 300
         # cells held 0.995 of the true first ten; where a tenth passed, 700 held 0.999.
         probed = int(PROBED_CELLS / share**0.5)
-        # Under a filter most time goes into looking at many rows, so the cells are shared out to FAISS's threads.
-        self.faiss.parallel_mode = int(selector is not None)
         if 2 * probed < cells:
             effort = faiss.SearchParametersHNSW(efSearch=probed)
             options = faiss.SearchParametersIVF(nprobe=probed, sel=selector, quantizer_params=effort)

@@ -20,7 +20,7 @@ from acclimate.retrieval.index.local.store import Store
 
 FRESH_VECTORS = 512
 """Changed rows that are scored directly, before they are moved into FAISS."""
-MOVED = 32
+MOVED = 12
 """Rows moved at a time, so that a search never waits long."""
 REPLAYED = 5000
 """Changes that are replayed without a look for a newer checkpoint."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,7 +119,8 @@ class LocalIndex:
             nearest, wordiest = {}, {}
             if query.mode == "hybrid":
                 # FAISS needs nothing else that is here, so it works beside the lexical search.
-                nearby = self.beside.submit(self.derived.dense.candidates, vector, query.depth, allowed)
+                near = partial(self.derived.dense.candidates, vector, query.depth, allowed, threaded=False)
+                nearby = self.beside.submit(near)
             if query.mode != "dense":
                 wordiest = self._named(self.derived.lexical.search(query.text or "", query.depth, allowed), query.depth)
             if query.mode != "lexical":

@@ -72,6 +72,8 @@ class Lexical:
         """Terms of all of those together."""
         self.holding: dict[str, set[int]] = {}
         """Term -> the changed rows that hold it."""
+        self.unread: dict[int, str | None] = {}
+        """Row -> its changed text, until a search needs its terms: a dense search does not wait for them."""
         self.stale: set[int] = set()
         """Rows whose text in tantivy, if there is one, is not theirs any more."""
         self.saved_seq = -1 if checkpoint is None else checkpoint.seq
@@ -81,16 +83,22 @@ class Lexical:
 
     def update(self, row: int, text: str | None) -> None:
         """Note that a row has another text now, or (None) is gone."""
-        self.stale.add(row)
-        former = self.counts.pop(row, Counter())
-        self.length -= former.total()
-        for term in former:
-            self.holding[term].discard(row)
-        if text is not None:
-            self.counts[row] = counts = Counter(self.analyser.terms(text))
-            self.length += counts.total()
-            for term in counts:
-                self.holding.setdefault(term, set()).add(row)
+        self.unread[row] = text
+
+    def _read(self) -> None:
+        """Take in the terms of the texts that have changed."""
+        for row, text in self.unread.items():
+            self.stale.add(row)
+            former = self.counts.pop(row, Counter())
+            self.length -= former.total()
+            for term in former:
+                self.holding[term].discard(row)
+            if text is not None:
+                self.counts[row] = counts = Counter(self.analyser.terms(text))
+                self.length += counts.total()
+                for term in counts:
+                    self.holding.setdefault(term, set()).add(row)
+        self.unread.clear()
 
     def write(self, folder: Path, changes: Iterable[Change]) -> Mapping[str, Any]:
         """Write what is built in and some changes into an empty folder.
@@ -127,6 +135,7 @@ class Lexical:
 
     def rows(self) -> int:
         """How many rows can be found."""
+        self._read()
         if self.searcher is None:
             return len(self.counts)
         if not self.stale:
@@ -143,23 +152,28 @@ class Lexical:
             top_k: how many are wanted.
             allowed: [R], the rows that may be found; all if not given.
         """
-        weights = self._weights(Counter(self.analyser.terms(text)))
+        self._read()
+        counts = Counter(self.analyser.terms(text))
+        built_in = {term: 0 if self.searcher is None else self.searcher.doc_freq("terms", term) for term in counts}
+        weights = self._weights(counts, built_in)
         scores = self._newer(weights, allowed)
         if self.searcher is not None and weights:
-            scores |= self._built_in(weights, top_k, allowed)
+            scores |= self._built_in(self._query(weights, built_in), weights, top_k, allowed)
         return scores
 
-    def _weights(self, counts: Counter[str]) -> dict[str, float]:
-        """Term -> its count in the query times its idf over all documents, of the terms that are in one."""
+    def _weights(self, counts: Counter[str], built_in: Mapping[str, int]) -> dict[str, float]:
+        """Term -> its count in the query times its idf over all documents, of the terms that are in one.
+
+        Args:
+            counts: of the query's terms.
+            built_in: term -> how many documents hold it in tantivy's index.
+        """
         documents = len(self.counts) + self.documents
         weights = {}
         for term, count in counts.items():
-            if holding := len(self.holding.get(term, ())) + self._holding_built_in(term):
+            if holding := len(self.holding.get(term, ())) + built_in[term]:
                 weights[term] = count * _idf(documents, holding)
         return dict(sorted(weights.items(), key=lambda item: -item[1])[:MAX_TERMS])
-
-    def _holding_built_in(self, term: str) -> int:
-        return 0 if self.searcher is None else self.searcher.doc_freq("terms", term)
 
     def _newer(self, weights: Mapping[str, float], allowed: Mask | None) -> dict[int, float]:
         rows = {row for term in weights for row in self.holding.get(term, ())}
@@ -172,8 +186,9 @@ class Lexical:
         norm = K1 * (1 - B + B * length / mean)
         return sum(weight * found / (found + norm) for term, weight in weights.items() if (found := count(term)))
 
-    def _built_in(self, weights: Mapping[str, float], top_k: int, allowed: Mask | None) -> dict[int, float]:
-        query = self._query(weights)
+    def _built_in(
+        self, query: tantivy.Query, weights: Mapping[str, float], top_k: int, allowed: Mask | None
+    ) -> dict[int, float]:
         limit = top_k + SPARE
         if allowed is not None:
             passing = np.flatnonzero(allowed)
@@ -200,11 +215,11 @@ class Lexical:
         text = self.searcher.doc(address)["terms"][0]
         return self._score(weights, text.count(BETWEEN) + 1, lambda term: text.count(f" {term} "))
 
-    def _query(self, weights: Mapping[str, float]) -> tantivy.Query:
+    def _query(self, weights: Mapping[str, float], built_in: Mapping[str, int]) -> tantivy.Query:
         """The weighted sum of the terms' scores, with our idf in place of tantivy's and without its factor K1 + 1."""
         parts = []
         for term, weight in weights.items():
-            if holding := self._holding_built_in(term):
+            if holding := built_in[term]:
                 theirs = (K1 + 1) * _idf(self.documents, holding)
                 one = tantivy.Query.term_query(SCHEMA, "terms", term, "freq")
                 parts.append((tantivy.Occur.Should, tantivy.Query.boost_query(one, weight / theirs)))
