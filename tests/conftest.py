@@ -15,7 +15,16 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: the same sums, whatever else the machine does
 
+LONG_TESTS = "ACCLIMATE_LONG_TESTS"
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what takes minutes, unless it is asked for."""
+    if not os.environ.get(LONG_TESTS):
+        for item in items:
+            if item.get_closest_marker("long"):
+                item.add_marker(pytest.mark.skip(reason=f"takes minutes; {LONG_TESTS}=1 runs it"))
 
 
 def shared_data(*parts: str) -> Path:

@@ -33,7 +33,7 @@ def resident_bytes() -> int:
     return int(statm.read_text().split()[1]) * 4096
 
 
-@pytest.mark.parametrize("seconds", [4.0, pytest.param(60.0, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seconds", [4.0, pytest.param(60.0, marks=pytest.mark.long)])
 def test_overload(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     world = World.make(tmp_path)
     adapters = {f"a{seed}": make_adapter(world.base, seed) for seed in range(4)}

@@ -261,7 +261,7 @@ def test_a_link_below_the_root_is_followed(world: World) -> None:
     assert world.registry().load("one", "current").sha256 == make_adapter(world.base, 1).fingerprint
 
 
-@pytest.mark.parametrize("swaps", [60, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("swaps", [60, pytest.param(1000, marks=pytest.mark.long)])
 def test_adapters_of_one_name_are_swapped_under_load(world: World, swaps: int) -> None:
     """Every answer equals what the hash that it names gives; while the name leads nowhere, it is a 404."""
     seeds = (1, 2, 3)

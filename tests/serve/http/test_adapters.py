@@ -66,7 +66,7 @@ def test_an_adapter_is_loaded_swapped_and_dropped(admin: httpx.Client, base: Enc
     assert admin.delete("/v1/adapters/base").status_code == 400
 
 
-@pytest.mark.parametrize("swaps", [12, pytest.param(1000, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("swaps", [12, pytest.param(1000, marks=pytest.mark.long)])
 def test_every_reply_is_what_the_hash_it_names_gives(
     admin: httpx.Client, base: Encoder, root: Path, swaps: int
 ) -> None:

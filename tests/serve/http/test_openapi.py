@@ -41,7 +41,7 @@ def test_no_request_makes_the_service_fail(client: httpx.Client) -> None:
     check(client, examples=10)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_no_request_of_many_makes_the_service_fail(client: httpx.Client) -> None:
     check(client, examples=300)
 
