@@ -42,6 +42,10 @@ def _filled_by_a_prompt(flags: dict[str, Any]) -> bool:
     return max(map(len, prompts)) + 2 >= int(flags.get("max_tokens", 40))
 
 
+ROUNDING = 5e-6
+"""A base without adapters computes its GELU together with the product before it, which rounds otherwise."""
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny_embedder(tmp_path_factory.mktemp("model"))
@@ -64,12 +68,12 @@ def test_it_is_never_better_under_any_flag(run: Path, model: Path, flags: dict[s
     config = RunConfig(**{**alike, **flags}, evaluate=EvaluateConfig(sign_flips=200))
     report = evaluate(run / "dataset", run / "adapter", run / "evaluation", config)
     test = report["test"]
-    assert test["adapted"] == pytest.approx(test["base"], abs=1e-6)
+    assert test["adapted"] == pytest.approx(test["base"], abs=ROUNDING)
     assert report["verdict"] == "no evidence"
     hits = search(run, "w1 w2 w3", 5, config)
     assert [hit["id"] for hit in hits["adapted"]] == [hit["id"] for hit in hits["base"]]
     cosines = similarity(run, "w1 w2", "w3 w4", config)
-    assert cosines["adapted"] == pytest.approx(cosines["base"], abs=1e-6)
+    assert cosines["adapted"] == pytest.approx(cosines["base"], abs=ROUNDING)
 
 
 @settings(max_examples=6, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -80,12 +84,12 @@ def test_one_model_is_measured_and_encoded_alike_with_and_without_it(
     assume(not _filled_by_a_prompt(flags))
     alone = RunConfig(model=str(model), **{"device": "cpu", "dtype": "float32", **flags})
     measured = [evaluate_model(str(run), adapter, alone) for adapter in (None, run)]
-    assert _flat(measured[0]) == pytest.approx(_flat(measured[1]), abs=1e-6)
+    assert _flat(measured[0]) == pytest.approx(_flat(measured[1]), abs=ROUNDING)
     (tmp_path / "texts.txt").write_text("w1 w2 w3 w4\nw5\nW6 w7\n")
     for role in ("query", "document"):
         for adapter, name in ((None, "base.npy"), (run, "adapted.npy")):
             encode(tmp_path / "texts.txt", role, adapter, tmp_path / name, alone, replace=True)
-        np.testing.assert_allclose(np.load(tmp_path / "base.npy"), np.load(tmp_path / "adapted.npy"), atol=1e-6)
+        np.testing.assert_allclose(np.load(tmp_path / "base.npy"), np.load(tmp_path / "adapted.npy"), atol=ROUNDING)
 
 
 def _flat(measured: Mapping[str, Any]) -> dict[str, float]:

@@ -189,7 +189,7 @@ def test_what_guards_is_not_retained(
     seen = read_trained_on(tmp_path / "adapter")
     assert len(held) > 200 and not any(seen.has_text(text) for text in held)
     assert report["train"]["retained_excluded"] == len(held)
-    assert "they are not retained" in capsys.readouterr().err
+    assert "in dev or test of this run or of a guard, and not retained" in capsys.readouterr().err
 
 
 # Fault 9.

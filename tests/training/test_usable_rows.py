@@ -88,7 +88,7 @@ OTHER = Example("e", "f")
     ("rows", "loss", "settings", "message"),
     [
         ([PLAIN, OTHER], "info-nce", {"batch_size": 1}, "batch_size = 1 with 2.*told apart.*acclimate mine"),
-        ([PLAIN], "info-nce", {}, "batch_size = 128 with 1 training rows"),
+        ([PLAIN], "info-nce", {}, "batch_size = 128 with 1 training row, without negatives"),
         ([MINED], "info-nce", {"batch_size": 1, "group_size": 1}, "gradient would be 0"),
         ([PAIR, PAIR], "cosent", {"batch_size": 1}, "compares the pairs of a batch"),
         ([PAIR, PAIR], "online-contrastive", {"batch_size": 1}, "compares the pairs of a batch"),

@@ -31,6 +31,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.hypernetwork.layers import Weights, mapped
 from acclimate.models.hypernetwork.network import Network
 from acclimate.models.tokens import joined_tokens
+from acclimate.runs.run_folder import RunFolder
 from acclimate.training.checkpoint import Progress
 from acclimate.training.chunk_budget import chunk_budget
 from acclimate.training.fit import LossFn, StepResult, fit
@@ -72,7 +73,7 @@ def train_network(
         config.optimiser,
         selection=None,
         folder=folder / "checkpoints",
-        metrics=folder / "metrics.jsonl",
+        metrics=RunFolder(folder).metrics,
         identity=identity,
         dtype=dtype,
     )

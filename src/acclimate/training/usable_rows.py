@@ -87,7 +87,7 @@ def check_signal(rows: Sequence[Example], loss: str, train: TrainConfig) -> None
         say(f"{found}: {len(rows) - compared:,} of them have no negatives of their own, and teach nothing")
     elif batch == 1:
         raise UsageError(
-            f"{found} that have no negatives: a row has nothing to be told apart from, so that loss and gradient "
+            f"{found}, without negatives: a row has nothing to be told apart from, so that loss and gradient "
             "would be 0 in every step",
             possible="batch_size = 2 or more",
             fix="Or mine negatives (acclimate mine), with group_size = 2 or more.",

@@ -19,7 +19,8 @@ from acclimate.serve.site import Site, site_of
 from acclimate.serve.strict_json import StrictRoute
 
 router = APIRouter(route_class=StrictRoute)
-ANY_NAME = "reranker"
+ALIASES = ("reranker",)
+"""Names of whichever is served."""
 
 
 @router.post("/v1/rerank", tags=["rerank"], summary="Texts in order (Cohere, Jina)")
@@ -76,9 +77,12 @@ def reranker_id(site: Site, asked: str | None) -> str:
         raise ServiceError(
             "no reranker is served", status=404, field="model", fix="Start the service with --reranker NAME."
         )
-    if asked not in (None, ANY_NAME, served, served.rpartition("/")[2]):
+    if asked not in (None, *ALIASES, served, served.rpartition("/")[2]):
         raise ServiceError(
-            f"no reranker is called {str(asked)[:80]!r}", status=404, field="model", possible=f"{served}, {ANY_NAME}"
+            f"no reranker is called {str(asked)[:80]!r}",
+            status=404,
+            field="model",
+            possible=", ".join((served, *ALIASES)),
         )
     return served
 
