@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from acclimate.core import frozen_linear, lora
-from acclimate.core.frozen_linear import FrozenLinear, GeluAfterLinear, freeze_linears, thaw_linears
+from acclimate.core.frozen_linear import FrozenLinear, freeze_linears, thaw_linears
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="needs a torch with oneDNN")
 
@@ -139,64 +139,3 @@ def test_only_frozen_plain_linears_of_small_models(monkeypatch: pytest.MonkeyPat
     assert [type(module) for module in model] == [FrozenLinear, nn.Linear, nn.Linear]
     thaw_linears(model)
     assert type(model[0]) is nn.Linear
-
-
-class Intermediate(nn.Module):
-    """As transformers' BertIntermediate is."""
-
-    def __init__(self, activation: nn.Module, shift: float = 0.0) -> None:
-        super().__init__()
-        self.dense = nn.Linear(24, 40)
-        self.intermediate_act_fn = activation
-        self.shift = shift
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x -> activation(dense(x) + shift)."""
-        activated: Tensor = self.intermediate_act_fn(self.dense(x) + self.shift)
-        return activated
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_gelu_is_computed_with_the_product(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    monkeypatch.setattr(frozen_linear, "_hardware", lambda: True)
-    layer = Intermediate(nn.GELU()).to(dtype).requires_grad_(False)
-    x = torch.randn(7, 24).to(dtype)
-    exact = functional.gelu(layer.dense.double()(x.double()))
-    layer.to(dtype)
-    freeze_linears(layer)
-    assert type(layer) is GeluAfterLinear
-    with torch.inference_mode():
-        fused = layer(x)
-        assert layer(x[:0]).shape == (0, 40)
-    assert (fused.double() - exact).abs().max() < (1e-5 if dtype == torch.float32 else 2e-2)
-    followed = x.clone().requires_grad_()
-    layer(followed).sum().backward()  # under gradient the two are apart
-    assert followed.grad is not None and followed.grad.abs().sum() > 0
-    torch.testing.assert_close(layer(x), fused, rtol=tolerance(dtype), atol=tolerance(dtype))
-
-
-def test_lora_is_added_before_the_gelu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen_linear, "_hardware", lambda: True)
-    model = nn.Sequential(Intermediate(nn.GELU())).requires_grad_(False)
-    freeze_linears(model)
-    A_rI, B_Or, x = torch.randn(2, 24), torch.randn(40, 2), torch.randn(5, 24)
-    expected = functional.gelu(model[0].dense(x) + x @ A_rI.T @ B_Or.T)
-    lora.attach_weights(model, {"0.dense": (A_rI, B_Or)})
-    with torch.inference_mode():
-        torch.testing.assert_close(model(x), expected)
-
-
-@pytest.mark.parametrize(
-    "other", [Intermediate(nn.GELU("tanh")), Intermediate(nn.ReLU()), Intermediate(nn.GELU(), 1.0)]
-)
-def test_what_is_no_exact_gelu_behind_a_product_is_left_alone(
-    monkeypatch: pytest.MonkeyPatch, other: Intermediate
-) -> None:
-    monkeypatch.setattr(frozen_linear, "_hardware", lambda: True)
-    layer = copy.deepcopy(other).requires_grad_(False)
-    x = torch.randn(5, 24)
-    with torch.inference_mode():
-        before = layer(x)
-        freeze_linears(layer)
-        assert type(layer) is Intermediate
-        torch.testing.assert_close(layer(x), before)
