@@ -42,8 +42,7 @@ def _filled_by_a_prompt(flags: dict[str, Any]) -> bool:
     return max(map(len, prompts)) + 2 >= int(flags.get("max_tokens", 40))
 
 
-ROUNDING = 5e-6
-"""A base without adapters computes its GELU together with the product before it, which rounds otherwise."""
+ROUNDING = 1e-6
 
 
 @pytest.fixture(scope="module")
