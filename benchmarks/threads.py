@@ -38,7 +38,7 @@ STATES = {"idle": "idle", "taken": "one core taken", "job": "a job of {cores} th
 WORK = ("encoding", "training")
 SIDES = {
     "before": {"OMP_NUM_THREADS": "{cores}"},
-    "after": {"OMP_WAIT_POLICY": "PASSIVE"},  # what `acclimate.cpu.sleep_while_waiting` sets in the command line
+    "after": {"GOMP_SPINCOUNT": "20000"},  # what `acclimate.cpu.sleep_while_waiting` sets in the command line
     "after, spinning": {},
 }
 """Side -> the environment of its processes. The last one shows what it costs, or gains, that threads sleep."""
