@@ -26,6 +26,7 @@ import torch
 
 from acclimate.configs import RunConfig, TrainConfig
 from acclimate.core.lora import attach, trainable_parameters
+from acclimate.cpu import SPINS
 from acclimate.errors import Interrupted
 from acclimate.models.encoder import Encoder
 from acclimate.training.fit import StepResult, fit
@@ -38,7 +39,7 @@ STATES = {"idle": "idle", "taken": "one core taken", "job": "a job of {cores} th
 WORK = ("encoding", "training")
 SIDES = {
     "before": {"OMP_NUM_THREADS": "{cores}"},
-    "after": {"GOMP_SPINCOUNT": "20000"},  # what `acclimate.cpu.sleep_while_waiting` sets in the command line
+    "after": {"GOMP_SPINCOUNT": str(SPINS)},  # what `acclimate.cpu.sleep_while_waiting` sets in the command line
     "after, spinning": {},
 }
 """Side -> the environment of its processes. The last one shows what it costs, or gains, that threads sleep."""

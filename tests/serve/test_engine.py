@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -191,13 +191,20 @@ def test_a_cancelled_request_leaves_nothing_behind(world: World, monkeypatch: py
     running(Engine(registry), use)
 
 
-def test_a_stuck_thread_is_seen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    registry, gate = world.registry(), threading.Event()
+def waiting_for(gate: threading.Event) -> Callable[..., NDArray[np.float32]]:
+    """AdapterSet.encode_tokens that computes only once the gate is open."""
     inner = AdapterSet.encode_tokens
 
     def waits(self: AdapterSet, *arguments: Any) -> NDArray[np.float32]:
         gate.wait(30.0)
         return inner(self, *arguments)
+
+    return waits
+
+
+def test_a_stuck_thread_is_seen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry, gate = world.registry(), threading.Event()
+    waits = waiting_for(gate)
 
     async def use(engine: Engine) -> None:
         monkeypatch.setattr(AdapterSet, "encode_tokens", waits)
@@ -252,11 +259,7 @@ def test_draining_finishes_what_is_there_and_refuses_the_rest(world: World) -> N
 
 def test_what_is_not_done_when_the_service_stops_fails(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     registry, gate = world.registry(), threading.Event()
-    inner = AdapterSet.encode_tokens
-
-    def waits(self: AdapterSet, *arguments: Any) -> NDArray[np.float32]:
-        gate.wait(30.0)
-        return inner(self, *arguments)
+    waits = waiting_for(gate)
 
     async def use(engine: Engine) -> None:
         monkeypatch.setattr(AdapterSet, "encode_tokens", waits)

@@ -210,7 +210,7 @@ class LocalIndex:
     def _as_writer(self) -> Store:
         """The connection that writes; the first call makes this process the one that may."""
         if self.writer is None:
-            self.held.enter_context(held(self.folder / LOCK, self.folder))
+            self.held.enter_context(self.sole_writer(self.folder))
             self.writer = Store(self.folder)
             self.held.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(min(sys.getswitchinterval(), TURN_S))
