@@ -1,7 +1,8 @@
 """Our service beside infinity-emb's, the same MiniLM on the same cores in the same run; mixed adapters; overload.
 
-Float32 on both sides, caches off, no text sent twice, the same encoding of the reply. All servers run at once, and all
-but the one that is measured are stopped by a signal. The peer lives in an environment of its own:
+Float32 on both sides, as many threads as cores, caches off, no text sent twice, the same encoding of the reply. All
+servers run at once, and all but the one that is measured are stopped by a signal. The last row of each group is the
+limit in float32: the model's matrix products alone, on all cores, without a server or a client. The peer lives in an environment of its own:
 
     python -m venv peer && peer/bin/pip install 'infinity-emb[server,torch]==0.0.78' 'torch==2.13.0'
     python benchmarks/serve.py --infinity-python peer/bin/python [--onnx] [--encoding float] [--wrk wrk]
@@ -31,6 +32,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
@@ -112,7 +114,6 @@ def main() -> None:
 
 def peer(model: Path, base: Encoder, words: Sequence[str], arguments: argparse.Namespace) -> None:
     """Requests/s and latencies of all servers, by length and number of clients."""
-    del base
     with contextlib.ExitStack() as stack:
         servers = [stack.enter_context(ours("ours, float32", [str(model)], "float32"))]
         if has_bfloat16():
@@ -150,12 +151,34 @@ def peer(model: Path, base: Encoder, words: Sequence[str], arguments: argparse.N
                 compared(found, length, clients, name),
             ]
         )
+        if name == servers[-1].name:
+            limit = products_alone(base, clients, LENGTHS[length] + 2)
+            rows.append([length, str(clients), "limit: products alone", f"{limit:.0f}", "", "", "", over(limit, rate)])
     print(
         table(
             ["texts", "clients", "server", "requests/s", "p50 ms", "p99 ms", "CPU ms/request", "beside infinity"], rows
         )
     )
     print(f"Targets of ours, float32: {', '.join(f'{t} x at {c}' for c, t in TARGETS.items())} (at 1: p50 not worse).")
+
+
+def over(limit: float, rate: float) -> str:
+    """A cell: the limit over the last server's rate, which is the peer's."""
+    return f"{limit / rate:.2f} x"
+
+
+def products_alone(base: Encoder, texts: int, tokens: int, seconds: float = 1.0) -> float:
+    """Texts/s of nothing but the layers' matrix products in float32, `texts` at a time, on all cores."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    layers = [it for it in base.model.encoder.modules() if hasattr(it, "in_features")]
+    inputs = {width: torch.randn(texts * tokens, width) for width in {it.in_features for it in layers}}
+    done, started_at = 0, time.perf_counter()
+    with torch.inference_mode():
+        while time.perf_counter() - started_at < seconds:
+            for layer in layers:
+                layer(inputs[layer.in_features])
+            done += texts
+    return done / (time.perf_counter() - started_at)
 
 
 def compared(found: dict[tuple[str, int, str], list[dict[str, Any]]], length: str, clients: int, name: str) -> str:
@@ -301,6 +324,7 @@ def infinity(python: Path, model: Path, engine: str) -> Iterator[Server]:
 def started(name: str, command: Sequence[str], port: int, path: str, model: str, ready: str) -> Iterator[Server]:
     """A server that answers."""
     environment = os.environ | {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
+    environment["OMP_NUM_THREADS"] = str(os.cpu_count())  # a stopped server must not take the others' work for a load
     if name.startswith("infinity"):
         environment.pop("PYTHONPATH", None)
     with tempfile.TemporaryFile() as log:

@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,6 +35,9 @@ BACKLOG = 1024
 KEEP_ALIVE_S = 60
 """More than the pools of clients keep an idle connection, so that they close it, and not we while they send."""
 WARMING_UP_S = 0.02
+SWITCH_S = 0.001
+"""The model's thread asks for the interpreter after every operation, some hundred times a batch, and waits this long while
+requests are being read. With Python's 5 ms, 64 clients had some 5 % fewer answers a second."""
 MB = 1_000_000
 
 
@@ -86,6 +90,7 @@ class Process:
         Raises:
             AcclimateError: nothing could be loaded; why.
         """
+        sys.setswitchinterval(SWITCH_S)
         try:
             with asyncio.Runner(loop_factory=_loop_factory()) as runner:
                 runner.run(self._serve())
