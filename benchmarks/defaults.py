@@ -4,6 +4,7 @@ Grids, each a training at half a pass or less; choose by dev, there is no test h
 
     mining        the margin of mining: in spreads, relative (as sentence-transformers has it), none
     temperature   in spreads of the base's cosines
+    share         the share of examples that get a hard negative at any rate
     in-batch      the margin of the in-batch mask, in spreads
     rate          LoRA's learning rate
     full-rate     the learning rate of all weights
@@ -43,6 +44,8 @@ MARGINS: dict[str, dict[str, Any]] = {
 }
 PEER = {"sentence-transformers": {"spread_margin": None, "num_negatives": 3, "hard_negative_share": 0.0}}
 """The defaults of its `mine_hard_negatives`: no margin, the three best-ranked."""
+MINING = ("spread_margin", "relative_margin", "hard_negative_share")
+"""Settings of mining, which the negatives depend on."""
 SPREADS = "temperature_spreads"
 """Stands for `temperature`, in units of the spread that mining has measured."""
 GRIDS: dict[str, dict[str, dict[str, Any]]] = {
@@ -52,6 +55,7 @@ GRIDS: dict[str, dict[str, dict[str, Any]]] = {
         **{f"{value:g} spreads": {"false_negative_spread_margin": value} for value in (0.0, 0.45, 0.9, 1.8)},
         "none": {"false_negative_spread_margin": None},
     },
+    "share": {f"{value:g}": {"hard_negative_share": value} for value in (0.0, 0.3)},
     "rate": {f"{value:g}": {"learning_rate": value} for value in (1e-3, 2e-3, 4e-3, 8e-3)},
     "full-rate": {f"{value:g}": {"full": True, "learning_rate": value} for value in (1e-4, 2e-4, 4e-4, 8e-4)},
 }
@@ -171,7 +175,7 @@ def mined(place: Place, rules: Mapping[str, Any], config: Any) -> Path:
     from acclimate.stages.mine import mine
     from acclimate.stages.prepare import prepare
 
-    own = {name: value for name, value in rules.items() if name in ("spread_margin", "relative_margin")}
+    own = {name: value for name, value in rules.items() if name in MINING}
     name = "-".join(["negatives", *(f"{key}-{value}" for key, value in own.items())])
     with locked(place.shared):
         prepare(str(place.data), place.shared / "dataset", config)

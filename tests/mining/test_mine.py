@@ -189,6 +189,16 @@ def test_audit_counts_by_hand(dataset: Dataset, teacher: Encoder) -> None:
     assert sum(summary["histograms"]["positive"]) == 9
 
 
+def test_by_default_queries_that_no_candidate_suits_get_the_least_likely_ones(
+    dataset: Dataset, teacher: Encoder
+) -> None:
+    assert MineConfig(reranker="a").effective_hard_negative_share == 0.3
+    config = MineConfig(num_negatives=2, range_max=3, spread_margin=100.0)  # more than any positive stands out by
+    blocks = list(mine_negatives(mining_input(dataset), teacher, config, 0))
+    assert blocks[0].filled["spread_margin"] >= 6
+    assert blocks[0].with_negatives / blocks[0].examples >= 0.95
+
+
 @pytest.mark.parametrize("block", [1, 3, 2048])
 def test_the_share_of_hard_negatives_is_held(
     dataset: Dataset, teacher: Encoder, block: int, monkeypatch: pytest.MonkeyPatch

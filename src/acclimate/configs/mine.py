@@ -11,6 +11,10 @@ from acclimate.errors import UsageError
 SPREAD_MARGIN = 0.27
 """`spread_margin` where no margin is given. For all-MiniLM-L6-v2 it is a relative margin of about 0.05."""
 
+HARD_NEGATIVE_SHARE, HARD_NEGATIVE_SHARE_RERANKED = 0.95, 0.3
+"""`hard_negative_share` where none is given. Where a reranker is the judge, a deep look into one query's ranking costs
+as much as mining many queries."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MineConfig:
@@ -41,11 +45,11 @@ class MineConfig:
     (with a reranker: of its candidates' scores). auto: 0.27, unless another margin is given; none: no such filter."""
     sampling: Literal["top", "random"] = "top"
     """top: take the best-ranked of the candidates that are left; random: draw among them."""
-    hard_negative_share: float = 0.3
+    hard_negative_share: float | Literal["auto"] = "auto"
     """Share of the training examples that should have a hard negative. Queries with too few are first ranked deeper
     than range_max (with a reranker only as far as this share asks for it). If still fewer have one, queries without any
     get their lowest-scoring candidates, past a filter: min_score, spread_margin, absolute_margin, relative_margin,
-    max_score, range_min, loosened in this order. 0: neither."""
+    max_score, range_min, loosened in this order. 0: neither. auto: 0.95, with a reranker 0.3."""
     include_positives: bool = False
     """Also write each query's ranked list, with its positives, to ranked.jsonl: for inspection, or to test
     rerankers."""
@@ -58,9 +62,16 @@ class MineConfig:
         check_at_least("range_min", self.range_min, 0)
         if self.range_max <= self.range_min:
             raise UsageError(f"range_max = {self.range_max} is not above range_min = {self.range_min}")
-        check_fraction("hard_negative_share", self.hard_negative_share)
+        check_fraction("hard_negative_share", self.effective_hard_negative_share)
         if self.min_score is not None and self.max_score is not None and self.min_score >= self.max_score:
             raise UsageError(f"min_score = {self.min_score} is not below max_score = {self.max_score}")
+
+    @property
+    def effective_hard_negative_share(self) -> float:
+        """`hard_negative_share` as a number."""
+        if self.hard_negative_share != "auto":
+            return self.hard_negative_share
+        return HARD_NEGATIVE_SHARE_RERANKED if self.reranker is not None else HARD_NEGATIVE_SHARE
 
     @property
     def effective_spread_margin(self) -> float | None:

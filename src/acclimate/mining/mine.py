@@ -225,7 +225,7 @@ def _choose(search: _Search, block: RankedBlock, query_ND: Vectors, unit: float)
     rows = [block.source.examples[query] for query in block.queries]
     without_N = np.array([sum(not example.negatives for example in examples) for examples in rows], np.int64)
     total = sum(map(len, rows))
-    spare = total + search.with_negatives - math.ceil(config.hard_negative_share * (search.examples + total))
+    spare = total + search.with_negatives - math.ceil(config.effective_hard_negative_share * (search.examples + total))
     block, columns, deeper = _look_deeper(search, block, query_ND, selection.columns, without_N, spare, unit)
     needed = _uncovered(columns, without_N) - spare
     found = replace(selection, columns=columns)
@@ -268,7 +268,7 @@ def _look_deeper(
     """
     config, columns, gained = search.config, columns_Nn.copy(), set[int]()
     depth, deepest = config.range_max, min(search.minable, DEEPEST * config.range_max)
-    while depth < deepest and config.hard_negative_share:
+    while depth < deepest and config.effective_hard_negative_share:
         depth = min(deepest, DEEPER * depth)
         lacking_N = columns[:, -1] < 0
         if search.reranker is not None:

@@ -66,7 +66,7 @@ def mine(dataset: Path, out: Path, config: RunConfig) -> MineReport:
 
 
 def _announced(report: MineReport, config: RunConfig) -> MineReport:
-    share, wanted = report["hard_negative_share"], config.mine.hard_negative_share
+    share, wanted = report["hard_negative_share"], config.mine.effective_hard_negative_share
     count, few = config.mine.num_negatives, report["queries_with_too_few"]
     say(f"mine: {share:.0%} of the training examples have a hard negative")
     if few:
