@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from acclimate import errors
     from acclimate.configs import RunConfig
     from acclimate.flows.export import export
+    from acclimate.flows.from_documents import pairs
     from acclimate.flows.index_verbs import (
         adopt_index,
         evaluate_index,
@@ -63,6 +64,7 @@ __all__ = [
     "merge",
     "mine",
     "move_index",
+    "pairs",
     "prepare",
     "reencode_index",
     "search",
@@ -79,6 +81,7 @@ _PLACES = {
     "RunConfig": "acclimate.configs:RunConfig",
     "export": "acclimate.flows.export:export",
     "load": "acclimate.runs.resolve:load",
+    "pairs": "acclimate.flows.from_documents:pairs",
     **{
         name: f"acclimate.flows.index_verbs:{name}"
         for name in ("adopt_index", "evaluate_index", "export_index", "index", "move_index", "reencode_index", "search")

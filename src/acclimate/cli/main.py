@@ -30,6 +30,7 @@ from acclimate.cli.commands import (
     index,
     merge,
     mine,
+    pairs,
     prepare,
     report,
     rerank,
@@ -53,6 +54,7 @@ from acclimate.ownership import commanded
 GROUPS: dict[str, tuple[Command, ...]] = {
     "Adapt a model": (
         adapt.COMMAND,
+        pairs.COMMAND,
         prepare.COMMAND,
         mine.COMMAND,
         train.COMMAND,

@@ -40,6 +40,8 @@ HEADINGS: dict[str, tuple[str, ...]] = {
         "corpus",
     ),
     "Splits and cleaning": ("prepare",),
+    "Pairs out of documents": ("pairs",),
+    "Language model": ("endpoint",),
     "Seed and size": ("seed", "limit"),
     "Hard negatives": ("mine", "remine_steps", "group_size"),
     "Adapter": ("sides", "full", "start_adapter", "rank", "alpha", "lora_dropout", "targets"),

@@ -17,12 +17,14 @@ from acclimate.configs.commands import (
 )
 from acclimate.configs.datasets import DatasetConfig
 from acclimate.configs.domain import DomainConfig
+from acclimate.configs.endpoint import EndpointConfig
 from acclimate.configs.evaluate import EvaluateConfig
 from acclimate.configs.export import ExportConfig
 from acclimate.configs.index import IndexConfig
 from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
+from acclimate.configs.pairs import PairsConfig
 from acclimate.configs.prepare import AUTO, PrepareConfig
 from acclimate.configs.renamed import RENAMED, flag, with_current_names
 from acclimate.configs.rerank import RerankConfig, Retriever
@@ -51,12 +53,14 @@ __all__ = [
     "SHORT",
     "DatasetConfig",
     "DomainConfig",
+    "EndpointConfig",
     "EvaluateConfig",
     "ExportConfig",
     "IndexConfig",
     "MergeConfig",
     "MineConfig",
     "ObjectiveConfig",
+    "PairsConfig",
     "PrepareConfig",
     "RerankConfig",
     "Retriever",

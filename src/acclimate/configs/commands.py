@@ -78,6 +78,9 @@ READS: dict[str, tuple[str, ...]] = {
         *ENCODER,
         "seed",
         "limit",
+        "pairs",
+        "endpoint",
+        "text_field",
         "prepare",
         "mine",
         "train",
@@ -87,6 +90,7 @@ READS: dict[str, tuple[str, ...]] = {
         "evaluate",
         *RERANKER,
     ),
+    "pairs": (*ENCODER, "seed", "pairs", "endpoint", "text_field", "test_fraction", "dev_fraction"),
     "prepare": ("prepare", "model", "max_tokens", "seed", "limit"),
     "mine": (*ENCODER, "seed", "mine", *RERANKER),
     # An adaptive temperature needs the domain's terms, and what they are told apart from; the guard's test (of at most

@@ -11,12 +11,14 @@ from typing import Any, Literal
 from acclimate.configs.checks import check_at_least
 from acclimate.configs.datasets import PROMPTS, DatasetConfig
 from acclimate.configs.domain import DomainConfig
+from acclimate.configs.endpoint import EndpointConfig
 from acclimate.configs.evaluate import EvaluateConfig
 from acclimate.configs.export import ExportConfig
 from acclimate.configs.index import IndexConfig
 from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
+from acclimate.configs.pairs import PairsConfig
 from acclimate.configs.prepare import PrepareConfig
 from acclimate.configs.renamed import with_current_names
 from acclimate.configs.rerank import RerankConfig
@@ -67,6 +69,10 @@ class RunConfig:
     'acclimate[qlora]'. The adapter is an ordinary one, and merge folds it into the unquantised base."""
     domain: DomainConfig = field(default_factory=DomainConfig)
     """The domain's vocabulary."""
+    pairs: PairsConfig = field(default_factory=PairsConfig)
+    """Pairs out of documents."""
+    endpoint: EndpointConfig = field(default_factory=EndpointConfig)
+    """A language model behind an endpoint."""
     prepare: PrepareConfig = field(default_factory=PrepareConfig)
     """From raw data to a leak-free dataset."""
     mine: MineConfig = field(default_factory=MineConfig)
@@ -124,6 +130,8 @@ class RunConfig:
         names = (
             self.model,
             self.prepare.corpus,
+            self.pairs.queries,
+            *self.pairs.annotated,
             self.domain.lexicon,
             self.domain.background,
             self.mine.teacher,

@@ -16,6 +16,7 @@ from acclimate.data import facts
 from acclimate.data.beir import add_documents
 from acclimate.data.clean import clean
 from acclimate.data.dataset import Dataset, map_label
+from acclimate.data.made import makers_of
 from acclimate.data.readers import read_source
 from acclimate.data.records import RawData, Record, folded
 from acclimate.data.sample import sample
@@ -23,7 +24,7 @@ from acclimate.data.split import split_sources
 from acclimate.data.splits import Fold, Source, Splits
 from acclimate.errors import DataError
 from acclimate.progress import say
-from acclimate.types import Corpus, Example, LabelledPair, Qrels, Rejected, Split
+from acclimate.types import SPLITS, Corpus, Example, LabelledPair, Qrels, Rejected, Split
 
 
 def build_dataset(
@@ -266,7 +267,13 @@ def _describe(
         "warnings": facts.warnings(dataset, rejected, splits.shared_documents, rests_on=rests_on) + notes,
         "splits": {split: splits.made[split] for split in ("train", "dev", "test") if split in splits.made},
         "columns": raw.columns,
+        **({"made_by": made} if (made := _made_by(splits)) else {}),
     }
+
+
+def _made_by(splits: Splits) -> dict[str, dict[str, int]]:
+    """Split -> what made its queries -> how many, of data whose queries were made out of documents."""
+    return {split: made for split in SPLITS if (made := makers_of(splits.records[split]))}
 
 
 def _near(splits: Splits, settings: PrepareConfig, noun: str) -> str:

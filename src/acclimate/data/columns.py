@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from acclimate.configs import AUTO, NONE, PrepareConfig
+from acclimate.data.made import MADE_BY, MADE_COLUMNS, SPLIT_COLUMN
 from acclimate.data.names import ANCHORS, LABELS, NEGATIVES, NUMBERED_NEGATIVE, POSITIVES, SENTENCES, TEXTS, TITLE
 from acclimate.data.records import BadRowError, Record, folded, normalise
 from acclimate.data.tables import Row
@@ -25,6 +26,17 @@ ALIAS_POSSIBLE = (
 ALIAS_FIX = (
     "Name the columns by --anchor-column and --positive-column (and --label-column); "
     "if the file has no header, name all by --columns."
+)
+
+SINGLE_ROLES = (
+    "anchor",
+    "positive",
+    "label",
+    "positive_scores",
+    "negative_scores",
+    "instruction",
+    "group",
+    "made_by",
 )
 
 TRUTH = {"true": 1.0, "false": 0.0}
@@ -46,6 +58,8 @@ class Form:
     instruction: str | None = None
     """A column of prompts: read only to report them, because only the run's own prompts are used."""
     group: str | None = None
+    made_by: str | None = None
+    """A column that says what made a query, of pairs that were made out of documents."""
     ignored: tuple[str, ...] = ()
 
     @property
@@ -57,7 +71,7 @@ class Form:
         """Role -> column names, for `dataset.json`."""
         single = {
             role: [name]
-            for role in ("anchor", "positive", "label", "positive_scores", "negative_scores", "instruction", "group")
+            for role in SINGLE_ROLES
             if (name := getattr(self, role)) is not None
         }
         return {**single, "negatives": list(self.negatives), "ignored": list(self.ignored)}
@@ -89,8 +103,10 @@ def recognise(names: Sequence[str], where: str, config: PrepareConfig) -> Form:
             fix="Name the labels by --label-column; or, if the second sentence answers the first, "
             "give --anchor-column sentence1 --positive-column sentence2.",
         )
-    group = None
-    if config.split_by not in ("component", "query"):
+    made_by, group = folded.get(MADE_BY), None
+    if made_by is not None and config.split_by == "component":
+        group = folded.get(SPLIT_COLUMN)  # split by document when they were made
+    elif config.split_by not in ("component", "query"):
         group = _named(config.split_by, "--split-by", folded, names, where)
     form = Form(
         anchor=anchor,
@@ -102,8 +118,10 @@ def recognise(names: Sequence[str], where: str, config: PrepareConfig) -> Form:
         negative_scores=folded.get("neg_scores"),
         instruction=instruction,
         group=group,
+        made_by=made_by,
     )
     used = {name for role in form.roles().values() for name in role}
+    used |= {folded[name] for name in MADE_COLUMNS & set(folded)} if made_by is not None else set()
     return Form(
         **{name: getattr(form, name) for name in Form.__dataclass_fields__ if name != "ignored"},
         ignored=tuple(str(name) for name in names if str(name) not in used),
@@ -201,10 +219,22 @@ def records_of(row: Row, form: Form, split: Split, min_chars: int, prompts: Coun
     label = None if form.label is None else _label(row.values.get(form.label), form)
     scores = _teacher_scores(row, form, len(positives), len(given))
     group = None if form.group is None else str(row.values.get(form.group, ""))
+    made_by = "" if form.made_by is None else str(row.values.get(form.made_by) or "")
     for index, positive in enumerate(positives):
         teacher = (scores[0][index], *scores[1]) if scores else None
         negatives, teacher = _usable_negatives(given, teacher, {anchors[0], *positives})
-        yield Record(row.source, row.row, anchors[0], positive, negatives, teacher, label, split=split, group=group)
+        yield Record(
+            row.source,
+            row.row,
+            anchors[0],
+            positive,
+            negatives,
+            teacher,
+            label,
+            split=split,
+            group=group,
+            made_by=made_by,
+        )
 
 
 def _label(cell: Any, form: Form) -> float:

@@ -23,7 +23,7 @@ from acclimate.data.readers import is_hub_id
 from acclimate.data.records import BadRowError
 from acclimate.data.tables import Row, Rows, read_table
 from acclimate.errors import DataError
-from acclimate.files import hash_text, open_input
+from acclimate.files import hash_file, hash_text, open_input
 from acclimate.types import Rejected
 
 TABLES = tuple(ending for ending in EXTENSIONS if ending not in READERS)
@@ -58,15 +58,18 @@ class Documents:
         text_field: the column of the text; if None, the first of `names.TEXTS`, with `title` before it.
         rejected: filled while the documents are read.
         ignored: columns that are no metadata (objects), likewise.
+        distinct: of equal ids the first document counts; all ids are then remembered. Else memory does not grow with
+            the sources.
     """
 
     sources: Sequence[Path]
     text_field: str | None = None
     rejected: list[Rejected] = field(default_factory=list)
     ignored: dict[str, None] = field(default_factory=dict)
+    distinct: bool = True
 
     def __iter__(self) -> Iterator[SourceDocument]:
-        """Read all of them; of equal ids the first one counts.
+        """Read all of them.
 
         Raises:
             DataError: a source is missing, empty or of no known form, or holds no usable document.
@@ -77,8 +80,8 @@ class Documents:
         for source in self.sources:
             count, first_bad = 0, len(self.rejected)
             for document in self._documents(source):
-                text_hash = hash_text(document.text)[:32]
-                if seen.setdefault(document.id, text_hash) == text_hash:
+                text_hash = hash_text(document.text)[:32] if self.distinct else ""
+                if not self.distinct or seen.setdefault(document.id, text_hash) == text_hash:
                     count += 1
                     yield document
                 else:
@@ -100,6 +103,20 @@ class Documents:
             else:
                 count += sum(map(len, splits.values()))
         return count
+
+    def hash(self) -> str:
+        """Hash all files of the sources, with their names; of a data set on the hub its splits' fingerprints.
+
+        Raises:
+            DataError: a source is missing, empty or of no known form.
+        """
+        parts = []
+        for source in self.sources:
+            if (splits := _data_set(source)) is None:
+                parts += [f"{name}\0{hash_file(path)}" for path, name in _files(source)]
+            else:
+                parts += [f"{source}:{name}\0{rows._fingerprint}" for name, rows in splits.items()]
+        return hash_text(*parts)
 
     def _documents(self, source: Path) -> Iterator[SourceDocument]:
         """The documents of one source."""

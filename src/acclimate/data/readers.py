@@ -12,13 +12,14 @@ from typing import Any
 
 from acclimate.configs import PrepareConfig
 from acclimate.counting import counted
-from acclimate.data.beir import beir_files, is_beir, read_beir, read_qa
+from acclimate.data.beir import add_documents, beir_files, is_beir, read_beir, read_qa
 from acclimate.data.columns import Form, recognise, records_of
 from acclimate.data.dataset import FILES, Dataset, is_dataset, load_dataset
 from acclimate.data.facts import by_reason
 from acclimate.data.hub import HUB_ID, hub_rows, is_saved, load_hub, load_saved, saved_files
 from acclimate.data.kinds import is_table_name, kind_of, looks_like_file
 from acclimate.data.labels import settle_labels
+from acclimate.data.made import PAIRS_FILE, PASSAGES_FILE, is_made, made_files
 from acclimate.data.names import SPLIT_NAMES
 from acclimate.data.opening import plain_name
 from acclimate.data.records import BadRowError, RawData, Record
@@ -36,7 +37,7 @@ def read_source(source: str, config: PrepareConfig) -> RawData:
 
     Args:
         source: a file, a BEIR folder, a folder of split files (also in `pairs/` or `data/`), a folder that `prepare`
-            wrote, or `owner/name[:configuration]` of a dataset on the hub.
+            or `pairs` wrote, or `owner/name[:configuration]` of a dataset on the hub.
         config: may name columns.
 
     Raises:
@@ -53,6 +54,10 @@ def read_source(source: str, config: PrepareConfig) -> RawData:
         return read_hub_splits(load_saved(path), source, config)
     if is_beir(path):
         return read_beir(path, config.min_chars)
+    if is_made(path):
+        raw = _read_file(path / PAIRS_FILE, config)
+        add_documents(raw, path / PASSAGES_FILE)
+        return raw
     files = split_files(path)
     tables = [(split, str(file), read_table(file, _inside(file, path), config.columns)) for split, file in files]
     raw = _read_tables(tables, frozenset(split for split, _ in files), config)
@@ -157,6 +162,8 @@ def _source_files(path: Path) -> list[Path]:
         return saved_files(path)
     if is_beir(path):
         return beir_files(path)
+    if is_made(path):
+        return made_files(path)
     return [file for _, file in split_files(path)]
 
 
@@ -322,6 +329,7 @@ def raw_data_of(dataset: Dataset, source: str) -> RawData:
                 split=split,
                 anchor_id=query,
                 positive_id=document,
+                made_by=next(iter(dataset.info.get("made_by", {}).get(split, ())), ""),
             )
             example = examples.get((record.anchor, record.positive)) if split == "train" and grade > 0 else None
             if example is not None:

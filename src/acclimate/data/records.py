@@ -31,6 +31,8 @@ class Record:
     """Value of the column that splits are made by, if any."""
     anchor_id: str | None = None
     positive_id: str | None = None
+    made_by: str = ""
+    """What made the query, where it was made out of documents (`data.made`); empty where a user has asked it."""
 
     def rejected(self, reason: str) -> Rejected:
         """This record as a rejected row."""

@@ -15,6 +15,8 @@ class PreparedReport(TypedDict):
     splits: dict[str, str]
     """Split -> how it came about."""
     warnings: list[str]
+    made_by: NotRequired[dict[str, dict[str, int]]]
+    """Split -> what made its queries -> how many; of data whose queries were made out of documents."""
     timings: NotRequired[dict[str, float]]
 
 

@@ -74,6 +74,8 @@ class EvaluationReport(TypedDict):
     test: SplitScores
     training_known: bool
     """Whether the adapter, and all that it was made from, say what they were trained on."""
+    made_by: dict[str, int]
+    """What made the test's queries -> how many, where they were made out of documents; empty where users asked them."""
     adapter_version: NotRequired[str]
     """Which version of the adapter was measured."""
     verdict: Verdict

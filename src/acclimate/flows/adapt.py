@@ -14,7 +14,8 @@ from acclimate.configs import RunConfig
 from acclimate.data.build import build_datasets
 from acclimate.data.dataset import Dataset
 from acclimate.errors import UsageError
-from acclimate.files import read_json
+from acclimate.files import REPORT_FILE, read_json
+from acclimate.flows.from_documents import paired
 from acclimate.flows.mine_and_train import mine_and_train
 from acclimate.flows.record import stage_of
 from acclimate.flows.three_stages import three_stages
@@ -47,6 +48,7 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
         AcclimateError: whatever a stage raises; finished stages stay on disk.
     """
     started = time.monotonic()
+    source = paired(source, run, config)
     tasks, folder = all_tasks(run, config, source), RunFolder(run)
     config = replace(config, model=config.base_model)
     if any(task.config.prepare.test_fraction == 0 for task in tasks):  # the data may bring a test split, or not
@@ -59,7 +61,8 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
         evaluated = [evaluate(task.dataset, folder.adapter, task.evaluation, task.config) for task in tasks]
         if trained.stages:
             more["stages"] = trained.stages
-        more["timings"] = timings([*prepared, *trained.reports, *evaluated], started)
+        made = [read_json(folder.made_pairs / REPORT_FILE)] if source == str(folder.made_pairs) else []
+        more["timings"] = timings([*made, *prepared, *trained.reports, *evaluated], started)
     return cast(RunSummary, processes.on_main(lambda: read_json(folder.report)))
 
 

@@ -13,6 +13,7 @@ from acclimate.configs import RunConfig, load_config
 from acclimate.errors import StorageError, UsageError
 from acclimate.files import INPUTS_FILE, REPORT_FILE, hash_file, read_json
 from acclimate.flows.adapt import timings, train_adapter, whole_run
+from acclimate.flows.from_documents import paired
 from acclimate.progress import say
 from acclimate.report.summary import Proof, RunSummary
 from acclimate.runs.resolve import resolve, with_base_of
@@ -22,7 +23,7 @@ from acclimate.runs.tasks import all_tasks
 from acclimate.stages.prepare import prepare_together
 from acclimate.stages.report import report
 
-FROM_THE_PROOF = ("verdict", "recommend", "unsuited", "against_bm25", "confidence", "test", "kind")
+FROM_THE_PROOF = ("verdict", "recommend", "unsuited", "against_bm25", "confidence", "test", "kind", "made_by")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +127,7 @@ def final(source: str | None, run: Path, proven: Proven, machine: RunConfig) -> 
     if folder.evaluation.is_dir():
         raise UsageError(f"{run} holds a run with a proof of its own", fix="Give --out a new folder.")
     config = final_config(proven, machine)
+    source = paired(source, run, config)
     tasks = all_tasks(run, config, source)
     config = replace(config, model=config.base_model)
     with whole_run(tasks, run, config) as more:

@@ -19,6 +19,7 @@ from acclimate.data.splits import ALL_DATA, Fold
 from acclimate.errors import UsageError
 from acclimate.files import read_json
 from acclimate.flows.adapt import timings, train_adapter, whole_run
+from acclimate.flows.from_documents import paired
 from acclimate.flows.stage_settings import check_three_stages
 from acclimate.progress import say
 from acclimate.report.summary import RunSummary
@@ -45,7 +46,7 @@ def adapt_in_folds(source: str | None, run: Path, config: RunConfig) -> RunSumma
         AcclimateError: whatever a stage raises; finished stages stay on disk.
     """
     started = time.monotonic()
-    task, folds = one_dataset(run, config, source)
+    task, folds = one_dataset(run, config, paired(source, run, config))
     folder = RunFolder(run)
     config = replace(config, model=config.base_model)
     if config.stages.recipe == "three-stage":

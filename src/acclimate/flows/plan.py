@@ -22,6 +22,7 @@ from acclimate.evaluation.domain import MAX_RELATED
 from acclimate.evaluation.vocabulary import MAX_TEXTS
 from acclimate.flows.adapt import read_with_test
 from acclimate.flows.folds import one_dataset
+from acclimate.flows.from_documents import without_writing
 from acclimate.flows.pace import Pace, drawn_negatives, measure
 from acclimate.models.devices import activation_gb
 from acclimate.models.encoder import Encoder
@@ -52,6 +53,7 @@ def plan(source: str | None, config: RunConfig) -> dict[str, Any]:
         pairs, texts, tokens, steps, and estimates of minutes and memory (in GiB), for each task where there are
         several, with what they come to; nothing is written.
     """
+    without_writing(source, config)
     if config.stages.folds is not None:
         return _plan_of_folds(source, config)
     tasks = all_tasks(Path(), config, source)

@@ -32,7 +32,7 @@ from acclimate.stages.report import report
 from acclimate.training.reports import EncoderTraining
 
 LIBRARIES = ("torch", "transformers", "sentence-transformers", "faiss-cpu", "numpy", "acclimate")
-OF_EVALUATION = ("kind", "test", "verdict", "recommend", "unsuited", "against_bm25", "sides", "confidence")
+OF_EVALUATION = ("kind", "test", "verdict", "recommend", "unsuited", "against_bm25", "sides", "confidence", "made_by")
 """What the summary takes from the evaluation of a task, besides guards and domain."""
 
 
@@ -126,6 +126,8 @@ def _part(task: Task, run: RunFolder) -> TaskSummary:
     part: dict[str, Any] = {}
     if prepared:
         part |= {"source": prepared["source"], "kind": prepared["kind"], "dataset": _untimed(prepared)}
+        if prepared["source"] == str(run.made_pairs) and (pairs := _json(run.made_pairs / REPORT_FILE)):
+            part["pairs"] = _untimed(pairs)
     if not trained_from or f"{task.label}negatives" in trained_from:
         part["mining"] = _untimed(mined)
     else:
@@ -168,10 +170,10 @@ def _timings(run: RunFolder, tasks: Sequence[Task]) -> dict[str, float]:
     """Seconds of each stage, over all tasks."""
     folders = [folder for task in tasks for folder in (task.dataset, task.negatives, task.evaluation)]
     seconds: dict[str, float] = {}
-    for folder in (*folders, run.adapter):
+    for folder in (run.made_pairs, *folders, run.adapter):
         for name, value in _json(folder / REPORT_FILE).get("timings", {}).items():
             seconds[name] = round(seconds.get(name, 0.0) + value, 3)
-    order = ("prepare_s", "mine_s", "train_s")
+    order = ("pairs_s", "prepare_s", "mine_s", "train_s")
     return {name: seconds[name] for name in (*(it for it in order if it in seconds), *seconds)}
 
 

@@ -79,7 +79,7 @@ def training(train: Mapping[str, Any]) -> list[Table]:
 def data(dataset: Mapping[str, Any], kind: str) -> list[Table]:
     """The splits and how they were made, the counts, the lengths of the texts, and whatever else is known."""
     counts, made = dataset.get("counts", {}), dataset.get("splits", {})
-    known = ("kind", "warnings", "counts", "splits", "lengths", "languages", "reading", "columns", "quoting")
+    known = ("kind", "warnings", "counts", "splits", "lengths", "languages", "reading", "columns", "quoting", "made_by")
     rest = {key: value for key, value in dataset.items() if key not in known and value not in (None, {}, [])}
     tables = [
         _splits(counts, made),
@@ -93,6 +93,27 @@ def data(dataset: Mapping[str, Any], kind: str) -> list[Table]:
         _list("Columns of the data", _columns(dataset.get("columns", {}), kind)),
     ]
     return [table for table in tables if table] + values("Data", rest)
+
+
+def made_pairs(pairs: Mapping[str, Any]) -> list[Table]:
+    """The sources of pairs that were made out of documents, each with its yield and its share; the endpoint."""
+    rows = [
+        Row(
+            source,
+            (
+                Cell(count(found["made"]), f"{score(found['per_document'], 2)} per document"),
+                Cell(count(found["kept"]), percent(found["share"])),
+                *(Cell(count(found["splits"].get(split, 0))) for split in ("train", "dev", "test")),
+            ),
+            "; ".join(f"{count(number)} {why}" for why, number in found["dropped"].items()),
+        )
+        for source, found in pairs.get("sources", {}).items()
+    ]
+    by = pairs.get("split_by", "document")
+    columns = ("Source", "Made", "Used", "Train", "Dev", "Test")
+    llm = {key: value for key, value in pairs.get("llm", {}).items() if _flat(value)}
+    made = [Table(f"Pairs made out of documents, split by {by}", columns, tuple(rows))] if rows else []
+    return made + values("Queries written by a language model", llm)
 
 
 def mining(audit: Mapping[str, Any]) -> list[Table]:

@@ -158,7 +158,9 @@ def _training(run: RunParts) -> dict[str, Any]:
 
 
 def _data(run: RunParts) -> dict[str, Any]:
-    return {"data_tables": details.data(run.dataset or {}, run.kind), "rejected": tables.reasons(run.rejected)}
+    made = details.made_pairs((run.summary or {}).get("pairs", {}))
+    data = details.data(run.dataset or {}, run.kind)
+    return {"data_tables": [*made, *data], "rejected": tables.reasons(run.rejected)}
 
 
 def _mining(run: RunParts) -> dict[str, Any]:

@@ -29,10 +29,14 @@ class TaskSummary(TypedDict, total=False):
     recommend: str
     unsuited: str
     against_bm25: NotRequired[Delta]
+    made_by: dict[str, int]
+    """What made the test's queries, where they were made out of documents; empty where users asked them."""
     sides: Sides
     confidence: float
     dataset: dict[str, Any]
     """What `prepare` reported, without its timings."""
+    pairs: NotRequired[dict[str, Any]]
+    """What `pairs` reported, without its timings, where `adapt` was given documents."""
     mining: dict[str, Any]
     """What `mine` reported, without its timings; empty where nothing was mined."""
     guard: list[GuardRow]
@@ -74,6 +78,7 @@ class Proof(TypedDict):
     recommend: str
     unsuited: str
     against_bm25: NotRequired[Delta]
+    made_by: NotRequired[dict[str, int]]
     confidence: float
     test: SplitScores
     kind: Kind

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from acclimate.data.made import proven_on
 from acclimate.report import details, html, plots, tables
 from acclimate.report.folder import RunParts
 from acclimate.report.tables import Cell, Row, Table
@@ -76,7 +77,10 @@ def _verdict(part: Mapping[str, Any]) -> Cell:
     found = VERDICTS.get(part["verdict"], Cell(part["verdict"]))
     notes = {"bm25": "BM25 is better than either", "other": "the model cannot read these texts"}
     note = notes.get(str(part.get("recommend")))
-    return Cell(found.text, note, "bad") if note else found
+    if note:
+        return Cell(found.text, note, "bad")
+    rests_on = proven_on(part.get("made_by") or {})
+    return Cell(found.text, f"on {rests_on}", found.tone) if rests_on else found
 
 
 def _trained(tasks: Mapping[str, Mapping[str, Any]]) -> Table:

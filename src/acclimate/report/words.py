@@ -5,13 +5,17 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeGuard
+
+from acclimate.data.made import proven_on
 
 Tone = Literal["", "good", "bad"]
 
 ABSENT = "–"
+MADE_QUERIES = "proven on made queries"
+"""The label of a proof that rests on no user's queries."""
 NO_BREAK = "\N{NO-BREAK SPACE}"
 METRIC_NAMES = {
     "ndcg@10": "NDCG@10",
@@ -233,6 +237,19 @@ def verdict(
         report: the evaluation's, or the run's: `recommend`, `unsuited` and `against_bm25`, where they are known; with
             `folds` it is about models that are trained in this way.
     """
+    found = _verdict(run_verdict, test, confidence, report)
+    rests_on = proven_on(report.get("made_by") or {})
+    if not rests_on:
+        return found
+    claim = f"{found.claim.rstrip('.')}, {MADE_QUERIES if run_verdict == 'better' else 'tested on made queries'}."
+    reason = f"{found.reason} Nobody has asked them: they are {rests_on}, of documents outside the training."
+    return replace(found, claim=claim, reason=reason.strip())
+
+
+def _verdict(
+    run_verdict: str, test: Mapping[str, Any], confidence: float | None, report: Mapping[str, Any]
+) -> Verdict:
+    """As `verdict`, whoever asked the queries."""
     key = primary_metric(test)
     delta: Mapping[str, Any] = test.get("delta", {}).get(key, {})
     change = "" if key is None else _change(key, test, delta, confidence)

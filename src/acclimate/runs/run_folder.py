@@ -9,6 +9,7 @@ from acclimate.data.dataset import is_dataset
 from acclimate.files import REPORT_FILE, WORK
 
 DATASET, NEGATIVES, ADAPTER, EVALUATION = "dataset", "negatives", "adapter", "evaluation"
+PAIRS = "pairs"
 STAGES, TASKS, FOLDS = "stages", "tasks", "folds"
 AUDIT_FILE = "audit.json"
 PAGE_FILE = "report.html"
@@ -94,7 +95,12 @@ class RunFolder:
     @property
     def weak_pairs(self) -> Path:
         """What `weak` writes, in the folder of the stage that trains on it."""
-        return self.path / "pairs"
+        return self.path / PAIRS
+
+    @property
+    def made_pairs(self) -> Path:
+        """What `pairs` writes where `adapt` was given documents."""
+        return self.path / PAIRS
 
     @property
     def proof(self) -> Path:

@@ -121,6 +121,7 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
     def write(folder: Path) -> EvaluationReport:
         report = _report([data, *guards], base, adapted, config)
         report["training_known"] = seen.complete
+        report["made_by"] = data.info.get("made_by", {}).get("test", {})
         report["adapter_version"] = hash_folder(adapter)[:NAME_CHARS]
         report["test"]["trained_on"] = left_out
         for row, count in zip(report["guard"], guards_left_out, strict=True):
@@ -176,6 +177,7 @@ def _report(
         "kind": datasets[0].kind,
         "test": cast(SplitScores, {**_counts(datasets[0]), **test}),
         "training_known": True,
+        "made_by": {},
         "verdict": found,
         "recommend": "adapted" if found == "better" else "base",
         "confidence": config.evaluate.confidence,

@@ -105,6 +105,8 @@ def _prepared(
         "splits": dataset.info["splits"],
         "warnings": dataset.info["warnings"],
     }
+    if "made_by" in dataset.info:
+        report["made_by"] = dataset.info["made_by"]
     _announce(report, rejected)
 
     def write(folder: Path) -> PreparedReport:

@@ -1,0 +1,112 @@
+"""Which made pairs are trained on, and which are kept for the choice of a step (dev) and for the proof (test)."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from acclimate.core.same_text import same_text_key
+from acclimate.data.split import LARGEST, MAX_DEV, MIN_TEST, draw
+from acclimate.pairing.made_pair import MadePair
+from acclimate.types import Split
+
+LIKE_QUERIES = ("written", "faq", "heading", "title")
+"""Sources whose queries are like those of users, as far as made ones can be: dev and test consist of them."""
+LESS_LIKE = ("neighbours", "cluster", "crop")
+"""What joins them, one after the other, where there are too few."""
+MIN_DOCUMENTS = 40
+"""With fewer documents the split is by passage: one document would be a large part of a split."""
+
+
+@dataclass
+class SplitPairs:
+    """Made pairs by split."""
+
+    splits: dict[Split, list[MadePair]]
+    by: str
+    """`document` or `passage`: what no two splits share."""
+    tested: tuple[str, ...]
+    """Sources that dev and test consist of."""
+    dropped: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """(source, why) -> how many pairs are in no split."""
+
+
+def without_ambiguous(pairs: Sequence[MadePair]) -> tuple[list[MadePair], Counter[tuple[str, str]]]:
+    """The pairs without those whose query was made for several passages ("Introduction"): nobody could know which."""
+    passages: dict[str, set[str]] = defaultdict(set)
+    for pair in pairs:
+        if pair.made_by in LIKE_QUERIES:
+            passages[same_text_key(pair.query)].add(pair.positive)
+    kept, dropped = [], Counter[tuple[str, str]]()
+    for pair in pairs:
+        if pair.made_by in LIKE_QUERIES and len(passages[same_text_key(pair.query)]) > 1:
+            dropped[pair.made_by, "the same query for several passages"] += 1
+        else:
+            kept.append(pair)
+    return kept, dropped
+
+
+def split_pairs(
+    pairs: Sequence[MadePair], *, test_fraction: float, dev_fraction: float, seed: int, documents: int
+) -> SplitPairs:
+    """Put every pair into a split, so that no document is in two of them.
+
+    Args:
+        pairs: of all sources.
+        test_fraction: wanted share of the pairs with queries like those of users that becomes the test, but at least
+            `MIN_TEST` and at most half; 0 makes no test.
+        dev_fraction: likewise, of the rest, for dev, at most `MAX_DEV`.
+        seed: of the draw of documents.
+        documents: how many there are.
+    """
+    by_passage = documents < MIN_DOCUMENTS
+    tested = _tested(pairs)
+
+    def units(pair: MadePair) -> tuple[str, ...]:
+        return (same_text_key(pair.positive),) if by_passage else pair.documents
+
+    asking = [pair for pair in pairs if pair.made_by in tested]
+    test = min(max(round(test_fraction * len(asking)), MIN_TEST), len(asking) // 2) if test_fraction else 0
+    dev = min(max(round(dev_fraction * (len(asking) - test)), 1), MAX_DEV) if dev_fraction else 0
+    held = _held_out(asking, units, {"test": test, "dev": dev}, seed)
+    found = SplitPairs({"train": [], "dev": [], "test": []}, "passage" if by_passage else "document", tested)
+    for pair in pairs:
+        splits = {held.get(unit, "train") for unit in units(pair)}
+        split = splits.pop() if len(splits) == 1 else None
+        if split is None or (split != "train" and pair.made_by not in tested):
+            found.dropped[pair.made_by, f"of a {found.by} that is held out"] += 1
+        else:
+            found.splits[split].append(pair)
+    return found
+
+
+def _tested(pairs: Sequence[MadePair]) -> tuple[str, ...]:
+    """The sources that make enough test queries: those like users' queries first."""
+    counts = Counter(pair.made_by for pair in pairs)
+    tested = [source for source in LIKE_QUERIES if counts[source]]
+    for source in LESS_LIKE:
+        if sum(counts[it] for it in tested) < 2 * MIN_TEST and counts[source]:
+            tested.append(source)
+    return tuple(tested)
+
+
+def _held_out(
+    asking: Sequence[MadePair],
+    units: Callable[[MadePair], tuple[str, ...]],
+    wanted: dict[Split, int],
+    seed: int,
+) -> dict[str, Split]:
+    """The units of dev and test, in the order of a draw; one with a large share of the pairs stays in train."""
+    counts = Counter(unit for pair in asking for unit in units(pair)[:1])
+    most = max(LARGEST * len(asking), 1)
+    drawn = sorted((unit for unit in counts if counts[unit] <= most), key=lambda unit: (draw(seed, "held out", unit), unit))
+    held: dict[str, Split] = {}
+    place = 0
+    for split, target in wanted.items():
+        count = 0
+        while count < target and place < len(drawn):
+            held[drawn[place]] = split
+            count += counts[drawn[place]]
+            place += 1
+    return held
