@@ -1,8 +1,8 @@
 """A small HTTP server that speaks OpenAI's chat completions, streams, and fails in every way on demand.
 
-    with ChatServer(lambda messages: "an answer") as server:
-        server.fail(Status(429, retry_after="0"), Cut(), MALFORMED)  # the next three requests, in this order
-        ChatClient(server.url, "any").complete(...)
+with ChatServer(lambda messages: "an answer") as server:
+    server.fail(Status(429, retry_after="0"), Cut(), MALFORMED)  # the next three requests, in this order
+    ChatClient(server.url, "any").complete(...)
 """
 
 from __future__ import annotations

@@ -99,7 +99,9 @@ def test_the_wait_that_is_asked_for_is_kept(server: ChatServer) -> None:
 
 def test_a_wait_of_hours_is_not_sat_out(server: ChatServer) -> None:
     server.fail(Status(429, "quota used up", retry_after="7200"))
-    with pytest.raises(ChatError, match=r"status 429 \(quota used up\), for the next 7200 s\. Start again then") as info:
+    with pytest.raises(
+        ChatError, match=r"status 429 \(quota used up\), for the next 7200 s\. Start again then"
+    ) as info:
         client(server).complete(ASKED, 40)
     assert info.value.status == 429 and len(server.requests) == 1
 
@@ -163,7 +165,9 @@ def test_the_rate_holds_over_threads(server: ChatServer) -> None:
     started = time.monotonic()
     with ThreadPoolExecutor(4) as threads:
         list(threads.map(lambda _: asking.complete(ASKED, 40), range(6)))
-    assert time.monotonic() - started >= 5 * 60 / 1200, "six starts lie five distances apart, however fast the machine is"
+    assert time.monotonic() - started >= 5 * 60 / 1200, (
+        "six starts lie five distances apart, however fast the machine is"
+    )
 
 
 def test_nobody_there(server: ChatServer) -> None:

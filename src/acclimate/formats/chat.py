@@ -152,7 +152,9 @@ class ChatClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _asked(self, messages: Sequence[Message], max_tokens: int, temperature: float, *, stream: bool) -> httpx.Response:
+    def _asked(
+        self, messages: Sequence[Message], max_tokens: int, temperature: float, *, stream: bool
+    ) -> httpx.Response:
         """The response to a request, with status 200: of a stream only its head, else all of it."""
         retry = 0
         while True:
