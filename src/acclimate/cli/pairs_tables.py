@@ -16,13 +16,20 @@ from acclimate.counting import counted
 def show_pairs(report: Mapping[str, Any], out: Path) -> None:
     """Every source with its share and its yield, what the endpoint cost, how far experts agree, where things are."""
     title = f"{counted(report['pairs'], 'pairs')} of {counted(report['documents'], 'documents')}, split by "
-    table = Table(title=title + report["split_by"], box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table = Table(
+        title=title + report["split_by"], box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False
+    )
     table.add_column("source")
     for name in ("made", "per document", "used", "share", "train", "dev", "test"):
         table.add_column(name, justify="right")
     for source, row in report["sources"].items():
         splits = (f"{row['splits'].get(split, 0):,}" for split in ("train", "dev", "test"))
-        numbers = (f"{row['made']:,}", f"{row['per_document']:.2f}", f"{row['kept']:,}", f"{PERCENT * row['share']:.0f} %")
+        numbers = (
+            f"{row['made']:,}",
+            f"{row['per_document']:.2f}",
+            f"{row['kept']:,}",
+            f"{PERCENT * row['share']:.0f} %",
+        )
         table.add_row(source, *numbers, *splits)
     console = new_console()
     console.print(table)

@@ -69,11 +69,7 @@ class Form:
 
     def roles(self) -> dict[str, list[str]]:
         """Role -> column names, for `dataset.json`."""
-        single = {
-            role: [name]
-            for role in SINGLE_ROLES
-            if (name := getattr(self, role)) is not None
-        }
+        single = {role: [name] for role in SINGLE_ROLES if (name := getattr(self, role)) is not None}
         return {**single, "negatives": list(self.negatives), "ignored": list(self.ignored)}
 
 

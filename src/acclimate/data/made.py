@@ -37,7 +37,7 @@ def makers_of(records: Iterable[Record]) -> dict[str, int]:
 
 
 def proven_on(made_by: Mapping[str, int]) -> str:
-    """What a proof rests on where its queries were made, in words: "made queries (40 title, 12 heading)"; "" where users
-    asked them."""
+    """What a proof rests on where its queries were made, in words: "made queries (40 title, 12 heading)"; "" where
+    users asked them."""
     made = {name: count for name, count in made_by.items() if name != REAL}
     return f"made queries ({', '.join(f'{count:,} {name}' for name, count in made.items())})" if made else ""

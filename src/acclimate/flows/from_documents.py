@@ -109,6 +109,6 @@ def without_writing(source: str | None, config: RunConfig) -> None:
     """
     if source is not None and is_documents(source, config.prepare):
         raise UsageError(
-            f"{source} holds documents and no queries: how much there is to do depends on the pairs that are made of them",
+            f"{source} holds documents and no queries: how much there is to do depends on the pairs made of them",
             fix=f"Make them: acclimate pairs {source} --out pairs.jsonl; then: acclimate adapt pairs.made --dry-run",
         )

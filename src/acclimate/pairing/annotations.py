@@ -60,7 +60,7 @@ def write_for_experts(path: Path, pairs: Sequence[MadePair], limit: int = FOR_EX
         UsageError: another ending, or the file is there.
     """
     check_for_experts(path)
-    rows = [{name: "" for name in COLUMNS} | _shown(pair) for pair in _in_turn(pairs, limit)]
+    rows = [dict.fromkeys(COLUMNS, "") | _shown(pair) for pair in _in_turn(pairs, limit)]
     with open_output(path) as stream:
         if path.suffix.lower() == ".jsonl":
             stream.writelines(f"{json.dumps(row, ensure_ascii=False)}\n".encode() for row in rows)

@@ -26,7 +26,9 @@ QUESTION_UNITS = (3, 40)
 _FENCE = re.compile(r"\s*(```|~~~)")
 _ATX = re.compile(r"\s{0,3}#{1,6}\s+(.+?)\s*#*\s*$")
 _SETEXT = re.compile(r"\s{0,3}(=+|-{2,})\s*$")
-_ASKED = re.compile(r"\s*(?:[-*+]\s+)?(?:\*\*)?(?:Q(?:uestion)?\s*\d*|问题?|問)\s*[:.：、]\s*(.+?)(?:\*\*)?\s*$", re.IGNORECASE)
+_ASKED = re.compile(
+    r"\s*(?:[-*+]\s+)?(?:\*\*)?(?:Q(?:uestion)?\s*\d*|问题?|問)\s*[:.：、]\s*(.+?)(?:\*\*)?\s*$", re.IGNORECASE
+)
 _QUESTION = re.compile(r"\s*(?:[-*+]\s+|\d+[.)]\s+)?(?:\*\*)?(.+?[?？])(?:\*\*)?\s*$")
 _ANSWER = re.compile(r"\s*(?:\*\*)?(?:A(?:nswer)?|答案?)\s*[:：]\s*(?:\*\*)?\s*", re.IGNORECASE)
 _PROSE_END = re.compile(r"[.!。！?？;；:：,，、]\s*$")
@@ -153,7 +155,7 @@ def _is_short(text: str, limits: tuple[int, int]) -> bool:
 
 
 def _merged(sections: Iterator[_Section]) -> Iterator[_Section]:
-    """The sections, those with too little text joined to the one before, label and all; an answer's "A:" is left out."""
+    """The sections, those with too little text joined to the one before, label and all; "A:" before an answer goes."""
     held: _Section | None = None
     for section in sections:
         if section.asks and section.lines:

@@ -66,8 +66,8 @@ def read_real_queries(path: Path) -> RealQueries:
     if not found.count:
         raise DataError(
             f"{path}: no query in it" + (f"; {first}" if first else ""),
-            possible=f"a column {', '.join(ANCHORS[:3])} or text; and, where it is known, {', '.join(DOCUMENTS[:3])} with "
-            f"the id of a document, or {', '.join(POSITIVES[:3])} with the text that answers it",
+            possible=f"a column {', '.join(ANCHORS[:3])} or text; and, where it is known, {', '.join(DOCUMENTS[:3])} "
+            f"with the id of a document, or {', '.join(POSITIVES[:3])} with the text that answers it",
         )
     return found
 

@@ -77,7 +77,11 @@ def save(folder: Path, samples: Mapping[str, Sample], more: Mapping[str, Any]) -
     rows = f"{more['documents']}-{ROWS_FILE}"
     write_jsonl(
         folder / rows,
-        ({"sample": name, "number": number, "row": row} for name, it in samples.items() for number, row in it.numbered()),
+        (
+            {"sample": name, "number": number, "row": row}
+            for name, it in samples.items()
+            for number, row in it.numbered()
+        ),
     )
     offered = {name: it.offered for name, it in samples.items()}
     write_json(folder / STATE_FILE, {**more, "rows": rows, "offered": offered})

@@ -100,7 +100,9 @@ def _held_out(
     """The units of dev and test, in the order of a draw; one with a large share of the pairs stays in train."""
     counts = Counter(unit for pair in asking for unit in units(pair)[:1])
     most = max(LARGEST * len(asking), 1)
-    drawn = sorted((unit for unit in counts if counts[unit] <= most), key=lambda unit: (draw(seed, "held out", unit), unit))
+    drawn = sorted(
+        (unit for unit in counts if counts[unit] <= most), key=lambda unit: (draw(seed, "held out", unit), unit)
+    )
     held: dict[str, Split] = {}
     place = 0
     for split, target in wanted.items():

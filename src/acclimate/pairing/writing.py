@@ -6,6 +6,7 @@ Every answer is appended to a log before the next step, so a second start asks o
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -106,6 +107,7 @@ class Endpoint:
             self.log.open("a", encoding="utf-8") as log,
             progress(label, len(by_key), "requests", len(by_key) - len(missing)) as advance,
         ):
+            log.write("\n" * self._is_cut())
             for key, completion in self._asked({key: by_key[key] for key in missing}, max_tokens):
                 known[key] = completion
                 log.write(json.dumps({"key": key, **_row(completion)}, ensure_ascii=False) + "\n")
@@ -117,9 +119,7 @@ class Endpoint:
             self.usage.completion_tokens += completion.completion_tokens
         return [None if completion is None else completion.text for completion in found]
 
-    def _asked(
-        self, missing: Mapping[str, Sequence[Message]], max_tokens: int
-    ) -> Iterator[tuple[str, Completion]]:
+    def _asked(self, missing: Mapping[str, Sequence[Message]], max_tokens: int) -> Iterator[tuple[str, Completion]]:
         """The answers as they come. At an error nothing more is asked, and what is under way is waited for."""
         todo = iter(missing.items())
         with ThreadPoolExecutor(self.parallel) as threads:
@@ -149,6 +149,14 @@ class Endpoint:
         self.usage.refused += 1
         alone = error.status in OF_THIS_REQUEST and "cannot be reached" not in error.found
         return None if alone and self.usage.refused <= max(MIN_TOLERATED, TOLERATED * asked) else error
+
+    def _is_cut(self) -> bool:
+        """Whether the log ends within a line, as a kill leaves it: what is appended must not be lost with it."""
+        if not self.log.is_file() or not self.log.stat().st_size:
+            return False
+        with self.log.open("rb") as stream:
+            stream.seek(-1, os.SEEK_END)
+            return stream.read(1) != b"\n"
 
     def _logged(self) -> dict[str, Completion]:
         """The answers of earlier starts; the last line may be half written."""
@@ -217,5 +225,7 @@ def judged(pairs: Sequence[MadePair], endpoint: Endpoint) -> tuple[list[MadePair
     """The pairs whose passage answers the query, as the model says, and how many it does not."""
     asked = [templates.ask_for_judgement(pair.query, pair.positive) for pair in pairs]
     answers = endpoint.answers(asked, 8, "judge queries")
-    kept = [pair for pair, answer in zip(pairs, answers, strict=True) if answer is not None and templates.says_yes(answer)]
+    kept = [
+        pair for pair, answer in zip(pairs, answers, strict=True) if answer is not None and templates.says_yes(answer)
+    ]
     return kept, len(pairs) - len(kept)

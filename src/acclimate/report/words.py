@@ -246,9 +246,7 @@ def verdict(
     return replace(found, claim=claim, reason=reason.strip())
 
 
-def _verdict(
-    run_verdict: str, test: Mapping[str, Any], confidence: float | None, report: Mapping[str, Any]
-) -> Verdict:
+def _verdict(run_verdict: str, test: Mapping[str, Any], confidence: float | None, report: Mapping[str, Any]) -> Verdict:
     """As `verdict`, whoever asked the queries."""
     key = primary_metric(test)
     delta: Mapping[str, Any] = test.get("delta", {}).get(key, {})

@@ -37,7 +37,16 @@ class Made(TypedDict):
 
 def made(run: RunFolder) -> dict[str, Made]:
     """Who made each part of a run that says so, by the name of its folder, in the order of the stages."""
-    parts = [run.made_pairs, run.dataset, run.negatives, run.adapter, run.evaluation, run.reranker, run.reranking, run.index_evaluation]
+    parts = [
+        run.made_pairs,
+        run.dataset,
+        run.negatives,
+        run.adapter,
+        run.evaluation,
+        run.reranker,
+        run.reranking,
+        run.index_evaluation,
+    ]
     found = {part.name: marker(part) or {} for part in parts}
     return {name: {"command": it["command"], "time": it["time"]} for name, it in found.items() if it.get("command")}
 

@@ -78,7 +78,7 @@ def pairs(sources: Sequence[Path], out: Path, config: RunConfig, *, annotate: Pa
     inputs = {"documents": documents.hash()}
     inputs |= {f"file {number}": hash_file(Path(name)) for number, name in enumerate(files) if name is not None}
     making = _Making(documents, out, config, hash_config({**settings, **inputs}))
-    reads = [*sources, *(name for name in files if name is not None)]
+    reads: list[str | Path] = [*sources, *(name for name in files if name is not None)]
     report = step("pairs", out, settings, inputs, making.run, seconds="pairs_s", reads=reads, alone=True)
     if annotate is not None:
         made = [MadePair.of(line) for line in _rows(out / PAIRS_FILE)]
@@ -268,7 +268,7 @@ class _Making:
         kept = [pair for pairs in split.splits.values() for pair in pairs]
         rows: dict[str, SourceRow] = {}
         for source in (*(it for it in MAKERS if it in drawn), *(it for it in drawn if it not in MAKERS)):
-            own = Counter(name for name, pairs in split.splits.items() for pair in pairs if pair.made_by == source)
+            own = Counter[str](name for name, pairs in split.splits.items() for pair in pairs if pair.made_by == source)
             per = self.more["llm"]["passages"] if source == WRITTEN else found.documents
             rows[source] = SourceRow(
                 made=made[source],
@@ -280,7 +280,7 @@ class _Making:
                 dropped={why: count for (name, why), count in self.dropped.items() if name == source},
             )
         test = Counter(made_by for _, made_by in {(pair.query, pair.made_by) for pair in split.splits["test"]})
-        return {
+        report: PairsReport = {
             "documents": found.documents,
             "passages": found.passages.offered,
             "ranked": len(found.passages),
@@ -291,8 +291,8 @@ class _Making:
             "sources": rows,
             "test": dict(test.most_common()),
             "warnings": [*self.warnings, *self._warned(split, kept)],
-            **self.more,
-        }  # type: ignore[typeddict-item]
+        }
+        return cast(PairsReport, {**report, **self.more})
 
     def _warned(self, split: SplitPairs, kept: list[MadePair]) -> list[str]:
         warnings = []
