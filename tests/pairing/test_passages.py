@@ -60,7 +60,8 @@ def test_headings_and_questions_ask_for_what_stands_below_them() -> None:
 
 
 def test_chinese_questions_and_headings() -> None:
-    text = "小麦播种\n\n冬小麦一般在九月下旬到十月上旬播种，过早过晚都不好。\n\n问：播种多深？\n答：三到四厘米，旱地可以稍深一些。\n"
+    text = "小麦播种\n\n冬小麦一般在九月下旬到十月上旬播种，过早过晚都不好。\n\n"
+    text += "问：播种多深？\n答：三到四厘米，旱地可以稍深一些。\n"
     found = passaged(document(text), 128)
     assert [(it.text, it.passage.text[:3]) for it in found.headings] == [("小麦播种", "冬小麦")]
     assert [(it.text, it.passage.text[:3]) for it in found.questions] == [("播种多深？", "三到四")]
@@ -84,7 +85,7 @@ def test_prose_has_no_headings() -> None:
 def test_no_word_is_lost_but_of_headings_and_scraps(lines: list[str]) -> None:
     found = passaged(document("\n".join(lines)), 32)
     told = sum(passage.text.count("drill") for passage in found.passages)
-    assert told == sum(PROSE == line for line in lines)
+    assert told == sum(line == PROSE for line in lines)
     assert all(5 <= units(passage.text) <= 32 for passage in found.passages)
 
 

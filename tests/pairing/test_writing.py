@@ -24,7 +24,8 @@ def answer(messages: list[dict[str, str]]) -> str:
     number = messages[-1]["content"].split("Passage ")[1][0] if "Passage " in messages[-1]["content"] else "x"
     if messages[-1]["content"].startswith("Query:"):
         return "Yes." if "autumn cereals 1" in messages[-1]["content"] else "no"
-    return f"<think>keyword: no</think>1. **keyword:** autumn cereals {number}\nQuestion: “When to sow {number}?”\nlong: {WHEAT}"
+    lines = f"1. **keyword:** autumn cereals {number}\nQuestion: “When to sow {number}?”\nlong: {WHEAT}"
+    return f"<think>keyword: no</think>{lines}"
 
 
 def endpoint(server: ChatServer, folder: Path, **more: float) -> Endpoint:

@@ -94,7 +94,7 @@ def paired(source: str | None, run: Path, config: RunConfig) -> str | None:
     from acclimate.stages.pairs import pairs as stage
 
     folder = RunFolder(run).made_pairs
-    with locked(run):
+    with locked(run), commanded(by="acclimate.adapt"):
         stage([Path(source)], folder, config)
     if config.pairs.queries is None:
         say("the proof will rest on made queries, of documents outside the training (--queries brings real ones)")

@@ -15,6 +15,8 @@ LIKE_QUERIES = ("written", "faq", "heading", "title")
 """Sources whose queries are like those of users, as far as made ones can be: dev and test consist of them."""
 LESS_LIKE = ("neighbours", "cluster", "crop")
 """What joins them, one after the other, where there are too few."""
+MIN_DEV = 50
+"""Fewer dev queries choose a step by chance; but at most a quarter of what the test leaves."""
 MIN_DOCUMENTS = 40
 """With fewer documents the split is by passage: one document would be a large part of a split."""
 
@@ -56,7 +58,7 @@ def split_pairs(
         pairs: of all sources.
         test_fraction: wanted share of the pairs with queries like those of users that becomes the test, but at least
             `MIN_TEST` and at most half; 0 makes no test.
-        dev_fraction: likewise, of the rest, for dev, at most `MAX_DEV`.
+        dev_fraction: likewise, of the rest, for dev: from `MIN_DEV` to `MAX_DEV`.
         seed: of the draw of documents.
         documents: how many there are.
     """
@@ -68,7 +70,8 @@ def split_pairs(
 
     asking = [pair for pair in pairs if pair.made_by in tested]
     test = min(max(round(test_fraction * len(asking)), MIN_TEST), len(asking) // 2) if test_fraction else 0
-    dev = min(max(round(dev_fraction * (len(asking) - test)), 1), MAX_DEV) if dev_fraction else 0
+    rest = len(asking) - test
+    dev = min(max(round(dev_fraction * rest), MIN_DEV), MAX_DEV, rest // 4) if dev_fraction else 0
     held = _held_out(asking, units, {"test": test, "dev": dev}, seed)
     found = SplitPairs({"train": [], "dev": [], "test": []}, "passage" if by_passage else "document", tested)
     for pair in pairs:
