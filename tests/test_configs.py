@@ -17,12 +17,14 @@ from acclimate.configs import (
     RENAMED,
     DatasetConfig,
     DomainConfig,
+    EndpointConfig,
     EvaluateConfig,
     ExportConfig,
     IndexConfig,
     MergeConfig,
     MineConfig,
     ObjectiveConfig,
+    PairsConfig,
     PrepareConfig,
     RerankConfig,
     RunConfig,
@@ -40,6 +42,8 @@ from acclimate.errors import AcclimateError, DataError, UsageError
 
 SECTIONS = {
     "domain": DomainConfig,
+    "pairs": PairsConfig,
+    "endpoint": EndpointConfig,
     "prepare": PrepareConfig,
     "mine": MineConfig,
     "train": TrainConfig,

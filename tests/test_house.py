@@ -43,7 +43,7 @@ ORDER = (
     ("runs",),
     ("retrieval",),
     ("mining", "evaluation"),
-    ("training",),
+    ("training", "pairing"),
     ("report",),
     ("stages",),
     ("flows",),

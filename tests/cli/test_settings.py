@@ -25,6 +25,7 @@ from acclimate.cli.main import COMMANDS, main
 from acclimate.cli.options import HEADINGS, every_setting
 from acclimate.configs import READS, MineConfig, RunConfig, dump_config, settings_of, used
 from acclimate.configs.commands import READS_WHEN
+from tests.chat_server import ChatServer
 from tests.cli.reads import recorded_reads
 from tests.models import tiny
 from tests.tiny_run import WORDS, write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
@@ -103,6 +104,7 @@ class World:
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made = World(tmp_path_factory.mktemp("world"))
     base = ("--model", made.model, "--device", "cpu", "--dtype", "float32")
+    _pairs(made, base)
     _prepare_and_mine(made, base)
     _train(made, base)
     _evaluate(made, base)
@@ -115,7 +117,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     columns = ("--anchor-column", "q", "--positive-column", "response")
     adapt = ("adapt", made.data, "--out", made.folder / "adapted", *base, *QUICK, *columns)
     made.do(*adapt, "--sign-flips", "100", "--recipe", "three-stage")
-    for stage in ("prepare", "mine", "train", "evaluate"):
+    for stage in ("pairs", "prepare", "mine", "train", "evaluate"):
         made.reads["adapt"] |= made.reads[stage]
     _index(made)
     return made
@@ -160,6 +162,21 @@ def _serve(world: World) -> None:
     asking.start()
     world.do("serve", world.run, "--port", port, "--reranker", world.reranker, "--poll-s", "0.1")
     asking.join()
+
+
+def _pairs(world: World, base: tuple[str, ...]) -> None:
+    """Pairs out of documents, by all that can make some."""
+    draw = random.Random(2)
+    docs, real, experts = (world.folder / name for name in ("docs.jsonl", "real.jsonl", "experts.csv"))
+    rows = [{"title": f"w1 w{number}", "text": " ".join(draw.choices(WORDS, k=30))} for number in range(60)]
+    docs.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    real.write_text('{"query": "w1 w2"}\n')
+    command = ("pairs", docs, "--out", world.folder / "made.jsonl", *base)
+    world.do(*command, "--annotate", experts)
+    with ChatServer(lambda messages: "keyword: w1 w2\nyes") as server:
+        asked = ("--llm", server.url, "--llm-model", "any", "--llm-prices", "1,2", "--judge", "--asked-passages", "5")
+        others = ("--pair-sources", "title,cluster", "--queries", real, "--annotated", experts)
+        world.do(*command, *asked, *others)
 
 
 def _prepare_and_mine(world: World, base: tuple[str, ...]) -> None:

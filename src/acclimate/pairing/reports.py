@@ -15,7 +15,7 @@ class SourceRow(TypedDict):
     kept: int
     """Those that are in a split."""
     share: float
-    """Of all pairs that are in a split."""
+    """Part of all pairs that are in a split."""
     per_document: float
     """Pairs that it gave for each document: its yield. Of written queries: those kept of a request."""
     splits: dict[str, int]
@@ -38,7 +38,7 @@ class PairsReport(TypedDict):
 
     documents: int
     passages: int
-    """Of all documents."""
+    """Those of all documents."""
     ranked: int
     """Those that mining and the proof rank."""
     rejected: int

@@ -29,7 +29,7 @@ class Streamed:
     """Rows of `_id`, `text`, `document`."""
     documents: int = 0
     wanted: dict[str, list[Passage]] = field(default_factory=dict)
-    """Of the documents that were asked for, all passages."""
+    """All passages of the documents that were asked for, by the document's id."""
 
     @property
     def samples(self) -> dict[str, Sample]:

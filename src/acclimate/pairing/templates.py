@@ -12,7 +12,7 @@ from acclimate.formats.chat import Message
 Language: TypeAlias = Literal["en", "zh"]
 
 VERSION = "1"
-"""Of the templates: answers to others are not used again."""
+"""Names these templates: pairs that were made with others are made again."""
 MOST_HAN = 0.2
 """Share of units that are Chinese or Japanese characters, from which on a passage is asked about in Chinese."""
 MAX_PASSAGE_CHARS = 6_000

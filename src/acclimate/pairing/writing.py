@@ -56,7 +56,7 @@ class Usage:
     """Answered in an earlier start."""
     refused: int = 0
     prompt_tokens: int = 0
-    """Of all answers that are used, those of earlier starts too."""
+    """Counted over all answers that are used, those of earlier starts too."""
     completion_tokens: int = 0
 
     def report(self, prices: Sequence[float]) -> dict[str, Any]:
