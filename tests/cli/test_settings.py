@@ -173,7 +173,7 @@ def _pairs(world: World, base: tuple[str, ...]) -> None:
     real.write_text('{"query": "w1 w2"}\n')
     command = ("pairs", docs, "--out", world.folder / "made.jsonl", *base)
     world.do(*command, "--annotate", experts)
-    with ChatServer(lambda messages: "keyword: w1 w2\nyes") as server:
+    with ChatServer(lambda _: "keyword: w1 w2\nyes") as server:
         asked = ("--llm", server.url, "--llm-model", "any", "--llm-prices", "1,2", "--judge", "--asked-passages", "5")
         others = ("--pair-sources", "title,cluster", "--queries", real, "--annotated", experts)
         world.do(*command, *asked, *others)

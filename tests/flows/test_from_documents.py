@@ -107,6 +107,9 @@ def test_real_queries_are_the_proof(config: RunConfig, docs: Path, tmp_path: Pat
     settings = replace(config.pairs, pair_sources=("heading",), queries=str(real))
     summary = adapt(str(docs), tmp_path / "run", replace(config, pairs=settings))
     assert summary["made_by"] == {"real": 40} and summary["test"]["queries"] == 40
+    assert summary["unjudged"]["queries"] == 1 and 0 <= summary["unjudged"]["shared"] <= 1
+    [row] = [json.loads(line) for line in (tmp_path / "run" / "unjudged" / "results.jsonl").read_text().splitlines()]
+    assert row["query"] == "nobody has judged this one" and len(row["base"]) == len(row["adapted"]) == 3
     assert "made queries" not in (tmp_path / "run" / "report.html").read_text()
 
 

@@ -38,6 +38,12 @@ def show_run(summary: Mapping[str, Any], run: Path) -> None:
         f"({train['tokens_per_s']:,.0f}/s); minutes: "
         + ", ".join(f"{name} {value:.1f}" for name, value in minutes.items())
     )
+    if unjudged := summary.get("unjudged"):
+        console.print(
+            f"{counted(unjudged['queries'], 'real queries')} without judgements: the same first document for "
+            f"{PERCENT * unjudged['same_first']:.0f} %; what both models find: {RunFolder(run).unjudged}",
+            soft_wrap=True,
+        )
     if "tasks" in train:
         console.print(_task_table(train["tasks"]))
     console.print(f"report: {RunFolder(run).page}", soft_wrap=True)

@@ -15,6 +15,8 @@ SPLIT_COLUMN = "split"
 REAL = "real"
 """`made_by` of a query that a user has asked."""
 PAIRS_FILE, PASSAGES_FILE = "pairs.jsonl", "passages.jsonl"
+QUERIES_FILE = "queries.jsonl"
+"""Users' queries without judgements."""
 
 
 def is_made(folder: Path) -> bool:

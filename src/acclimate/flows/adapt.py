@@ -13,6 +13,7 @@ from acclimate import processes
 from acclimate.configs import RunConfig
 from acclimate.data.build import build_datasets
 from acclimate.data.dataset import Dataset
+from acclimate.data.made import QUERIES_FILE
 from acclimate.errors import UsageError
 from acclimate.files import REPORT_FILE, read_json
 from acclimate.flows.from_documents import paired
@@ -28,6 +29,7 @@ from acclimate.runs.step import no_adapter
 from acclimate.runs.tasks import Task, all_tasks
 from acclimate.stages.evaluate import evaluate
 from acclimate.stages.prepare import prepare_together
+from acclimate.stages.unjudged import unjudged
 from acclimate.types import Rejected
 
 
@@ -61,6 +63,9 @@ def adapt(source: str | None, run: Path, config: RunConfig) -> RunSummary:
         evaluated = [evaluate(task.dataset, folder.adapter, task.evaluation, task.config) for task in tasks]
         if trained.stages:
             more["stages"] = trained.stages
+        queries = folder.made_pairs / QUERIES_FILE
+        if source == str(folder.made_pairs) and queries.is_file():
+            unjudged(queries, folder, config)
         made = [read_json(folder.made_pairs / REPORT_FILE)] if source == str(folder.made_pairs) else []
         more["timings"] = timings([*made, *prepared, *trained.reports, *evaluated], started)
     return cast(RunSummary, processes.on_main(lambda: read_json(folder.report)))

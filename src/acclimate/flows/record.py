@@ -128,6 +128,8 @@ def _part(task: Task, run: RunFolder) -> TaskSummary:
         part |= {"source": prepared["source"], "kind": prepared["kind"], "dataset": _untimed(prepared)}
         if prepared["source"] == str(run.made_pairs) and (pairs := _json(run.made_pairs / REPORT_FILE)):
             part["pairs"] = _untimed(pairs)
+            if found := _json(run.unjudged / REPORT_FILE):
+                part["unjudged"] = _untimed(found)
     if not trained_from or f"{task.label}negatives" in trained_from:
         part["mining"] = _untimed(mined)
     else:

@@ -33,6 +33,18 @@ class AgreementRow(TypedDict):
     kappa: float | None
 
 
+class UnjudgedReport(TypedDict):
+    """Users' queries without judgements, by base and adapted."""
+
+    queries: int
+    same_first: float
+    """Share of the queries whose first document is the same by both."""
+    shared: float
+    """Share of the first `depth` documents that both find, on average."""
+    depth: int
+    timings: NotRequired[dict[str, float]]
+
+
 class PairsReport(TypedDict):
     """What `pairs` reports."""
 

@@ -35,6 +35,8 @@ class TaskSummary(TypedDict, total=False):
     confidence: float
     dataset: dict[str, Any]
     """What `prepare` reported, without its timings."""
+    unjudged: NotRequired[dict[str, Any]]
+    """How alike base and adapted answer users' queries without judgements; what they find is in `RUN/unjudged`."""
     pairs: NotRequired[dict[str, Any]]
     """What `pairs` reported, without its timings, where `adapt` was given documents."""
     mining: dict[str, Any]

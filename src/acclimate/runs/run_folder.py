@@ -103,6 +103,11 @@ class RunFolder:
         return self.path / PAIRS
 
     @property
+    def unjudged(self) -> Path:
+        """What base and adapted find for users' queries without judgements."""
+        return self.path / "unjudged"
+
+    @property
     def proof(self) -> Path:
         """The page and the scores of the run whose settings were proven, where this one was trained on all data."""
         return self.path / "proof"

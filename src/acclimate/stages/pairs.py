@@ -13,7 +13,7 @@ from typing import Any, cast
 from acclimate.configs import RunConfig
 from acclimate.configs.pairs import WRITTEN
 from acclimate.data.documents import Documents
-from acclimate.data.made import PAIRS_FILE, PASSAGES_FILE, REAL
+from acclimate.data.made import PAIRS_FILE, PASSAGES_FILE, QUERIES_FILE, REAL
 from acclimate.errors import DataError
 from acclimate.files import hash_config, hash_file, iter_jsonl, work_folder, write_jsonl
 from acclimate.formats.chat import ChatClient
@@ -41,7 +41,7 @@ CLUSTER_PASSAGES = 10_000
 ROUND_TRIP_PASSAGES = 10_000
 """Passages among which a written query has to find its own."""
 FEW_PAIRS = 200
-QUERIES_FILE, REJECTED_FILE = "queries.jsonl", "rejected.jsonl"
+REJECTED_FILE = "rejected.jsonl"
 FEW_REAL = 100
 
 
