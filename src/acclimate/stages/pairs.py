@@ -67,7 +67,7 @@ def pairs(sources: Sequence[Path], out: Path, config: RunConfig, *, annotate: Pa
     settings = {
         **asdict(config.pairs),
         "seed": config.seed,
-        **({"model": config.loading | {"model": config.base_model}} if _needs_model(config) else {}),
+        **({"model": _model(config)} if _needs_model(config) else {}),
         "test_fraction": config.prepare.test_fraction,
         "dev_fraction": config.prepare.dev_fraction,
         "text_field": config.index.text_field,
@@ -327,6 +327,12 @@ class _Making:
         if (self.work / LOG_FILE).is_file():
             shutil.copyfile(self.work / LOG_FILE, folder / LOG_FILE)
         return report
+
+
+def _model(config: RunConfig) -> dict[str, Any]:
+    """What vectors depend on."""
+    use = {name: value for name, value in config.loading.items() if name not in config.machine}
+    return {"model": config.base_model, **use}
 
 
 def _needs_model(config: RunConfig) -> bool:
