@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from acclimate import errors
     from acclimate.configs import RunConfig
     from acclimate.flows.export import export
+    from acclimate.flows.feedback_verbs import export_feedback, feedback_info, import_feedback, refresh, rollback
     from acclimate.flows.index_verbs import (
         adopt_index,
         evaluate_index,
@@ -57,7 +58,10 @@ __all__ = [
     "evaluate_index",
     "evaluate_reranker",
     "export",
+    "export_feedback",
     "export_index",
+    "feedback_info",
+    "import_feedback",
     "index",
     "load",
     "merge",
@@ -65,6 +69,8 @@ __all__ = [
     "move_index",
     "prepare",
     "reencode_index",
+    "refresh",
+    "rollback",
     "search",
     "similarity",
     "train",
@@ -79,6 +85,10 @@ _PLACES = {
     "RunConfig": "acclimate.configs:RunConfig",
     "export": "acclimate.flows.export:export",
     "load": "acclimate.runs.resolve:load",
+    **{
+        name: f"acclimate.flows.feedback_verbs:{name}"
+        for name in ("export_feedback", "feedback_info", "import_feedback", "refresh", "rollback")
+    },
     **{
         name: f"acclimate.flows.index_verbs:{name}"
         for name in ("adopt_index", "evaluate_index", "export_index", "index", "move_index", "reencode_index", "search")

@@ -24,6 +24,7 @@ from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import AUTO, PrepareConfig
+from acclimate.configs.refresh import RefreshConfig
 from acclimate.configs.renamed import RENAMED, flag, with_current_names
 from acclimate.configs.rerank import RerankConfig, Retriever
 from acclimate.configs.run import (
@@ -58,6 +59,7 @@ __all__ = [
     "MineConfig",
     "ObjectiveConfig",
     "PrepareConfig",
+    "RefreshConfig",
     "RerankConfig",
     "Retriever",
     "RunConfig",

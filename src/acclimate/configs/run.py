@@ -18,6 +18,7 @@ from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import PrepareConfig
+from acclimate.configs.refresh import RefreshConfig
 from acclimate.configs.renamed import with_current_names
 from acclimate.configs.rerank import RerankConfig
 from acclimate.configs.serve import ServeConfig
@@ -89,6 +90,8 @@ class RunConfig:
     """Other engines."""
     serve: ServeConfig = field(default_factory=ServeConfig)
     """The service."""
+    refresh: RefreshConfig = field(default_factory=RefreshConfig)
+    """Learning from feedback."""
     datasets: tuple[DatasetConfig, ...] = ()
     """The datasets to train on, if they are not given on the command line; several are trained together."""
 

@@ -39,6 +39,8 @@ class Task:
     """Weight of its loss among the others'."""
     mined: bool = True
     """Whether the training takes the mined negatives; else what the dataset itself brings."""
+    arranged: bool = False
+    """Whether its rows are in the order of the steps already, a batch after the other; else they are shuffled."""
 
     @property
     def evaluation(self) -> Path:

@@ -119,6 +119,7 @@ def mixed_schedule(
             batch_size=settings.batch_size,
             seed=seed + number,
             texts=numbered_texts(one.examples) if one.loss == "info-nce" else None,
+            shuffled=not one.task.arranged,
             **shared,
         )
         for number, one in enumerate(tasks)
