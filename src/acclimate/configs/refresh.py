@@ -40,4 +40,6 @@ class RefreshConfig:
         for name in ("later_fraction", "gate_fraction", "gate_margin"):
             check_fraction(name, getattr(self, name))
         if self.user_share > 0.5:
-            raise UsageError(f"user_share = {self.user_share}", possible="up to 0.5: half of a step are the run's own rows")
+            raise UsageError(
+                f"user_share = {self.user_share}", possible="up to 0.5: half of a step are the run's own rows"
+            )

@@ -40,9 +40,7 @@ class _Import:
     store: FeedbackStore
     present: Present | None
     source: str
-    report: ImportReport = field(
-        default_factory=lambda: {"impressions": 0, "marks": 0, "repeated": 0, "rejected": {}}
-    )
+    report: ImportReport = field(default_factory=lambda: ImportReport(impressions=0, marks=0, repeated=0, rejected={}))
     rejected: list[Rejected] = field(default_factory=list)
     _impressions: list[Impression] = field(default_factory=list)
     _marks: list[tuple[int, Mark]] = field(default_factory=list)

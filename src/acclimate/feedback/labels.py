@@ -31,7 +31,7 @@ class Label:
     seq: int
     """The number of the first mark that says so."""
     weight: float = 1.0
-    """Of clicks: corrected for their places, where that is known, summed over the users."""
+    """The weight of clicks: corrected for their places, where that is known, summed over the users."""
 
     @property
     def key(self) -> str:

@@ -13,7 +13,7 @@ CUSTOM = re.compile(r"[a-z][a-z0-9_.-]{0,63}")
 """The form of every mark's name."""
 MAX_QUERY_CHARACTERS = 10_000
 MAX_NAME_CHARACTERS = 1_024
-"""Of a document's id, and of a user's name."""
+"""The limit of a document's id, and of a user's name."""
 ANYBODY = ""
 """The user of marks that name none: all of them together are one user, who counts as one."""
 
@@ -60,7 +60,7 @@ class Mark:
     """What a searcher made of a document, as it comes in."""
 
     id: str
-    """Of the document."""
+    """The document's."""
     mark: str
     """relevant, not_relevant, click, or a name of the user's own."""
     query: str | None = None
@@ -88,7 +88,7 @@ class StoredMark:
     pair: int | None = None
     """See `Impression`."""
     space: str | None = None
-    """Of the impression; None without one."""
+    """That of the impression; None without one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +104,8 @@ def problem(mark: Mark) -> Reason | None:
     """Say what is wrong with a mark by itself, without what is stored; None where nothing is."""
     if not CUSTOM.fullmatch(mark.mark):
         return "no name of a mark"
-    texts = ((mark.id, MAX_NAME_CHARACTERS), (mark.user or "", MAX_NAME_CHARACTERS))
-    texts += ((mark.query or "", MAX_QUERY_CHARACTERS),)
+    names = [(mark.id, MAX_NAME_CHARACTERS), (mark.user or "", MAX_NAME_CHARACTERS)]
+    texts = [*names, (mark.query or "", MAX_QUERY_CHARACTERS)]
     if not mark.id or any(len(text) > most or not _is_text(text) for text, most in texts):
         return "too long, or no text"
     if mark.impression_id is None and not (mark.query or "").strip():

@@ -126,9 +126,9 @@ class FeedbackStore:
             self.db.executemany(
                 f"INSERT OR IGNORE INTO impressions ({_IMPRESSION}) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
                 (
-                    (it.id, it.at, it.query, json.dumps(it.shown, ensure_ascii=False), it.adapter, it.space)
-                    + (it.epoch, it.pair)
-                    for it in impressions
+                    (one.id, one.at, one.query, shown, one.adapter, one.space, one.epoch, one.pair)
+                    for one in impressions
+                    for shown in [json.dumps(one.shown, ensure_ascii=False)]
                 ),
             )
             return self._count("impressions") - before
@@ -250,7 +250,8 @@ class FeedbackStore:
 
     def _impressions(self, ids: Iterable[str]) -> dict[str, Impression]:
         rows = self.db.execute(
-            f"SELECT {_IMPRESSION} FROM json_each(?) JOIN impressions ON id = value", (json.dumps(sorted(ids)),)
+            f"SELECT {_IMPRESSION} FROM (SELECT value FROM json_each(?)) JOIN impressions ON id = value",
+            (json.dumps(sorted(ids)),),
         )
         return {values[0]: _impression(values) for values in rows}
 

@@ -52,7 +52,7 @@ def import_feedback(
         settings: `task`; `index_at`, where the documents are.
 
     Returns:
-        "impressions", "marks", "repeated", "rejected" (reason -> rows), and "rejected_rows", the file that these are in.
+        "impressions", "marks", "repeated", "rejected" (reason -> rows), and "rejected_rows", the file of these.
     """
     task = _task(run, config, settings)
     with commanded(by=called("import_feedback", run, file, user=user)):

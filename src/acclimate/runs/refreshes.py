@@ -31,7 +31,7 @@ class Decision(TypedDict):
     version: str
     """The version that was decided about; after a rollback, the one that is in use again."""
     number: NotRequired[int]
-    """Of the refresh; a rollback has none."""
+    """The refresh's; a rollback has none."""
     until: NotRequired[int]
     """The number of the last mark that the refresh knew of."""
     measured: NotRequired[dict[str, Any]]

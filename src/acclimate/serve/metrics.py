@@ -62,7 +62,10 @@ class Metrics:
             "acclimate_index_lag", "Changes that had come since the index was last looked at.", ("index",), registry=own
         )
         self.impressions = Counter(
-            "acclimate_impressions", "Searches whose hits were kept, or not, for feedback.", ("index", "kept"), registry=own
+            "acclimate_impressions",
+            "Searches whose hits were kept, or not, for feedback.",
+            ("index", "kept"),
+            registry=own,
         )
         self.marks = Counter(
             "acclimate_marks", "Marks that were stored, repeated or refused.", ("index", "result"), registry=own

@@ -179,7 +179,9 @@ class DeleteDocumentsRequest(_Ours):
 class MarkIn(_Ours):
     """What a searcher made of a document."""
 
-    impression_id: Annotated[str, Field(max_length=64)] | None = Field(None, description="As the search's reply has it.")
+    impression_id: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="As the search's reply has it."
+    )
     query: str | None = Field(None, max_length=MAX_QUERY_CHARACTERS, description="Not needed beside an impression.")
     id: Id = Field(description="Of the document.")
     mark: Annotated[str, Field(max_length=64)] = Field(description="relevant, not_relevant, click, or another name.")

@@ -132,9 +132,7 @@ def _documents(data: Dataset, task: Task) -> tuple[Corpus, int]:
     return data.corpus | indexed, len(indexed.keys() - data.corpus.keys())
 
 
-def _divided(
-    labels: Sequence[Label], data: Dataset, adapter: Path, snapshot: Snapshot, config: RunConfig
-) -> Evidence:
+def _divided(labels: Sequence[Label], data: Dataset, adapter: Path, snapshot: Snapshot, config: RunConfig) -> Evidence:
     seen = trained_on([str(adapter)])
     own = {same_text_key(data.queries[query]) for query in data.qrels.get("train", {})}
     held = held_out(data)
@@ -293,8 +291,9 @@ def _age_days(negatives: Path) -> float | None:
 
 def _tell(report: LearnedFrom) -> None:
     say(
-        f"refresh: learns from {report['rows']:,} labels of {report['users']:,} users ({report['judged_rows']:,} judged, "
-        f"the others clicked on), judged by {report['later_queries']:,} later queries of {report['later_users']:,} users"
+        f"refresh: learns from {report['rows']:,} labels of {report['users']:,} users ({report['judged_rows']:,} "
+        f"judged, the others clicked on), and is judged by {report['later_queries']:,} later queries of "
+        f"{report['later_users']:,} users"
     )
     for why, count in report["not_used"].items():
         say(f"  not used: {count:,} ({why})")

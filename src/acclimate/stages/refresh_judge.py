@@ -64,7 +64,7 @@ def _made(task: Task, refresh: RunFolder, before: Path, parts: Path, config: Run
     gate = measured(_asking(data, named["gate"])) | {"margin": config.refresh.gate_margin}
     later = measured(without_seen(_asking(data, named["later"]), seen, "later feedback")[0])
     guards = _guards(models, refresh, config)
-    against = objections(gate, guards, later, guard_bound=config.evaluate.guard_bound)  # type: ignore[arg-type]
+    against = objections(gate, guards, later, guard_bound=config.evaluate.guard_bound)
     test: dict[str, Any] = {}
     own = open_dataset(task.dataset)
     if own.qrels.get("test"):
