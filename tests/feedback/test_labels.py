@@ -124,9 +124,7 @@ def test_later_queries_are_new_unseen_and_on_one_side_only() -> None:
 
 def test_a_flood_by_one_user_judges_nothing_alone_and_little_beside_others() -> None:
     def later(owners: Sequence[str]) -> Counter[str]:
-        found = divide(
-            labels(owners), later_fraction=1.0, decided_until=0, least_users=5, seen=lambda _: False, seed=0
-        )
+        found = divide(labels(owners), later_fraction=1.0, decided_until=0, least_users=5, seen=lambda _: False, seed=0)
         return Counter(user for one in found.later for user in one.users)
 
     assert later(["flood"] * 10_000) == {}

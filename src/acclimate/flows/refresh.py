@@ -71,7 +71,8 @@ def _try(folder: RunFolder, part: RunFolder, config: RunConfig) -> None:
     config = _settings(task.config, adapter, before, learned["learning_rate"])
     mine(part.dataset, part.negatives, config)
     refresh_steps(part, part.dataset / TAUGHT_FILE, config)
-    trained = Task(None, config, part, part.dataset, part.steps, arranged=True)
+    gate = frozenset(read_json(part.dataset / PARTS_FILE)["gate"])
+    trained = Task(None, config, part, part.dataset, part.steps, arranged=True, aside=gate)
     train_tasks([trained], part.adapter, config)
     refresh_judge(task, part, before, part.dataset / PARTS_FILE, config)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -36,7 +37,8 @@ from acclimate.types import Corpus, Example, Qrels, Queries
 TAUGHT_FILE = "taught.jsonl"
 """The rows of feedback, with who says so."""
 PARTS_FILE = "parts.json"
-"""{"gate", "later"}: ids of the queries in the test split of this dataset, which holds the run's own test too."""
+"""{"gate", "later"}: ids of the dev queries that judge, and of those of the later feedback, which are in the test split
+beside the run's own."""
 DAY_S = 86_400
 
 
@@ -95,6 +97,7 @@ def _made(task: Task, refresh: RunFolder, adapter: Path, snapshot: Snapshot, con
         store.close()
     evidence = _divided([one for one in labels if one.document in corpus], data, adapter, snapshot, config)
     rows, not_used = _rows(evidence, corpus, data)
+    rows, not_used["labels of users who mark more than the steps can take"] = _takable(rows, config)
     not_used["documents that are gone"] = sum(one.document not in corpus for one in labels)
     not_used["later queries of users who mark more than others together"] = evidence.crowded_out
     gate = _gate(data, config)
@@ -102,7 +105,7 @@ def _made(task: Task, refresh: RunFolder, adapter: Path, snapshot: Snapshot, con
     _check_enough(rows, later_queries, evidence, config)
     number = int(refresh.path.name)
     replay = _replay(data, config, number)
-    dataset = _dataset(data, corpus, rows, replay, gate, (later_queries, later))
+    dataset = _dataset(data, corpus, rows, replay, (later_queries, later))
     report = _report(rows, replay, evidence, gate, config, base)
     report["marks"], report["not_used"] = marks, {why: count for why, count in not_used.items() if count}
     report["clicks"] = _said_of_clicks(shares, marks)
@@ -168,6 +171,19 @@ def _rows(evidence: Evidence, corpus: Corpus, data: Dataset) -> tuple[list[_Row]
     return rows, not_used
 
 
+def _takable(rows: Sequence[_Row], config: RunConfig) -> tuple[list[_Row], int]:
+    """Those rows that the steps can take of each user, drawn by chance; and how many are left out."""
+    most = max(1, int(config.refresh.user_share * config.train.batch_size)) * config.refresh.refresh_steps
+    of_user: Counter[str] = Counter()
+    kept = set()
+    for place in random.Random(config.seed).sample(range(len(rows)), len(rows)):
+        users = rows[place].label.users
+        if all(of_user[user] < most for user in users):
+            of_user.update(users)
+            kept.add(place)
+    return [row for place, row in enumerate(rows) if place in kept], len(rows) - len(kept)
+
+
 def _later(evidence: Evidence) -> tuple[Queries, Qrels]:
     """The later queries and their judgements."""
     queries: Queries = {}
@@ -221,28 +237,31 @@ def _dataset(
     corpus: Corpus,
     rows: Sequence[_Row],
     replay: Sequence[Example],
-    gate: set[str],
     later: tuple[Queries, Qrels],
 ) -> Dataset:
-    """What is trained on, in the form of a run's dataset; its test split holds out all that judges."""
+    """What is trained on, in the form of a run's dataset; its dev and test splits hold out all that judges."""
     queries, taught = dict(data.queries), dict(data.qrels.get("train", {}))
     for row in rows:
         name = f"feedback-{text_id(row.label.query):016x}"
         queries[name] = row.label.query
         taught[name] = {**taught.get(name, {}), row.label.document: 1}
-    dev = data.qrels["dev"]
-    judging = {query: dev[query] for query in dev if query in gate}
-    return Dataset(
+    dataset = Dataset(
         "retrieval",
         corpus,
         queries | later[0],
         {
             "train": taught,
-            "dev": {query: grades for query, grades in dev.items() if query not in gate},
-            "test": {**data.qrels.get("test", {}), **judging, **later[1]},
+            "dev": data.qrels["dev"],
+            "test": {**data.qrels.get("test", {}), **later[1]},
         },
-        [*(Example(row.label.query, row.positive, row.negatives) for row in rows), *replay],
     )
+    held = held_out(dataset)
+    every = [*(Example(row.label.query, row.positive, row.negatives) for row in rows), *replay]
+    for row in every:
+        if not held.excludes_row(row.anchor, row.positive):
+            kept = tuple(text for text in row.negatives if not held.excludes(text, "negative"))
+            dataset.examples.append(dataclasses.replace(row, negatives=kept, scores=None))
+    return dataset
 
 
 def _report(

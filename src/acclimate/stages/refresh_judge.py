@@ -25,6 +25,7 @@ from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import Task
 from acclimate.runs.trained_on import trained_on, without_seen
 from acclimate.runs.versions import NAME_CHARS
+from acclimate.types import Split
 
 
 class _Models(NamedTuple):
@@ -40,7 +41,7 @@ def refresh_judge(task: Task, refresh: RunFolder, before: Path, parts: Path, con
         task: the run's only one.
         refresh: with its dataset and the candidate.
         before: the version in use.
-        parts: which queries of the refresh's test split are the gate, and which the later feedback.
+        parts: which dev queries are the gate, and which test queries are the later feedback.
         config: the whole run; `refresh` and `evaluate` count.
     """
     settings = effective(config, "refresh", "evaluate")
@@ -61,8 +62,8 @@ def _made(task: Task, refresh: RunFolder, before: Path, parts: Path, config: Run
     models = _Models(base, current, base.with_adapter(trained))
     measured = partial(_measured, models, cache=refresh.cache, config=config)
     seen = trained_on([str(refresh.adapter)])
-    gate = measured(_asking(data, named["gate"])) | {"margin": config.refresh.gate_margin}
-    later = measured(without_seen(_asking(data, named["later"]), seen, "later feedback")[0])
+    gate = measured(_asking(data, "dev", named["gate"])) | {"margin": config.refresh.gate_margin}
+    later = measured(without_seen(_asking(data, "test", named["later"]), seen, "later feedback")[0])
     guards = _guards(models, refresh, config)
     against = objections(gate, guards, later, guard_bound=config.evaluate.guard_bound)
     test: dict[str, Any] = {}
@@ -71,7 +72,7 @@ def _made(task: Task, refresh: RunFolder, before: Path, parts: Path, config: Run
         tested, left_out = without_seen(own, seen, str(task.dataset))
         test = dict(measured(tested)) | {"trained_on": left_out}
 
-    def write(folder: Path) -> Judged:
+    def write(_folder: Path) -> Judged:
         return {
             "before": before.name,
             "version": hash_folder(refresh.adapter)[:NAME_CHARS],
@@ -87,9 +88,9 @@ def _made(task: Task, refresh: RunFolder, before: Path, parts: Path, config: Run
     return Work(write)
 
 
-def _asking(data: Dataset, queries: Sequence[str]) -> Dataset:
-    """The data with these queries as its test split."""
-    asked = {query: data.qrels["test"][query] for query in queries}
+def _asking(data: Dataset, split: Split, queries: Sequence[str]) -> Dataset:
+    """The data with these queries of a split as its test split."""
+    asked = {query: data.qrels[split][query] for query in queries}
     return dataclasses.replace(data, qrels={**data.qrels, "test": asked})
 
 
