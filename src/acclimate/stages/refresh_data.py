@@ -256,11 +256,11 @@ def _dataset(
         },
     )
     held = held_out(dataset)
-    every = [*(Example(row.label.query, row.positive, row.negatives) for row in rows), *replay]
-    for row in every:
-        if not held.excludes_row(row.anchor, row.positive):
-            kept = tuple(text for text in row.negatives if not held.excludes(text, "negative"))
-            dataset.examples.append(dataclasses.replace(row, negatives=kept, scores=None))
+    examples = [*(Example(row.label.query, row.positive, row.negatives) for row in rows), *replay]
+    for example in examples:
+        if not held.excludes_row(example.anchor, example.positive):
+            kept = tuple(text for text in example.negatives if not held.excludes(text, "negative"))
+            dataset.examples.append(dataclasses.replace(example, negatives=kept, scores=None))
     return dataset
 
 
