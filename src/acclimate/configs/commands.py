@@ -105,7 +105,7 @@ READS: dict[str, tuple[str, ...]] = {
     "index": (*ENCODER, "index"),
     "search": (*ENCODER, "index_at", *RERANKER),
     "serve": ("model", "device", "dtype", *RERANKER, "serve"),
-    "feedback": ("task", "index_at"),
+    "feedback": ("index_at",),
     # Everything else is as the run's own config.toml says: a refresh goes on from what was trained.
     "refresh": ("model", "device", "dtype", "seed", "limit", "refresh", "index_at", *REFRESH),
     "rollback": (),

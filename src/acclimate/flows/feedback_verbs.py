@@ -28,7 +28,7 @@ def feedback_info(run: str | Path, *, config: Config = None, **settings: Any) ->
     Args:
         run: the run's folder.
         config: see `Config`.
-        settings: `task`, of a run with several.
+        settings: `index_at`, where the documents are.
 
     Returns:
         "counts" of impressions, marks, users and queries; "examined": how often each place is looked at, as a share of
@@ -49,7 +49,7 @@ def import_feedback(
         file: JSONL of impressions and marks, or TREC qrels.
         user: who has judged, for qrels.
         config: see `Config`.
-        settings: `task`; `index_at`, where the documents are.
+        settings: `index_at`, where the documents are.
 
     Returns:
         "impressions", "marks", "repeated", "rejected" (reason -> rows), and "rejected_rows", the file of these.
@@ -66,7 +66,7 @@ def export_feedback(run: str | Path, file: str | Path, *, config: Config = None,
         run: the run's folder.
         file: .jsonl for everything; or an extension of qrels, for the judgements on which users agree.
         config: see `Config`.
-        settings: `task`, of a run with several.
+        settings: `index_at`, where the documents are.
 
     Returns:
         how much was written.
