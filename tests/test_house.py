@@ -41,7 +41,7 @@ ORDER = (
     ("data", "formats"),
     ("models",),
     ("runs",),
-    ("retrieval",),
+    ("retrieval", "feedback"),
     ("mining", "evaluation"),
     ("training", "pairing"),
     ("report",),

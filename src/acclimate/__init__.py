@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from acclimate.configs import RunConfig
     from acclimate.flows.export import export
     from acclimate.flows.from_documents import pairs
+    from acclimate.flows.feedback_verbs import export_feedback, feedback_info, import_feedback, refresh, rollback
     from acclimate.flows.index_verbs import (
         adopt_index,
         evaluate_index,
@@ -58,7 +59,10 @@ __all__ = [
     "evaluate_index",
     "evaluate_reranker",
     "export",
+    "export_feedback",
     "export_index",
+    "feedback_info",
+    "import_feedback",
     "index",
     "load",
     "merge",
@@ -67,6 +71,8 @@ __all__ = [
     "pairs",
     "prepare",
     "reencode_index",
+    "refresh",
+    "rollback",
     "search",
     "similarity",
     "train",
@@ -82,6 +88,10 @@ _PLACES = {
     "export": "acclimate.flows.export:export",
     "load": "acclimate.runs.resolve:load",
     "pairs": "acclimate.flows.from_documents:pairs",
+    **{
+        name: f"acclimate.flows.feedback_verbs:{name}"
+        for name in ("export_feedback", "feedback_info", "import_feedback", "refresh", "rollback")
+    },
     **{
         name: f"acclimate.flows.index_verbs:{name}"
         for name in ("adopt_index", "evaluate_index", "export_index", "index", "move_index", "reencode_index", "search")

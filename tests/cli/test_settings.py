@@ -42,6 +42,11 @@ OTHERWISE = {
         "sides": "of the merged models, in a copy of the config",
         "temperature": "of a loss on dev that merging does not look at",
     },
+    "refresh": {
+        name: "as the run's own config.toml says: a refresh goes on from what was trained"
+        for command in ("mine", "train", "evaluate")
+        for name in settings_of(command)
+    },
 }
 """Command -> settings that its code reads and it rightly does not offer -> why."""
 HANDED_ON = {"device", "dtype", "limit"}
@@ -120,7 +125,24 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     for stage in ("pairs", "prepare", "mine", "train", "evaluate"):
         made.reads["adapt"] |= made.reads[stage]
     _index(made)
+    _learn(made)
     return made
+
+
+def _learn(world: World) -> None:
+    """Let searchers mark, and refresh a run's adapter of queries."""
+    world.forget(world.run)
+    world.do("train", world.run, *QUICK, "--sides", "query")
+    rows = [
+        {"query": f"{WORDS[n]} {WORDS[n // 2]} w3", "id": f"d{n % 40}", "mark": "relevant", "user": f"u{n % 6}"}
+        for n in range(60)
+    ]
+    marks = world.folder / "marks.jsonl"
+    marks.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    world.do("feedback", world.run, "--import", marks)
+    few = ("--refresh-steps", "2", "--least-later", "4", "--least-users", "2", "--user-share", "0.25")
+    others = ("--guard", world.pairs / "dataset", "--retain-data", world.texts, "--sign-flips", "100")
+    world.do("refresh", world.run, *few, *others)
 
 
 def _index(world: World) -> None:
@@ -160,7 +182,7 @@ def _serve(world: World) -> None:
 
     asking = threading.Thread(target=ask)
     asking.start()
-    world.do("serve", world.run, "--port", port, "--reranker", world.reranker, "--poll-s", "0.1")
+    world.do("serve", world.run, "--port", port, "--reranker", world.reranker, "--poll-s", "0.1", "--feedback")
     asking.join()
 
 

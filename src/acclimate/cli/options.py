@@ -65,6 +65,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Reranker": ("rerank",),
     "Index": ("index",),
     "Service": ("serve",),
+    "Learning from feedback": ("refresh",),
 }
 """Heading of --help-all -> settings, and whole sections: the rest of a section goes to the heading that names it."""
 

@@ -26,6 +26,7 @@ from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.pairs import PairsConfig
 from acclimate.configs.prepare import AUTO, PrepareConfig
+from acclimate.configs.refresh import RefreshConfig
 from acclimate.configs.renamed import RENAMED, flag, with_current_names
 from acclimate.configs.rerank import RerankConfig, Retriever
 from acclimate.configs.run import (
@@ -62,6 +63,7 @@ __all__ = [
     "ObjectiveConfig",
     "PairsConfig",
     "PrepareConfig",
+    "RefreshConfig",
     "RerankConfig",
     "Retriever",
     "RunConfig",

@@ -61,6 +61,9 @@ MINE_AGAIN = (
 """What mining reads during a training (`remine_steps`). There, `mine.reranker` is a setting of `config.toml` only: the
 flag of that name is, for a release, the older spelling of train-reranker."""
 
+REFRESH = ("sign_flips", "confidence", "guard", "guard_bound", "retain_data", "activation_memory_gb")
+"""What `refresh` reads of other sections, besides what the run's own `config.toml` says of mining and training."""
+
 READING = (
     "anchor_column",
     "positive_column",
@@ -106,6 +109,10 @@ READS: dict[str, tuple[str, ...]] = {
     "index": (*ENCODER, "index"),
     "search": (*ENCODER, "index_at", *RERANKER),
     "serve": ("model", "device", "dtype", *RERANKER, "serve"),
+    "feedback": ("index_at",),
+    # Everything else is as the run's own config.toml says: a refresh goes on from what was trained.
+    "refresh": ("model", "device", "dtype", "seed", "limit", "refresh", "index_at", *REFRESH),
+    "rollback": (),
     "similarity": ENCODER,
     "encode": ENCODER,
     "rerank": ("device", "dtype", "rerank_depth", *RERANKER),

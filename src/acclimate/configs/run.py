@@ -20,6 +20,7 @@ from acclimate.configs.mine import MineConfig
 from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.pairs import PairsConfig
 from acclimate.configs.prepare import PrepareConfig
+from acclimate.configs.refresh import RefreshConfig
 from acclimate.configs.renamed import with_current_names
 from acclimate.configs.rerank import RerankConfig
 from acclimate.configs.serve import ServeConfig
@@ -95,6 +96,8 @@ class RunConfig:
     """Other engines."""
     serve: ServeConfig = field(default_factory=ServeConfig)
     """The service."""
+    refresh: RefreshConfig = field(default_factory=RefreshConfig)
+    """Learning from feedback."""
     datasets: tuple[DatasetConfig, ...] = ()
     """The datasets to train on, if they are not given on the command line; several are trained together."""
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from acclimate.configs.checks import check_above, check_at_least
+from acclimate.configs.checks import check_above, check_at_least, check_fraction
 from acclimate.errors import UsageError
 
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -55,6 +55,11 @@ class ServeConfig:
     idle_s: float = 10.0
     """Longest time that a client may take over the head or the body of a request, or over taking its reply, in
     seconds."""
+    feedback: bool = False
+    """Keep what searches show and what searchers mark, in RUN/feedback.sqlite: queries are stored as they are typed."""
+    swaps: float = 0.0
+    """With feedback: share of the searches in which one pair of neighbours among the hits is put in random order, by
+    which clicks are corrected for their places."""
     poll_s: float = 2.0
     """How often keys, RUN/adapter and indexes are looked at for changes, in seconds."""
 
@@ -65,6 +70,9 @@ class ServeConfig:
             check_at_least(name, getattr(self, name), 1)
         for name in ("max_body_mb", "max_adapters_mb", "deadline_s", "drain_s", "idle_s", "poll_s"):
             check_above(name, getattr(self, name), 0)
+        check_fraction("swaps", self.swaps)
+        if self.swaps and not self.feedback:
+            raise UsageError(f"swaps = {self.swaps:g} without feedback", fix="Add --feedback, or leave it out.")
         if self.cache_mb < 0:
             raise UsageError(f"cache_mb = {self.cache_mb}", possible="0 or more")
         if self.keys is None and not self.public and self.host not in LOOPBACK:

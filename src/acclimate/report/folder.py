@@ -12,6 +12,7 @@ from acclimate.errors import DataError
 from acclimate.evaluation.reports import EvaluationReport, IndexEvaluation, RerankingReport, SplitScores
 from acclimate.files import INPUTS_FILE, REPORT_FILE, iter_jsonl, read_json
 from acclimate.report.summary import RunSummary
+from acclimate.runs.refreshes import Decision, decisions
 from acclimate.runs.run_folder import RunFolder
 
 
@@ -34,6 +35,8 @@ class RunParts:
     """`reranking/report.json`."""
     index: IndexEvaluation | None
     """`index_evaluation/report.json`."""
+    decisions: list[Decision]
+    """What was decided about what was learned from feedback, the oldest first."""
     metrics: list[dict[str, Any]] | None
     """The rows of `metrics.jsonl`."""
     config: str | None
@@ -78,6 +81,7 @@ def read_run(run: Path) -> RunParts:
         evaluation=cast(EvaluationReport | None, _json(folder.evaluation / REPORT_FILE)),
         reranking=cast(RerankingReport | None, _json(folder.reranking / REPORT_FILE)),
         index=cast(IndexEvaluation | None, _json(folder.index_evaluation / REPORT_FILE)),
+        decisions=decisions(folder),
         metrics=_rows(folder.metrics),
         config=_text(folder.config),
         inputs={artifact.name: inputs for artifact in artifacts if (inputs := _json(artifact / INPUTS_FILE))},

@@ -115,6 +115,7 @@ def _result(run: RunParts) -> dict[str, Any]:
         "domain_notes": domain_notes(report.get("domain", {})),
         "reranking": tables.reranking(run.reranking),
         "index": tables.index(run.index),
+        "refreshes": tables.refreshes(run.decisions),
         "index_outdated": (run.summary or {}).get("index", {}).get("outdated"),
         "guard": tables.guard(report.get("guard", [])),
         "guard_bound": config.get("evaluate", {}).get("guard_bound"),

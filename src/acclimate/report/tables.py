@@ -26,8 +26,11 @@ from acclimate.report.words import (
     signed,
     tone_of,
 )
+from acclimate.runs.refreshes import Decision
 
 SHORT_LIST = 4
+SHORT_NAME = 8
+"""Characters by which a version is named."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +230,36 @@ def inputs(artifacts: Mapping[str, Mapping[str, str]]) -> Table | None:
     return (
         Table("What each artifact was made from", ("Artifact", "Input", "Hash"), rows, numeric=False) if rows else None
     )
+
+
+def refreshes(rows: Sequence[Decision]) -> Table | None:
+    """The decisions about what was learned from feedback, the newest first: a row each."""
+    if not rows:
+        return None
+    columns = ("When", "Decision", "Gate", "Later feedback", "Guards: most forgotten", "Test, which decided nothing")
+    return Table("Decisions", columns, tuple(map(_decision, reversed(rows))))
+
+
+def _decision(row: Decision) -> Row:
+    measured = row.get("measured", {})
+    changes = f"{row['before'][:SHORT_NAME]} → {row['version'][:SHORT_NAME]}"
+    tone: Tone = "good" if row["outcome"] == "promoted" else ""
+    forgotten = [guard["forgotten"] for guard in measured.get("guard", [])]
+    cells = [
+        Cell(row["outcome"], row["reason"] if row["outcome"] == "kept aside" else changes, tone),
+        _change(measured.get("gate", {})),
+        _change(measured.get("later", {})),
+        Cell(percent(max(forgotten)) if forgotten else ABSENT),
+        _change(measured.get("test", {})),
+    ]
+    return Row(row["time"].replace("T", " ").partition("+")[0], tuple(cells))
+
+
+def _change(measured: Mapping[str, Any]) -> Cell:
+    """A difference of two versions, with its interval and margin."""
+    delta = measured.get("delta", {})
+    margin = f"; margin {score(measured['margin'])}" if "margin" in measured else ""
+    return Cell(signed(delta.get("value")), interval(delta) + margin, tone_of(delta))
 
 
 def _ordered(test: Mapping[str, Any]) -> list[str]:

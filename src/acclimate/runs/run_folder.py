@@ -10,7 +10,9 @@ from acclimate.files import REPORT_FILE, WORK
 
 DATASET, NEGATIVES, ADAPTER, EVALUATION = "dataset", "negatives", "adapter", "evaluation"
 PAIRS = "pairs"
-STAGES, TASKS, FOLDS = "stages", "tasks", "folds"
+STAGES, TASKS, FOLDS, REFRESHES = "stages", "tasks", "folds", "refreshes"
+OF_A_RUN = (STAGES, FOLDS, REFRESHES)
+"""Folders of a run that hold others of the same form, which share its settings and its cache."""
 AUDIT_FILE = "audit.json"
 PAGE_FILE = "report.html"
 ADAPTER_FILES = ("adapter_config.json", "modules.json")
@@ -21,8 +23,8 @@ ADAPTER_FILES = ("adapter_config.json", "modules.json")
 class RunFolder:
     """A run on disk, by the paths of its parts; whether they are there is another question.
 
-    A task of several (`RUN/tasks/NAME`), a stage of a training that has several (`RUN/stages/NAME`) and a fold of a
-    cross-validation (`RUN/folds/NUMBER`) are folders of the same form.
+    A task of several (`RUN/tasks/NAME`), a stage of a training that has several (`RUN/stages/NAME`), a fold of a
+    cross-validation (`RUN/folds/NUMBER`) and a refresh (`RUN/refreshes/NUMBER`) are folders of the same form.
     """
 
     path: Path
@@ -93,6 +95,36 @@ class RunFolder:
         return self.path / "index_evaluation"
 
     @property
+    def feedback(self) -> Path:
+        """What searchers were shown and what they marked."""
+        return self.path / "feedback.sqlite"
+
+    @property
+    def not_imported(self) -> Path:
+        """The rows that the last import of feedback could not use, and why."""
+        return self.path / "feedback-rejected.jsonl"
+
+    @property
+    def refreshes(self) -> Path:
+        """What was learned from feedback, try by try."""
+        return self.path / REFRESHES
+
+    @property
+    def decisions(self) -> Path:
+        """Which of these tries was promoted, and why the others were not: a row each."""
+        return self.refreshes / "decisions.jsonl"
+
+    @property
+    def steps(self) -> Path:
+        """The rows of a refresh's training, step by step."""
+        return self.path / "steps"
+
+    @property
+    def judged(self) -> Path:
+        """What a refresh's candidate was judged by, and how it did."""
+        return self.path / "judged"
+
+    @property
     def weak_pairs(self) -> Path:
         """What `weak` writes, in the folder of the stage that trains on it."""
         return self.path / PAIRS
@@ -143,16 +175,16 @@ class RunFolder:
         return self.path / WORK
 
     def remembered(self) -> Path | None:
-        """The `config.toml` whose settings count here: that of the run, for a stage or a fold without one; None where
-        there is none."""
-        if not self.config.exists() and self.path.parent.name in (STAGES, FOLDS):
+        """The `config.toml` whose settings count here: that of the run, for a part of it without one; None where there
+        is none."""
+        if not self.config.exists() and self.path.parent.name in OF_A_RUN:
             return RunFolder(self.path.parent.parent).remembered()
         return self.config if self.config.exists() else None
 
     @property
     def cache(self) -> Path:
-        """Vectors of the corpus; the stages and the folds of a run share those of the run."""
-        if self.path.parent.name in (STAGES, FOLDS):
+        """Vectors of the corpus; the stages, folds and refreshes of a run share those of the run."""
+        if self.path.parent.name in OF_A_RUN:
             return RunFolder(self.path.parent.parent).cache
         return self.path / WORK / "cache"
 
@@ -172,6 +204,10 @@ class RunFolder:
     def fold(self, number: int) -> RunFolder:
         """One fold of a cross-validation: what is trained on the others, and tested on it; from 1."""
         return RunFolder(self.path / FOLDS / str(number))
+
+    def refresh(self, number: int) -> RunFolder:
+        """One try to learn from feedback; from 1."""
+        return RunFolder(self.refreshes / f"{number:04d}")
 
     @classmethod
     def around(cls, artifact: Path) -> RunFolder:

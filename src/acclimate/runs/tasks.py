@@ -39,6 +39,10 @@ class Task:
     """Weight of its loss among the others'."""
     mined: bool = True
     """Whether the training takes the mined negatives; else what the dataset itself brings."""
+    arranged: bool = False
+    """Whether its rows are in the order of the steps already, a batch after the other; else they are shuffled."""
+    aside: frozenset[str] = frozenset()
+    """Dev queries by which no step is chosen: something else will be judged by them."""
 
     @property
     def evaluation(self) -> Path:

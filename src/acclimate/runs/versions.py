@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,6 +110,33 @@ def add(run: RunFolder, fresh: Path) -> str:
     """Move a finished folder among the versions and return its name; `RUN/adapter` leads where it did."""
     with _switching(run, begins=True):
         return _add(run, fresh)
+
+
+def take(run: RunFolder, folder: Path) -> str:
+    """Copy an adapter's folder among the versions, whole or not at all; return its name. `RUN/adapter` leads where it
+    did."""
+    with _switching(run):
+        name = _name_of(folder)
+        if not _is_whole(run.adapters / name):
+            _copy(folder, run.adapters / name, run)
+        return name
+
+
+def forget(run: RunFolder, names: Collection[str], *, kept: int) -> list[str]:
+    """Delete some versions, but for the one in use and so many that were in use before it; return which are gone."""
+    with _switching(run):
+        latest = list(dict.fromkeys(entry.version for entry in reversed(_followed(run))))[: kept + 1]
+        gone = [name for name in names if name not in latest and (run.adapters / name).is_dir()]
+        for name in gone:
+            discard(run.adapters / name, run.path / name)
+        return gone
+
+
+def in_use_now(run: RunFolder) -> str | None:
+    """The name of the version that `RUN/adapter` leads to; None where there is none."""
+    with _switching(run):
+        found = _current(run)
+        return None if found is None else found.version
 
 
 def publish(fresh: Path, out: Path) -> None:

@@ -115,7 +115,7 @@ def right_needed(method: str, path: str) -> Right | None:
         return None
     if path.startswith("/v1/adapters"):
         return "admin"
-    return "write" if method in ("PUT", "DELETE", "PATCH") else "read"
+    return "write" if method in ("PUT", "DELETE", "PATCH") or path == "/v1/feedback" else "read"
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

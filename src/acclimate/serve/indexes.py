@@ -94,6 +94,25 @@ class ServedIndex:
 
         return await self._in(self._readers, found)
 
+    def present(self, identifiers: Sequence[str]) -> set[str]:
+        """Return those of the ids that documents have; for threads, not for the event loop.
+
+        Raises:
+            ServiceError: there is no index.
+        """
+        with self._open() as index:
+            return set(index.get(identifiers))
+
+    @property
+    def is_there(self) -> bool:
+        """Whether there is an index."""
+        return _is_there(self.place)
+
+    @property
+    def epoch(self) -> int | None:
+        """The number of the last change that was known when it was last looked for; None before that."""
+        return self._epoch
+
     async def page(self, after: str | None, limit: int) -> tuple[list[Stored], int]:
         """Return some documents in the order of their ids, and how many there are in all."""
 

@@ -61,6 +61,15 @@ class Metrics:
         self.lag = Gauge(
             "acclimate_index_lag", "Changes that had come since the index was last looked at.", ("index",), registry=own
         )
+        self.impressions = Counter(
+            "acclimate_impressions",
+            "Searches whose hits were kept, or not, for feedback.",
+            ("index", "kept"),
+            registry=own,
+        )
+        self.marks = Counter(
+            "acclimate_marks", "Marks that were stored, repeated or refused.", ("index", "result"), registry=own
+        )
         self.failures = Counter(
             "acclimate_maintenance_failures", "What failed beside the requests.", ("what",), registry=own
         )

@@ -42,6 +42,8 @@ class ServedRun:
     """Whose prompts queries and documents get; None: the default ones."""
     place: str
     """Where its index is: a folder, or an address; it may not be there yet."""
+    feedback: Path
+    """Where what is shown and marked is kept, if it is."""
     fusion: Fusion
     """How its two rankings become one."""
     has_index: bool
@@ -254,4 +256,4 @@ def _run(name: str, model: str, task: Task, registry: Registry) -> ServedRun:
     if there:
         with opened_index(place) as index:
             check_space(index.space, space, place)
-    return ServedRun(name, model, task.name, place, read_fusion(task, space)[0], there)
+    return ServedRun(name, model, task.name, place, task.folder.feedback, read_fusion(task, space)[0], there)

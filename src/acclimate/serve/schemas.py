@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import BaseModel, BeforeValidator, ConfigDict, FailFast, Field, PlainValidator, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
+from acclimate.feedback.records import MAX_QUERY_CHARACTERS
 from acclimate.retrieval.index.records import MAX_ID_BYTES, MAX_TOP_K, Mode
 
 MAX_NAME = 256
@@ -173,6 +174,25 @@ class DeleteDocumentsRequest(_Ours):
 
     ids: Annotated[list[Id], FailFast(), Field(min_length=1)]
     index: Name | None = None
+
+
+class MarkIn(_Ours):
+    """What a searcher made of a document."""
+
+    impression_id: Annotated[str, Field(max_length=64)] | None = Field(
+        None, description="As the search's reply has it."
+    )
+    query: str | None = Field(None, max_length=MAX_QUERY_CHARACTERS, description="Not needed beside an impression.")
+    id: Id = Field(description="Of the document.")
+    mark: Annotated[str, Field(max_length=64)] = Field(description="relevant, not_relevant, click, or another name.")
+    user: str | None = Field(None, max_length=MAX_NAME, description="Who; all that name nobody count as one user.")
+
+
+class FeedbackRequest(_Ours):
+    """`POST /v1/feedback`."""
+
+    marks: Annotated[list[MarkIn], FailFast(), Field(min_length=1)]
+    index: Name | None = Field(None, description="The run; not needed where there is one, or beside impressions.")
 
 
 class LoadAdapterRequest(_Ours):

@@ -122,11 +122,14 @@ class Process:
         site = self.site
         try:
             service = await asyncio.to_thread(self._opened)
+            from acclimate.serve.feedback import ServedFeedback
             from acclimate.serve.indexes import ServedIndex
 
             for run in service.runs:
-                site.indexes[run.name] = ServedIndex(run, site.metrics)
-                await site.indexes[run.name].follow()  # opened now, not by the first search
+                index = site.indexes[run.name] = ServedIndex(run, site.metrics)
+                await index.follow()  # opened now, not by the first search
+                if site.settings.feedback and not site.settings.read_only:
+                    site.feedback[run.name] = ServedFeedback(run.feedback, index, site.settings.swaps, site.metrics)
             service.engine.start()
             site.loaded = service
             while not service.engine.ready:
@@ -176,6 +179,8 @@ async def _put_away(site: Site) -> None:
     if site.loaded is not None:
         whole = await site.loaded.engine.drain(site.settings.drain_s)
         log("drained", finished=whole)
+    for feedback in site.feedback.values():  # before the indexes, which they ask
+        await asyncio.to_thread(feedback.close)
     for index in site.indexes.values():
         await asyncio.to_thread(index.close)
 

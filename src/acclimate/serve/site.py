@@ -14,6 +14,7 @@ from acclimate.serve.errors import ServiceError
 from acclimate.serve.metrics import Metrics
 
 if TYPE_CHECKING:  # torch, which /livez does not wait for
+    from acclimate.serve.feedback import ServedFeedback
     from acclimate.serve.indexes import ServedIndex
     from acclimate.serve.opening import Service
 
@@ -31,6 +32,8 @@ class Site:
     """None while the models are loaded."""
     indexes: dict[str, ServedIndex] = field(default_factory=dict)
     """Name of a run -> its index."""
+    feedback: dict[str, ServedFeedback] = field(default_factory=dict)
+    """The same names -> what is shown and marked there; empty where it is not kept."""
     failure: Exception | None = None
     """Why nothing could be loaded."""
     is_draining: bool = False

@@ -77,6 +77,8 @@ class TaskSchedule(Schedule):
     """Largest number of examples in a step; batches of a pass differ by one example at most."""
     texts: NDArray[np.int64] | None = field(default=None, compare=False)
     """[N, K] numbers of each example's texts: none is twice in a batch where that can be (`core.batching.spread`)."""
+    shuffled: bool = True
+    """False: the batches are the examples in their own order, `batch_size` at a time."""
     _passes: dict[int, list[NDArray[np.int64]]] = field(default_factory=dict, init=False, compare=False, repr=False)
 
     @property
@@ -89,6 +91,9 @@ class TaskSchedule(Schedule):
 
     def batch(self, step: int) -> NDArray[np.int64]:
         """Indices of the examples of a step (from 0): a function of (seed, step), every example once in each pass."""
+        if not self.shuffled:
+            first = step % self.steps_per_epoch * self.batch_size
+            return np.arange(first, min(first + self.batch_size, self.examples), dtype=np.int64)
         epoch = self.epoch(step)
         if epoch not in self._passes:
             self._passes.clear()

@@ -119,6 +119,7 @@ def mixed_schedule(
             batch_size=settings.batch_size,
             seed=seed + number,
             texts=numbered_texts(one.examples) if one.loss == "info-nce" else None,
+            shuffled=not one.task.arranged,
             **shared,
         )
         for number, one in enumerate(tasks)
@@ -285,7 +286,8 @@ def dev_selection(
 
 def _dev_scores(one: TrainingTask, encoder: Encoder, schedule: TaskSchedule) -> Evaluate | None:
     data, config = one.data, one.task.config
-    pairs, qrels = data.pairs.get("dev"), data.qrels.get("dev")
+    pairs = data.pairs.get("dev")
+    qrels = {query: grades for query, grades in data.qrels.get("dev", {}).items() if query not in one.task.aside}
     if pairs:
         return similarity_scores(encoder, pairs)
     if not qrels:

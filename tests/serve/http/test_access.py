@@ -119,6 +119,7 @@ def test_a_file_of_keys_that_cannot_be_used_is_told(tmp_path: Path, text: str, s
 def test_what_changes_something_needs_the_right_to() -> None:
     assert right_needed("GET", "/livez") is None
     assert right_needed("POST", "/v1/search") == right_needed("GET", "/anything") == "read"
+    assert right_needed("POST", "/v1/feedback") == "write"
     assert right_needed("PUT", "/v1/documents") == right_needed("DELETE", "/v1/documents") == "write"
     assert right_needed("GET", "/v1/adapters") == right_needed("DELETE", "/v1/adapters/x") == "admin"
 

@@ -32,7 +32,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def page(world: World) -> Iterator[httpx.Client]:
     """Of the service that the page is about: one run, and a reranker."""
-    with served(world, world.farm, reranker=world.reranker) as client:
+    with served(world, world.farm, reranker=world.reranker, feedback=True) as client:
         yield client
 
 

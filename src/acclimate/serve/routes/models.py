@@ -57,6 +57,7 @@ async def info(request: Request) -> Response:
             "max_batch_tokens": settings.batch_tokens,
             "max_batch_requests": None,
             "auto_truncate": True,
+            "feedback": bool(site.feedback),
             "version": version("acclimate"),
         }
     )

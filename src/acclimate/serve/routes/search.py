@@ -26,6 +26,7 @@ from acclimate.serve.strict_json import StrictRoute
 if TYPE_CHECKING:
     from acclimate.serve.indexes import ServedIndex
     from acclimate.serve.registry import Pinned
+    from acclimate.text_use import SpaceId
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -66,12 +67,25 @@ async def search(request: Request, body: SearchRequest) -> Response:
     if body.rerank is not None:
         reply["reranker"] = reranker_id(site, None)
         found = await _reranked(request, site, body, hits)
-    rows = [{**shown(one.hit.document), "score": one.score} for one in found[: body.top_k]]
+    found, reply["impression_id"] = _kept(site, body, question, space, found[: body.top_k])
+    rows = [{**shown(one.hit.document), "score": one.score} for one in found]
     if body.explain:
         reply["fusion"] = _fusion(question) if question.query.mode == "hybrid" else None
         why = await _reasons(question, hits)
         rows = [{**row, "explanation": why[row["id"]]} for row in rows]
     return json_response({**reply, "hits": rows}, headers=headers)
+
+
+def _kept(
+    site: Site, body: SearchRequest, question: _Question, space: SpaceId | None, found: list[_Found]
+) -> tuple[list[_Found], str | None]:
+    """The hits as they are shown, and the number under which that is kept, where it is."""
+    feedback = site.feedback.get(question.searched.name)
+    if feedback is None or not body.query or not found:
+        return found, None
+    adapter = "" if question.pinned is None else named_hash(question.pinned)["sha256"]
+    digest = "" if space is None else space.digest
+    return feedback.show(body.query, found, lambda one: one.hit.id, adapter=adapter, space=digest)
 
 
 async def _question(request: Request, site: Site, body: SearchRequest) -> _Question:

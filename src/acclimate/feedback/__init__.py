@@ -1,0 +1,1 @@
+"""What searchers were shown and what they marked; and what may be learned from it."""
