@@ -24,6 +24,7 @@ if TYPE_CHECKING:
         index,
         move_index,
         reencode_index,
+        route,
         search,
     )
     from acclimate.flows.verbs import (
@@ -65,6 +66,7 @@ __all__ = [
     "move_index",
     "prepare",
     "reencode_index",
+    "route",
     "search",
     "similarity",
     "train",
@@ -81,7 +83,16 @@ _PLACES = {
     "load": "acclimate.runs.resolve:load",
     **{
         name: f"acclimate.flows.index_verbs:{name}"
-        for name in ("adopt_index", "evaluate_index", "export_index", "index", "move_index", "reencode_index", "search")
+        for name in (
+            "adopt_index",
+            "evaluate_index",
+            "export_index",
+            "index",
+            "move_index",
+            "reencode_index",
+            "route",
+            "search",
+        )
     },
 }
 """Name -> where it is; the other verbs are in `flows.verbs`, under their own names."""

@@ -33,6 +33,7 @@ from acclimate.cli.commands import (
     prepare,
     report,
     rerank,
+    route,
     search,
     serve,
     similarity,
@@ -64,6 +65,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Use it": (
         index.COMMAND,
         search.COMMAND,
+        route.COMMAND,
         serve.COMMAND,
         similarity.COMMAND,
         encode.COMMAND,

@@ -62,6 +62,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Export": ("export",),
     "Reranker": ("rerank",),
     "Index": ("index",),
+    "Experts": ("route",),
     "Service": ("serve",),
 }
 """Heading of --help-all -> settings, and whole sections: the rest of a section goes to the heading that names it."""

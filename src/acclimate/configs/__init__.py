@@ -26,6 +26,7 @@ from acclimate.configs.objective import ObjectiveConfig
 from acclimate.configs.prepare import AUTO, PrepareConfig
 from acclimate.configs.renamed import RENAMED, flag, with_current_names
 from acclimate.configs.rerank import RerankConfig, Retriever
+from acclimate.configs.route import RouteConfig
 from acclimate.configs.run import (
     DEFAULT_MODEL,
     PROMPT_OR_INSTRUCTION,
@@ -60,6 +61,7 @@ __all__ = [
     "PrepareConfig",
     "RerankConfig",
     "Retriever",
+    "RouteConfig",
     "RunConfig",
     "ServeConfig",
     "StagesConfig",
