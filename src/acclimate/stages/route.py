@@ -6,15 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from acclimate.configs import PrepareConfig, RunConfig, load_config
-from acclimate.data.build import build_dataset
+from acclimate.configs import RunConfig, load_config
 from acclimate.data.dataset import Dataset
 from acclimate.errors import UsageError
 from acclimate.evaluation.pooled_sets import NamedData, pool_sets
 from acclimate.evaluation.routing import RoutingTest
 from acclimate.retrieval.experts import Experts, load_experts, names_of
 from acclimate.retrieval.token_router import TokenRouter
-from acclimate.runs.guards import guard_names
+from acclimate.runs.guards import guard_data, guard_names
 from acclimate.runs.opening import open_retrieval_dataset
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import one_task
@@ -79,11 +78,8 @@ def _dataset(run: Path) -> Dataset:
 
 def _outside(sources: Sequence[str], config: RunConfig) -> dict[str, Dataset]:
     """Data that is all test, or has a test split of its own."""
-    read = {
-        name: build_dataset(source, PrepareConfig(), seed=config.seed, whole="test")[0]
-        for name, source in zip(guard_names(sources), sources, strict=True)
-    }
-    return {f"{name} (outside)": data for name, data in read.items()}
+    read = guard_data(sources, seed=config.seed, limit=None, undivided=True)
+    return {f"{name} (outside)": data for name, data in zip(guard_names(sources), read, strict=True)}
 
 
 def _token_router(experts: Experts, own: dict[str, Dataset]) -> TokenRouter:
