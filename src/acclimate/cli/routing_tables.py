@@ -45,7 +45,7 @@ def _table(row: Mapping[str, Any], width: str) -> Table:
     said = KINDS[row["kind"]].format(expert=row["expert"]) if row["expert"] or row["kind"] != "own" else ""
     title = f"{row['set']}: {counted(row['queries'], 'queries')}" + (f"; {said}" if said else "")
     table = Table(title=Text(title), box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
-    table.add_column("answered by")
+    table.add_column("answered by", no_wrap=True)
     for name in ("score", "to base", width, "to auto", width, "right"):
         table.add_column(name, justify="right")
     accuracy = row.get("accuracy", {})
@@ -59,4 +59,4 @@ def _table(row: Mapping[str, Any], width: str) -> Table:
 def _cells(delta: Mapping[str, float] | None) -> tuple[str, str]:
     if delta is None:
         return "", ""
-    return f"{delta['value']:+.4f}", f"{delta['low']:+.4f} … {delta['high']:+.4f}"
+    return f"{delta['value']:+.3f}", f"{delta['low']:+.3f}…{delta['high']:+.3f}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -164,21 +164,18 @@ def search(
         Through an index {"query", "mode", "hits": [{"id", "score", "text", "metadata"}] and more}; else
         {"query", "base": [{"id", "text", "score"}], "adapted": [the same]}; best first.
     """
-    if settings.get("experts"):
-        check_settings("search --experts", settings)
-    elif adapter is not None:
-        raise UsageError(f"adapter = {adapter!r}, and no experts are named", fix="Name further runs: --experts RUN")
-    elif rerank is None:
-        check_settings("search without --rerank", settings)
+    _check_search(settings, adapter, reranks=rerank is not None)
     effective = measuring("search", settings, config, Path(run))
     from acclimate.retrieval.index.of_run import has_index
     from acclimate.retrieval.routing import check_route_mode
     from acclimate.runs.tasks import one_task
     from acclimate.stages import search as stage
 
-    through_index = any(given is not None for given in (mode, filter, rerank, reranker)) or bool(effective.route.experts)
+    given = any(one is not None for one in (mode, filter, rerank, reranker))
+    through_index = given or bool(effective.route.experts)
     if compare and through_index:
-        raise UsageError("compare is a search without the index", fix="Leave mode, filter, rerank, reranker, experts out.")
+        fix = "Leave mode, filter, rerank, reranker, experts out."
+        raise UsageError("compare is a search without the index", fix=fix)
     if through_index or (not compare and has_index(one_task(Path(run), effective))):
         if mode not in (None, "dense", "lexical", "hybrid"):
             raise UsageError(f"mode = {mode!r}", possible="dense, lexical, hybrid")
@@ -196,6 +193,16 @@ def search(
             )
         )
     return Result(stage.search(Path(run), query, top, effective))
+
+
+def _check_search(settings: Mapping[str, Any], adapter: RouteMode | None, *, reranks: bool) -> None:
+    """Refuse what a search of this kind would ignore."""
+    if settings.get("experts"):
+        check_settings("search --experts", settings)
+    elif adapter is not None:
+        raise UsageError(f"adapter = {adapter!r}, and no experts are named", fix="Name further runs: --experts RUN")
+    elif not reranks:
+        check_settings("search without --rerank", settings)
 
 
 def evaluate_index(run: str | Path, *, config: Config = None, **settings: Any) -> Result:

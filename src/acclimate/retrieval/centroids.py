@@ -88,4 +88,3 @@ def fitted(train_ND: Vectors, unseen_ND: Vectors, space: str) -> QueryDomain:
     domain = QueryDomain(centroids, 0.0, len(train_ND), len(unseen_ND), space)
     radius = float(np.clip(np.quantile(domain.distances(unseen_ND), QUANTILE), 0.0, 2.0))
     return QueryDomain(centroids, radius, len(train_ND), len(unseen_ND), space)
-

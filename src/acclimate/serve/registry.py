@@ -256,7 +256,9 @@ class Registry:
             raise ServiceError(
                 error.found, status=400, field="folder", possible=error.possible, fix=error.fix
             ) from error
-        served = {name: _served(self.base, name, one, self._query_space) for name, one in {BASE: None, **loaded}.items()}
+        served = {
+            name: _served(self.base, name, one, self._query_space) for name, one in {BASE: None, **loaded}.items()
+        }
         return _State(adapters, dict(loaded), served)
 
 

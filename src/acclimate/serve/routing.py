@@ -124,7 +124,7 @@ def _places(site: Site, registry: Registry, index: ServedIndex) -> tuple[dict[st
             places[served.name] = index
         elif served.name != BASE:
             its = next((one for one in site.indexes.values() if one.model == served.name), None)
-            if its is not None and served.sides == "both":
+            if its is not None and its.is_there and served.sides == "both":
                 places[served.name] = its
             else:
                 left_out[served.name] = "it searches vectors of its own, of which no index is served"
@@ -166,18 +166,14 @@ async def _fused(
             found, weights=shares, reason=f"{found.reason}; the index holds no base vectors, so {index.model} answers"
         )
     pins = [pinned_as(registry, name) for name in shares]
-    vectors = await asyncio.gather(
-        *(_vector(site, pinned, places[pinned.name], text, deadline_s) for pinned in pins)
-    )
+    vectors = await asyncio.gather(*(_vector(site, pinned, places[pinned.name], text, deadline_s) for pinned in pins))
     parties = zip(shares.items(), pins, vectors, strict=True)
     return Routed(
         found, tuple(Party(name, share, pinned, vector, places[name]) for (name, share), pinned, vector in parties)
     )
 
 
-async def _vector(
-    site: Site, pinned: Pinned, index: ServedIndex, text: str, deadline_s: float
-) -> NDArray[np.float32]:
+async def _vector(site: Site, pinned: Pinned, index: ServedIndex, text: str, deadline_s: float) -> NDArray[np.float32]:
     task = _task(pinned.served, index)
     found = await site.service.engine.embed([text], pinned=pinned, role="query", task=task, deadline_s=deadline_s)
     vector: NDArray[np.float32] = found.vectors[0]

@@ -97,8 +97,8 @@ def search_index(
 
     Returns:
         {"query", "mode", "place", "documents", "fusion" (in mode hybrid: {"constant", …}), "reranker" (its id, or
-        None), "route" (of several experts: `Route.to_json`), "hits": [{"id", "score", "text", "metadata", and of a chunk
-        "parent", "start", "end"}]}, best first; reranked hits have the reranker's raw logits as scores.
+        None), "route" (of several experts: `Route.to_json`), "hits": [{"id", "score", "text", "metadata", and of a
+        chunk "parent", "start", "end"}]}, best first; reranked hits have the reranker's raw logits as scores.
 
     Raises:
         UsageError: the query is empty, a setting that cannot be, or an index of another space.
