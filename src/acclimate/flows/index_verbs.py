@@ -164,7 +164,7 @@ def search(
         Through an index {"query", "mode", "hits": [{"id", "score", "text", "metadata"}] and more}; else
         {"query", "base": [{"id", "text", "score"}], "adapted": [the same]}; best first.
     """
-    _check_search(settings, adapter, reranks=rerank is not None)
+    _check_search(settings, mode, adapter, reranks=rerank is not None)
     effective = measuring("search", settings, config, Path(run))
     from acclimate.retrieval.index.of_run import has_index
     from acclimate.retrieval.routing import check_route_mode
@@ -177,8 +177,6 @@ def search(
         fix = "Leave mode, filter, rerank, reranker, experts out."
         raise UsageError("compare is a search without the index", fix=fix)
     if through_index or (not compare and has_index(one_task(Path(run), effective))):
-        if mode not in (None, "dense", "lexical", "hybrid"):
-            raise UsageError(f"mode = {mode!r}", possible="dense, lexical, hybrid")
         return Result(
             stage.search_index(
                 Path(run),
@@ -195,8 +193,12 @@ def search(
     return Result(stage.search(Path(run), query, top, effective))
 
 
-def _check_search(settings: Mapping[str, Any], adapter: RouteMode | None, *, reranks: bool) -> None:
-    """Refuse what a search of this kind would ignore."""
+def _check_search(
+    settings: Mapping[str, Any], mode: SearchMode | None, adapter: RouteMode | None, *, reranks: bool
+) -> None:
+    """Refuse what cannot be, and what a search of this kind would ignore."""
+    if mode not in (None, "dense", "lexical", "hybrid"):
+        raise UsageError(f"mode = {mode!r}", possible="dense, lexical, hybrid")
     if settings.get("experts"):
         check_settings("search --experts", settings)
     elif adapter is not None:

@@ -24,7 +24,7 @@ from acclimate.files import storage_errors
 QUERY_DOMAIN_FILE = "query_domain.safetensors"
 FORMAT = "acclimate query domain 1"
 MAX_CENTROIDS = 4096
-"""Of a file that is read: one of ours has 32, times the number of adapters that were merged into one."""
+"""Most centroids of a file that is read: one of ours has 32, times the adapters that were merged into one."""
 UNIT_TOLERANCE = 1e-3
 
 
@@ -41,7 +41,7 @@ class QueryDomain:
     measured_on: int
     """Unseen queries that the radius is taken from."""
     query_space: str
-    """Of the vectors (`retrieval.centroids.query_space`): those of another base, prompt or pooling do not compare."""
+    """What the vectors are of (`retrieval.centroids.query_space`): another base, prompt or pooling does not compare."""
 
     def distances(self, query_ND: NDArray[np.float32]) -> NDArray[np.float32]:
         """Cosine distance [N] of unit vectors to the nearest centroid."""

@@ -43,7 +43,7 @@ class Route:
     weights: Mapping[str, float]
     """Adapter -> its share, above 0; what they leave to 1 is the base's."""
     distances: Mapping[str, float]
-    """Of every adapter that the router knows."""
+    """Distances of all adapters that the router knows."""
     reason: str
 
     @property

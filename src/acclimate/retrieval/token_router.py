@@ -22,7 +22,7 @@ from acclimate.models.tokens import tokenise
 from acclimate.retrieval.centroids import EVERY_FIFTH, MAX_QUERIES, QUANTILE
 
 MAX_TOKENS = 512
-"""Of a query that are looked at."""
+"""Tokens of a query that are looked at."""
 INVERSE_PENALTY = 10.0
 ROUNDS = 300
 

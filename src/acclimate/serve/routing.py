@@ -28,7 +28,7 @@ class Party(NamedTuple):
     """One of those that answer a query."""
 
     name: str
-    """Of the adapter, or `base`, or of a mixture."""
+    """The adapter's name, `base`, or a mixture's."""
     share: float
     pinned: Pinned
     vector: NDArray[np.float32]
