@@ -133,6 +133,7 @@ def _index(world: World) -> None:
     world.do("index", world.run, *nobody, mode="index RUN --adopt", refused=True)
     world.do("search", world.run, "w1", mode="search without --rerank")
     world.do("search", world.run, "w1", "--rerank", "10", "--reranker", world.reranker)
+    world.do("index", world.folder / "second")
     fused = ("--experts", world.folder / "second", "--adapter", "fuse", "--rerank", "10", "--reranker", world.reranker)
     world.do("search", world.run, "w1", *fused, mode="search --experts")
     world.do("index", world.run)
