@@ -156,7 +156,7 @@ def search(
         rerank: put the first so many in order anew by a reranker.
         reranker: a run with one, a folder, or a hub id; the run's own if None.
         compare: search the run's corpus by base and adapted even where there is an index.
-        adapter: auto (if None), mix or fuse: how the run's adapter and those of `experts`, further runs, answer.
+        adapter: auto, mix (if None) or fuse: how the run's adapter and those of `experts`, further runs, answer.
         config: see `Config`.
         settings: such as `device="cpu"`.
 
@@ -187,7 +187,7 @@ def search(
                 filter=filter,
                 rerank_first=rerank,
                 reranker=None if reranker is None else str(reranker),
-                adapter=check_route_mode(adapter or "auto"),
+                adapter=check_route_mode(adapter or "mix"),
             )
         )
     return Result(stage.search(Path(run), query, top, effective))

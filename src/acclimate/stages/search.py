@@ -80,7 +80,7 @@ def search_index(
     filter: str | None = None,
     rerank_first: int | None = None,
     reranker: str | None = None,
-    adapter: RouteMode = "auto",
+    adapter: RouteMode = "mix",
 ) -> dict[str, Any]:
     """Search the index of a run.
 

@@ -38,7 +38,7 @@ def search(
         rerank: let a reranker put the first so many in order.
         reranker: a run with a reranker, a folder, or a hub id; RUN's own if not given.
         compare: search RUN's corpus by base and adapted, side by side, even where there is an index.
-        adapter: with --experts, what answers: the nearest adapter (auto, the default), several mixed, or several fused.
+        adapter: with --experts, what answers: the nearest adapter (auto), several mixed (the default), or fused.
         json_output: print one JSON object and nothing else.
         settings: of the models.
     """
