@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from acclimate import errors
     from acclimate.configs import RunConfig
     from acclimate.flows.export import export
-    from acclimate.flows.from_documents import pairs
     from acclimate.flows.feedback_verbs import export_feedback, feedback_info, import_feedback, refresh, rollback
+    from acclimate.flows.from_documents import pairs
     from acclimate.flows.index_verbs import (
         adopt_index,
         evaluate_index,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         index,
         move_index,
         reencode_index,
+        route,
         search,
     )
     from acclimate.flows.verbs import (
@@ -73,6 +74,7 @@ __all__ = [
     "reencode_index",
     "refresh",
     "rollback",
+    "route",
     "search",
     "similarity",
     "train",
@@ -94,7 +96,16 @@ _PLACES = {
     },
     **{
         name: f"acclimate.flows.index_verbs:{name}"
-        for name in ("adopt_index", "evaluate_index", "export_index", "index", "move_index", "reencode_index", "search")
+        for name in (
+            "adopt_index",
+            "evaluate_index",
+            "export_index",
+            "index",
+            "move_index",
+            "reencode_index",
+            "route",
+            "search",
+        )
     },
 }
 """Name -> where it is; the other verbs are in `flows.verbs`, under their own names."""

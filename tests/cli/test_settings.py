@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import threading
@@ -156,6 +157,9 @@ def _index(world: World) -> None:
     world.do("index", world.run, *nobody, mode="index RUN --adopt", refused=True)
     world.do("search", world.run, "w1", mode="search without --rerank")
     world.do("search", world.run, "w1", "--rerank", "10", "--reranker", world.reranker)
+    world.do("index", world.folder / "second")
+    fused = ("--experts", world.folder / "second", "--adapter", "fuse", "--rerank", "10", "--reranker", world.reranker)
+    world.do("search", world.run, "w1", *fused, mode="search --experts")
     world.do("index", world.run)
     world.do("evaluate", world.run, "--index", "--sign-flips", "100", mode="evaluate RUN --index")
     _serve(world)
@@ -254,6 +258,10 @@ def _evaluate(world: World, base: tuple[str, ...]) -> None:
     world.do("evaluate", world.labelled, *base, *labelled, mode="evaluate of one model on DATA")
     world.do("evaluate-reranker", world.run, world.run, *few)
     world.do("compare", world.run, world.run, *few)
+    second = world.folder / "second"
+    shutil.copytree(world.run, second, symlinks=True)
+    beside = ("--data", world.run / "dataset", "--multi", world.run, "--spanning", "4")
+    world.do("route", world.run, second, *few, *beside)
     name = ("--reranker", world.run, "--device", "cpu")
     world.do("rerank", "w1", "--texts", world.texts, *name, mode="rerank QUERY --texts FILE")
     ranked, data = world.run / "reranking" / "runs" / "retrieved.trec", world.run / "dataset"

@@ -96,7 +96,20 @@ def test_load_swap_and_drop(world: World) -> None:
     refused(404, lambda: registry.pin("one"))
     refused(404, lambda: registry.drop("one"))
     refused(400, lambda: registry.drop("base"))
-    for name in ("base", world.base.source.id, "", "a b", "a:b", "a/b", "x" * 129, "a@query", "-a"):
+    for name in (
+        "base",
+        "auto",
+        "mix",
+        "fuse",
+        world.base.source.id,
+        "",
+        "a b",
+        "a:b",
+        "a/b",
+        "x" * 129,
+        "a@query",
+        "-a",
+    ):
         refused(400, lambda name=name: registry.load(name, "seed1"))  # type: ignore[misc]
     assert [model.name for model in registry.models()] == ["base"]
 

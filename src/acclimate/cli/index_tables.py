@@ -89,6 +89,8 @@ def show_hits(found: Mapping[str, Any]) -> None:
     """Print the documents that answer a query."""
     reranked = f", reranked by {found['reranker']}" if found["reranker"] else ""
     caption = f"{found['mode']} search of {counted(found['documents'], 'documents')} in {found['place']}{reranked}"
+    if "route" in found:
+        caption += f"; {found['route']['reason']}"
     table = Table(title=Text(found["query"], style="bold"), caption=Text(caption), show_lines=True)
     table.add_column("#", justify="right")
     table.add_column("score", justify="right")

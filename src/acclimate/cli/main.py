@@ -37,6 +37,7 @@ from acclimate.cli.commands import (
     report,
     rerank,
     rollback,
+    route,
     search,
     serve,
     similarity,
@@ -69,6 +70,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
     "Use it": (
         index.COMMAND,
         search.COMMAND,
+        route.COMMAND,
         serve.COMMAND,
         similarity.COMMAND,
         encode.COMMAND,

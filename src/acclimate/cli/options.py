@@ -64,6 +64,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Export": ("export",),
     "Reranker": ("rerank",),
     "Index": ("index",),
+    "Experts": ("route",),
     "Service": ("serve",),
     "Learning from feedback": ("refresh",),
 }

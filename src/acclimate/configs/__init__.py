@@ -29,6 +29,7 @@ from acclimate.configs.prepare import AUTO, PrepareConfig
 from acclimate.configs.refresh import RefreshConfig
 from acclimate.configs.renamed import RENAMED, flag, with_current_names
 from acclimate.configs.rerank import RerankConfig, Retriever
+from acclimate.configs.route import RouteConfig
 from acclimate.configs.run import (
     DEFAULT_MODEL,
     PROMPT_OR_INSTRUCTION,
@@ -66,6 +67,7 @@ __all__ = [
     "RefreshConfig",
     "RerankConfig",
     "Retriever",
+    "RouteConfig",
     "RunConfig",
     "ServeConfig",
     "StagesConfig",

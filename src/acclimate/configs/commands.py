@@ -107,8 +107,9 @@ READS: dict[str, tuple[str, ...]] = {
     "merge": ("model", "pooling", "device", "dtype", "seed", "limit", "merge", "guard", "guard_bound"),
     "export": ("model", "seed", "export", "sign_flips", "confidence"),
     "index": (*ENCODER, "index"),
-    "search": (*ENCODER, "index_at", *RERANKER),
-    "serve": ("model", "device", "dtype", *RERANKER, "serve"),
+    "search": (*ENCODER, "index_at", *RERANKER, "experts", "mixed_experts"),
+    "route": ("model", "device", "dtype", *COMPARISON, "limit", "outside", "multi_domain", "spanning", "mixed_experts"),
+    "serve": ("model", "device", "dtype", *RERANKER, "serve", "mixed_experts", "router"),
     "feedback": ("index_at",),
     # Everything else is as the run's own config.toml says: a refresh goes on from what was trained.
     "refresh": ("model", "device", "dtype", "seed", "limit", "refresh", "index_at", *REFRESH),
@@ -135,7 +136,8 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
     "index RUN --info": ("task", "index_at"),
     "index RUN --adopt": (*ENCODER, "text_field", "vector_field"),
     "index RUN --reencode": (*ENCODER, "index_at"),
-    "search without --rerank": (*ENCODER, "index_at"),
+    "search without --rerank": (*ENCODER, "index_at", "experts"),
+    "search --experts": ("model", "device", "dtype", "index_at", *RERANKER, "experts", "mixed_experts"),
     "evaluate RUN --index": (*ENCODER, *COMPARISON, "index_at"),
     "evaluate RUN": (*ENCODER, "seed", "evaluate", "domain"),
     "evaluate RUN with guard data": (*ENCODER, "seed", "limit", "evaluate", "domain"),
@@ -150,6 +152,7 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
 SHORT: dict[str, dict[str, str]] = {
     "index": {"at": "index_at"},
     "search": {"at": "index_at"},
+    "route": {"data": "outside", "multi": "multi_domain"},
     "evaluate": {"at": "index_at"},
     "train-reranker": {
         "epochs": "rerank_epochs",

@@ -23,6 +23,7 @@ from acclimate.configs.prepare import PrepareConfig
 from acclimate.configs.refresh import RefreshConfig
 from acclimate.configs.renamed import with_current_names
 from acclimate.configs.rerank import RerankConfig
+from acclimate.configs.route import RouteConfig
 from acclimate.configs.serve import ServeConfig
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.train import TrainConfig
@@ -92,6 +93,8 @@ class RunConfig:
     """Rerankers."""
     index: IndexConfig = field(default_factory=IndexConfig)
     """The index."""
+    route: RouteConfig = field(default_factory=RouteConfig)
+    """Several experts."""
     export: ExportConfig = field(default_factory=ExportConfig)
     """Other engines."""
     serve: ServeConfig = field(default_factory=ServeConfig)

@@ -156,3 +156,35 @@ class IndexEvaluation(ThroughIndex):
     outdated: NotRequired[str]
     """In the run's summary: why the scores are not those of the adapter in use."""
     timings: NotRequired[dict[str, float]]
+
+
+class RoutedSet(TypedDict):
+    """Test queries of one set, over a corpus that several sets share."""
+
+    set: str
+    kind: str
+    """own, outside or spanning (`evaluation.pooled_sets.SetKind`)."""
+    expert: str | None
+    """Who should answer; None: the base, or several."""
+    queries: int
+    scores: dict[str, float]
+    """Base, expert, router, mixture or oracle -> NDCG@10."""
+    from_base: dict[str, Delta]
+    """Differences to the base, with intervals."""
+    from_auto: dict[str, Delta]
+    """Differences to the router by centroids."""
+    accuracy: NotRequired[dict[str, float]]
+    """Router -> share of the queries that it sends where they belong; to the base, where no expert was trained."""
+
+
+class RoutingReport(TypedDict):
+    """Routing among experts, on one pooled corpus."""
+
+    measure: str
+    documents: int
+    experts: list[str]
+    radii: dict[str, float]
+    confidence: float
+    sets: list[RoutedSet]
+    mix_on_spanning: str | None
+    """The verdict on mixing against choosing one, where a query spans two experts' domains; None: none was asked."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -15,6 +15,7 @@ from acclimate.report.result import Result
 from acclimate.runs.run_folder import RunFolder, is_run
 
 SearchMode: TypeAlias = Literal["dense", "lexical", "hybrid"]
+RouteMode: TypeAlias = Literal["auto", "mix", "fuse"]
 
 
 def index(
@@ -140,6 +141,7 @@ def search(
     rerank: int | None = None,
     reranker: str | Path | None = None,
     compare: bool = False,
+    adapter: RouteMode | None = None,
     config: Config = None,
     **settings: Any,
 ) -> Result:
@@ -154,6 +156,7 @@ def search(
         rerank: put the first so many in order anew by a reranker.
         reranker: a run with one, a folder, or a hub id; the run's own if None.
         compare: search the run's corpus by base and adapted even where there is an index.
+        adapter: auto, mix (if None) or fuse: how the run's adapter and those of `experts`, further runs, answer.
         config: see `Config`.
         settings: such as `device="cpu"`.
 
@@ -161,19 +164,19 @@ def search(
         Through an index {"query", "mode", "hits": [{"id", "score", "text", "metadata"}] and more}; else
         {"query", "base": [{"id", "text", "score"}], "adapted": [the same]}; best first.
     """
-    if rerank is None:
-        check_settings("search without --rerank", settings)
+    _check_search(settings, mode, adapter, reranks=rerank is not None)
     effective = measuring("search", settings, config, Path(run))
     from acclimate.retrieval.index.of_run import has_index
+    from acclimate.retrieval.routing import check_route_mode
     from acclimate.runs.tasks import one_task
     from acclimate.stages import search as stage
 
-    through_index = any(given is not None for given in (mode, filter, rerank, reranker))
+    given = any(one is not None for one in (mode, filter, rerank, reranker))
+    through_index = given or bool(effective.route.experts)
     if compare and through_index:
-        raise UsageError("compare is a search without the index", fix="Leave mode, filter, rerank, reranker out.")
+        fix = "Leave mode, filter, rerank, reranker, experts out."
+        raise UsageError("compare is a search without the index", fix=fix)
     if through_index or (not compare and has_index(one_task(Path(run), effective))):
-        if mode not in (None, "dense", "lexical", "hybrid"):
-            raise UsageError(f"mode = {mode!r}", possible="dense, lexical, hybrid")
         return Result(
             stage.search_index(
                 Path(run),
@@ -184,9 +187,24 @@ def search(
                 filter=filter,
                 rerank_first=rerank,
                 reranker=None if reranker is None else str(reranker),
+                adapter=check_route_mode(adapter or "mix"),
             )
         )
     return Result(stage.search(Path(run), query, top, effective))
+
+
+def _check_search(
+    settings: Mapping[str, Any], mode: SearchMode | None, adapter: RouteMode | None, *, reranks: bool
+) -> None:
+    """Refuse what cannot be, and what a search of this kind would ignore."""
+    if mode not in (None, "dense", "lexical", "hybrid"):
+        raise UsageError(f"mode = {mode!r}", possible="dense, lexical, hybrid")
+    if settings.get("experts"):
+        check_settings("search --experts", settings)
+    elif adapter is not None:
+        raise UsageError(f"adapter = {adapter!r}, and no experts are named", fix="Name further runs: --experts RUN")
+    elif not reranks:
+        check_settings("search without --rerank", settings)
 
 
 def evaluate_index(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
@@ -209,3 +227,20 @@ def evaluate_index(run: str | Path, *, config: Config = None, **settings: Any) -
 
     with at_work_in(folder, effective, called("evaluate_index", run, config=config, **settings)):
         return Result(stage(folder, effective), RunFolder(folder).index_evaluation)
+
+
+def route(runs: Sequence[str | Path], *, config: Config = None, **settings: Any) -> Result:
+    """Measure the routing of queries between the adapters of several runs, over one corpus of all their data.
+
+    Args:
+        runs: two or more, each with its data and an adapter over the same base.
+        config: see `Config`.
+        settings: such as `outside=("other/beir",)`, data that no run was trained on.
+
+    Returns:
+        see `acclimate.stages.route`.
+    """
+    effective = configured("route", settings, config)
+    from acclimate.stages.route import route as stage
+
+    return Result(stage([Path(run) for run in runs], effective))

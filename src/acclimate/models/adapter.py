@@ -23,6 +23,7 @@ from acclimate.errors import ModelError, UsageError
 from acclimate.files import hash_text
 from acclimate.formats import peft
 from acclimate.formats.facts import ADAPTER_FILE, check_base, read_facts
+from acclimate.formats.query_domain import QueryDomain, read_query_domain
 from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.text_use import TextUse
 from acclimate.types import Sides
@@ -47,6 +48,8 @@ class Adapter:
     sides: Sides = "both"
     """query: documents are encoded by the base alone."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
+    domain: QueryDomain | None = None
+    """Where its queries lie among the base's: a router needs it. None of an adapter that we did not train."""
 
     @cached_property
     def sha256(self) -> str:
@@ -93,6 +96,7 @@ def load_adapter(folder: Path, base: str | None = None) -> Adapter:
         normalise=facts["normalise"],
         sides=facts["sides"],
         metrics=facts["metrics"],
+        domain=read_query_domain(folder),
     )
 
 

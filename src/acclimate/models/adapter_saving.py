@@ -12,6 +12,7 @@ from acclimate.formats import peft, sentence_transformers
 from acclimate.formats.facts import write_facts
 from acclimate.formats.full_model import save_tokenizer
 from acclimate.formats.hub_cache import share_packaged
+from acclimate.formats.query_domain import write_query_domain
 from acclimate.formats.sources import ModelSource
 from acclimate.models.adapter import Adapter
 from acclimate.types import Role
@@ -31,6 +32,8 @@ def save_adapter(folder: Path, adapter: Adapter, source: ModelSource) -> None:
     base = {"id": adapter.base_id, "sha256": adapter.base_sha256}
     peft.write(folder, adapter.modules, adapter.base_id, adapter.rank, adapter.alpha)
     write_facts(folder, base, adapter.use, normalise=adapter.normalise, sides=adapter.sides, metrics=adapter.metrics)
+    if adapter.domain is not None:
+        write_query_domain(folder, adapter.domain)
     save_tokenizer(folder, source)
     if adapter.sides == "both":
         sentence_transformers.write_pipeline(folder, source, adapter.use)

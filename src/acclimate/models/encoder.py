@@ -246,6 +246,12 @@ class Encoder:
         view.task = task
         return view
 
+    def with_own_use(self) -> Encoder:
+        """The same encoder, weights and all, that uses texts as the model's own files say, without a task."""
+        view = copy.copy(self)
+        view.use, view.task = self.source.use, None
+        return view
+
     def shard(self, device: torch.device) -> None:
         """Spread the weights over all processes' devices (FSDP2); see `core.sharding.shard`."""
         shard(self.model, device)

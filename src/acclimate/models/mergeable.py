@@ -22,6 +22,7 @@ from acclimate.core.low_rank import Discarded, merge_dense, merge_low_rank
 from acclimate.errors import ModelError, UsageError
 from acclimate.formats.facts import ADAPTER_FILE, check_base, read_facts
 from acclimate.formats.full_model import save_folded, save_weights
+from acclimate.formats.query_domain import QueryDomain
 from acclimate.formats.sources import ModelSource
 from acclimate.models.adapter import Adapter
 from acclimate.models.adapter_saving import save_adapter
@@ -95,7 +96,12 @@ class MergeableAdapters:
         merged, discarded = merge_low_rank(modules, method, weights, rank=config.merged_rank, **how)
         rank = max(len(A_rI) for A_rI, _ in merged.values())
         adapter = dataclasses.replace(
-            self.adapters[0], rank=rank, alpha=float(rank), modules=merged, metrics={"merged": list(self.names)}
+            self.adapters[0],
+            rank=rank,
+            alpha=float(rank),
+            modules=merged,
+            metrics={"merged": list(self.names)},
+            domain=QueryDomain.joined([adapter.domain for adapter in self.adapters]),
         )
         return Merged(adapter, discarded=discarded)
 

@@ -14,12 +14,20 @@ from acclimate.progress import say
 from acclimate.runs.run_folder import DATASET
 
 
-def guard_data(sources: Sequence[str], *, seed: int, limit: int | None) -> list[Dataset]:
+def guard_data(sources: Sequence[str], *, seed: int, limit: int | None, undivided: bool = False) -> list[Dataset]:
     """Read each source as a dataset; how the run's own data is read (its columns, its corpus) says nothing about it.
+
+    Args:
+        sources: files, folders, or datasets on the hub.
+        seed: of the splits.
+        limit: at most so many queries of each.
+        undivided: all of it is measured, or the test split that a source defines.
 
     Raises:
         DataError: it cannot be read.
     """
+    if undivided:
+        return [build_dataset(source, PrepareConfig(), seed=seed, limit=limit, whole="test")[0] for source in sources]
     return [_guard(source, seed, limit) for source in sources]
 
 

@@ -21,12 +21,14 @@ from acclimate.files import CONFIG_FILE as SETTINGS_FILE
 from acclimate.files import read_json
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.peft import CONFIG_FILE, WEIGHTS_FILE
+from acclimate.formats.query_domain import QUERY_DOMAIN_FILE
 from acclimate.models.adapter import Adapter, load_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.models.reading import check_prompts
 from acclimate.serve.errors import ServiceError
 
 MAX_JSON_BYTES = 4 << 20
+MAX_DOMAIN_BYTES = 64 << 20
 MAX_RANK = 1024
 _PLAIN_PATTERN = re.compile(r"[\w.^$-]{1,256}")
 """Patterns of ranks that are module paths; a regular expression of a client could keep the service busy for ever."""
@@ -120,6 +122,7 @@ def _files(max_bytes: int) -> dict[str, int]:
         CONFIG_FILE: MAX_JSON_BYTES,
         ADAPTER_FILE: MAX_JSON_BYTES,
         SETTINGS_FILE: MAX_JSON_BYTES,
+        QUERY_DOMAIN_FILE: MAX_DOMAIN_BYTES,
         WEIGHTS_FILE: max_bytes,
     }
 

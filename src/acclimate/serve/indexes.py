@@ -64,6 +64,11 @@ class ServedIndex:
         self._readers = ThreadPoolExecutor(READERS, thread_name_prefix=f"search {run.name}")
         self._writer = ThreadPoolExecutor(1, thread_name_prefix=f"write {run.name}")
 
+    @property
+    def is_there(self) -> bool:
+        """Whether there is an index to search; one on a server is taken to be there."""
+        return _is_there(self.place)
+
     async def search(self, query: Query, space: SpaceId | None) -> list[Hit]:
         """Return the documents that answer a query, best first.
 
@@ -102,11 +107,6 @@ class ServedIndex:
         """
         with self._open() as index:
             return set(index.get(identifiers))
-
-    @property
-    def is_there(self) -> bool:
-        """Whether there is an index."""
-        return _is_there(self.place)
 
     @property
     def epoch(self) -> int | None:

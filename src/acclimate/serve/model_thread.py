@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 
 from acclimate.models.reranker import Reranker
 from acclimate.models.tokens import tokenise
+from acclimate.retrieval.routing import BASE
 from acclimate.serve.computing import BatchRecord, Call, EmbedTask, RerankTask, Work, compute, tokens_by_model
 from acclimate.serve.errors import ServiceError
-from acclimate.serve.registry import BASE, Registry
+from acclimate.serve.registry import Registry
 from acclimate.serve.scheduler import Batch, Job, Limits, Scheduler
 
 WARM_WORDS = 16

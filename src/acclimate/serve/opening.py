@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from acclimate.configs import RunConfig, load_config
+from acclimate.data.dataset import is_dataset, load_dataset
 from acclimate.errors import ModelError, UsageError
 from acclimate.formats.facts import read_facts
 from acclimate.formats.peft import CONFIG_FILE, WEIGHTS_FILE
@@ -19,13 +20,15 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
 from acclimate.retrieval.index.of_run import has_index, index_place, is_folder, opened_index, read_fusion
 from acclimate.retrieval.index.records import Fusion, check_space
+from acclimate.retrieval.routing import BASE, ROUTE_MODES
+from acclimate.retrieval.token_router import TokenRouter
 from acclimate.runs.resolve import adapter_folder, base_of, find_base, full_folder, load_reranker
 from acclimate.runs.run_folder import ADAPTER, RunFolder, is_run
 from acclimate.runs.tasks import Task, tasks_of
 from acclimate.serve.adapter_files import LoadedAdapter, read_adapter
 from acclimate.serve.computing import BatchRecord
 from acclimate.serve.engine import Engine
-from acclimate.serve.registry import BASE, NAME, Registry, Served
+from acclimate.serve.registry import NAME, Registry, Served
 from acclimate.serve.scheduler import Limits
 from acclimate.text_use import TextUse
 
@@ -61,6 +64,10 @@ class Service:
     """Canonical id of the reranker; None where there is none."""
     followed: dict[str, _Followed]
     """Name of an adapter -> where it was named, and what was there when it was read last."""
+    mixed_experts: int = 3
+    """Most adapters that share a query."""
+    token_router: TokenRouter | None = None
+    """What chooses adapters, fitted at the start; None: the centroids that adapters bring along."""
 
     def refresh(self) -> list[Served]:
         """Load the adapters that were named at the start anew where their folders have changed; it takes seconds.
@@ -116,7 +123,8 @@ def open_service(
 
     Args:
         names: runs, adapter folders, model folders or hub ids; `NAME=PLACE` gives one another name than its folder's.
-        config: device and dtype; `model` says where the base is, if the adapters' own record does not lead to it.
+        config: device and dtype; `model` says where the base is, if the adapters' own record does not lead to it;
+            `route` how a query is routed among adapters.
         reranker: a run with one, a folder or a hub id; if not given, that of the first run that has one.
         limits: see `Engine`.
         cache_bytes: see `Engine`.
@@ -142,7 +150,10 @@ def open_service(
     model = _reranker(found, config, reranker)
     engine = Engine(registry, model, limits=limits, cache_bytes=cache_bytes, on_batch=on_batch)
     runs = tuple(run for one in found if one.config is not None for run in _runs(one, one.config, registry))
-    return Service(engine, registry, runs, None if model is None else model.source.id, followed)
+    settings = config.route
+    tokens = _token_router(found, base) if settings.router == "tokens" else None
+    reranker_id = None if model is None else model.source.id
+    return Service(engine, registry, runs, reranker_id, followed, settings.mixed_experts, tokens)
 
 
 def _found(name: str, asked: RunConfig) -> _Named:
@@ -183,10 +194,10 @@ def _name_of(place: str) -> str:
 
 def _check_names(found: Sequence[_Named]) -> None:
     for one in found:
-        if one.adapter is not None and (not NAME.fullmatch(one.name) or one.name == BASE):
+        if one.adapter is not None and (not NAME.fullmatch(one.name) or one.name in (BASE, *ROUTE_MODES)):
             raise UsageError(
                 f"{one.place} would be served as {one.name!r}",
-                possible="letters, digits, '.', '_' and '-', and not 'base'",
+                possible="letters, digits, '.', '_' and '-', and not base, auto, mix or fuse",
                 fix=f"Give it another name: NAME={one.place}",
             )
     names = [one.name for one in found]
@@ -225,6 +236,25 @@ def _read(place: str, base: Encoder) -> LoadedAdapter:
     folder = adapter_folder(place)
     assert folder is not None
     return read_adapter(folder, base)
+
+
+def _token_router(found: Sequence[_Named], base: Encoder) -> TokenRouter:
+    """A router by tokens, fitted to the training queries of the runs that have some.
+
+    Raises:
+        UsageError: fewer than two runs have their data.
+    """
+    queries: dict[str, list[str]] = {}
+    unseen: dict[str, list[str]] = {}
+    for one in found:
+        if one.config is None or one.adapter is None:
+            continue
+        tasks = tasks_of(Path(one.place).expanduser(), dataclasses.replace(one.config, task=None))
+        sets = [load_dataset(task.dataset) for task in tasks if is_dataset(task.dataset)]
+        if own := [row.anchor for data in sets for row in data.examples]:
+            queries[one.name] = own
+            unseen[one.name] = [data.queries[query] for data in sets for query in data.qrels.get("dev", {})]
+    return TokenRouter.fit(base.tokenizer, queries, unseen)
 
 
 def _reranker(found: Sequence[_Named], config: RunConfig, name: str | None) -> Reranker | None:

@@ -6,6 +6,7 @@ so that nothing which happens to the names afterwards changes the answer.
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import re
 import threading
@@ -17,16 +18,17 @@ from typing import Any, NamedTuple
 from acclimate.errors import ModelError, UsageError
 from acclimate.files import hash_text
 from acclimate.formats.families import find_family
+from acclimate.formats.query_domain import QueryDomain
 from acclimate.models.adapter_set import AdapterSet
 from acclimate.models.encoder import Encoder
 from acclimate.prompts import Prompts
+from acclimate.retrieval.centroids import query_space
+from acclimate.retrieval.routing import BASE, ROUTE_MODES
 from acclimate.serve.adapter_files import LoadedAdapter, read_below
 from acclimate.serve.errors import ServiceError
 from acclimate.text_use import SpaceId
 from acclimate.types import ROLES, Sides
 
-BASE = "base"
-"""The name by which a request asks for the base without any adapter."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 MAX_MIXED = 16
 """Adapters of one mixture."""
@@ -54,6 +56,8 @@ class Served:
     sides: Sides
     metrics: Mapping[str, Any]
     """What its training measured; empty for the base."""
+    domain: QueryDomain | None
+    """Where its queries lie; None: no router knows it, as it has no centroids or those of other vectors."""
 
     @property
     def needs_role(self) -> bool:
@@ -113,6 +117,7 @@ class Registry:
     ) -> None:
         self.base = base
         self._root, self._max_bytes = root, max_bytes
+        self._query_space = query_space(base)
         self._base_names = frozenset({BASE, base.source.id, *base_names})
         self._lock = threading.Lock()
         for name in adapters or {}:
@@ -158,6 +163,10 @@ class Registry:
         parts = [f"{name}={weight:g}" for name, weight in weights.items()]
         hashes = sorted(f"{member.sha256} {weight!r}" for member, weight in zip(members, weights.values(), strict=True))
         return Pinned("+".join(parts), hash_text(*hashes), members[0], weights, state.adapters)
+
+    def snapshot(self) -> Registry:
+        """What is served at this moment, whatever is loaded or dropped later; for reading only."""
+        return copy.copy(self)
 
     def load(self, name: str, folder: str, *, sha256: str | None = None) -> Served:
         """Load an adapter from below the root, or another one in place of that with the same name. It takes seconds.
@@ -223,12 +232,12 @@ class Registry:
         return name if colon and prefix in self._base_names else model
 
     def _check_name(self, name: str) -> None:
-        if not NAME.fullmatch(name) or name in self._base_names:
+        if not NAME.fullmatch(name) or name in self._base_names or name in ROUTE_MODES:
             raise ServiceError(
                 f"an adapter cannot be called {name[:200]!r}",
                 status=400,
                 field="name",
-                possible="up to 128 letters, digits, '.', '_' and '-', and not a name of the base",
+                possible="up to 128 letters, digits, '.', '_' and '-', and not a name of the base, auto, mix or fuse",
             )
 
     def _made(self, loaded: Mapping[str, LoadedAdapter]) -> _State:
@@ -247,7 +256,9 @@ class Registry:
             raise ServiceError(
                 error.found, status=400, field="folder", possible=error.possible, fix=error.fix
             ) from error
-        served = {name: _served(self.base, name, one) for name, one in {BASE: None, **loaded}.items()}
+        served = {
+            name: _served(self.base, name, one, self._query_space) for name, one in {BASE: None, **loaded}.items()
+        }
         return _State(adapters, dict(loaded), served)
 
 
@@ -259,11 +270,12 @@ def _found(state: _State, name: str, asked: str) -> Served:
     return state.served[name]
 
 
-def _served(base: Encoder, name: str, loaded: LoadedAdapter | None) -> Served:
+def _served(base: Encoder, name: str, loaded: LoadedAdapter | None, query_space: str) -> Served:
     use, adapter = base.use, None if loaded is None else loaded.adapter
     sides: Sides = "both"
     family = find_family(base.source.id)
     space = base.space
+    domain = None if adapter is None else adapter.domain
     if adapter is not None:
         use, sides = adapter.use, adapter.sides
         space = dataclasses.replace(
@@ -286,6 +298,7 @@ def _served(base: Encoder, name: str, loaded: LoadedAdapter | None) -> Served:
         space=space,
         sides=sides,
         metrics={} if adapter is None else adapter.metrics,
+        domain=domain if domain is not None and domain.query_space == query_space else None,
     )
 
 

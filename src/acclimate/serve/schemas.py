@@ -143,7 +143,9 @@ class SearchRequest(_Ours):
     )
     index: Name | None = Field(None, description="The run whose index is searched; not needed where there is one.")
     adapter: Name | Mixture | None = Field(
-        None, description="What encodes the query: a model's name, or several with weights; the run's own if not given."
+        None,
+        description="What encodes the query: a model's name, or several with weights; auto, mix or fuse let the "
+        "service choose; the run's own if not given.",
     )
     top_k: int = Field(10, ge=1, le=MAX_TOP_K)
     mode: Mode | None = Field(None, description="hybrid where there is a text and a vector or model, which is usual.")
@@ -151,7 +153,9 @@ class SearchRequest(_Ours):
         None, description='On metadata: the JSON form, or text such as: year >= 2020 and crop in ("rice", "maize").'
     )
     rerank: int | None = Field(None, ge=1, le=MAX_TOP_K, description="Let the reranker put so many first in order.")
-    explain: bool = Field(False, description="Say by which rank and score each hit came about.")
+    explain: bool = Field(
+        False, description="Say by which rank and score each hit came about, and why an adapter was chosen."
+    )
 
 
 class DocumentIn(_Ours):

@@ -11,11 +11,12 @@ from torch import Tensor, nn
 
 from acclimate import processes
 from acclimate.configs import RunConfig, effective
-from acclimate.core.lora import lora_layers, trainable_parameters
+from acclimate.core.lora import adapters_off, lora_layers, trainable_parameters
 from acclimate.core.sharding import whole_tensors
 from acclimate.errors import ModelError
 from acclimate.files import hash_config, hash_folder, work_folder
 from acclimate.formats.full_model import save_weights
+from acclimate.formats.query_domain import QueryDomain
 from acclimate.formats.sources import resolve_model
 from acclimate.formats.trained_on import TrainedOn, write_trained_on
 from acclimate.models.adapter import Adapter, continue_from, load_adapter
@@ -25,6 +26,7 @@ from acclimate.models.dtypes import DTYPES, Format, Use
 from acclimate.models.encoder import Encoder
 from acclimate.ownership import check_replaceable
 from acclimate.progress import say
+from acclimate.retrieval.centroids import query_domain
 from acclimate.runs.guards import guard_hashes
 from acclimate.runs.records import not_metrics
 from acclimate.runs.resolve import adapter_folder
@@ -136,6 +138,7 @@ def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -
         before_step=remining,
     )
     _say_best(state, selection)
+    domain = None if config.train.full else _domain(encoder, parts)
     weights = whole_tensors(encoder.model.state_dict(), keep=processes.is_main()) if config.train.full else {}
 
     def write(folder: Path) -> TrainReport:
@@ -144,7 +147,7 @@ def _train(tasks: Sequence[Task], out: Path, config: RunConfig, identity: str) -
             training["remined"] = remining.report()
         if any(task.config.objective.retain_data for task in tasks):
             training["retained_excluded"] = losses.retained_excluded
-        _save(folder, encoder, weights, training, config)
+        _save(folder, encoder, weights, domain, training, config)
         write_trained_on(folder, losses.told | _inherited(tasks, config))
         return {"train": training}
 
@@ -278,8 +281,24 @@ def _scales(parts: Sequence[TrainingTask], scales: Sequence[Scale | None]) -> di
     return {"scales": found} if len(parts) > 1 else {"scale": found[parts[0].task.name]}
 
 
+def _domain(encoder: Encoder, parts: Sequence[TrainingTask]) -> QueryDomain | None:
+    """Where the queries of the training lie, by the base: a router sends queries like them to this adapter."""
+    encoder.model.eval()
+    with adapters_off(encoder.model):
+        return query_domain(
+            encoder,
+            [query for part in parts for query in part.queries],
+            [query for part in parts for query in part.dev_queries],
+        )
+
+
 def _save(
-    folder: Path, encoder: Encoder, weights: Mapping[str, Tensor], training: EncoderTraining, config: RunConfig
+    folder: Path,
+    encoder: Encoder,
+    weights: Mapping[str, Tensor],
+    domain: QueryDomain | None,
+    training: EncoderTraining,
+    config: RunConfig,
 ) -> None:
     metrics = {name: training[name] for name in ("steps", "best_step", "base_score", "best_score")}
     if config.train.full:
@@ -299,5 +318,6 @@ def _save(
         normalise=encoder.source.files.normalise,
         sides=config.train.sides,
         metrics=metrics,
+        domain=domain,
     )
     save_adapter(folder, adapter, encoder.source)

@@ -70,6 +70,18 @@ class TrainingTask:
         """The texts of the corpus, or of labelled pairs."""
         return list(self.data.corpus.values()) or [text for e in self.examples for text in (e.anchor, e.positive)]
 
+    @property
+    def queries(self) -> list[str]:
+        """The training queries; both sentences of labelled pairs, which are encoded as queries."""
+        pairs = self.data.kind == "pairs"
+        return [text for e in self.examples for text in ((e.anchor, e.positive) if pairs else (e.anchor,))]
+
+    @property
+    def dev_queries(self) -> list[str]:
+        """Those of the dev split."""
+        pairs = [text for pair in self.data.pairs.get("dev", []) for text in (pair.sentence1, pair.sentence2)]
+        return [self.data.queries[query] for query in self.data.qrels.get("dev", {})] + pairs
+
 
 def read_task(task: Task) -> TrainingTask:
     """Read the training rows of a task, and choose their loss.

@@ -23,6 +23,7 @@ def search(
     rerank: int | None = None,
     reranker: str | None = None,
     compare: Annotated[bool, Parameter(negative=())] = False,
+    adapter: Literal["auto", "mix", "fuse"] | None = None,
     json_output: Json = False,
     settings: Given,
 ) -> None:
@@ -37,6 +38,7 @@ def search(
         rerank: let a reranker put the first so many in order.
         reranker: a run with a reranker, a folder, or a hub id; RUN's own if not given.
         compare: search RUN's corpus by base and adapted, side by side, even where there is an index.
+        adapter: with --experts, what answers: the nearest adapter (auto), several mixed (the default), or fused.
         json_output: print one JSON object and nothing else.
         settings: of the models.
     """
@@ -44,7 +46,16 @@ def search(
     from acclimate.flows import index_verbs as verbs
 
     found = verbs.search(
-        run, query, top=top, mode=mode, filter=filter, rerank=rerank, reranker=reranker, compare=compare, **settings
+        run,
+        query,
+        top=top,
+        mode=mode,
+        filter=filter,
+        rerank=rerank,
+        reranker=reranker,
+        compare=compare,
+        adapter=adapter,
+        **settings,
     )
     if json_output:
         sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
@@ -60,6 +71,7 @@ COMMAND = Command(
     example='acclimate search runs/farm "when do I sow winter wheat" --top 3',
     first=(
         "index_at",
+        "experts",
         "model",
         "query_prompt",
         "instruction",
@@ -68,6 +80,5 @@ COMMAND = Command(
         "rerank_instruction",
         "pair_tokens",
         "device",
-        "dtype",
     ),
 )

@@ -69,7 +69,7 @@ def _models(site: Site) -> list[Served]:
 
 def _rows(model: Served) -> list[dict[str, Any]]:
     """A model under its three names."""
-    is_base = model.sha256 is None
+    is_base, domain = model.sha256 is None, model.domain
     facts = {
         "object": "model",
         "created": 0,
@@ -83,6 +83,7 @@ def _rows(model: Served) -> list[dict[str, Any]]:
         "prompts": model.prompts.to_json(),
         "sides": model.sides,
         "needs_input_type": model.needs_role,
+        "domain": None if domain is None else {"centroids": len(domain.centroids), "radius": domain.radius},
         "space": {"digest": model.space.digest, **dataclasses.asdict(model.space)},
     }
     sides = {"": None, "@query": "query", "@document": "document"}

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from fastapi import APIRouter
+from numpy.typing import NDArray
 from starlette.requests import Request
 from starlette.responses import Response
 
@@ -14,11 +16,13 @@ from acclimate.core.filters import Filter, from_json
 from acclimate.data.texts import typed_text
 from acclimate.errors import AcclimateError, DataError, UsageError
 from acclimate.retrieval.index.records import Hit, Mode, Query
+from acclimate.retrieval.routing import ROUTE_MODES, Route, fuse_hits
 from acclimate.serve.answers import model_headers, named_hash, remaining_s, space_of
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import json_response
 from acclimate.serve.routes.documents import shown
 from acclimate.serve.routes.rerank import best_first, reranker_id
+from acclimate.serve.routing import Party, check_mixture, pinned_as, routed, space_in
 from acclimate.serve.schemas import SearchRequest
 from acclimate.serve.site import Site, site_of
 from acclimate.serve.strict_json import StrictRoute
@@ -26,7 +30,6 @@ from acclimate.serve.strict_json import StrictRoute
 if TYPE_CHECKING:
     from acclimate.serve.indexes import ServedIndex
     from acclimate.serve.registry import Pinned
-    from acclimate.text_use import SpaceId
 
 router = APIRouter(route_class=StrictRoute)
 
@@ -37,14 +40,26 @@ class _Question(NamedTuple):
     searched: ServedIndex
     query: Query
     pinned: Pinned | None
-    """What encodes the query: None in lexical mode, or where the vector is given."""
+    """What encodes the query: None in lexical mode, where the vector is given, or where several search."""
+    route: Route | None = None
+    """How that was chosen, where the request left it to the service."""
+    parties: tuple[Party, ...] = ()
+    """Those whose results are fused."""
 
 
 class _Found(NamedTuple):
-    """A document, and in which order a reply has it."""
+    """A document, and which score a reply has for it."""
 
     hit: Hit
     score: float
+
+
+class _Answer(NamedTuple):
+    """What a question has found."""
+
+    hits: list[Hit]
+    by_party: dict[str, list[Hit]]
+    """Name -> what it has found, of those whose results are fused."""
 
 
 @router.post("/v1/search", tags=["search"], summary="Documents that answer a query")
@@ -52,39 +67,34 @@ async def search(request: Request, body: SearchRequest) -> Response:
     """The first documents of a run's index, by meaning, by words, or by both, best first."""
     site = site_of(request)
     question = await _question(request, site, body)
-    space = None if question.pinned is None else space_of(question.pinned.served, question.searched.task)
-    try:
-        hits = await question.searched.search(question.query, space)
-    except UsageError as error:
-        raise _of_another_space(error, body) from error
-    except DataError as error:
-        raise _refused(error, "vector") from error
+    answer = await _answer(question, body)
     reply: dict[str, Any] = {"query": body.query, "mode": question.query.mode, "index": question.searched.name}
     headers = {}
     if question.pinned is not None:
         reply["acclimate"], headers = named_hash(question.pinned), model_headers(question.pinned)
-    found = [_Found(hit, hit.score) for hit in hits]
+    if question.parties:
+        reply["fused"] = [{**named_hash(one.pinned), "index": one.searched.name} for one in question.parties]
+    found = [_Found(hit, hit.score) for hit in answer.hits]
     if body.rerank is not None:
         reply["reranker"] = reranker_id(site, None)
-        found = await _reranked(request, site, body, hits)
-    found, reply["impression_id"] = _kept(site, body, question, space, found[: body.top_k])
+        found = await _reranked(request, site, body, answer.hits)
+    found, reply["impression_id"] = _kept(site, body, question, found[: body.top_k])
     rows = [{**shown(one.hit.document), "score": one.score} for one in found]
     if body.explain:
         reply["fusion"] = _fusion(question) if question.query.mode == "hybrid" else None
-        why = await _reasons(question, hits)
+        reply["route"] = None if question.route is None else question.route.to_json()
+        why = await _reasons(question, answer)
         rows = [{**row, "explanation": why[row["id"]]} for row in rows]
     return json_response({**reply, "hits": rows}, headers=headers)
 
 
-def _kept(
-    site: Site, body: SearchRequest, question: _Question, space: SpaceId | None, found: list[_Found]
-) -> tuple[list[_Found], str | None]:
+def _kept(site: Site, body: SearchRequest, question: _Question, found: list[_Found]) -> tuple[list[_Found], str | None]:
     """The hits as they are shown, and the number under which that is kept, where it is."""
     feedback = site.feedback.get(question.searched.name)
     if feedback is None or not body.query or not found:
         return found, None
     adapter = "" if question.pinned is None else named_hash(question.pinned)["sha256"]
-    digest = "" if space is None else space.digest
+    digest = "" if question.pinned is None else space_in(question.searched, question.pinned.served).digest
     return feedback.show(body.query, found, lambda one: one.hit.id, adapter=adapter, space=digest)
 
 
@@ -108,31 +118,57 @@ async def _question(request: Request, site: Site, body: SearchRequest) -> _Quest
     if mode != "dense" and not text:
         raise ServiceError(f"a search in mode {mode} has no query", status=422, field="query")
     passed = None if body.filter is None else _read(_filter, body.filter, "filter")
-    own = space_of(site.service.registry.pin(index.model).served, index.task)
-    vector, pinned = None, None
-    if body.vector is not None and mode != "lexical":
-        if body.space not in (None, own.digest):
-            raise ServiceError(
-                "the vector is of another space than the index", status=422, field="space", possible=own.digest
-            )
-        vector = np.asarray(body.vector, np.float32)
-    elif mode != "lexical":
-        pinned = _pinned(site, body.adapter or index.model)
-        assert text is not None
-        engine = site.service.engine
-        task, left = index.task, remaining_s(request)
-        found = await engine.embed([text], pinned=pinned, role="query", task=task, deadline_s=left)
-        vector = found.vectors[0]
     depth = body.rerank or body.top_k
-    return _Question(index, Query(text, vector, mode, depth, passed, index.fusion), pinned)
+
+    def query(vector: NDArray[np.float32] | None) -> Query:
+        return Query(text, vector, mode, depth, passed, index.fusion)
+
+    if mode == "lexical":
+        return _Question(index, query(None), None)
+    if body.vector is not None:
+        return _Question(index, query(_given_vector(site, index, body)), None)
+    assert text is not None
+    for routing in ROUTE_MODES:
+        if body.adapter == routing:
+            found = await routed(site, index, routing, text, remaining_s(request))
+            first = found.parties[0]
+            if routing == "fuse":
+                return _Question(index, query(first.vector), None, found.route, found.parties)
+            return _Question(index, query(first.vector), first.pinned, found.route)
+    pinned = pinned_as(site.service.registry, body.adapter or index.model)
+    if isinstance(body.adapter, dict):
+        check_mixture(site.service.registry, body.adapter, index)
+    embedded = await site.service.engine.embed(
+        [text], pinned=pinned, role="query", task=index.task, deadline_s=remaining_s(request)
+    )
+    return _Question(index, query(embedded.vectors[0]), pinned)
 
 
-def _pinned(site: Site, adapter: str | dict[str, float]) -> Pinned:
+def _given_vector(site: Site, index: ServedIndex, body: SearchRequest) -> NDArray[np.float32]:
+    own = space_of(site.service.registry.pin(index.model).served, index.task)
+    if body.space not in (None, own.digest):
+        raise ServiceError(
+            "the vector is of another space than the index", status=422, field="space", possible=own.digest
+        )
+    return np.asarray(body.vector, np.float32)
+
+
+async def _answer(question: _Question, body: SearchRequest) -> _Answer:
+    """Search, by one vector, or by those of several and fuse what they find."""
     try:
-        return site.service.registry.pin(adapter)
-    except ServiceError as error:
-        error.field = "adapter"  # by the name that a request has for it
-        raise
+        if not question.parties:
+            space = None if question.pinned is None else space_in(question.searched, question.pinned.served)
+            return _Answer(await question.searched.search(question.query, space), {})
+        lists = {}
+        for one in question.parties:
+            asked = dataclasses.replace(question.query, vector=one.vector, fusion=one.searched.fusion)
+            lists[one.name] = await one.searched.search(asked, space_in(one.searched, one.pinned.served))
+    except UsageError as error:
+        raise _of_another_space(error, body) from error
+    except DataError as error:
+        raise _refused(error, "vector") from error
+    fused = fuse_hits(lists, {one.name: one.share for one in question.parties})
+    return _Answer(fused[: question.query.top_k], lists)
 
 
 async def _reranked(request: Request, site: Site, body: SearchRequest, hits: list[Hit]) -> list[_Found]:
@@ -144,9 +180,15 @@ async def _reranked(request: Request, site: Site, body: SearchRequest, hits: lis
     return [_Found(hits[place], float(scored.scores[place])) for place in best_first(scored.scores, None)]
 
 
-async def _reasons(question: _Question, hits: list[Hit]) -> dict[str, dict[str, Any]]:
+async def _reasons(question: _Question, answer: _Answer) -> dict[str, dict[str, Any]]:
     """Id -> the rank and the score of each way of searching that has found it, and those of the result."""
-    query = question.query
+    query, hits = question.query, answer.hits
+    if question.parties:
+        of_all: dict[str, dict[str, Any]] = {}
+        for name, own in {"fuse": hits, **answer.by_party}.items():
+            for rank, hit in enumerate(own, 1):
+                of_all.setdefault(hit.id, {})[name] = {"rank": rank, "score": hit.score}
+        return of_all
     why: dict[str, dict[str, Any]] = {
         hit.id: {query.mode: {"rank": rank, "score": hit.score}} for rank, hit in enumerate(hits, 1)
     }
