@@ -21,15 +21,23 @@ ASKING = ("how", "where", "when", "why", "can", "does")
 ENDINGS = ("today", "online", "abroad", "tomorrow")
 
 
-def write_corpus(folder: Path, name: str, count: int = 600) -> Path:
+def write_corpus(
+    folder: Path,
+    name: str,
+    count: int = 600,
+    *,
+    asking: tuple[str, ...] = ASKING,
+    things: tuple[str, ...] = THINGS,
+    endings: tuple[str, ...] = ENDINGS,
+) -> Path:
     """Queries of a question word, a thing and an ending; each answered by a document about the thing."""
     generator, path = np.random.default_rng(3), folder / f"{name}.jsonl"
     rows = []
     for number in range(count):
-        ask, thing, end = (str(generator.choice(words)) for words in (ASKING, THINGS, ENDINGS))
+        ask, thing, end = (str(generator.choice(words)) for words in (asking, things, endings))
         filler = " ".join(["really"] * int(generator.integers(1, 9)))
         query = f"{ask} do i get {filler} number{number} about the {thing} {end}"
-        document = f"{generator.choice(ASKING)} {filler} answer{number} for every {thing} {generator.choice(ENDINGS)}"
+        document = f"{generator.choice(asking)} {filler} answer{number} for every {thing} {generator.choice(endings)}"
         rows.append(json.dumps({"query": query, "response": document}))
     path.write_text("\n".join(rows) + "\n", encoding="utf-8")
     return path

@@ -55,7 +55,8 @@ def show_generated(report: Mapping[str, Any], out: Path) -> None:
     """What the check found, what was kept, and how new the condition is."""
     console, check = new_console(), report["check"]
     if check is not None:
-        against = f"{counted(check['pairs'], 'pairs')}, each left out once, among {counted(check['distractors'], 'other documents')}"
+        others = counted(check["distractors"], "other documents")
+        against = f"{counted(check['pairs'], 'pairs')}, each left out once, among {others}"
         table = Table(title=against, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
         for column in ("", "NDCG@10", "less base"):
             table.add_column(column)

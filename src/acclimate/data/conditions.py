@@ -49,8 +49,8 @@ def read_few_pairs(path: Path, settings: PrepareConfig) -> list[tuple[str, str]]
         say(f"{path}: {counted(count, 'rows')} {are(count)} left out, which contradict other rows; the first is row "
             f"{contradictions[0].row}")  # fmt: skip
     if raw.kind == "pairs":
-        labels = [row.label for row in kept if row.label is not None]
-        middle = (min(labels) + max(labels)) / 2 if labels else 0.0
+        labels = [row.label for row in raw.records if row.label is not None]
+        middle = (min(0.0, *labels) + max(labels)) / 2
         kept = [row for row in kept if row.label is not None and row.label > middle]
     pairs = list(dict.fromkeys((row.anchor, row.positive) for row in kept if row.grade > 0))
     if not pairs:

@@ -194,8 +194,8 @@ def _library(
                     candidates,
                 )
             )
-    flat = [tuple(text for found in lists[role] for text in found) for role in ROLES]
-    return TaskLibrary(*flat, tuple(tasks))
+    queries, documents = (tuple(text for found in lists[role] for text in found) for role in ROLES)
+    return TaskLibrary(queries, documents, tuple(tasks))
 
 
 def _lean(library: TaskLibrary) -> TaskLibrary:

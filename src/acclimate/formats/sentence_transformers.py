@@ -151,9 +151,7 @@ def _write_normalised(folder: Path, use: TextUse, stages: Sequence[tuple[str, st
     normalise = f"{len(stages)}_Normalize"
     with storage_errors(folder):
         (folder / normalise).mkdir(exist_ok=True)
-    write_text(
-        folder / MODULES_FILE, _module_rows([*stages, (normalise, "sentence_transformers.models.Normalize")])
-    )
+    write_text(folder / MODULES_FILE, _module_rows([*stages, (normalise, "sentence_transformers.models.Normalize")]))
     settings = {"prompts": prompt_names(use.prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"}
     write_json(folder / "config_sentence_transformers.json", settings)
 

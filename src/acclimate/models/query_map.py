@@ -61,9 +61,8 @@ class QueryMap:
         A_rD, B_Dr = self.A_rD.to(query_ND.device), self.B_Dr.to(query_ND.device)
         return unit(query_ND + query_ND @ A_rD.T @ B_Dr.T)
 
-    @cached_property
-    def weight_DD(self) -> Tensor:
-        """The whole map as one linear layer's weight, before renormalisation: I + B A, float32."""
+    def as_linear(self) -> Tensor:
+        """Return the whole map as one linear layer's weight [D, D], before renormalisation: I + B A, float32."""
         return torch.eye(self.use.dim) + self.B_Dr @ self.A_rD
 
     @cached_property

@@ -43,7 +43,7 @@ def save_query_map(folder: Path, query_map: QueryMap, encoder: Encoder) -> None:
     write_facts(folder, base, use, normalise=normalise, sides="query", metrics=metrics, kind=KIND)
     save_tokenizer(folder, source)
     sides: dict[Role, str] = {role: f"{role}_0_SentenceTransformer" for role in ROLES}
-    sentence_transformers.write_mapped_router(folder, use, sides, query_map.weight_DD)
+    sentence_transformers.write_mapped_router(folder, use, sides, query_map.as_linear())
     layer = layers_of(encoder.model)[0]
     for name in sides.values():
         side = folder / name

@@ -13,6 +13,7 @@ KINDS = {"query-vector": "a low-rank map on query vectors", "encoder": "a LoRA a
 def render(trained: TrainedNetwork) -> str:
     """Write the card of a network as it was trained."""
     facts: Mapping[str, Any] = trained.metrics
+    changed = "queries only: an index of the base stays right" if facts["sides"] == "query" else "queries and documents"
     lines = [
         f"# Hypernetwork for {trained.base_id}",
         "",
@@ -27,9 +28,9 @@ def render(trained: TrainedNetwork) -> str:
         f"| trained on | {facts['tasks']} tasks ({facts['definitions']} definitions of relevance) |",
         f"| corpora | {', '.join(facts['collections'])}: {facts['texts']:,} texts |",
         f"| steps | {facts['shared_steps']} for the multi-task adapter, {facts['steps']} for the generator |",
-        f"| changes | {'queries only: an index of the base stays right' if facts['sides'] == 'query' else 'both sides'} |",
+        f"| changes | {changed} |",
         "",
-        "What it gains is measured by `acclimate hypernetwork evaluate`; for a task of your own, `generate` measures it on",
-        "the pairs that you give. Expect nothing from it for texts or languages unlike those it was trained on.",
+        "What it gains is measured by `acclimate hypernetwork evaluate`; for a task of yours, `generate` measures it",
+        "on the pairs that you give. Expect nothing from it for texts or languages unlike those it was trained on.",
     ]
     return "\n".join(lines) + "\n"

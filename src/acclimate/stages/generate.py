@@ -213,9 +213,8 @@ def _checked(candidates: _Candidates, corpus: Path | None, seed: int) -> OwnChec
     own = {document for _, document in pairs}
     distractors = evenly([text for text in texts if text not in own], MOST_DISTRACTORS)
     if corpus is None:
-        say(
-            f"generate: checked against the {counted(len(pairs) - 1, 'documents')} of the other pairs only; --corpus adds others"
-        )
+        others = counted(len(pairs) - 1, "documents")
+        say(f"generate: checked against the {others} of the other pairs only; --corpus adds others")
     rankers = {name: candidates.ranker(name, distractors) for name in (BASE, *candidates.names)}
     return own_check(rankers, pairs, len(distractors) + len(pairs) - 1, seed)
 

@@ -1,4 +1,4 @@
-"""`hypernetwork evaluate`: what hypernetworks gain on tasks that they were not trained on, and whether by the condition.
+"""`hypernetwork evaluate`: what hypernetworks gain on held-out tasks, and whether by the condition.
 
 Headroom comes first: base, multi-task adapter, the description put before the query, and each task's own adapter bound
 what a generator can gain. Then every hypernetwork with descriptions, pairs, both, sample texts; and with the condition
@@ -151,7 +151,7 @@ def hypernetwork_evaluate(
     settings = {**used(config, "hypernetwork-evaluate"), "oracles": oracles}
     inputs = {
         "tasks": hash_folder(tasks),
-        **{name: hash_folder(folder) for name, folder in zip(trained, hypernetworks)},
+        **{name: hash_folder(folder) for name, folder in zip(trained, hypernetworks, strict=True)},
     }
 
     def make() -> Work[dict[str, Any]]:
@@ -196,8 +196,7 @@ def _headroom(world: _World, first: TrainedNetwork, config: RunConfig, work: Pat
         scores[MULTI_TASK] = world.score([first.shared] * count, both)
     scores[PREFIX] = world.prefixed()
     for pairs in (8, 32):
-        batch = [condition for condition in world.conditions(False, pairs, 0)]
-        maps = [_closed_form(condition) for condition in batch]
+        maps = [_closed_form(condition) for condition in world.conditions(False, pairs, 0)]
         scores[f"closed-form map, {pairs} pairs"] = world.score(maps)
     if work is not None and first.shared and QUERY_VECTOR in first.shared:
         scores[ORACLE] = _oracles(world, first, config, work)
@@ -219,7 +218,7 @@ def _oracles(world: _World, first: TrainedNetwork, config: RunConfig, work: Path
         places = np.linspace(0, len(own) - 1, min(MOST_ORACLES, len(own))).round().astype(int)
         numbers += [own[place] for place in places.tolist()]
     sizes = {name: first.metrics[name] for name in ("through", "shared_rank", "own_rank", "learning_rate")}
-    found = {}
+    found: dict[str, TaskScore] = {}
     with progress("own adapters", len(numbers), "tasks") as advance:
         for number in numbers:
             name = world.library.facts[number].name
@@ -301,8 +300,8 @@ def _seconds(trained: TrainedNetwork, condition: ConditionVectors, dim: int) -> 
 def _summary(part: SplitLibrary, scores: Scores, names: Sequence[str], config: RunConfig) -> dict[str, Any]:
     """Means of each arm, and what each hypernetwork gains over its rivals, by group and over all."""
     groups: dict[str, list[str]] = {"held out": [facts.name for facts in part.facts]}
-    for group in GROUPS[1:]:
-        groups[group] = [facts.name for facts in part.facts if facts.group == group]
+    for name in GROUPS[1:]:
+        groups[name] = [facts.name for facts in part.facts if facts.group == name]
     groups = {group: tasks for group, tasks in groups.items() if tasks}
     arms: dict[str, dict[str, Any]] = {}
     gains: dict[str, dict[str, Any]] = {}

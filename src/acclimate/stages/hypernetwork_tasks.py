@@ -112,8 +112,8 @@ def _near(found: Sequence[Family], far: Sequence[str], seed: int) -> list[str]:
     counts = Counter(definition.name for family in found for definition in family.definitions)
     combined = sorted(name for name in counts if "+" in name and not set(name.split("+")) & set(far))
     generator = np.random.default_rng(seed)
-    chosen = generator.choice(combined, round(NEAR_SHARE * len(combined)), replace=False) if combined else []
-    return [str(name) for name in chosen]
+    order = generator.permutation(len(combined))[: round(NEAR_SHARE * len(combined))]
+    return [combined[place] for place in sorted(order.tolist())]
 
 
 def _clusters(collection: Collection, seed: int) -> tuple[list[int], list[int]]:

@@ -1,4 +1,4 @@
-"""From a library of tasks to a trained hypernetwork: the multi-task adapter first, then the generator that starts at it.
+"""From a library of tasks to a hypernetwork: the multi-task adapter first, then the generator that starts at it.
 
 Shapes: A [r, I] and B [O, r] of a layer, r its rank, I and O its features in and out.
 """

@@ -28,7 +28,7 @@ Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
 
 
 def summaries(vectors: ConditionVectors) -> dict[Part, NDArray[np.float32]]:
-    """One unit vector [D] for each part that a condition has: its description, the mean of its queries, of its texts."""
+    """One unit vector [D] for each part of a condition: its description, the mean of its queries, of its texts."""
     rows: dict[Part, NDArray[np.float32] | None] = {
         "description": None if vectors.description_D is None else vectors.description_D[None],
         "pairs": vectors.query_PD,

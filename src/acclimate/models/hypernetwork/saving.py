@@ -70,12 +70,12 @@ def save_network(folder: Path, trained: TrainedNetwork) -> None:
     with storage_errors(folder):
         save_file(tensors, folder / WEIGHTS_FILE)
         if trained.shared:
-            pairs = {
-                f"{layer}.{name}": matrix for layer, both in trained.shared.items() for name, matrix in zip("AB", both)
+            matrices = {
+                f"{layer}.{name}": matrix.detach().cpu().contiguous()
+                for layer, both in trained.shared.items()
+                for name, matrix in zip("AB", both, strict=True)
             }
-            save_file(
-                {name: matrix.detach().cpu().contiguous() for name, matrix in pairs.items()}, folder / SHARED_FILE
-            )
+            save_file(matrices, folder / SHARED_FILE)
     if trained.known.parts:
         trained.known.save(folder)
     facts = {
