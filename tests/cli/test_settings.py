@@ -127,6 +127,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         made.reads["adapt"] |= made.reads[stage]
     _index(made)
     _learn(made)
+    _instant(made, base)
     return made
 
 
@@ -203,6 +204,19 @@ def _pairs(world: World, base: tuple[str, ...]) -> None:
         asked = ("--llm", server.url, "--llm-model", "any", "--llm-prices", "1,2", "--judge", "--asked-passages", "5")
         others = ("--pair-sources", "title,cluster", "--queries", real, "--annotated", experts)
         world.do(*command, *asked, *others)
+
+
+def _instant(world: World, base: tuple[str, ...]) -> None:
+    """A library over random words has no definition but those of length, theme and first word."""
+    library, network = world.folder / "tasks", world.folder / "hyper"
+    columns = ("--anchor-column", "q", "--positive-column", "response")
+    world.do("hypernetwork-tasks", world.data, "--out", library, *columns)
+    small = ("--steps", "2", "--shared-steps", "2", "--shared-rank", "2", "--own-rank", "2")
+    world.do("hypernetwork-train", library, "--out", network, *small, *base)
+    world.do("hypernetwork-evaluate", network, "--tasks", library, "--out", world.folder / "measured", *base)
+    asked = ("--describe", "the same word", "--pairs", world.data, *columns, "--corpus", world.texts)
+    with suppress(SystemExit):  # where the base is as good, nothing is written, when all is read
+        world.do("generate", "--hypernetwork", network, "--out", world.folder / "generated", *asked, *base)
 
 
 def _prepare_and_mine(world: World, base: tuple[str, ...]) -> None:

@@ -17,7 +17,7 @@ from acclimate.data.relevance import ABSENT, Keys
 from acclimate.errors import DataError
 
 TEST_SHARE = 0.3
-"""Of the components of queries and documents that answer each other."""
+"""Share of the components (queries and documents that answer each other) that is for the test."""
 FEWEST = 200
 """Queries and documents together, below which there is nothing to make tasks of."""
 

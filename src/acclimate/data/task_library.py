@@ -50,7 +50,7 @@ class SplitLibrary:
     test: TaskLibrary
     """Its descriptions are never trained with."""
     facts: tuple[TaskFacts, ...]
-    """Of each task, in both libraries' order."""
+    """What is known of each task, in both libraries' order."""
 
     def numbers(self, *groups: Group) -> list[int]:
         """Numbers of the tasks of these groups."""

@@ -35,7 +35,7 @@ class TaskScore:
     mrr: float
 
 
-def tested_queries(task: RelevanceTask, most: int = MOST_QUERIES) -> Keys:
+def measured_queries(task: RelevanceTask, most: int = MOST_QUERIES) -> Keys:
     """Numbers of the queries that a task is measured on: at most so many, at even distances."""
     places = np.linspace(0, len(task.usable) - 1, min(most, len(task.usable))).round().astype(np.int64)
     return task.usable[places]

@@ -21,7 +21,7 @@ from acclimate.configs.hypernetwork import NetworkConfig
 from acclimate.core import lora
 from acclimate.data.task_library import GROUPS, SplitLibrary, read_library
 from acclimate.errors import DataError, UsageError
-from acclimate.evaluation.task_scores import TaskScore, collapse, difference, score_task, tested_queries
+from acclimate.evaluation.task_scores import TaskScore, collapse, difference, measured_queries, score_task
 from acclimate.files import hash_folder, work_folder, write_jsonl, write_text
 from acclimate.models.encoder import Encoder
 from acclimate.models.hypernetwork.condition import ConditionVectors, batch_of
@@ -65,7 +65,7 @@ class _World:
     encoder: Encoder
     library: SplitLibrary
     shown: LibraryVectors
-    """Of the training texts, which pairs and sample texts are drawn from, with the test's descriptions."""
+    """Vectors of the training texts, which pairs and sample texts are drawn from, with the test's descriptions."""
     tested: LibraryVectors
     seed: int
 
@@ -90,7 +90,7 @@ class _World:
         """Measure each task with its own adapter; None is the base."""
         found = {}
         for number, (task, modules) in enumerate(zip(self.library.test.tasks, adapters, strict=True)):
-            queries = tested_queries(task)
+            queries = measured_queries(task)
             query_ND, document_MD = self._adapted(queries, modules, documents_too)
             found[self.library.facts[number].name] = score_task(task, queries, query_ND, document_MD)
         return found
@@ -99,7 +99,7 @@ class _World:
         """Measure the base with a task's description before each query."""
         found = {}
         for facts, task in zip(self.library.facts, self.library.test.tasks, strict=True):
-            queries = tested_queries(task)
+            queries = measured_queries(task)
             texts = [f"{task.descriptions[0]} {self.library.test.queries[query]}" for query in queries]
             query_ND = self.encoder.encode(texts, "query")
             found[facts.name] = score_task(task, queries, query_ND, self.tested.document_MD)

@@ -23,7 +23,7 @@ from acclimate.runs.step import Work, step
 THEMES = 8
 """Coarse clusters of a collection; the fine ones are as many as its size asks for."""
 NEAR_SHARE = 0.25
-"""Of the combinations of several attributes, held out of every family."""
+"""Share of the combinations of several attributes that is held out of every family."""
 ENOUGH = 75
 """Fewer training tasks than this have made a generator worse than none."""
 

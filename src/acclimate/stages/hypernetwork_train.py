@@ -51,46 +51,50 @@ def hypernetwork_train(tasks: Path, out: Path, network: NetworkConfig, config: R
     inputs = {"tasks": hash_folder(tasks), "model": encoder.fingerprint}
 
     def make() -> Work[dict[str, Any]]:
-        part = library.only(trained_numbers)
-        work = work_folder(out)
-        say(f"hypernetwork train: {counted(len(part.facts), 'tasks')}, {network.generator} through {network.through}")
-        started = time.monotonic()
-        training = NetworkTraining(
-            encoder=encoder,
-            library=part.train,
-            vectors=encode_library(encoder, part.train, work / "cache"),
-            config=network,
-            seed=config.seed,
-            folder=work,
-        )
-        shared = training.shared()
-        made = training.generator(shared)
-        seconds = time.monotonic() - started
-        facts = {
-            "tasks": len(part.facts),
-            "definitions": len({one.definition for one in part.facts}),
-            "collections": sorted({one.collection for one in part.facts}),
-            "texts": len(part.train.queries) + len(part.train.documents),
-            "scripts": languages([text for task in part.train.tasks for text in task.descriptions]),
-            "parameters": sum(parameter.numel() for parameter in made.parameters()),
-            "seconds": round(seconds, 1),
-            **asdict(network),
-        }
-        trained = TrainedNetwork(
-            network=made,
-            base_id=encoder.source.id,
-            base_sha256=encoder.source.sha256,
-            use=encoder.use,
-            normalise=encoder.source.files.normalise,
-            sides=network.sides,
-            metrics=facts,
-            shared=shared,
-            known=training.known({one.name: one.definition for one in part.facts}),
-        )
+        part, work = library.only(trained_numbers), work_folder(out)
+        trained = _trained(encoder, part, network, config.seed, work)
         return Work(lambda folder: _write(folder, trained, part, work / network.generator / "metrics.jsonl"))
 
     return step(
         "hypernetwork train", out, settings, inputs, make, seconds="hypernetwork_train_s", reads=[tasks, *config.named]
+    )
+
+
+def _trained(encoder: Encoder, part: SplitLibrary, network: NetworkConfig, seed: int, work: Path) -> TrainedNetwork:
+    """Train, and say what was trained on what."""
+    say(f"hypernetwork train: {counted(len(part.facts), 'tasks')}, {network.generator} through {network.through}")
+    started = time.monotonic()
+    training = NetworkTraining(
+        encoder=encoder,
+        library=part.train,
+        vectors=encode_library(encoder, part.train, work / "cache"),
+        config=network,
+        seed=seed,
+        folder=work,
+    )
+    shared = training.shared()
+    made = training.generator(shared)
+    seconds = time.monotonic() - started
+    facts = {
+        "tasks": len(part.facts),
+        "definitions": len({one.definition for one in part.facts}),
+        "collections": sorted({one.collection for one in part.facts}),
+        "texts": len(part.train.queries) + len(part.train.documents),
+        "scripts": languages([text for task in part.train.tasks for text in task.descriptions]),
+        "parameters": sum(parameter.numel() for parameter in made.parameters()),
+        "seconds": round(seconds, 1),
+        **asdict(network),
+    }
+    return TrainedNetwork(
+        network=made,
+        base_id=encoder.source.id,
+        base_sha256=encoder.source.sha256,
+        use=encoder.use,
+        normalise=encoder.source.files.normalise,
+        sides=network.sides,
+        metrics=facts,
+        shared=shared,
+        known=training.known({one.name: one.definition for one in part.facts}),
     )
 
 

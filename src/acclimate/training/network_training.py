@@ -28,7 +28,7 @@ from acclimate.training.hypernetwork import AdapterObjective, query_map_objectiv
 from acclimate.training.task_draws import LibraryVectors, TaskDraws, draw_condition, task_schedule
 
 ALONE_STEPS, ALONE_QUERIES = 150, 64
-"""Of the training of one task's own adapter."""
+"""Length of the training of one task's own adapter, and queries of a step."""
 KNOWN_SAMPLES, KNOWN_SIZE = 8, 8
 """Samples of a family's queries and documents that distances are taken from, and texts in each."""
 
@@ -45,7 +45,7 @@ class NetworkTraining:
     library: TaskLibrary
     """The tasks that are trained on."""
     vectors: LibraryVectors
-    """Of its texts."""
+    """Vectors of its texts."""
     config: NetworkConfig
     seed: int
     folder: Path
