@@ -103,7 +103,7 @@ def test_a_training_goes_on_and_is_kept(
 
 def test_the_evaluation_has_headroom_controls_and_a_page(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     out = world.folder / "measured"
-    report = hypernetwork_evaluate([world.network], world.library, out, world.config, oracles=False)
+    report = hypernetwork_evaluate([world.network], world.library, out, world.config, references=False)
     said = capsys.readouterr().err
     assert said.index("headroom: base") < said.index("headroom: multi-task") < said.index("headroom: closed-form")
     arms = report["arms"]["held out"]

@@ -68,7 +68,7 @@ def hypernetwork_evaluate(
     *,
     tasks: str | Path,
     out: str | Path,
-    oracles: bool = True,
+    references: bool = True,
     config: Config = None,
     **settings: Any,
 ) -> Result:
@@ -78,7 +78,7 @@ def hypernetwork_evaluate(
         hypernetworks: their folders.
         tasks: the library's folder.
         out: the folder to write, with a page.
-        oracles: train an adapter for a sample of the held-out tasks too.
+        references: measure what takes minutes too: own adapters, and the description put before the query.
         config: see `flows.settings.Config`.
         settings: such as `sign_flips=5000`.
     """
@@ -86,7 +86,7 @@ def hypernetwork_evaluate(
     from acclimate.stages.hypernetwork_evaluate import hypernetwork_evaluate as stage
 
     folders = [Path(folder) for folder in hypernetworks]
-    return Result(stage(folders, Path(tasks), Path(out), effective, oracles=oracles), Path(out))
+    return Result(stage(folders, Path(tasks), Path(out), effective, references=references), Path(out))
 
 
 def generate(

@@ -50,8 +50,8 @@ CONDITIONS: dict[str, tuple[bool, int, int]] = {
 CONTROLS = ("shuffled", "mean")
 MOST_TASKS = 60
 """Held-out tasks of a group that are measured, drawn evenly."""
-MOST_ORACLES = 20
-"""Tasks of a group that get an adapter of their own, which takes seconds each."""
+MOST_REFERENCES = 20
+"""Tasks of a group on which references are measured that take seconds each."""
 LOADED_CALLS = 5
 
 Scores = dict[str, dict[str, TaskScore]]
@@ -95,10 +95,11 @@ class _World:
             found[self.library.facts[number].name] = score_task(task, queries, query_ND, document_MD)
         return found
 
-    def prefixed(self) -> dict[str, TaskScore]:
-        """Measure the base with a task's description before each query."""
+    def prefixed(self, numbers: Sequence[int]) -> dict[str, TaskScore]:
+        """Measure the base with the description before each query of some tasks."""
         found = {}
-        for facts, task in zip(self.library.facts, self.library.test.tasks, strict=True):
+        for number in numbers:
+            facts, task = self.library.facts[number], self.library.test.tasks[number]
             queries = measured_queries(task)
             texts = [f"{task.descriptions[0]} {self.library.test.queries[query]}" for query in queries]
             query_ND = self.encoder.encode(texts, "query")
@@ -119,7 +120,7 @@ class _World:
 
 
 def hypernetwork_evaluate(
-    hypernetworks: Sequence[Path], tasks: Path, out: Path, config: RunConfig, *, oracles: bool = True
+    hypernetworks: Sequence[Path], tasks: Path, out: Path, config: RunConfig, *, references: bool = True
 ) -> dict[str, Any]:
     """Measure hypernetworks of one base on a library's held-out tasks.
 
@@ -128,7 +129,8 @@ def hypernetwork_evaluate(
         tasks: the library's folder.
         out: the folder to write: report.json, report.html, per_task.jsonl.
         config: where the base is, `seed`, `evaluate.sign_flips`, `evaluate.confidence`.
-        oracles: train an adapter for a sample of the held-out tasks, from the multi-task adapter on.
+        references: measure what takes minutes on a sample of the tasks: the description put before the query, and an
+            adapter trained on the task itself, from the multi-task adapter on.
 
     Returns:
         what report.json holds: "arms" (group -> arm -> measures), "gains" (group -> arm -> difference to each rival),
@@ -148,7 +150,7 @@ def hypernetwork_evaluate(
     source = find_base(hypernetworks[0], first.base_id, first.base_sha256, config.model, first.use.pooling)
     library = read_library(tasks)
     held = _held_out(library)
-    settings = {**used(config, "hypernetwork-evaluate"), "oracles": oracles}
+    settings = {**used(config, "hypernetwork-evaluate"), "references": references}
     inputs = {
         "tasks": hash_folder(tasks),
         **{name: hash_folder(folder) for name, folder in zip(trained, hypernetworks, strict=True)},
@@ -159,7 +161,7 @@ def hypernetwork_evaluate(
         part, cache = library.only(held), work_folder(out) / "cache"
         tested = encode_library(encoder, part.test, cache)
         world = _World(encoder, part, encode_library(encoder, part.train, cache), tested, config.seed)
-        scores = _headroom(world, first, config, work_folder(out) if oracles else None)
+        scores = _headroom(world, first, config, work_folder(out) if references else None)
         found: dict[str, Any] = {"collapse": {}, "generation_s": {}}
         for name, one in trained.items():
             scores |= _measured(world, name, one, found)
@@ -194,12 +196,14 @@ def _headroom(world: _World, first: TrainedNetwork, config: RunConfig, work: Pat
     scores: Scores = {BASE: world.score([None] * count)}
     if first.shared:
         scores[MULTI_TASK] = world.score([first.shared] * count, both)
-    scores[PREFIX] = world.prefixed()
     for pairs in (8, 32):
         maps = [_closed_form(condition) for condition in world.conditions(False, pairs, 0)]
         scores[f"closed-form map, {pairs} pairs"] = world.score(maps)
-    if work is not None and first.shared and QUERY_VECTOR in first.shared:
-        scores[ORACLE] = _oracles(world, first, config, work)
+    if work is not None:
+        numbers = _sample(world.library)
+        scores[PREFIX] = world.prefixed(numbers)
+        if first.shared and QUERY_VECTOR in first.shared:
+            scores[ORACLE] = _oracles(world, numbers, first, config, work)
     for arm, of_task_name in scores.items():
         say(f"headroom: {arm}: NDCG@10 {_mean(list(of_task_name.values())):.3f} ({len(of_task_name)} tasks)")
     return scores
@@ -210,13 +214,20 @@ def _closed_form(condition: ConditionVectors) -> Adapted:
     return of_task(map_from_pairs(torch.from_numpy(condition.query_PD), torch.from_numpy(condition.document_PD)), 0)
 
 
-def _oracles(world: _World, first: TrainedNetwork, config: RunConfig, work: Path) -> dict[str, TaskScore]:
-    """An adapter trained on each of some held-out tasks, from the multi-task adapter on."""
+def _sample(library: SplitLibrary) -> list[int]:
+    """Numbers of some tasks of each group, drawn evenly."""
     numbers: list[int] = []
     for group in GROUPS[1:]:
-        own = [number for number, facts in enumerate(world.library.facts) if facts.group == group]
-        places = np.linspace(0, len(own) - 1, min(MOST_ORACLES, len(own))).round().astype(int)
+        own = [number for number, facts in enumerate(library.facts) if facts.group == group]
+        places = np.linspace(0, len(own) - 1, min(MOST_REFERENCES, len(own))).round().astype(int)
         numbers += [own[place] for place in places.tolist()]
+    return numbers
+
+
+def _oracles(
+    world: _World, numbers: Sequence[int], first: TrainedNetwork, config: RunConfig, work: Path
+) -> dict[str, TaskScore]:
+    """An adapter trained on each of some held-out tasks, from the multi-task adapter on."""
     sizes = {name: first.metrics[name] for name in ("through", "shared_rank", "own_rank", "learning_rate")}
     found: dict[str, TaskScore] = {}
     with progress("own adapters", len(numbers), "tasks") as advance:
@@ -300,8 +311,8 @@ def _seconds(trained: TrainedNetwork, condition: ConditionVectors, dim: int) -> 
 def _summary(part: SplitLibrary, scores: Scores, names: Sequence[str], config: RunConfig) -> dict[str, Any]:
     """Means of each arm, and what each hypernetwork gains over its rivals, by group and over all."""
     groups: dict[str, list[str]] = {"held out": [facts.name for facts in part.facts]}
-    for name in GROUPS[1:]:
-        groups[name] = [facts.name for facts in part.facts if facts.group == name]
+    for kind in GROUPS[1:]:
+        groups[kind] = [facts.name for facts in part.facts if facts.group == kind]
     groups = {group: tasks for group, tasks in groups.items() if tasks}
     arms: dict[str, dict[str, Any]] = {}
     gains: dict[str, dict[str, Any]] = {}
@@ -325,7 +336,9 @@ def _summary(part: SplitLibrary, scores: Scores, names: Sequence[str], config: R
             main = f"{name}, {MAIN}"
             rivals = [BASE, MULTI_TASK, PREFIX, *(f"{name}, {control}" for control in CONTROLS)]
             gains[group][main] = {
-                rival: difference(scores[rival], scores[main], tasks, **how) for rival in rivals if rival in scores
+                rival: difference(scores[rival], scores[main], own, **how)
+                for rival in rivals
+                if (own := [task for task in tasks if task in scores.get(rival, {})])
             }
     return {
         "arms": arms,

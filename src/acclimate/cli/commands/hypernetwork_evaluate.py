@@ -8,7 +8,7 @@ from acclimate.cli.options import Command, ConfigFile, Given
 
 
 def hypernetwork_evaluate(
-    *hypernetworks: Path, tasks: Path, out: Path, oracles: bool = True, config: ConfigFile = None, settings: Given
+    *hypernetworks: Path, tasks: Path, out: Path, references: bool = True, config: ConfigFile = None, settings: Given
 ) -> None:
     """Measure hypernetworks on held-out tasks, beside base, multi-task adapter and controls; write a page.
 
@@ -16,7 +16,7 @@ def hypernetwork_evaluate(
         hypernetworks: their folders.
         tasks: the library's folder.
         out: the folder to write.
-        oracles: train an adapter for a sample of the held-out tasks too.
+        references: measure what takes minutes too: own adapters, and the description put before the query.
         config: TOML file with settings; flags win over it.
         settings: of the comparison.
     """
@@ -24,7 +24,7 @@ def hypernetwork_evaluate(
     from acclimate.flows import instant_verbs
 
     found = instant_verbs.hypernetwork_evaluate(
-        hypernetworks, tasks=tasks, out=out, oracles=oracles, config=config, **settings
+        hypernetworks, tasks=tasks, out=out, references=references, config=config, **settings
     )
     instant_tables.show_measured(found, out)
 
