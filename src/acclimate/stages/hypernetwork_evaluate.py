@@ -36,6 +36,7 @@ from acclimate.runs.run_folder import PAGE_FILE
 from acclimate.runs.step import Work, step
 from acclimate.training.network_training import Adapted, NetworkTraining
 from acclimate.training.task_draws import LibraryVectors, draw_condition, encode_library
+from acclimate.types import Role
 
 BASE, MULTI_TASK, PREFIX, ORACLE = "base", "multi-task", "description before the query", "own adapter"
 MAIN = "description + 8 pairs"
@@ -160,7 +161,8 @@ def hypernetwork_evaluate(
         encoder = Encoder.open(source, first.use, **config.machine)
         part, cache = library.only(held), work_folder(out) / "cache"
         tested = encode_library(encoder, part.test, cache)
-        world = _World(encoder, part, encode_library(encoder, part.train, cache), tested, config.seed)
+        shown = encode_library(encoder, part.train, cache) if references else _drawn(encoder, part, tested, config.seed)
+        world = _World(encoder, part, shown, tested, config.seed)
         scores = _headroom(world, first, config, work_folder(out) if references else None)
         found: dict[str, Any] = {"collapse": {}, "generation_s": {}}
         for name, one in trained.items():
@@ -176,6 +178,33 @@ def hypernetwork_evaluate(
 
     reads: list[str | Path] = [*hypernetworks, tasks]
     return step("hypernetwork evaluate", out, settings, inputs, make, seconds="hypernetwork_evaluate_s", reads=reads)
+
+
+def _drawn(encoder: Encoder, part: SplitLibrary, tested: LibraryVectors, seed: int) -> LibraryVectors:
+    """Encode only the training texts that a condition is made of: the draws are made once with numbers for vectors."""
+    sizes = {"query": len(part.train.queries), "document": len(part.train.documents)}
+    numbers = {role: np.arange(size, dtype=np.float32)[:, None] for role, size in sizes.items()}
+    plan = LibraryVectors(query_ND=numbers["query"], document_MD=numbers["document"], descriptions=tested.descriptions)
+    drawn = [
+        condition
+        for asked in CONDITIONS.values()
+        for condition in _World(encoder, part, plan, tested, seed).conditions(*asked)
+    ]
+    queries = [one.query_PD for one in drawn]
+    documents = [rows for one in drawn for rows in (one.document_PD, one.text_SD)]
+    return replace(
+        plan,
+        query_ND=_encoded(encoder, part.train.queries, queries, "query"),
+        document_MD=_encoded(encoder, part.train.documents, documents, "document"),
+    )
+
+
+def _encoded(encoder: Encoder, texts: Sequence[str], numbers: Sequence[Vectors | None], role: Role) -> Vectors:
+    """Vectors of the texts of these numbers; those of the others are 0."""
+    places = np.unique(np.concatenate([rows.ravel() for rows in numbers if rows is not None])).astype(np.int64)
+    vectors = np.zeros((len(texts), encoder.use.dim), np.float32)
+    vectors[places] = encoder.encode([texts[place] for place in places.tolist()], role, label=f"encode {role} pairs")
+    return vectors
 
 
 def _held_out(library: SplitLibrary) -> list[int]:
