@@ -31,11 +31,19 @@ from tests.cli.reads import recorded_reads
 from tests.models import tiny
 from tests.tiny_run import WORDS, write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
 
+OF_THE_LOOP = dict.fromkeys(
+    ("checkpoint_steps", "max_grad_norm", "weight_decay"),
+    "of `HypernetworkConfig`, in the settings that the one loop takes",
+)
 OTHERWISE = {
     "evaluate": {
         "split_by": "names a column that is kept while data is read; nothing is split here",
         "per_label": "of training pairs: there are none here",
     },
+    "generate": {"split_by": "names a column that is kept while pairs are read; nothing is split here"},
+    "hypernetwork-tasks": {"split_by": "the same, while a corpus is read"},
+    "hypernetwork-train": OF_THE_LOOP,
+    "hypernetwork-evaluate": OF_THE_LOOP,
     "adapt": {"pool_documents": "of three stages, the dev_documents in a copy of the config"},
     "serve": {"index_at": "of each run's own config.toml: several runs may be served, each with an index"},
     "train": {"reranker": "with remine_steps; the flag is the older spelling of train-reranker, config.toml says it"},

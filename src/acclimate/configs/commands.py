@@ -76,7 +76,7 @@ READING = (
 )
 """How data is read, without how it is split."""
 
-FEW_PAIRS = ("anchor_column", "positive_column", "label_column", "columns", "label_min", "label_max", "min_chars")
+FEW_PAIRS = ("anchor_column", "positive_column", "label_column", "columns", "min_chars")
 """How pairs are read that are neither split nor searched in a corpus."""
 
 READS: dict[str, tuple[str, ...]] = {

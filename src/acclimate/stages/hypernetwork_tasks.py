@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from acclimate.configs import RunConfig, used
+from acclimate.configs import RunConfig
+from acclimate.configs.commands import FEW_PAIRS
 from acclimate.counting import counted
 from acclimate.data.collections import Collection, collect
 from acclimate.data.definitions import PHRASES, Family, families
@@ -63,7 +64,15 @@ def hypernetwork_tasks(
         raise UsageError(f"--far {unknown[0]} is no attribute", possible=", ".join(PHRASES))
     if domains < 0:
         raise UsageError(f"--domains {domains}", possible="0 or more")
-    settings = {**used(config, "hypernetwork-tasks"), "held_out": list(held_out), "far": list(far), "domains": domains}
+    columns = {name: getattr(config.prepare, name) for name in FEW_PAIRS}
+    settings = {
+        "seed": config.seed,
+        "limit": config.limit,
+        "prepare": columns,
+        "held_out": list(held_out),
+        "far": list(far),
+        "domains": domains,
+    }
     inputs = {source: source_hash(source) for source in (*sources, *held_out)}
 
     def make() -> Work[dict[str, Any]]:
