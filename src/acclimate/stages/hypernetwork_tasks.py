@@ -64,7 +64,6 @@ def hypernetwork_tasks(
         raise UsageError(f"--far {unknown[0]} is no attribute", possible=", ".join(PHRASES))
     if domains < 0:
         raise UsageError(f"--domains {domains}", possible="0 or more")
-    columns = {name: getattr(config.prepare, name) for name in FEW_PAIRS}
     settings = {
         "seed": config.seed,
         "limit": config.limit,
@@ -85,11 +84,16 @@ def hypernetwork_tasks(
                     say(f"{source}: no definition has enough texts; it is left out")
                 found += made
                 advance(1)
-        unseen = [_name(source) for source in held_out]
-        facts = group_definitions(found, near=_near(found, far, config.seed), far=far, unseen=unseen)
+        near = _near(found, far, config.seed)
+        facts = group_definitions(found, near=near, far=far, unseen=names[len(sources) :])
         return Work(lambda folder: _write(folder, found, facts))
 
     return step("hypernetwork tasks", out, settings, inputs, make, seconds="hypernetwork_tasks_s", reads=list(inputs))
+
+
+def _columns(config: RunConfig) -> dict[str, Any]:
+    """How the sources are read."""
+    return {name: getattr(config.prepare, name) for name in FEW_PAIRS}
 
 
 def _write(folder: Path, found: Sequence[Family], facts: Sequence[TaskFacts]) -> dict[str, Any]:
