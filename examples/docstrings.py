@@ -48,12 +48,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo-pairs.jsonl"), help="JSONL file to write")
     parser.add_argument("--limit", type=int, default=DEFAULT_LIMIT, help=f"pairs to write (default {DEFAULT_LIMIT})")
+    parser.add_argument("--standard-library", action="store_true", help="take nothing from installed packages")
     arguments = parser.parse_args()
 
     library = Path(sysconfig.get_path("stdlib"))
     packages = Path(sysconfig.get_path("purelib"))
     seen: set[str] = set()
-    pairs = list(islice(unique(docstrings(library), seen), arguments.limit // 2))
+    own = arguments.limit if arguments.standard_library else arguments.limit // 2
+    pairs = list(islice(unique(docstrings(library), seen), own))
     pairs += islice(unique(docstrings(packages), seen), arguments.limit - len(pairs))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with arguments.out.open("w", encoding="utf-8") as stream:

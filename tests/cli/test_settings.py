@@ -31,11 +31,19 @@ from tests.cli.reads import recorded_reads
 from tests.models import tiny
 from tests.tiny_run import WORDS, write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
 
+OF_THE_LOOP = dict.fromkeys(
+    ("checkpoint_steps", "max_grad_norm", "weight_decay"),
+    "of `HypernetworkConfig`, in the settings that the one loop takes",
+)
 OTHERWISE = {
     "evaluate": {
         "split_by": "names a column that is kept while data is read; nothing is split here",
         "per_label": "of training pairs: there are none here",
     },
+    "generate": {"split_by": "names a column that is kept while pairs are read; nothing is split here"},
+    "hypernetwork-tasks": {"split_by": "the same, while a corpus is read"},
+    "hypernetwork-train": OF_THE_LOOP,
+    "hypernetwork-evaluate": OF_THE_LOOP,
     "adapt": {"pool_documents": "of three stages, the dev_documents in a copy of the config"},
     "serve": {"index_at": "of each run's own config.toml: several runs may be served, each with an index"},
     "train": {"reranker": "with remine_steps; the flag is the older spelling of train-reranker, config.toml says it"},
@@ -127,6 +135,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         made.reads["adapt"] |= made.reads[stage]
     _index(made)
     _learn(made)
+    _instant(made, base)
     return made
 
 
@@ -203,6 +212,19 @@ def _pairs(world: World, base: tuple[str, ...]) -> None:
         asked = ("--llm", server.url, "--llm-model", "any", "--llm-prices", "1,2", "--judge", "--asked-passages", "5")
         others = ("--pair-sources", "title,cluster", "--queries", real, "--annotated", experts)
         world.do(*command, *asked, *others)
+
+
+def _instant(world: World, base: tuple[str, ...]) -> None:
+    """A library over random words has no definition but those of length, theme and first word."""
+    library, network = world.folder / "tasks", world.folder / "hyper"
+    columns = ("--anchor-column", "q", "--positive-column", "response")
+    world.do("hypernetwork-tasks", world.data, "--out", library, *columns)
+    small = ("--steps", "2", "--shared-steps", "2", "--shared-rank", "2", "--own-rank", "2")
+    world.do("hypernetwork-train", library, "--out", network, *small, *base)
+    world.do("hypernetwork-evaluate", network, "--tasks", library, "--out", world.folder / "measured", *base)
+    asked = ("--describe", "the same word", "--pairs", world.data, *columns, "--corpus", world.texts)
+    with suppress(SystemExit):  # where the base is as good, nothing is written, when all is read
+        world.do("generate", "--hypernetwork", network, "--out", world.folder / "generated", *asked, *base)
 
 
 def _prepare_and_mine(world: World, base: tuple[str, ...]) -> None:

@@ -28,6 +28,10 @@ from acclimate.cli.commands import (
     evaluate_reranker,
     export,
     feedback,
+    generate,
+    hypernetwork_evaluate,
+    hypernetwork_tasks,
+    hypernetwork_train,
     index,
     merge,
     mine,
@@ -78,6 +82,12 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         export.COMMAND,
     ),
     "Learn from feedback": (feedback.COMMAND, refresh.COMMAND, rollback.COMMAND),
+    "Without training": (
+        generate.COMMAND,
+        hypernetwork_tasks.COMMAND,
+        hypernetwork_train.COMMAND,
+        hypernetwork_evaluate.COMMAND,
+    ),
     "Rerankers": (train_reranker.COMMAND, evaluate_reranker.COMMAND, rerank.COMMAND),
     "This machine": (doctor.COMMAND,),
 }
@@ -129,6 +139,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     try:
+        given = _one_word(given)
         _join(given)
         given = respelt(given)
         _run(given)
@@ -181,6 +192,12 @@ def _run(arguments: Sequence[str]) -> None:
         if command and (name := setting_of(word, command)):
             check_settings(command, [name], COMMANDS[command].flag)
         raise
+
+
+def _one_word(arguments: list[str]) -> list[str]:
+    """The words, with `hypernetwork train` as the one command that it is."""
+    joined = "-".join(arguments[:2])
+    return [joined, *arguments[2:]] if len(arguments) > 1 and joined in COMMANDS else arguments
 
 
 def _command(arguments: Sequence[str]) -> list[str]:

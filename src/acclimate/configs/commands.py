@@ -76,6 +76,9 @@ READING = (
 )
 """How data is read, without how it is split."""
 
+FEW_PAIRS = ("anchor_column", "positive_column", "label_column", "columns", "min_chars")
+"""How pairs are read that are neither split nor searched in a corpus."""
+
 READS: dict[str, tuple[str, ...]] = {
     "adapt": (
         *ENCODER,
@@ -104,6 +107,10 @@ READS: dict[str, tuple[str, ...]] = {
     "evaluate-reranker": (*ENCODER, "seed", "retriever", "rerank_depth", *RERANKER, "sign_flips", "confidence"),
     "report": (),
     "versions": (),
+    "generate": ("model", "device", "dtype", "seed", *FEW_PAIRS),
+    "hypernetwork-tasks": ("seed", "limit", *FEW_PAIRS),
+    "hypernetwork-train": (*ENCODER, "seed"),
+    "hypernetwork-evaluate": ("model", "device", "dtype", *COMPARISON),
     "merge": ("model", "pooling", "device", "dtype", "seed", "limit", "merge", "guard", "guard_bound"),
     "export": ("model", "seed", "export", "sign_flips", "confidence"),
     "index": (*ENCODER, "index"),

@@ -11,6 +11,8 @@ from acclimate.errors import UsageError
 from acclimate.types import Sides
 
 ConditionPart: TypeAlias = Literal["description", "pairs", "texts"]
+GeneratorName: TypeAlias = Literal["multi-task", "core-modulation", "text-to-lora", "drag-and-drop"]
+Through: TypeAlias = Literal["query-vector", "encoder"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,3 +64,39 @@ class HypernetworkConfig:
             weight_decay=self.weight_decay,
             max_grad_norm=self.max_grad_norm,
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkConfig:
+    """Which hypernetwork is trained, and for how long: the settings of `hypernetwork train`."""
+
+    generator: GeneratorName = "core-modulation"
+    """What is generated: a core between shared matrices, rows one by one, or the grid of rows at once."""
+    through: Through = "query-vector"
+    """query-vector: a map on the final vector of queries; encoder: LoRA on all linear layers of the model."""
+    sides: Sides = "query"
+    """query: what is generated changes queries only; both: documents too."""
+    steps: int = 2000
+    """Steps of the generator's training."""
+    shared_steps: int = 300
+    """Steps of the training of the multi-task adapter before it."""
+    shared_rank: int = 32
+    """Rank of the multi-task adapter, which all tasks share."""
+    own_rank: int = 32
+    """Ranks beside it."""
+    learning_rate: float = 2e-3
+    """Peak learning rate of both trainings."""
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "shared_steps", "shared_rank", "own_rank"):
+            check_at_least(name, getattr(self, name), 1)
+        check_above("learning_rate", self.learning_rate, 0.0)
+        if self.through == "query-vector" and self.sides == "both":
+            raise UsageError(
+                "a map on the final vector of documents too", fix="Take sides = query, or through = encoder."
+            )
+
+    def training(self, *, shared: bool) -> HypernetworkConfig:
+        """The settings of one of the two trainings."""
+        steps = self.shared_steps if shared else self.steps
+        return HypernetworkConfig(sides=self.sides, steps=steps, learning_rate=self.learning_rate)

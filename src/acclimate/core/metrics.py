@@ -79,3 +79,21 @@ def margin_statistics(positive_N: Floats, negative_N: Floats) -> dict[str, float
     """
     positive, negative = float(np.mean(positive_N)), float(np.mean(negative_N))
     return {"positive_cosine": positive, "negative_cosine": negative, "margin": positive - negative}
+
+
+def first_hits_measures(hit_NK: Bools, relevant_N: npt.NDArray[np.integer]) -> tuple[float, float, float]:
+    """NDCG@K with gains of 1, recall@5 and MRR@K of rankings whose judgements are complete, the means over queries.
+
+    The same as `evaluation.measures.evaluate_run` gives, for thousands of queries at once, without a dictionary of
+    every relevant document.
+
+    Args:
+        hit_NK: whether the document at each of the first K places is relevant.
+        relevant_N: how many relevant documents each query has, above 0.
+    """
+    depth = hit_NK.shape[1]
+    discount_K = 1 / np.log2(np.arange(depth) + 2)
+    ideal_N = np.cumsum(discount_K)[np.minimum(relevant_N, depth) - 1]
+    first_N = np.where(hit_NK.any(1), 1 / (hit_NK.argmax(1) + 1), 0.0)
+    recall_N = hit_NK[:, :5].sum(1) / relevant_N
+    return float(((hit_NK * discount_K).sum(1) / ideal_N).mean()), float(recall_N.mean()), float(first_N.mean())

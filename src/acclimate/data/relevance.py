@@ -38,6 +38,10 @@ class RelevanceTask:
     """Key of each query; a negative one takes no part."""
     document_M: Keys
     """Key of each document."""
+    family: str = ""
+    """Whose texts it is about, where a library has those of several corpora."""
+    candidates: Keys | None = None
+    """Numbers of the documents that a query of it is ranked against; all if None."""
     order_M: Keys = field(init=False, repr=False)
     """Documents sorted by key, so that those of one key are neighbours."""
     sorted_M: Keys = field(init=False, repr=False)
@@ -69,6 +73,10 @@ class RelevanceTask:
         drawn = first + np.floor(generator.random(len(queries)) * (end - first)).astype(np.int64)
         found = (end > first) & (keys >= 0)
         return np.where(found, self.order_M[np.minimum(drawn, len(self.order_M) - 1)], -1)
+
+    def ranked(self) -> Keys:
+        """Numbers of the documents that a query is ranked against."""
+        return np.arange(len(self.document_M)) if self.candidates is None else self.candidates
 
     def qrels(self, queries: Sequence[int] | Keys) -> Qrels:
         """Judgements of the given queries over all documents, both named by their numbers."""

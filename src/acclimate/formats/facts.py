@@ -42,6 +42,7 @@ def write_facts(
     normalise: bool,
     sides: Sides,
     metrics: Mapping[str, Any] | None = None,
+    kind: str | None = None,
 ) -> None:
     """Write `acclimate.json` of an embedding model's folder.
 
@@ -52,8 +53,10 @@ def write_facts(
         normalise: whether the base's own files normalise its vectors.
         sides: query where documents are encoded by the base alone.
         metrics: what training measured.
+        kind: what the folder holds, where that is neither an adapter nor a model.
     """
     facts = {
+        **({"kind": kind} if kind else {}),
         "base": dict(base),
         **use.to_json(),
         "normalise": normalise,

@@ -58,6 +58,33 @@ def write_router(folder: Path, source: ModelSource, use: TextUse, routes: Mappin
     write_json(folder / "router_config.json", router)
 
 
+def write_mapped_router(folder: Path, use: TextUse, sides: Mapping[Role, str], weight_DD: torch.Tensor) -> None:
+    """One model for both sides, a linear layer behind the queries' one, and normalisation for both.
+
+    Args:
+        folder: the model's folder.
+        use: shared by both sides.
+        sides: role -> subfolder of the model as `write_unnormalised` writes it.
+        weight_DD: of the linear layer.
+    """
+    mapped = "query_1_Dense"
+    router = {
+        "types": {**dict.fromkeys(sides.values(), WHOLE_MODEL), mapped: "sentence_transformers.models.Dense"},
+        "structure": {role: [name, *([mapped] if role == "query" else [])] for role, name in sides.items()},
+        "parameters": {"default_route": "document", "allow_empty_key": True},
+    }
+    write_json(folder / "router_config.json", router)
+    with storage_errors(folder):
+        _write_dense(folder / mapped, weight_DD)
+    _write_normalised(folder, use, [("", "sentence_transformers.models.Router")])
+
+
+def write_unnormalised(folder: Path, source: ModelSource, use: TextUse) -> None:
+    """A whole model (`WHOLE_MODEL`) but for the normalisation, which follows what a Router puts behind it."""
+    write_text(folder / MODULES_FILE, _module_rows(_write_stages(folder, source, use, TRANSFORMER)))
+    write_transformer_settings(folder, use)
+
+
 def write_route(folder: Path, use: TextUse) -> None:
     """The transformer alone, as a whole model (`WHOLE_MODEL`) that a Router takes for one of its sides.
 
@@ -100,6 +127,11 @@ def leading_dimensions(whole: int, dim: int) -> torch.Tensor:
 
 
 def _write_modules(folder: Path, source: ModelSource, use: TextUse, first: str) -> None:
+    _write_normalised(folder, use, _write_stages(folder, source, use, first))
+
+
+def _write_stages(folder: Path, source: ModelSource, use: TextUse, first: str) -> list[tuple[str, str]]:
+    """Pooling and what the base has behind it; returns (path, class) of each module."""
     stages = [("", first), ("1_Pooling", "sentence_transformers.models.Pooling")]
     with storage_errors(folder):
         (folder / "1_Pooling").mkdir(exist_ok=True)
@@ -111,10 +143,15 @@ def _write_modules(folder: Path, source: ModelSource, use: TextUse, first: str) 
         if use.dim < whole:
             stages.append((f"{len(stages)}_Dense", "sentence_transformers.models.Dense"))
             _write_truncation(folder / stages[-1][0], whole, use.dim)
-        normalise = f"{len(stages)}_Normalize"
-        stages.append((normalise, "sentence_transformers.models.Normalize"))
+    return stages
+
+
+def _write_normalised(folder: Path, use: TextUse, stages: Sequence[tuple[str, str]]) -> None:
+    """Normalisation as the last module, the list of modules, and the prompts."""
+    normalise = f"{len(stages)}_Normalize"
+    with storage_errors(folder):
         (folder / normalise).mkdir(exist_ok=True)
-    write_text(folder / MODULES_FILE, _module_rows(stages))
+    write_text(folder / MODULES_FILE, _module_rows([*stages, (normalise, "sentence_transformers.models.Normalize")]))
     settings = {"prompts": prompt_names(use.prompts), "default_prompt_name": None, "similarity_fn_name": "cosine"}
     write_json(folder / "config_sentence_transformers.json", settings)
 
@@ -129,12 +166,17 @@ def _module_rows(stages: Sequence[tuple[str, str]]) -> str:
 
 
 def _write_truncation(folder: Path, whole: int, dim: int) -> None:
+    _write_dense(folder, leading_dimensions(whole, dim))
+
+
+def _write_dense(folder: Path, weight: torch.Tensor) -> None:
+    """A linear layer without bias or activation; its weight is [dimensions out, dimensions in]."""
     folder.mkdir(exist_ok=True)
     settings = {
-        "in_features": whole,
-        "out_features": dim,
+        "in_features": weight.shape[1],
+        "out_features": weight.shape[0],
         "bias": False,
         "activation_function": "torch.nn.modules.linear.Identity",
     }
     write_json(folder / "config.json", settings)
-    save_file({"linear.weight": leading_dimensions(whole, dim)}, folder / "model.safetensors")
+    save_file({"linear.weight": weight}, folder / "model.safetensors")

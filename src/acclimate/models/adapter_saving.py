@@ -38,9 +38,10 @@ def save_adapter(folder: Path, adapter: Adapter, source: ModelSource) -> None:
     if adapter.sides == "both":
         sentence_transformers.write_pipeline(folder, source, adapter.use)
     else:
+        name, (A_rI, B_Or) = next(iter(adapter.modules.items()))
         sides: dict[Role, Mapping[str, tuple[Tensor, Tensor]]] = {
             "query": adapter.modules,
-            "document": _nothing(adapter.modules),
+            "document": nothing(name, A_rI.shape[1], B_Or.shape[0]),
         }
         routes: dict[Role, tuple[str, str]] = {
             role: (f"{role}_0_SentenceTransformer", sentence_transformers.WHOLE_MODEL) for role in sides
@@ -55,7 +56,6 @@ def save_adapter(folder: Path, adapter: Adapter, source: ModelSource) -> None:
     share_packaged(source)
 
 
-def _nothing(modules: Mapping[str, tuple[Tensor, Tensor]]) -> dict[str, tuple[Tensor, Tensor]]:
-    """An adapter of rank 1 on one layer whose update is 0."""
-    name, (A_rI, B_Or) = next(iter(modules.items()))
-    return {name: (torch.zeros_like(A_rI[:1]), torch.zeros_like(B_Or[:, :1]))}
+def nothing(name: str, d_in: int, d_out: int) -> dict[str, tuple[Tensor, Tensor]]:
+    """An adapter of rank 1 on one layer whose update is 0: what names a base to readers of adapters."""
+    return {name: (torch.zeros(1, d_in), torch.zeros(d_out, 1))}

@@ -46,6 +46,7 @@ from acclimate.types import ROLES, Pooling, Role
 
 if TYPE_CHECKING:
     from acclimate.models.adapter import Adapter
+    from acclimate.models.query_map import QueryMap
 
 
 ONE_TOKEN = Tokens(np.zeros(1, np.int32), np.array([0, 1]))
@@ -64,6 +65,7 @@ class Encoder:
         device: where it runs.
         dtype: of the base weights; vectors are always float32.
         adapter: what is attached, or None.
+        query_map: what query vectors go through in the end, or None.
         heads: the base's Dense layers behind the pooling, frozen, or None.
         query_model: the queries' own transformer, in models that have two; `model` is the documents' then.
         sharded: whether the weights are spread over several processes, which then have to encode together.
@@ -87,6 +89,7 @@ class Encoder:
         self.task: str | None = None
         self.token_cache = token_cache
         self.adapter: Adapter | None = None
+        self.query_map: QueryMap | None = None
         self.query_model: nn.Module | None = None
         self.heads = load_heads(source.files.heads, next(model.parameters()).device)
         self.sharded = False
@@ -210,7 +213,8 @@ class Encoder:
         model = self.query_model if self.query_model is not None and role == "query" else self.model
         with self._adapter_open(model, role):
             hidden_TD, lengths = self.hidden_states(tokens, indices, model)
-        return self.pooled(hidden_TD, lengths, self.use.pooling, self.use.dim)
+        vectors_ND = self.pooled(hidden_TD, lengths, self.use.pooling, self.use.dim)
+        return self.query_map.mapped(vectors_ND) if self.query_map is not None and role == "query" else vectors_ND
 
     def hidden_states(
         self, tokens: Tokens, indices: NDArray[np.int64], model: nn.Module
@@ -271,6 +275,19 @@ class Encoder:
         lora.attach_set(adapted.model, [adapter.modules], self.dtype)
         adapted.adapter, adapted.use = adapter, adapter.use
         return adapted
+
+    def with_query_map(self, query_map: QueryMap) -> Encoder:
+        """Another Encoder whose query vectors go through this map; documents and weights are this one's.
+
+        The map's use of texts holds: it was made for it.
+
+        Raises:
+            ModelError: the map belongs to another base.
+        """
+        query_map.check_base(self.source)
+        mapped = copy.copy(self)
+        mapped.query_map, mapped.use = query_map, query_map.use
+        return mapped
 
     def fork(self) -> Encoder:
         """Another Encoder over the same weights (shared, not copied): LoRA attached to it leaves this one alone."""
@@ -350,7 +367,9 @@ class Encoder:
         }
 
     def _adapter_of(self, role: Role) -> str | None:
-        """Hash of the adapter that a role's vectors depend on."""
+        """Hash of the adapter, or the map on query vectors, that a role's vectors depend on."""
+        if self.query_map is not None and role == "query":
+            return self.query_map.sha256
         if self.adapter is None or (self.adapter.sides == "query" and role == "document"):
             return None
         return self.adapter.sha256

@@ -14,7 +14,7 @@ from acclimate.formats.full_model import save_folded
 from acclimate.formats.trained_on import read_trained_on, write_trained_on
 from acclimate.models.adapter import load_adapter
 from acclimate.ownership import MARKER_FILE
-from acclimate.runs.resolve import adapter_folder, find_base, full_folder
+from acclimate.runs.resolve import adapter_folder, find_base, full_folder, refuse_map
 
 _NOT_THE_MODEL = shutil.ignore_patterns(CONFIG_FILE, INPUTS_FILE, REPORT_FILE, MARKER_FILE)
 """Files of the stage that wrote a folder; the artifact made from it gets its own."""
@@ -25,7 +25,9 @@ def adapted_folder(run_or_adapter: Path) -> Path:
 
     Raises:
         UsageError: there is none.
+        ModelError: it is a map on query vectors.
     """
+    refuse_map(run_or_adapter, "merged, folded or exported")
     folder = adapter_folder(run_or_adapter) or full_folder(run_or_adapter)
     if folder is None:
         raise UsageError(

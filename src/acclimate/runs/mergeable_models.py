@@ -10,7 +10,7 @@ from acclimate.formats.facts import read_facts
 from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.adapter import load_adapter
 from acclimate.models.mergeable import MergeableAdapters, MergeableModels
-from acclimate.runs.resolve import adapter_folder, find_base, full_folder
+from acclimate.runs.resolve import adapter_folder, find_base, full_folder, refuse_map
 from acclimate.text_use import LoadSettings
 from acclimate.types import Pooling
 
@@ -36,6 +36,8 @@ def read_models(
         UsageError: adapters among whole models.
         ModelError: something is neither, or they do not belong together: another base, pooling, prompts, ...
     """
+    for name in names:
+        refuse_map(name, "merged")
     folders = [adapter_folder(name) for name in names]
     adapters = [load_adapter(folder, base) for folder in folders if folder]
     if len(adapters) == len(names):

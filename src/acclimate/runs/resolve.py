@@ -25,6 +25,7 @@ from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.adapter import Adapter, load_adapter
 from acclimate.models.backends.engine_encoder import EngineEncoder
 from acclimate.models.encoder import Encoder
+from acclimate.models.query_map import MAP_FILE, QueryMap, load_query_map
 from acclimate.models.reranker import Reranker
 from acclimate.models.text_encoder import TextEncoder
 from acclimate.progress import say
@@ -33,7 +34,7 @@ from acclimate.runs.versions import in_use
 from acclimate.text_use import LoadSettings, TextUse, text_settings
 from acclimate.types import ROLES, Pooling
 
-NameKind: TypeAlias = Literal["model", "adapter", "full"]
+NameKind: TypeAlias = Literal["model", "adapter", "map", "full"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ class Resolved:
     """What a name leads to."""
 
     kind: NameKind
-    """adapter: low-rank matrices beside a base. full: a model trained in full, or merged. model: any other."""
+    """adapter: matrices beside a base. map: on its query vectors. full: trained whole, or merged. model: any other."""
     folder: Path
     """Where it lies: the adapter's or the model's folder."""
     base: str | None
@@ -64,6 +65,9 @@ def resolve(name: str | Path, *, base: str | None = None) -> Resolved:
         adapter, source = _adapter_and_base(folder, base)
         sha256 = hash_text(adapter.fingerprint, source.fingerprint)
         return Resolved("adapter", folder, base or adapter.base_id, sha256)
+    if (folder := map_folder(name)) is not None:
+        query_map, source = _map_and_base(folder, base)
+        return Resolved("map", folder, base or query_map.base_id, hash_text(query_map.fingerprint, source.fingerprint))
     if (folder := full_folder(name)) is not None:
         found = read_engine(folder).source if is_engine_folder(folder) else resolve_model(str(folder))
         fingerprint = found.fingerprint  # acclimate.json is one of the files that it hashes
@@ -140,6 +144,8 @@ def compared_base(name: str | Path, *, base: str | None = None, pooling: Pooling
     """
     if (folder := adapter_folder(name)) is not None:
         return _adapter_and_base(folder, base)[1]
+    if (folder := map_folder(name)) is not None:
+        return _map_and_base(folder, base)[1]
     if (folder := full_folder(name)) is not None:
         facts = read_facts(folder)
         return find_base(folder, facts["base"]["id"], facts["base"]["sha256"], base, facts["use"].pooling)
@@ -164,7 +170,7 @@ def base_of(name: str | Path, model: str | None) -> str | None:
 
     For adapters beside the run's own (a teacher, a guide): the run's model may be where their base is.
     """
-    folder = adapter_folder(name) or full_folder(name)
+    folder = made_folder(name)
     if folder is None or model is None or not (folder / ADAPTER_FILE).exists():
         return None
     facts = read_facts(folder)
@@ -183,9 +189,29 @@ def adapter_folder(name: str | Path) -> Path | None:
 def full_folder(name: str | Path) -> Path | None:
     """Return the folder of a fully trained or merged model: a run's, or the named one; None where there is none."""
     for folder in _places(name):
-        if (folder / ADAPTER_FILE).is_file() and not (folder / peft.CONFIG_FILE).is_file():
+        other = any((folder / file).is_file() for file in (peft.CONFIG_FILE, MAP_FILE))
+        if (folder / ADAPTER_FILE).is_file() and not other:
             return folder
     return None
+
+
+def map_folder(name: str | Path) -> Path | None:
+    """Return the folder that holds a query-vector map; None where the name leads to none."""
+    return next((folder for folder in _places(name) if (folder / MAP_FILE).is_file()), None)
+
+
+def made_folder(name: str | Path) -> Path | None:
+    """Return the folder of whatever was made from a base: an adapter, a query-vector map, a whole model; or None."""
+    return adapter_folder(name) or map_folder(name) or full_folder(name)
+
+
+def refuse_map(name: str | Path, what: str) -> None:
+    """Raise a `ModelError` where the name leads to a query-vector map, which cannot be `what`: "merged", for one."""
+    if (folder := map_folder(name)) is not None:
+        raise ModelError(
+            f"{folder} is a map on query vectors, with no weights of a model in it: it cannot be {what}",
+            fix="Use it where queries are encoded; documents are encoded by its base.",
+        )
 
 
 def exported_folder(name: str | Path) -> Path | None:
@@ -209,7 +235,7 @@ def trained_folder(name: str | Path) -> Path:
         StorageError: there is none.
     """
     whole = next((place for place in _places(name) if (place / MODULES_FILE).is_file()), None)
-    folder = adapter_folder(name) or full_folder(name) or whole
+    folder = made_folder(name) or whole
     if folder is None:
         run = RunFolder.around(Path(name)).path if Path(name).name == RunFolder(Path()).adapter.name else name
         raise StorageError(f"{name} holds no adapter", fix=f"Make one with: acclimate train {run}")
@@ -264,6 +290,11 @@ def _load(name: str | Path, base: str | None, *, with_base: bool, settings: Load
         use = _trained_use(adapter.use, source, settings)
         plain = Encoder.open(source, use, **settings)
         return [plain, plain.with_adapter(dataclasses.replace(adapter, use=use))]
+    if (folder := map_folder(name)) is not None:
+        query_map, source = _map_and_base(folder, base)
+        use = _trained_use(query_map.use, source, settings)
+        plain = Encoder.open(source, use, **settings)
+        return [plain, plain.with_query_map(dataclasses.replace(query_map, use=use))]
     if (folder := full_folder(name)) is not None:
         facts = read_facts(folder)  # first: it says so where the folder holds another kind of model
         source = resolve_model(str(folder))
@@ -304,6 +335,12 @@ def _adapter_and_base(folder: Path, base: str | None) -> tuple[Adapter, ModelSou
     return adapter, source
 
 
+def _map_and_base(folder: Path, base: str | None) -> tuple[QueryMap, ModelSource]:
+    """A query-vector map and its base, checked."""
+    query_map = load_query_map(folder)
+    return query_map, find_base(folder, query_map.base_id, query_map.base_sha256, base, query_map.use.pooling)
+
+
 def find_base(folder: Path, base_id: str, sha256: str, base: str | None, pooling: Pooling) -> ModelSource:
     """Find the base that a folder was made for: where the caller says, else by its id, else where training found it.
 
@@ -323,7 +360,7 @@ def with_base_of(adapter: str | Path, config: RunConfig) -> RunConfig:
     Raises:
         ModelError: the base is nowhere to be found.
     """
-    folder = adapter_folder(adapter) or full_folder(adapter)
+    folder = made_folder(adapter)
     if folder is None or not (folder / ADAPTER_FILE).exists():
         return config
     with contextlib.suppress(ModelError):  # it has moved, or is another one: the adapter says which it needs

@@ -11,7 +11,7 @@ from acclimate.errors import DataError
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.formats.trained_on import TRAINED_ON_FILE, TrainedOn, read_trained_on
 from acclimate.progress import say
-from acclimate.runs.resolve import adapter_folder, full_folder
+from acclimate.runs.resolve import made_folder
 from acclimate.runs.run_folder import AUDIT_FILE, RunFolder
 from acclimate.types import Example, Split
 
@@ -24,7 +24,7 @@ def trained_on(names: Iterable[str | Path | None]) -> TrainedOn:
     """
     found = TrainedOn()
     for name in names:
-        folder = None if name is None else adapter_folder(name) or full_folder(name)
+        folder = None if name is None else made_folder(name)
         if folder is not None:
             found |= read_trained_on(folder)
     return found

@@ -22,7 +22,7 @@ from acclimate.retrieval.index.of_run import has_index, index_place, is_folder, 
 from acclimate.retrieval.index.records import Fusion, check_space
 from acclimate.retrieval.routing import BASE, ROUTE_MODES
 from acclimate.retrieval.token_router import TokenRouter
-from acclimate.runs.resolve import adapter_folder, base_of, find_base, full_folder, load_reranker
+from acclimate.runs.resolve import adapter_folder, base_of, find_base, full_folder, load_reranker, refuse_map
 from acclimate.runs.run_folder import ADAPTER, RunFolder, is_run
 from acclimate.runs.tasks import Task, tasks_of
 from acclimate.serve.adapter_files import LoadedAdapter, read_adapter
@@ -158,6 +158,7 @@ def open_service(
 
 def _found(name: str, asked: RunConfig) -> _Named:
     given, place = _split(name)
+    refuse_map(place, "served")
     base = asked.model
     run = RunFolder(Path(place).expanduser())
     config = None

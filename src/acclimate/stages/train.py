@@ -29,7 +29,7 @@ from acclimate.progress import say
 from acclimate.retrieval.centroids import query_domain
 from acclimate.runs.guards import guard_hashes
 from acclimate.runs.records import not_metrics
-from acclimate.runs.resolve import adapter_folder
+from acclimate.runs.resolve import adapter_folder, refuse_map
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.runs.tasks import Task
@@ -216,6 +216,7 @@ def _start_adapter(name: str, encoder: Encoder) -> Adapter:
 
 
 def _start_folder(name: str) -> Path:
+    refuse_map(name, "trained on")
     folder = adapter_folder(name)
     if folder is None:
         raise ModelError(f"start_adapter: {name} holds no adapter", fix="Give a run, or its adapter folder.")

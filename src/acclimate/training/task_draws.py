@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from acclimate.data.relevance import Keys, RelevanceTask, TaskLibrary
 from acclimate.models.encoder import Encoder
 from acclimate.models.hypernetwork.condition import ConditionBatch, ConditionVectors, batch_of
 from acclimate.retrieval.top_k import Vectors
+from acclimate.retrieval.vector_cache import encode_corpus
 from acclimate.training.schedule import TaskSchedule
 
 
@@ -37,13 +39,19 @@ class LibraryVectors:
         return int(self.query_ND.shape[1])
 
 
-def encode_library(encoder: Encoder, library: TaskLibrary) -> LibraryVectors:
-    """Encode a library by the base, each text once: descriptions as queries are."""
+def encode_library(encoder: Encoder, library: TaskLibrary, cache: Path | None = None) -> LibraryVectors:
+    """Encode a library by the base, each text once: descriptions as queries are.
+
+    Args:
+        encoder: the base.
+        library: its texts.
+        cache: folder in which the vectors of queries and documents are kept, for a second start.
+    """
     flat = encoder.encode([text for task in library.tasks for text in task.descriptions], "query")
     ends = np.cumsum([len(task.descriptions) for task in library.tasks])
     return LibraryVectors(
-        query_ND=encoder.encode(library.queries, "query", label="encode queries"),
-        document_MD=encoder.encode(library.documents, "document", label="encode documents"),
+        query_ND=np.array(encode_corpus(encoder, library.queries, cache, "encode queries", role="query")),
+        document_MD=np.array(encode_corpus(encoder, library.documents, cache, "encode documents")),
         descriptions=tuple(np.split(flat, ends[:-1])),
     )
 
@@ -77,6 +85,9 @@ class TaskDraws:
         self, library: TaskLibrary, vectors: LibraryVectors, schedule: TaskSchedule, config: HypernetworkConfig
     ) -> None:
         self.library, self.vectors, self.schedule, self.config = library, vectors, schedule, config
+        self.of_family: dict[str, list[RelevanceTask]] = {}
+        for task in library.tasks:
+            self.of_family.setdefault(task.family, []).append(task)
 
     def __call__(self, step: int) -> StepDraw:
         """Draw one step (from 0)."""
@@ -101,10 +112,12 @@ class TaskDraws:
         )
 
     def _documents(self, task: RelevanceTask, query_Q: Keys, generator: np.random.Generator) -> Keys:
-        """A relevant document of each query, and one that is relevant to it in another task."""
-        other = self.library.tasks[int(generator.integers(len(self.library.tasks)))]
+        """A relevant document of each query, and one that is relevant to it in another task of the same texts."""
+        others = self.of_family[task.family]
+        other = others[int(generator.integers(len(others)))]
         misleading_Q = other.draw_relevant(query_Q, generator)
-        random_Q = generator.integers(len(task.document_M), size=len(query_Q))
+        ranked = task.ranked()
+        random_Q = ranked[generator.integers(len(ranked), size=len(query_Q))]
         return np.concatenate(
             [task.draw_relevant(query_Q, generator), np.where(misleading_Q >= 0, misleading_Q, random_Q)]
         )

@@ -7,19 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from acclimate.configs.hypernetwork import GeneratorName
 from acclimate.models.hypernetwork.condition import ConditionBatch
 from acclimate.models.hypernetwork.condition_net import ConditionNet
 from acclimate.models.hypernetwork.core_modulation import CoreModulation
 from acclimate.models.hypernetwork.drag_and_drop import DragAndDrop
 from acclimate.models.hypernetwork.layers import Layer, SharedAdapter, Weights, new_adapter
 from acclimate.models.hypernetwork.text_to_lora import TextToLora
-
-GeneratorName: TypeAlias = Literal["multi-task", "core-modulation", "text-to-lora", "drag-and-drop"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,5 +1,8 @@
 """A trained hypernetwork on disk: `network.safetensors`, and `hypernetwork.json` with its sizes, layers and base.
 
+Beside them `multi_task.safetensors` (the one adapter for all tasks that it started from, which what it generates is
+compared with) and `known.safetensors` (vectors of the training conditions, from which distances are told).
+
 The base is named by its sha256: weights that were made for one model change another one at random.
 """
 
@@ -12,9 +15,11 @@ from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from acclimate.errors import ModelError, StorageError
 from acclimate.files import read_json, storage_errors, write_json
+from acclimate.models.hypernetwork.known import KnownConditions
 from acclimate.models.hypernetwork.layers import Layer
 from acclimate.models.hypernetwork.network import GENERATORS, Architecture, Network
 from acclimate.text_use import TextUse
@@ -22,6 +27,7 @@ from acclimate.types import Sides
 
 WEIGHTS_FILE = "network.safetensors"
 FACTS_FILE = "hypernetwork.json"
+SHARED_FILE = "multi_task.safetensors"
 VERSION = 1
 
 
@@ -42,6 +48,10 @@ class TrainedNetwork:
     """query: its adapters change queries only."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """What its training measured."""
+    shared: Mapping[str, tuple[Tensor, Tensor]] = field(default_factory=dict)
+    """Layer -> (A [r, I], B [O, r]) of the multi-task adapter; empty where it is not known."""
+    known: KnownConditions = field(default_factory=lambda: KnownConditions({}))
+    """What it was trained on."""
 
     @property
     def base(self) -> dict[str, str]:
@@ -59,6 +69,15 @@ def save_network(folder: Path, trained: TrainedNetwork) -> None:
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in network.state_dict().items()}
     with storage_errors(folder):
         save_file(tensors, folder / WEIGHTS_FILE)
+        if trained.shared:
+            matrices = {
+                f"{layer}.{name}": matrix.detach().cpu().contiguous()
+                for layer, both in trained.shared.items()
+                for name, matrix in zip("AB", both, strict=True)
+            }
+            save_file(matrices, folder / SHARED_FILE)
+    if trained.known.parts:
+        trained.known.save(folder)
     facts = {
         "version": VERSION,
         "base": trained.base,
@@ -100,6 +119,8 @@ def load_network(folder: Path) -> TrainedNetwork:
             normalise=bool(facts["normalise"]),
             sides=facts["sides"],
             metrics=facts.get("metrics", {}),
+            shared=_shared(folder, layers),
+            known=KnownConditions.load(folder),
         )
     except (OSError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
@@ -109,3 +130,10 @@ def load_network(folder: Path) -> TrainedNetwork:
         raise ModelError(
             f"{folder}: {FACTS_FILE} and {WEIGHTS_FILE} do not fit ({reason})", fix="Train it again."
         ) from None
+
+
+def _shared(folder: Path, layers: tuple[Layer, ...]) -> dict[str, tuple[Tensor, Tensor]]:
+    if not (folder / SHARED_FILE).is_file():
+        return {}
+    tensors = load_file(folder / SHARED_FILE)
+    return {layer.name: (tensors[f"{layer.name}.A"], tensors[f"{layer.name}.B"]) for layer in layers}

@@ -1,0 +1,65 @@
+"""The command `hypernetwork-train`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from acclimate.cli.options import Command, ConfigFile, Given
+from acclimate.configs.hypernetwork import GeneratorName, NetworkConfig, Through
+from acclimate.types import Sides
+
+DEFAULTS = NetworkConfig()
+
+
+def hypernetwork_train(
+    tasks: Path,
+    /,
+    *,
+    out: Path,
+    generator: GeneratorName = DEFAULTS.generator,
+    through: Through = DEFAULTS.through,
+    sides: Sides = DEFAULTS.sides,
+    steps: int = DEFAULTS.steps,
+    shared_steps: int = DEFAULTS.shared_steps,
+    shared_rank: int = DEFAULTS.shared_rank,
+    own_rank: int = DEFAULTS.own_rank,
+    learning_rate: float = DEFAULTS.learning_rate,
+    config: ConfigFile = None,
+    settings: Given,
+) -> None:
+    """Train a hypernetwork on a library of tasks; the same command goes on after an interruption.
+
+    Args:
+        tasks: the library's folder.
+        out: the hypernetwork's folder.
+        generator: what is generated.
+        through: query-vector: a map on queries' final vectors; encoder: LoRA on all linear layers.
+        sides: query: queries only are changed; both: documents too.
+        steps: steps of the generator's training.
+        shared_steps: steps of the training of the multi-task adapter before it.
+        shared_rank: rank of the multi-task adapter.
+        own_rank: ranks beside it.
+        learning_rate: peak learning rate.
+        config: TOML file with settings; flags win over it.
+        settings: of the base.
+    """
+    from acclimate.cli import instant_tables
+    from acclimate.flows import instant_verbs
+
+    network = NetworkConfig(
+        generator=generator,
+        through=through,
+        sides=sides,
+        steps=steps,
+        shared_steps=shared_steps,
+        shared_rank=shared_rank,
+        own_rank=own_rank,
+        learning_rate=learning_rate,
+    )
+    found = instant_verbs.hypernetwork_train(tasks, out=out, network=network, config=config, **settings)
+    instant_tables.show_network(found, out)
+
+
+COMMAND = Command(
+    "hypernetwork-train", hypernetwork_train, example="acclimate hypernetwork-train tasks --out hyper --steps 2000"
+)

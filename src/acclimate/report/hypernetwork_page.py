@@ -1,0 +1,132 @@
+"""`report.html` of an evaluation of hypernetworks: the headroom, the bars of all arms, the gains and the controls."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from acclimate.counting import counted
+from acclimate.report import html
+from acclimate.report.plots import LINE_HEIGHT_INCHES, WIDTH_INCHES, Key, Plot
+from acclimate.report.svg import COLOURS, page_style, to_svg
+from acclimate.report.tables import Cell, Row, Table
+from acclimate.report.words import interval, percent, score, signed, tone_of
+
+CONTROLS = ("shuffled", "mean")
+MAIN = "description + 8 pairs"
+CLAIMS = (
+    ("Text-to-LoRA is 5.2 % better than LoRA", "text-to-lora"),
+    ("Drag-and-Drop is within 3 % of LoRA", "drag-and-drop"),
+)
+"""What was claimed of generators, and of which; shown beside what was found."""
+
+
+def render(name: str, report: Mapping[str, Any]) -> str:
+    """Render the page. Equal input gives equal bytes.
+
+    Args:
+        name: name of the evaluation's folder.
+        report: what `hypernetwork-evaluate` reports.
+    """
+    groups = {group: counted(count, "tasks") for group, count in report["groups"].items()}
+    return html.fill(
+        "hypernetwork.html",
+        name=name,
+        claim=_claim(report),
+        bars=[_bars(group, report["arms"][group]) for group in groups],
+        scores=[_scores(f"{group}: {count}", report["arms"][group]) for group, count in groups.items()],
+        gains=[_gains(group, rows, report["confidence"]) for group, rows in report["gains"].items()],
+        network=_networks(report),
+        claims=_claims(report["arms"]["held out"], report.get("generators", {})),
+        facts=[("base", report["base"]["id"]), ("held-out tasks", groups["held out"])],
+    )
+
+
+def _claim(report: Mapping[str, Any]) -> str:
+    """Whether a hypernetwork gains by its condition: above base, multi-task adapter, shuffled and mean."""
+    proven = [
+        arm for arm, rivals in report["gains"]["held out"].items() if all(delta["low"] > 0 for delta in rivals.values())
+    ]
+    if proven:
+        return f"{proven[0]} is better than every rival and both controls."
+    return "No hypernetwork is better than all rivals and both controls."
+
+
+def _bars(group: str, arms: Mapping[str, Mapping[str, Any]]) -> Plot:
+    """NDCG@10 of each arm as a bar."""
+    with page_style():
+        figure = Figure(figsize=(WIDTH_INCHES, 0.45 + 0.6 * LINE_HEIGHT_INCHES * len(arms)), layout="constrained")
+        axes = figure.subplots()
+        for row, (arm, found) in enumerate(arms.items()):
+            role = "third" if arm.endswith(CONTROLS) else "adapted" if "," in arm and "map" not in arm else "base"
+            axes.barh(row, found["ndcg"], height=0.6, color=COLOURS[role])
+            axes.text(found["ndcg"] + 0.01, row, f"{found['ndcg']:.3f}", va="center", fontsize=8.5)
+        axes.set_yticks(range(len(arms)), list(arms), fontsize=8)
+        axes.set(xlim=(0, 1.1), ylim=(len(arms) - 0.4, -0.6))
+        axes.grid(visible=False, axis="y")
+        words = "; ".join(f"{arm} {score(found['ndcg'], 3)}" for arm, found in arms.items())
+        svg = to_svg(figure, f"bars-{group.replace(' ', '-')}", f"NDCG@10, {group}: {words}.")
+    keys = (
+        Key("base", "block", "without a condition"),
+        Key("adapted", "block", "generated"),
+        Key("third", "block", "control"),
+    )
+    return Plot(f"NDCG@10, {group}", svg, keys)
+
+
+def _scores(caption: str, arms: Mapping[str, Mapping[str, Any]]) -> Table:
+    rows = tuple(
+        Row(
+            arm,
+            tuple(Cell(score(found[name], 3)) for name in ("ndcg", "recall", "mrr")),
+            counted(found["tasks"], "tasks"),
+        )
+        for arm, found in arms.items()
+    )
+    return Table(caption, ("arm", "NDCG@10", "Recall@5", "MRR@10"), rows)
+
+
+def _gains(group: str, rows: Mapping[str, Mapping[str, Any]], confidence: float) -> Table:
+    rivals = list(dict.fromkeys(_short(rival) for found in rows.values() for rival in found))
+    table_rows = []
+    for arm, found in rows.items():
+        deltas = {_short(rival): delta for rival, delta in found.items()}
+        cells = tuple(
+            Cell(signed(deltas[rival]["value"], 3), interval(deltas[rival]), tone_of(deltas[rival]))
+            if rival in deltas
+            else Cell("")
+            for rival in rivals
+        )
+        table_rows.append(Row(arm, cells))
+    caption = f"{group}: difference in NDCG@10 ({percent(confidence)} interval over tasks)"
+    return Table(caption, ("arm", *(f"less {rival}" for rival in rivals)), tuple(table_rows))
+
+
+def _short(rival: str) -> str:
+    """A control without the name of its hypernetwork."""
+    return rival.rpartition(", ")[2] if rival.endswith(CONTROLS) else rival
+
+
+def _networks(report: Mapping[str, Any]) -> Table:
+    rows = []
+    for name, seconds in report["generation_s"].items():
+        found = report["collapse"].get(name)
+        same = Cell("one adapter for all", tone="bad") if found and found["collapsed"] else Cell("adapters differ")
+        numbers = (score(found["cosine"], 3), score(found["spread"], 3)) if found else ("", "")
+        cells = (*(Cell(number) for number in numbers), same, Cell(f"{1000 * seconds['later']:.1f} ms"))
+        rows.append(Row(name, cells))
+    columns = ("hypernetwork", "cosine of two updates", "their spread", "collapse", "a generation")
+    return Table("What is generated", columns, tuple(rows))
+
+
+def _claims(arms: Mapping[str, Mapping[str, Any]], generators: Mapping[str, str]) -> Table | None:
+    """What was claimed, beside what was found: own adapter as "LoRA", on the tasks that have one."""
+    rows = []
+    for claim, generator in CLAIMS:
+        for name in (name for name, kind in generators.items() if kind == generator):
+            own, made = arms.get("own adapter"), arms[f"{name}, {MAIN}"]
+            if own:
+                rows.append(Row(claim, (Cell(score(own["ndcg"], 3)), Cell(score(made["ndcg"], 3))), name))
+    return Table("Claimed and found", ("claim", "own adapter, NDCG@10", "generated"), tuple(rows)) if rows else None

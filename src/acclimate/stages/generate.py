@@ -1,0 +1,251 @@
+"""`generate`: an adapter from a description, a few pairs or sample texts, without training; checked where that can be.
+
+Candidates are the base, the multi-task adapter that a hypernetwork started from, what it generates, and the map that
+follows from the pairs in closed form. With pairs at hand each of these is measured on the pairs it has not seen, and
+the best is kept.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from acclimate.configs import RunConfig, used
+from acclimate.counting import counted
+from acclimate.data.conditions import read_description, read_few_pairs, read_sample, used_pairs
+from acclimate.data.facts import evenly, languages
+from acclimate.data.texts import read_texts
+from acclimate.errors import UsageError
+from acclimate.evaluation.own_check import BASE, FEWEST_PAIRS, OwnCheck, Ranker, own_check
+from acclimate.files import hash_file, hash_folder
+from acclimate.formats.trained_on import TrainedOn, read_trained_on, write_trained_on
+from acclimate.models.adapter import Adapter
+from acclimate.models.adapter_saving import save_adapter
+from acclimate.models.encoder import Encoder
+from acclimate.models.hypernetwork.condition import Condition, ConditionVectors, batch_of, encode_condition
+from acclimate.models.hypernetwork.generate import NetworkHypernetwork, bound
+from acclimate.models.hypernetwork.known import FAR
+from acclimate.models.hypernetwork.packaged import find_hypernetwork
+from acclimate.models.hypernetwork.reference_points import map_from_pairs
+from acclimate.models.hypernetwork.saving import load_network
+from acclimate.models.query_map import QueryMap
+from acclimate.models.query_map_saving import save_query_map
+from acclimate.progress import say
+from acclimate.runs.resolve import find_base
+from acclimate.runs.step import Work, step
+
+MOST_PAIRS = 32
+"""A hypernetwork has never seen more."""
+MOST_DISTRACTORS = 2000
+MULTI_TASK, GENERATED, CLOSED_FORM = "multi-task", "generated", "closed-form map"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What the adapter is for, as it was typed.
+
+    Raises:
+        UsageError: nothing is given.
+    """
+
+    describe: str | None = None
+    pairs: Path | None = None
+    sample: Path | None = None
+    corpus: Path | None = None
+    """Texts among which the pairs' documents have to be found."""
+
+    def __post_init__(self) -> None:
+        if self.describe is None and self.pairs is None and self.sample is None:
+            raise UsageError(
+                "nothing says what the adapter is for",
+                possible="--describe TEXT, --pairs FILE, --sample FILE, or several of them",
+            )
+        if self.corpus is not None and self.pairs is None:
+            raise UsageError("--corpus without --pairs, which would be looked for in it", fix="Leave it out.")
+
+    def read(self, config: RunConfig) -> Condition:
+        """Read the files."""
+        pairs = [] if self.pairs is None else used_pairs(read_few_pairs(self.pairs, config.prepare), MOST_PAIRS)
+        return Condition(
+            description=None if self.describe is None else read_description(self.describe),
+            pairs=tuple(pairs),
+            texts=() if self.sample is None else tuple(read_sample(self.sample)),
+        )
+
+
+def generate(hypernetwork: str, asked: Asked, out: Path, config: RunConfig) -> dict[str, Any]:
+    """Write an adapter, or with a hypernetwork over query vectors their map.
+
+    Args:
+        hypernetwork: a folder of `hypernetwork-train`, or "default".
+        asked: what it is for.
+        out: the new folder.
+        config: where the base is, device, dtype, `seed`, and columns of the pairs.
+
+    Returns:
+        what report.json holds: "kept" (which candidate), "check" (None without pairs to check by), "distance" of the
+        condition from the training tasks by part, "generation_s".
+
+    Raises:
+        UsageError: an empty description; or the base is best on the pairs, so that there is nothing to write.
+        DataError: a file that cannot be used.
+        ModelError: no hypernetwork, or one of another base.
+    """
+    folder = find_hypernetwork(hypernetwork)
+    condition = asked.read(config)
+    trained = load_network(folder)
+    source = find_base(folder, trained.base_id, trained.base_sha256, config.model, trained.use.pooling)
+    files = {name: path for name in ("pairs", "sample", "corpus") if (path := getattr(asked, name)) is not None}
+    settings = {**used(config, "generate"), "describe": asked.describe}
+    inputs = {"hypernetwork": hash_folder(folder), **{name: hash_file(path) for name, path in files.items()}}
+
+    def make() -> Work[dict[str, Any]]:
+        encoder = Encoder.open(source, trained.use, **config.machine)
+        candidates = _Candidates(NetworkHypernetwork(trained, encoder), condition)
+        _warn(candidates)
+        check = _checked(candidates, asked.corpus, config.seed)
+        kept = GENERATED if check is None else check["best"]
+        if kept == BASE:
+            raise UsageError(
+                f"on the {len(condition.pairs)} pairs the base is as good as anything that was generated: nothing is "
+                "written",
+                fix="Use the base; or train, with some hundred pairs: acclimate adapt PAIRS --out RUN",
+            )
+        made = bound(candidates.modules(kept, candidates.vectors), encoder, trained.sides)
+        report = {
+            "kept": kept,
+            "check": check,
+            "distance": {part: round(value, 2) for part, value in candidates.distances.items()},
+            "generation_s": candidates.seconds,
+            "kind": "map" if isinstance(made, QueryMap) else "adapter",
+            "base": trained.base,
+            "hypernetwork": hypernetwork if hypernetwork == "default" else folder.name,
+        }
+        told = read_trained_on(folder) | TrainedOn.of(
+            {*condition.texts, *(text for pair in condition.pairs for text in pair)}, condition.pairs
+        )
+        return Work(lambda fresh: _write(fresh, made, encoder, report, told))
+
+    return step("generate", out, settings, inputs, make, seconds="generate_s", reads=[folder, *files.values()])
+
+
+class _Candidates:
+    """The adapters to choose among, from all of a condition or from a part of it."""
+
+    def __init__(self, hypernetwork: NetworkHypernetwork, condition: Condition) -> None:
+        self.hypernetwork, self.condition = hypernetwork, condition
+        self.trained, self.encoder = hypernetwork.trained, hypernetwork.encoder
+        self.vectors = encode_condition(self.encoder, condition)
+        started = time.perf_counter()
+        self.modules(GENERATED, self.vectors)
+        self.seconds = round(time.perf_counter() - started, 5)
+        self.distances = self.trained.known.distances(self.vectors)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The candidates beside the base."""
+        query_side = self.trained.sides == "query"
+        return [*([MULTI_TASK] if self.trained.shared else []), GENERATED, *([CLOSED_FORM] if query_side else [])]
+
+    def modules(self, name: str, vectors: ConditionVectors) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
+        """Layer -> (A [1, r, I], B [1, O, r]) of a candidate."""
+        if name == MULTI_TASK:
+            return {layer: (A_rI[None], B_Or[None]) for layer, (A_rI, B_Or) in self.trained.shared.items()}
+        if name == CLOSED_FORM:
+            assert vectors.query_PD is not None and vectors.document_PD is not None  # checked with pairs only
+            return map_from_pairs(torch.from_numpy(vectors.query_PD), torch.from_numpy(vectors.document_PD))
+        with torch.inference_mode():
+            return self.trained.network(batch_of([vectors], self.encoder.use.dim))  # type: ignore[no-any-return]
+
+    def ranker(self, name: str, corpus: list[str]) -> Ranker:
+        """How a candidate ranks, made without the pair that it ranks for."""
+        queries = [query for query, _ in self.condition.pairs]
+        documents = [*(document for _, document in self.condition.pairs), *corpus]
+        query_PD = self.vectors.query_PD
+        assert query_PD is not None
+        document_XD = self.encoder.encode(documents, "document")
+        if name == BASE:
+            return lambda number: (query_PD[number], document_XD)
+
+        def rank(number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+            left = self._without(number)
+            if name == CLOSED_FORM and left.query_PD is None:  # nothing is left to solve for
+                return query_PD[number], document_XD
+            made = bound(self.modules(name, left), self.encoder, self.trained.sides)
+            if isinstance(made, QueryMap):
+                return made(query_PD[number : number + 1])[0], document_XD
+            adapted = self.encoder.with_adapter(made)
+            query_D = adapted.encode([queries[number]], "query")[0]
+            return query_D, document_XD if made.sides == "query" else adapted.encode(documents, "document")
+
+        return rank
+
+    def _without(self, number: int) -> ConditionVectors:
+        """The condition without one pair, and without others that share a text with it."""
+        query, document = self.condition.pairs[number]
+        kept = [place for place, (q, d) in enumerate(self.condition.pairs) if q != query and d != document]
+        rows = {
+            name: value[kept] if kept and value is not None else None
+            for name, value in (("query_PD", self.vectors.query_PD), ("document_PD", self.vectors.document_PD))
+        }
+        return replace(self.vectors, **rows)
+
+
+def _checked(candidates: _Candidates, corpus: Path | None, seed: int) -> OwnCheck | None:
+    """The check by leaving pairs out; says why where there is none."""
+    pairs = candidates.condition.pairs
+    if len(pairs) < FEWEST_PAIRS:
+        given = "one pair" if pairs else "no pairs"
+        say(f"generate: {given} given, so nothing can be checked: whether it helps is not known")
+        return None
+    if len({query for query, _ in pairs}) < FEWEST_PAIRS or len({document for _, document in pairs}) < FEWEST_PAIRS:
+        say("generate: all pairs share a text, so none can be left out: whether it helps is not known")
+        return None
+    texts = [] if corpus is None else list(dict.fromkeys(text for text in read_texts(corpus) if text.strip()))
+    own = {document for _, document in pairs}
+    distractors = evenly([text for text in texts if text not in own], MOST_DISTRACTORS)
+    if corpus is None:
+        others = counted(len(pairs) - 1, "documents")
+        say(f"generate: checked against the {others} of the other pairs only; --corpus adds others")
+    rankers = {name: candidates.ranker(name, distractors) for name in (BASE, *candidates.names)}
+    return own_check(rankers, pairs, len(distractors) + len(pairs) - 1, seed)
+
+
+def _warn(candidates: _Candidates) -> None:
+    """Say where the condition is unlike what the hypernetwork was trained on."""
+    for part, distance in candidates.distances.items():
+        if distance > FAR:
+            say(f"warning: the {part} given lies {distance:.1f} times as far from the training tasks as these lie from "
+                "each other: expect a guess")  # fmt: skip
+    condition = candidates.condition
+    texts = [
+        *([condition.description] if condition.description else []),
+        *(q for q, _ in condition.pairs),
+        *condition.texts,
+    ]
+    trained: Mapping[str, float] = candidates.trained.metrics.get("scripts", {})
+    found = languages(texts)
+    if trained and found and (script := max(found, key=lambda name: found[name])) not in trained:
+        say(f"warning: the condition is written in {script}, the hypernetwork was trained on {', '.join(trained)} only")
+
+
+def _write(
+    folder: Path, made: Adapter | QueryMap, encoder: Encoder, report: dict[str, Any], told: TrainedOn
+) -> dict[str, Any]:
+    metrics = {name: report[name] for name in ("kept", "distance", "hypernetwork")}
+    if report["check"] is not None:
+        metrics |= {"checked_ndcg": report["check"]["ndcg"], "verdict": report["check"]["verdict"]}
+    if isinstance(made, QueryMap):
+        save_query_map(folder, replace(made, metrics=metrics), encoder)
+    else:
+        save_adapter(folder, replace(made, metrics=metrics), encoder.source)
+    write_trained_on(folder, told)
+    return report

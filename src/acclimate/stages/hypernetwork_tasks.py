@@ -1,0 +1,139 @@
+"""`hypernetwork tasks`: from corpora to a library of tasks, with what is held out of the training."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from acclimate.configs import RunConfig
+from acclimate.configs.commands import FEW_PAIRS
+from acclimate.counting import counted
+from acclimate.data.collections import Collection, collect
+from acclimate.data.definitions import PHRASES, Family, families
+from acclimate.data.readers import read_source, source_hash
+from acclimate.data.task_library import TaskFacts, group_definitions, write_library
+from acclimate.errors import UsageError
+from acclimate.evaluation.topics import lexical_topics
+from acclimate.progress import progress, say
+from acclimate.runs.step import Work, step
+
+THEMES = 8
+"""Coarse clusters of a collection; the fine ones are as many as its size asks for."""
+NEAR_SHARE = 0.25
+"""Share of the combinations of several attributes that is held out of every family."""
+ENOUGH = 75
+"""Fewer training tasks than this have made a generator worse than none."""
+
+
+def hypernetwork_tasks(
+    sources: Sequence[str],
+    out: Path,
+    config: RunConfig,
+    *,
+    held_out: Sequence[str] = (),
+    far: Sequence[str] = ("ending",),
+    domains: int = 4,
+) -> dict[str, Any]:
+    """Write a library of tasks.
+
+    Args:
+        sources: whatever `prepare` reads: queries with the documents that answer them.
+        out: the library's folder.
+        config: `seed`, `limit` (most queries, and most documents, of each source), `prepare` (columns).
+        held_out: sources that are never trained on.
+        far: attributes that are never trained on.
+        domains: so many themes of each source become a task of their own.
+
+    Returns:
+        what report.json holds: "tasks" and "groups" (how many of each), "collections".
+
+    Raises:
+        UsageError: no source that is trained on; an attribute that is none.
+        DataError: a source that cannot be read, or has too few texts.
+    """
+    names = [_name(source) for source in (*sources, *held_out)]
+    if not sources:
+        raise UsageError("no source to train on", possible="one or more files or folders of queries with documents")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UsageError(f"two sources are called {twice[0]}", fix="Rename one of them.")
+    if unknown := [name for name in far if name not in PHRASES]:
+        raise UsageError(f"--far {unknown[0]} is no attribute", possible=", ".join(PHRASES))
+    if domains < 0:
+        raise UsageError(f"--domains {domains}", possible="0 or more")
+    settings = {
+        "seed": config.seed,
+        "limit": config.limit,
+        "prepare": columns,
+        "held_out": list(held_out),
+        "far": list(far),
+        "domains": domains,
+    }
+    inputs = {source: source_hash(source) for source in (*sources, *held_out)}
+
+    def make() -> Work[dict[str, Any]]:
+        found: list[Family] = []
+        with progress("corpora", len(names), "corpora") as advance:
+            for name, source in zip(names, (*sources, *held_out), strict=True):
+                collection = collect(name, read_source(source, config.prepare), config.limit, config.seed)
+                made = families(collection, *_clusters(collection, config.seed), config.seed, domains=domains)
+                if not made:
+                    say(f"{source}: no definition has enough texts; it is left out")
+                found += made
+                advance(1)
+        near = _near(found, far, config.seed)
+        facts = group_definitions(found, near=near, far=far, unseen=names[len(sources) :])
+        return Work(lambda folder: _write(folder, found, facts))
+
+    return step("hypernetwork tasks", out, settings, inputs, make, seconds="hypernetwork_tasks_s", reads=list(inputs))
+
+
+def _columns(config: RunConfig) -> dict[str, Any]:
+    """How the sources are read."""
+    return {name: getattr(config.prepare, name) for name in FEW_PAIRS}
+
+
+def _write(folder: Path, found: Sequence[Family], facts: Sequence[TaskFacts]) -> dict[str, Any]:
+    write_library(folder, found, facts)
+    groups = Counter(one.group for one in facts)
+    if groups["train"] < ENOUGH:
+        trained = counted(groups["train"], "tasks")
+        say(f"warning: {trained} to train on; below about {ENOUGH} a generator has done harm: give more corpora")
+    collections = {
+        family.collection: {
+            "tasks": sum(one.collection == family.collection for one in facts),
+            **{f"{part} queries": len(family.queries[part]) for part in ("train", "test")},
+            **{f"{part} documents": len(family.documents[part]) for part in ("train", "test")},
+        }
+        for family in reversed(found)
+    }
+    return {
+        "tasks": len(facts),
+        "groups": dict(groups),
+        "definitions": len({one.definition for one in facts}),
+        "families": len(found),
+        "collections": collections,
+        "held_out": sorted({one.definition for one in facts if one.group == "near"}),
+    }
+
+
+def _near(found: Sequence[Family], far: Sequence[str], seed: int) -> list[str]:
+    """Combinations that no family trains on: a share of those that most families have."""
+    counts = Counter(definition.name for family in found for definition in family.definitions)
+    combined = sorted(name for name in counts if "+" in name and not set(name.split("+")) & set(far))
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(combined))[: round(NEAR_SHARE * len(combined))]
+    return [combined[place] for place in sorted(order.tolist())]
+
+
+def _clusters(collection: Collection, seed: int) -> tuple[list[int], list[int]]:
+    """Themes and topics of the queries, then of the documents."""
+    texts = (*collection.queries, *collection.documents)
+    return lexical_topics(texts, seed, THEMES), lexical_topics(texts, seed)
+
+
+def _name(source: str) -> str:
+    return Path(source).name.split(".")[0]

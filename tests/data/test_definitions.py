@@ -1,0 +1,132 @@
+"""Definitions of relevance over a collection: keys by hand, what is held out, a library written and read again."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from acclimate.configs import PrepareConfig
+from acclimate.data.collections import Collection, collect
+from acclimate.data.definitions import PHRASES, attribute_keys, described, families
+from acclimate.data.readers import read_source
+from acclimate.data.relevance import ABSENT
+from acclimate.data.task_library import group_definitions, read_library, write_library
+from acclimate.errors import DataError, StorageError
+
+THINGS = ("passport", "card", "loan", "cheque", "salary", "pension", "mortgage", "receipt")
+ASKING = ("how", "where", "when", "why", "can", "does")
+ENDINGS = ("today", "online", "abroad", "tomorrow")
+
+
+def write_corpus(
+    folder: Path,
+    name: str,
+    count: int = 600,
+    *,
+    asking: tuple[str, ...] = ASKING,
+    things: tuple[str, ...] = THINGS,
+    endings: tuple[str, ...] = ENDINGS,
+) -> Path:
+    """Queries of a question word, a thing and an ending; each answered by a document about the thing."""
+    generator, path = np.random.default_rng(3), folder / f"{name}.jsonl"
+    rows = []
+    for number in range(count):
+        ask, thing, end = (str(generator.choice(words)) for words in (asking, things, endings))
+        filler = " ".join(["really"] * int(generator.integers(1, 9)))
+        query = f"{ask} do i get {filler} number{number} about the {thing} {end}"
+        document = f"{generator.choice(asking)} {filler} answer{number} for every {thing} {generator.choice(endings)}"
+        rows.append(json.dumps({"query": query, "response": document}))
+    path.write_text("\n".join(rows) + "\n", encoding="utf-8")
+    return path
+
+
+def collection(tmp_path: Path, limit: int | None = None) -> Collection:
+    path = write_corpus(tmp_path, "bank")
+    return collect("bank", read_source(str(path), PrepareConfig()), limit, 0)
+
+
+def test_keys_by_hand() -> None:
+    texts = ["find the card now", "find the loan now", "list a card"] * 6 + ["a rare word", ""]
+    keys = attribute_keys(texts)
+    assert keys["opening"][0] == keys["opening"][1] != keys["opening"][2]
+    assert keys["ending"][0] == keys["ending"][1] != keys["ending"][2]
+    assert keys["opening"][18] == keys["opening"][19] == ABSENT  # too few texts begin so
+    assert keys["length"][0] == keys["length"][1] > keys["length"][19]
+    assert (keys["entity"] == ABSENT).all()  # in so few texts every frequent word is a common one
+
+
+def test_texts_that_answer_each_other_are_on_one_side(tmp_path: Path) -> None:
+    made = collection(tmp_path, 300)
+    assert len(made.queries) == len(made.documents) == 300
+    sides = {}
+    for answers, test in ((made.query_answer_N, made.query_test_N), (made.document_answer_M, made.document_test_M)):
+        for answer, is_test in zip(answers.tolist(), test.tolist(), strict=True):
+            if answer != ABSENT:
+                assert sides.setdefault(answer, is_test) == is_test
+    assert 0.2 < made.query_test_N.mean() < 0.4
+
+
+def test_a_description_names_all_attributes() -> None:
+    wordings = described(("entity", "length"))
+    assert len(set(wordings)) == len(wordings) == 8
+    for wording in wordings:
+        assert any(phrase in wording for phrase in PHRASES["entity"])
+        assert any(phrase in wording for phrase in PHRASES["length"])
+
+
+def test_a_library_is_read_as_it_was_written(tmp_path: Path) -> None:
+    made = collection(tmp_path)
+    count = len(made.queries) + len(made.documents)
+    found = families(
+        made, [number % 3 for number in range(count)], [number % 7 for number in range(count)], 0, domains=2
+    )
+    names = {definition.name for family in found for definition in family.definitions}
+    assert {"opening", "length", "ending", "opening+length", "theme", "topic"} <= names
+    assert "theme+topic" not in names and not any("answer+" in name for name in names)
+    facts = group_definitions(found, near=["opening+length"], far=["ending"], unseen=[])
+    folder = tmp_path / "library"
+    folder.mkdir()
+    write_library(folder, found, facts)
+    library = read_library(folder)
+    assert library.facts == tuple(facts)
+    assert len(library.train.tasks) == len(library.test.tasks) == len(facts)
+    assert {library.facts[number].definition for number in library.numbers("near")} == {"opening+length"}
+    assert all("ending" in library.facts[number].definition for number in library.numbers("far-definition"))
+    assert not set(library.train.queries) & set(library.test.queries)
+    place = next(
+        number for number, one in enumerate(facts) if one.definition == "opening" and "to documents" in one.name
+    )
+    for part in (library.train, library.test):
+        task = part.tasks[place]
+        query = int(task.usable[0])
+        ranked = task.ranked()
+        own = [part.documents[number] for number in ranked[task.relevant([query], ranked)[0]]]
+        assert own and all(text.split()[0] == part.queries[query].split()[0] for text in own)
+    assert not set(library.train.tasks[place].descriptions) & set(library.test.tasks[place].descriptions)
+
+    part = library.only([place])
+    task, whole = part.test.tasks[0], library.test.tasks[place]
+    assert [part.test.queries[number] for number in task.usable] == [
+        library.test.queries[number] for number in whole.usable
+    ]
+    assert len(part.test.documents) == len(whole.ranked()) < len(library.test.documents)
+
+
+def test_what_is_no_library_or_damaged_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="holds no library of tasks"):
+        read_library(tmp_path)
+    (tmp_path / "tasks.json").write_text('{"version": 9}')
+    with pytest.raises(DataError, match="version is 9"):
+        read_library(tmp_path)
+    (tmp_path / "tasks.json").write_text('{"version": 1, "families": []}')
+    with pytest.raises(StorageError, match="is damaged"):
+        read_library(tmp_path)
+
+
+def test_too_few_texts_are_refused(tmp_path: Path) -> None:
+    path = write_corpus(tmp_path, "few", 20)
+    with pytest.raises(DataError, match="few has 20 queries and 20 documents"):
+        collect("few", read_source(str(path), PrepareConfig()), None, 0)

@@ -1,0 +1,239 @@
+"""From corpora to a hypernetwork, its evaluation and an adapter: every stage on tiny models, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from acclimate.cli.main import main
+from acclimate.configs import RunConfig
+from acclimate.configs.hypernetwork import NetworkConfig
+from acclimate.errors import DataError, Interrupted, ModelError, UsageError
+from acclimate.models.adapter import load_adapter
+from acclimate.models.hypernetwork.saving import load_network
+from acclimate.models.query_map import load_query_map
+from acclimate.runs.resolve import load
+from acclimate.stages.generate import Asked, generate
+from acclimate.stages.hypernetwork_evaluate import hypernetwork_evaluate
+from acclimate.stages.hypernetwork_tasks import hypernetwork_tasks
+from acclimate.stages.hypernetwork_train import hypernetwork_train
+from tests.data.test_definitions import write_corpus
+from tests.models.adapted import write_model
+
+WORDS: dict[str, Any] = {
+    "asking": ("find", "grows", "in", "the"),
+    "things": ("wheat", "rice", "water", "soil", "field", "seed"),
+    "endings": ("rain", "sun", "leaf"),
+}
+TINY = NetworkConfig(steps=20, shared_steps=10, shared_rank=4, own_rank=4, learning_rate=1e-2)
+
+
+class World:
+    """A library over two corpora, a base, and a hypernetwork for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.config = RunConfig(model=str(write_model(folder / "base", "bert")), device="cpu", dtype="float32")
+        self.corpora = [str(write_corpus(folder, name, **WORDS)) for name in ("farm", "garden", "pond")]
+        self.library = folder / "tasks"
+        self.tasks = hypernetwork_tasks(self.corpora[:2], self.library, self.config, held_out=self.corpora[2:])
+        self.network = folder / "hyper"
+        hypernetwork_train(self.library, self.network, TINY, self.config)
+
+    def pairs(self, rows: Sequence[tuple[str, str]], name: str = "few") -> Path:
+        path = self.folder / f"{name}.jsonl"
+        path.write_text("".join(json.dumps({"query": q, "response": d}) + "\n" for q, d in rows))
+        return path
+
+    def generate(self, out: str, **asked: Any) -> dict[str, Any]:
+        return generate(str(self.network), Asked(**asked), self.folder / out, self.config)
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return World(tmp_path_factory.mktemp("world"))
+
+
+def test_the_library_and_its_hypernetwork(world: World) -> None:
+    groups = world.tasks["groups"]
+    assert {"train", "far-definition", "far-data"} <= set(groups) and groups["train"] >= 20
+    trained = load_network(world.network)
+    assert trained.metrics["tasks"] == groups["train"] and trained.metrics["scripts"] == {"Latin": 1.0}
+    assert trained.shared["query_vector"][0].shape == (4, 32)
+    assert set(trained.known.parts) == {"description", "pairs", "texts"}
+    assert all(trained.known.unit(part) > 0 for part in trained.known.parts)
+    assert "core-modulation" in (world.network / "README.md").read_text()
+
+
+def test_a_training_goes_on_and_is_kept(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stopped in the generator's training, it does not train the multi-task adapter again."""
+    from acclimate.training import hypernetwork
+
+    out, taken = world.folder / "again", []
+    loss = hypernetwork.relevance_loss
+
+    def stopping(*arguments: Any) -> Any:
+        taken.append(1)
+        if len(taken) == TINY.shared_steps + 15:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    monkeypatch.setattr(hypernetwork, "relevance_loss", stopping)
+    with pytest.raises(Interrupted, match="stopped at step 14 of 20"):
+        hypernetwork_train(world.library, out, TINY, world.config)
+    before = len(taken)
+    hypernetwork_train(world.library, out, TINY, world.config)
+    assert len(taken) - before == 6
+    straight, resumed = load_network(world.network).network, load_network(out).network
+    assert all(
+        np.array_equal(a, b) for a, b in zip(straight.state_dict().values(), resumed.state_dict().values(), strict=True)
+    )
+    capsys.readouterr()
+    hypernetwork_train(world.library, out, TINY, world.config)
+    assert "is kept: it is up to date" in capsys.readouterr().err
+
+
+def test_the_evaluation_has_headroom_controls_and_a_page(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    out = world.folder / "measured"
+    report = hypernetwork_evaluate([world.network], world.library, out, world.config, references=False)
+    said = capsys.readouterr().err
+    assert said.index("headroom: base") < said.index("headroom: multi-task") < said.index("headroom: closed-form")
+    arms = report["arms"]["held out"]
+    for arm in ("description", "8 pairs", "32 pairs", "16 texts", "description + 8 pairs", "shuffled", "mean"):
+        assert 0 < arms[f"hyper, {arm}"]["ndcg"] < 1, arm
+    gains = report["gains"]["held out"]["hyper, description + 8 pairs"]
+    assert {"base", "multi-task", "hyper, shuffled", "hyper, mean"} <= set(gains)
+    delta = arms["hyper, description + 8 pairs"]["ndcg"] - arms["base"]["ndcg"]
+    assert gains["base"]["value"] == pytest.approx(delta, abs=1e-3)
+    assert gains["base"]["low"] <= gains["base"]["value"] <= gains["base"]["high"]
+    assert -1 <= report["collapse"]["hyper"]["cosine"] <= 1
+    page = (out / "report.html").read_text()
+    assert "less multi-task" in page and page.count("<svg") == len(report["groups"])
+    rows = [json.loads(line) for line in (out / "per_task.jsonl").read_text().splitlines()]
+    assert len(rows) == report["groups"]["held out"]
+    again = rows[0]["scores"]["base"]
+    assert set(again) == {"ndcg", "recall", "mrr"}
+
+
+@pytest.mark.slow
+def test_oracles_are_trained_on_the_task_itself(world: World) -> None:
+    report = hypernetwork_evaluate([world.network], world.library, world.folder / "oracles", world.config)
+    arms = report["arms"]["far-definition"]
+    assert arms["own adapter"]["ndcg"] > arms["base"]["ndcg"]
+
+
+def test_a_map_is_generated_from_a_description(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    report = world.generate("described", describe="Find the text that begins with the same word.")
+    assert (report["kept"], report["check"], report["kind"]) == ("generated", None, "map")
+    assert report["distance"]["description"] < 2
+    assert "no pairs given, so nothing can be checked" in capsys.readouterr().err
+    base = load(str(world.folder / "base"), device="cpu", dtype="float32")
+    made = load(world.folder / "described", base=str(world.folder / "base"), device="cpu", dtype="float32")
+    texts = ["wheat in the rain", "soil"]
+    assert np.array_equal(base.encode(texts, "document"), made.encode(texts, "document"))
+    assert np.abs(base.encode(texts, "query") - made.encode(texts, "query")).max() > 1e-4
+    assert load_query_map(world.folder / "described").metrics["kept"] == "generated"
+
+
+def test_pairs_are_left_out_one_by_one(world: World) -> None:
+    """What has a query's last word right is found by no candidate but the one that learns it."""
+    rows = [(f"{ask} wheat {end}", f"{end} {end} soil") for ask in WORDS["asking"] for end in WORDS["endings"]]
+    texts = world.folder / "texts.txt"
+    texts.write_text("".join(f"{thing} {ask}\n" for thing in WORDS["things"] for ask in WORDS["asking"]))
+    sample = world.folder / "sample.txt"
+    sample.write_text("rain soil\nsun soil\n")
+    try:
+        report = world.generate("paired", pairs=world.pairs(rows), corpus=texts, sample=sample, describe="the same end")
+    except UsageError as error:
+        assert "nothing is written" in str(error)
+        assert not (world.folder / "paired").exists()
+        return
+    check = report["check"]
+    assert set(check["ndcg"]) == {"base", "multi-task", "generated", "closed-form map"}
+    assert check["best"] == report["kept"] == max(check["ndcg"], key=check["ndcg"].get)
+    assert check["pairs"] == 12 and check["distractors"] == 11 + 24
+    assert set(report["distance"]) == {"description", "pairs", "texts"}
+
+
+def test_bad_input_is_one_clear_line(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    def said() -> str:
+        return capsys.readouterr().err
+
+    with pytest.raises(UsageError, match="the description is empty"):
+        world.generate("none", describe="  ")
+    with pytest.raises(UsageError, match="nothing says what the adapter is for"):
+        world.generate("none")
+    with pytest.raises(UsageError, match="--corpus without --pairs"):
+        world.generate("none", describe="x", corpus=world.folder / "texts.txt")
+    said()
+    world.generate("one", pairs=world.pairs([("wheat rain", "rain soil")], "one"))
+    assert "one pair given, so nothing can be checked" in said()
+    contradicting = world.folder / "contradicting.tsv"
+    contradicting.write_text(
+        "sentence1\tsentence2\tlabel\nwheat\train\t1\nwheat\train\t0\nrice\tsun\t1\nsoil\tleaf\t0\n"
+    )
+    world.generate("contradicting", pairs=contradicting)
+    assert "2 rows are left out, which contradict other rows; the first is row" in said()
+    contradicting.write_text("sentence1\tsentence2\tlabel\nwheat\train\t1\nwheat\train\t0\n")
+    with pytest.raises(DataError, match="no pair of a query and a relevant document once contradictions are left out"):
+        world.generate("contradicting", pairs=contradicting)
+    world.generate("foreign", describe="查找同一主题的文本")
+    assert "the condition is written in Han, the hypernetwork was trained on Latin only" in said()
+    with pytest.raises(ModelError, match="no hypernetwork there"):
+        generate(str(world.folder), Asked(describe="x"), world.folder / "none", world.config)
+    other = write_model(world.folder / "other", "bert", seed=1)
+    elsewhere = replace(world.config, model=str(other))
+    with pytest.raises(ModelError, match=r"hyper was made for base base .*found other"):
+        generate(str(world.network), Asked(describe="x"), world.folder / "none", elsewhere)
+
+
+def test_many_pairs_are_thinned_with_advice(capsys: pytest.CaptureFixture[str]) -> None:
+    from acclimate.data.conditions import used_pairs
+
+    pairs = [(f"query {number}", f"document {number}") for number in range(1000)]
+    assert len(used_pairs(pairs, 32)) == 32
+    assert "32 of 1,000 pairs are used, drawn evenly; with so many, train" in capsys.readouterr().err
+    assert used_pairs(pairs[:8], 32) == pairs[:8] and not capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_training_goes_on_from_a_generated_adapter(world: World) -> None:
+    """LoRA through the encoder: an ordinary adapter folder, from which `train` starts."""
+    from acclimate.flows import verbs
+    from tests.tiny_run import write_tiny_retrieval
+
+    out = world.folder / "lora-hyper"
+    hypernetwork_train(world.library, out, replace(TINY, through="encoder", steps=2, shared_steps=2), world.config)
+    made = generate(
+        str(out), Asked(describe="Relevant: what ends with the same word."), world.folder / "lora", world.config
+    )
+    adapter = load_adapter(world.folder / "lora")
+    assert made["kind"] == "adapter" and adapter.rank == 8 and adapter.sides == "query"
+    run = world.folder / "run"
+    write_tiny_retrieval(run / "dataset")
+    settings: dict[str, Any] = {"model": world.config.model, "device": "cpu", "dtype": "float32", "epochs": 1}
+    verbs.train(run, start_adapter=str(world.folder / "lora"), rank=8, sides="query", batch_size=8, **settings)
+    gone_on = load_adapter(run / "adapter")
+    assert set(gone_on.modules) == set(adapter.modules) and gone_on.sha256 != adapter.sha256
+    with pytest.raises(ModelError, match="cannot be trained on"):
+        world.generate("map", describe="the same end")
+        verbs.train(run, start_adapter=str(world.folder / "map"), **settings)
+
+
+def test_the_commands(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, base = world.folder, ("--model", str(world.folder / "base"), "--device", "cpu", "--dtype", "float32")
+    main(["hypernetwork", "tasks", *world.corpora, "--out", str(folder / "by-command"), "--domains", "0"])
+    assert "tasks of" in capsys.readouterr().out
+    small = ("--steps", "2", "--shared-steps", "2", "--shared-rank", "2", "--own-rank", "2")
+    main(["hypernetwork", "train", str(folder / "by-command"), "--out", str(folder / "h"), *small, *base])
+    assert "core-modulation through query-vector" in capsys.readouterr().out
+    main(["generate", "--hypernetwork", str(folder / "h"), "--describe", "same end", "--out", str(folder / "a"), *base])
+    assert "times as far from the training tasks" in capsys.readouterr().out
