@@ -152,7 +152,8 @@ class SearchRequest(_Ours):
     rerank: int | None = Field(None, ge=1, le=MAX_TOP_K, description="Let the reranker put so many first in order.")
     explain: bool = Field(False, description="Say by which rank and score each hit came about.")
     highlight: bool = Field(
-        False, description="Say where each text has words of the query, as the index counts words: places in characters."
+        False,
+        description="Say where each text has words of the query, as the index counts words: places in characters.",
     )
 
 
