@@ -67,7 +67,7 @@ def hypernetwork_tasks(
     settings = {
         "seed": config.seed,
         "limit": config.limit,
-        "prepare": columns,
+        "prepare": _columns(config),
         "held_out": list(held_out),
         "far": list(far),
         "domains": domains,
