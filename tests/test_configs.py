@@ -20,6 +20,7 @@ from acclimate.configs import (
     EndpointConfig,
     EvaluateConfig,
     ExportConfig,
+    ImagesConfig,
     IndexConfig,
     MergeConfig,
     MineConfig,
@@ -53,6 +54,7 @@ SECTIONS = {
     "merge": MergeConfig,
     "rerank": RerankConfig,
     "index": IndexConfig,
+    "images": ImagesConfig,
     "export": ExportConfig,
     "serve": ServeConfig,
 }

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from acclimate.flows.export import export
     from acclimate.flows.feedback_verbs import export_feedback, feedback_info, import_feedback, refresh, rollback
     from acclimate.flows.from_documents import pairs
+    from acclimate.flows.image_verbs import search_by_picture, search_pictures
     from acclimate.flows.index_verbs import (
         adopt_index,
         evaluate_index,
@@ -76,6 +77,8 @@ __all__ = [
     "rollback",
     "route",
     "search",
+    "search_by_picture",
+    "search_pictures",
     "similarity",
     "train",
     "train_reranker",
@@ -94,6 +97,8 @@ _PLACES = {
         name: f"acclimate.flows.feedback_verbs:{name}"
         for name in ("export_feedback", "feedback_info", "import_feedback", "refresh", "rollback")
     },
+    "search_by_picture": "acclimate.flows.image_verbs:search_by_picture",
+    "search_pictures": "acclimate.flows.image_verbs:search_pictures",
     **{
         name: f"acclimate.flows.index_verbs:{name}"
         for name in (

@@ -28,6 +28,7 @@ from acclimate.configs import READS, MineConfig, RunConfig, dump_config, setting
 from acclimate.configs.commands import READS_WHEN
 from tests.chat_server import ChatServer
 from tests.cli.reads import recorded_reads
+from tests.image_world import tiny_graph, write_class_folders
 from tests.models import tiny
 from tests.tiny_run import WORDS, write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
 
@@ -133,6 +134,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     made.do(*adapt, "--sign-flips", "100", "--recipe", "three-stage")
     for stage in ("pairs", "prepare", "mine", "train", "evaluate"):
         made.reads["adapt"] |= made.reads[stage]
+    _images(made, base)
     _index(made)
     _learn(made)
     _instant(made, base)
@@ -153,6 +155,15 @@ def _learn(world: World) -> None:
     few = ("--refresh-steps", "2", "--least-later", "4", "--least-users", "2", "--user-share", "0.25")
     others = ("--guard", world.pairs / "dataset", "--retain-data", world.texts, "--sign-flips", "100")
     world.do("refresh", world.run, *few, *others)
+
+
+def _images(world: World, base: tuple[str, ...]) -> None:
+    """Images in a run of their own; dev images, so that the settings of their evaluation are read."""
+    images = write_class_folders(world.folder / "pictures", classes=6, images=10)
+    run, tower = world.folder / "of-pictures", tiny_graph(world.folder / "tower")
+    quick = ("--image-epochs", "1", "--image-batch-size", "16", "--sign-flips", "100")
+    world.do("adapt", images, "--out", run, *base, "--image-model", tower, *quick, mode="adapt on images")
+    world.do("search", run, "--image", images / "0" / "0.jpg", mode="search by a picture")
 
 
 def _index(world: World) -> None:

@@ -65,6 +65,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Reranker": ("rerank",),
     "Index": ("index",),
     "Experts": ("route",),
+    "Images": ("images",),
     "Service": ("serve",),
     "Learning from feedback": ("refresh",),
 }

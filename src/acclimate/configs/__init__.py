@@ -20,6 +20,7 @@ from acclimate.configs.domain import DomainConfig
 from acclimate.configs.endpoint import EndpointConfig
 from acclimate.configs.evaluate import EvaluateConfig
 from acclimate.configs.export import ExportConfig
+from acclimate.configs.images import ImagesConfig
 from acclimate.configs.index import IndexConfig
 from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
@@ -58,6 +59,7 @@ __all__ = [
     "EndpointConfig",
     "EvaluateConfig",
     "ExportConfig",
+    "ImagesConfig",
     "IndexConfig",
     "MergeConfig",
     "MineConfig",

@@ -64,6 +64,9 @@ flag of that name is, for a release, the older spelling of train-reranker."""
 REFRESH = ("sign_flips", "confidence", "guard", "guard_bound", "retain_data", "activation_memory_gb")
 """What `refresh` reads of other sections, besides what the run's own `config.toml` says of mining and training."""
 
+PICTURE = ("image_model", "image_side", "max_megapixels")
+"""What encodes a picture that is a query."""
+
 READING = (
     "anchor_column",
     "positive_column",
@@ -94,6 +97,7 @@ READS: dict[str, tuple[str, ...]] = {
         "stages",
         "domain",
         "evaluate",
+        "images",
         *RERANKER,
     ),
     "pairs": (*ENCODER, "seed", "pairs", "endpoint", "text_field", "test_fraction", "dev_fraction"),
@@ -114,7 +118,7 @@ READS: dict[str, tuple[str, ...]] = {
     "merge": ("model", "pooling", "device", "dtype", "seed", "limit", "merge", "guard", "guard_bound"),
     "export": ("model", "seed", "export", "sign_flips", "confidence"),
     "index": (*ENCODER, "index"),
-    "search": (*ENCODER, "index_at", *RERANKER, "experts", "mixed_experts"),
+    "search": (*ENCODER, "index_at", *RERANKER, "experts", "mixed_experts", *PICTURE),
     "route": ("model", "device", "dtype", *COMPARISON, "limit", "outside", "multi_domain", "spanning", "mixed_experts"),
     "serve": ("model", "device", "dtype", *RERANKER, "serve", "mixed_experts", "router"),
     "feedback": ("index_at",),
@@ -139,6 +143,20 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
         "shard",
         "checkpoint_steps",
     ),
+    "adapt on images": (
+        *ENCODER,
+        "seed",
+        "limit",
+        "images",
+        "sign_flips",
+        "confidence",
+        "warmup_fraction",
+        "max_grad_norm",
+        "eval_steps",
+        "patience",
+        "checkpoint_steps",
+    ),
+    "search by a picture": (*ENCODER, "index_at", *PICTURE),
     "index RUN CORPUS": (*ENCODER, "index_at", "chunk_tokens", "chunk_overlap", "text_field"),
     "index RUN --info": ("task", "index_at"),
     "index RUN --adopt": (*ENCODER, "text_field", "vector_field"),

@@ -14,6 +14,7 @@ from acclimate.configs.domain import DomainConfig
 from acclimate.configs.endpoint import EndpointConfig
 from acclimate.configs.evaluate import EvaluateConfig
 from acclimate.configs.export import ExportConfig
+from acclimate.configs.images import ImagesConfig
 from acclimate.configs.index import IndexConfig
 from acclimate.configs.merge import MergeConfig
 from acclimate.configs.mine import MineConfig
@@ -95,6 +96,8 @@ class RunConfig:
     """The index."""
     route: RouteConfig = field(default_factory=RouteConfig)
     """Several experts."""
+    images: ImagesConfig = field(default_factory=ImagesConfig)
+    """Images beside texts."""
     export: ExportConfig = field(default_factory=ExportConfig)
     """Other engines."""
     serve: ServeConfig = field(default_factory=ServeConfig)
@@ -149,6 +152,7 @@ class RunConfig:
             self.evaluate.topics,
             *self.evaluate.guard,
             self.index.index_at,
+            self.images.image_model,
         )
         return tuple(name for name in names if name is not None)
 

@@ -22,6 +22,8 @@ from acclimate.files import parse_jsonl
 from acclimate.types import Rejected
 
 SHOWN_CHARS = 200
+BATCH_ROWS = 8192
+"""Rows of a columnar file held at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +43,14 @@ class Row:
 Rows: TypeAlias = Iterator[Row | Rejected]
 
 
-def read_table(path: Path, source: str, columns: Sequence[str] = ()) -> Rows:
+def read_table(path: Path, source: str, columns: Sequence[str] = (), *, batch_rows: int = BATCH_ROWS) -> Rows:
     """Read the rows of one file, whose content, then extension, gives its format; broken rows come as `Rejected`.
 
     Args:
         path: the file, compressed or not.
         source: the name under which rows report where they come from.
         columns: names for a delimited file, or a sheet, without a header.
+        batch_rows: rows of a columnar file held at a time: fewer, where each holds much.
 
     Raises:
         DataError: the file is missing, empty, or not readable in its format; or it says the names of its columns itself
@@ -58,7 +61,7 @@ def read_table(path: Path, source: str, columns: Sequence[str] = ()) -> Rows:
         raise no_rows(path)
     check_columns(path, columns)
     if kind in ("parquet", "arrow"):
-        return _columnar(path, source, kind)
+        return _columnar(path, source, kind, batch_rows)
     if kind == "xlsx":
         return _named(path, source, sheet_rows(path), columns)
     if kind == "json":
@@ -182,7 +185,7 @@ def _header(path: Path, values: list[Any]) -> list[str]:
     return names
 
 
-def _columnar(path: Path, source: str, kind: str) -> Rows:
+def _columnar(path: Path, source: str, kind: str, batch_rows: int) -> Rows:
     import pyarrow
     import pyarrow.parquet
 
@@ -190,13 +193,15 @@ def _columnar(path: Path, source: str, kind: str) -> Rows:
         # Their footer is read first, which a compressed stream cannot do.
         held: Any = io.BytesIO(stream.read()) if path.suffix.lower() in COMPRESSED else path
     try:
-        batches = pyarrow.parquet.ParquetFile(held).iter_batches(batch_size=8192) if kind == "parquet" else _arrow(held)
+        parquet = kind == "parquet"
+        batches = pyarrow.parquet.ParquetFile(held).iter_batches(batch_size=batch_rows) if parquet else _arrow(held)
         row = 0
         for batch in batches:
             batch.validate(full=True)  # damaged offsets would be read as memory that is not there
-            for values in batch.to_pylist():
-                row += 1
-                yield Row(source, row, values)
+            for start in range(0, batch.num_rows, batch_rows):  # Arrow's own batches may be of any size
+                for values in batch.slice(start, batch_rows).to_pylist():
+                    row += 1
+                    yield Row(source, row, values)
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path}: not readable as {kind} ({error})", fix="Write the file again.") from None
 

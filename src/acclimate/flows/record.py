@@ -105,12 +105,24 @@ def summarise(run: RunFolder, config: RunConfig) -> RunSummary:
         summary["model"] = read_json(run.adapter / ADAPTER_FILE)["base"]
     if proof := _json(run.proof / REPORT_FILE):
         summary |= {"final": _untimed(proof), "sides": config.train.sides}
+    if images := _json(run.image_evaluation / REPORT_FILE):
+        summary["images"] = _images(run, images)
     before = _json(run.report)
     if "stages" in before and before.get("made", {}).get("adapter") == summary["made"].get("adapter"):
         summary["stages"] = before["stages"]
     summary |= {
         "timings": _timings(run, tasks),
-        "config": effective(config, "domain", "prepare", "mine", "train", "stages", "objective", "evaluate"),
+        "config": effective(
+            config,
+            *("images",) * ("images" in summary),
+            "domain",
+            "prepare",
+            "mine",
+            "train",
+            "stages",
+            "objective",
+            "evaluate",
+        ),
         "versions": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
@@ -148,6 +160,18 @@ def _part(task: Task, run: RunFolder) -> TaskSummary:
         if outdated := _outdated(through_index, run, f"acclimate evaluate {run.path} --index"):
             part["index"]["outdated"] = outdated
     return cast(TaskSummary, part)
+
+
+def _images(run: RunFolder, evaluated: Mapping[str, Any]) -> dict[str, Any]:
+    """What is said of images: their scores, how many there are, how the projection was trained."""
+    prepared, trained = _json(run.images / REPORT_FILE), _json(run.projection / REPORT_FILE)
+    scores = {name: value for name, value in evaluated.items() if name not in ("shown", "timings")}
+    return {
+        "source": prepared.get("source"),
+        **scores,
+        "dataset": _untimed(prepared),
+        "train": trained.get("train", {}),
+    }
 
 
 def _outdated(evaluated: Mapping[str, Any], run: RunFolder, again: str) -> str:

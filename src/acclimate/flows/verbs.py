@@ -58,6 +58,10 @@ def adapt(
 def _adapt(data: str | Path | None, out: Path, config: Config, dry_run: bool, settings: Mapping[str, Any]) -> Result:
     source = None if data is None else str(data)
     effective = configured("adapt", settings, config)
+    if effective.images.image_model is not None:
+        from acclimate.flows.adapt_images import adapt_images
+
+        return Result(adapt_images(source, out, effective, settings, dry_run=dry_run), out)
     if effective.stages.folds is not None:
         _no_test_fraction(effective, settings)
     if dry_run:

@@ -107,6 +107,8 @@ class RunSummary(TaskSummary, total=False):
     """The proof that a training on all data rests on, as it has no test of its own."""
     model: Base
     reranking: RerankingReport
+    images: dict[str, Any]
+    """What `adapt` on images has measured and trained."""
 
 
 class MergedModel(TypedDict):

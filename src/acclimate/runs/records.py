@@ -46,6 +46,10 @@ def made(run: RunFolder) -> dict[str, Made]:
         run.reranker,
         run.reranking,
         run.index_evaluation,
+        run.images,
+        run.image_negatives,
+        run.projection,
+        run.image_evaluation,
     ]
     found = {part.name: marker(part) or {} for part in parts}
     return {name: {"command": it["command"], "time": it["time"]} for name, it in found.items() if it.get("command")}
@@ -135,7 +139,7 @@ def not_metrics(path: Path) -> str:
 
 def files_of(run: RunFolder) -> dict[Path, Objection]:
     """The files that stages write into a run's own folder, besides its settings, and how each proves to be ours."""
-    return {run.report: not_summary, run.page: not_page, run.metrics: not_metrics}
+    return {run.report: not_summary, run.page: not_page, run.metrics: not_metrics, run.projection_metrics: not_metrics}
 
 
 def _says(path: Path, config: RunConfig) -> bool:

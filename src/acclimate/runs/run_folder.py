@@ -145,6 +145,31 @@ class RunFolder:
         return self.path / "proof"
 
     @property
+    def images(self) -> Path:
+        """Images beside texts, normalised: what `adapt` on images prepares."""
+        return self.path / "images"
+
+    @property
+    def image_negatives(self) -> Path:
+        """Hard negative texts of the images."""
+        return self.path / "image_negatives"
+
+    @property
+    def projection(self) -> Path:
+        """What maps images into the space of the texts."""
+        return self.path / "projection"
+
+    @property
+    def image_evaluation(self) -> Path:
+        """What the evaluation of a projection writes."""
+        return self.path / "image_evaluation"
+
+    @property
+    def projection_metrics(self) -> Path:
+        """The progress of the projection's training."""
+        return self.path / "projection_metrics.jsonl"
+
+    @property
     def config(self) -> Path:
         """The settings of the whole run."""
         return self.path / "config.toml"

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from acclimate.files import write_text
+from acclimate.files import REPORT_FILE, write_text
 from acclimate.ownership import check_replaceable
-from acclimate.report import html, tasks_page
-from acclimate.report.folder import read_run, read_task
+from acclimate.report import html, images_page, tasks_page
+from acclimate.report.folder import RunParts, read_run, read_task
 from acclimate.runs.records import not_page
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.versions import in_use
@@ -34,5 +34,14 @@ def report(run: Path) -> Path:
         check_replaceable(page, not_page)
     for name in tasks:
         write_text(folder.task(name).page, html.render(read_task(run, whole, name)))
-    write_text(folder.page, tasks_page.render(whole) if tasks else html.render(whole))
+    write_text(folder.page, _page(run, whole))
     return folder.page
+
+
+def _page(run: Path, whole: RunParts) -> str:
+    """The page of several tasks, of images where nothing was measured on texts, or of one task."""
+    if (whole.summary or {}).get("tasks"):
+        return tasks_page.render(whole)
+    if (RunFolder(run).image_evaluation / REPORT_FILE).is_file() and not whole.test:
+        return images_page.render(run, whole)
+    return html.render(whole)

@@ -20,7 +20,8 @@ def adapt(
     """Everything in a row: prepare, mine, train, evaluate, report.
 
     Args:
-        data: a file of pairs, a BEIR folder, or a hub id; left out where --config has tables [[datasets]].
+        data: a file of pairs, a BEIR folder, or a hub id; left out where --config has tables [[datasets]]. With
+            --image-model: images, as a folder per class or a table with a column image.
         out: the run's folder; a second start keeps what is still right and goes on.
         config: TOML file with settings; flags win over it.
         dry_run: only say how much there is to do: pairs, tokens, steps, minutes, memory.
@@ -28,12 +29,14 @@ def adapt(
             of its own, and links to that run's.
         settings: of all stages.
     """
-    from acclimate.cli import tables
+    from acclimate.cli import image_tables, tables
     from acclimate.flows import verbs
 
     result = verbs.adapt(data, out=out, config=config, dry_run=dry_run, final=final, **settings)
     if dry_run:
         tables.show_plan(result)
+    elif "images" in result and "test" not in result:
+        image_tables.show_images(result, out)
     else:
         tables.show_run(result, out)
 

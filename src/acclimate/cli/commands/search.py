@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from cyclopts import Parameter
 
 from acclimate.cli.options import Command, Given, Json
+from acclimate.errors import UsageError
+
+Switch = Annotated[bool, Parameter(negative=())]
 
 
 def search(
     run: Path,
-    query: str,
+    query: str | None = None,
     /,
     *,
+    image: Path | None = None,
+    images: Switch = False,
     top: int = 5,
     mode: Literal["dense", "lexical", "hybrid"] | None = None,
     filter: str | None = None,
     rerank: int | None = None,
     reranker: str | None = None,
-    compare: Annotated[bool, Parameter(negative=())] = False,
+    compare: Switch = False,
     adapter: Literal["auto", "mix", "fuse"] | None = None,
     json_output: Json = False,
     settings: Given,
@@ -32,6 +38,8 @@ def search(
     Args:
         run: the run's folder.
         query: what to search for.
+        image: a picture to search with instead, where RUN has a projection of images.
+        images: find RUN's own pictures.
         top: how many documents to show.
         mode: by meaning, by words, or by both (hybrid, which is the default).
         filter: on metadata, such as 'year >= 2020 and crop in ("rice", "maize")'.
@@ -42,27 +50,59 @@ def search(
         json_output: print one JSON object and nothing else.
         settings: of the models.
     """
-    from acclimate.cli import index_tables, tables
+    from acclimate.cli import image_tables, index_tables, tables
     from acclimate.flows import index_verbs as verbs
 
-    found = verbs.search(
-        run,
-        query,
-        top=top,
-        mode=mode,
-        filter=filter,
-        rerank=rerank,
-        reranker=reranker,
-        compare=compare,
-        adapter=adapter,
-        **settings,
-    )
+    if image is not None or images or query is None:
+        given = {"mode": mode, "rerank": rerank, "reranker": reranker, "compare": compare or None}
+        given["adapter"] = adapter
+        found = _pictures(run, query, image, top, filter, settings, given)
+    else:
+        found = verbs.search(
+            run,
+            query,
+            top=top,
+            mode=mode,
+            filter=filter,
+            rerank=rerank,
+            reranker=reranker,
+            compare=compare,
+            adapter=adapter,
+            **settings,
+        )
     if json_output:
         sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
+    elif "images" in found:
+        image_tables.show_pictures(found)
     elif "hits" in found:
         index_tables.show_hits(found)
     else:
         tables.show_search(found)
+
+
+def _pictures(
+    run: Path,
+    query: str | None,
+    image: Path | None,
+    top: int,
+    filter: str | None,
+    settings: Mapping[str, Any],
+    given: Mapping[str, Any],
+) -> Mapping[str, Any]:
+    """Search by a picture, or for RUN's own pictures; what only a search for texts reads is refused."""
+    from acclimate.flows import image_verbs as verbs
+
+    if (query is None) == (image is None):
+        raise UsageError(
+            "a search has a query or a picture", possible=f'acclimate search {run} "words", or --image FILE'
+        )
+    if others := [name for name, value in given.items() if value is not None]:
+        raise UsageError(f"--{others[0]} in a search by or for pictures", fix="Leave it out.")
+    if image is not None:
+        return verbs.search_by_picture(run, image, top=top, filter=filter, **settings)
+    if filter is not None:
+        raise UsageError("--filter with --images", fix="Leave it out: it is for an index.")
+    return verbs.search_pictures(run, str(query), top=top, **settings)
 
 
 COMMAND = Command(

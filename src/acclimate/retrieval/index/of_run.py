@@ -6,12 +6,11 @@ import dataclasses
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from acclimate.core.analyser import Analyser
 from acclimate.errors import AcclimateError, StorageError, UsageError
 from acclimate.files import iter_jsonl, read_json, write_json
-from acclimate.models.text_encoder import TextEncoder
 from acclimate.ownership import check_replaceable, json_object
 from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.index.protocol import Index
@@ -22,6 +21,13 @@ from acclimate.text_use import SpaceId
 from acclimate.types import Rejected
 
 SHOWN_CHARS = 24
+
+
+class HasSpace(Protocol):
+    """What gives vectors of a space: an encoder of texts, or of images into that of the texts."""
+
+    @property
+    def space(self) -> SpaceId: ...
 
 
 def index_place(task: Task) -> str:
@@ -53,7 +59,7 @@ def opened_index(place: str) -> Iterator[Index]:
 
 
 @contextmanager
-def index_for(place: str, encoder: TextEncoder, run: Path, analyser: Analyser | None = None) -> Iterator[Index]:
+def index_for(place: str, encoder: HasSpace, run: Path, analyser: Analyser | None = None) -> Iterator[Index]:
     """Open the index that an encoder writes and searches, or make it.
 
     Args:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any, get_args
+from typing import TYPE_CHECKING, Any
 
 from fastapi import APIRouter
 from starlette.requests import Request
@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from acclimate.core.filters import Metadata, Scalar
 from acclimate.errors import AcclimateError
-from acclimate.retrieval.routing import RouteMode
+from acclimate.retrieval.routing import ROUTE_MODES
 from acclimate.serve.answers import space_of
 from acclimate.serve.replies import json_response
 from acclimate.serve.site import Site, site_of
@@ -28,7 +28,7 @@ MAX_VALUES = 12
 
 FEATURES: Mapping[str, Callable[[Site], Any]] = {
     "rerank": lambda site: site.service.reranker_id,
-    "route": lambda site: list(get_args(RouteMode)) if len(site.service.registry.models()) > 1 else None,
+    "route": lambda site: list(ROUTE_MODES) if len(site.service.registry.models()) > 1 else None,
     "feedback": lambda site: bool(site.feedback),
 }
 """What not every service has -> what there is to say of it; None or false where it is not there."""

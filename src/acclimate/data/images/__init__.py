@@ -1,0 +1,1 @@
+"""Images beside texts: rows of many forms in, one `ImageDataset` out."""

@@ -1,0 +1,88 @@
+"""What the stages about images share: a run's images, their cached features, and the vectors of their texts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from acclimate.configs import RunConfig
+from acclimate.data.images.dataset import ImageBytes, ImageDataset, load_image_dataset
+from acclimate.errors import UsageError
+from acclimate.models.image_encoder import ImageEncoder, cached_features
+from acclimate.models.text_encoder import TextEncoder
+from acclimate.runs.opening import load_current
+from acclimate.runs.run_folder import RunFolder
+from acclimate.text_use import SpaceId
+from acclimate.types import Role
+
+
+def image_model(config: RunConfig) -> str:
+    """Name the image encoder that the settings give.
+
+    Raises:
+        UsageError: they give none.
+    """
+    if config.images.image_model is None:
+        raise UsageError(
+            "no image model is given",
+            possible="--image-model FOLDER: a vision model of transformers (CLIP, DINOv2, ViT …), or an ONNX graph",
+        )
+    return config.images.image_model
+
+
+def text_encoder(run: RunFolder, config: RunConfig) -> TextEncoder:
+    """Load what encodes the texts beside images: the run's adapter, if there is one, else its model; frozen."""
+    return load_current(run.adapter, config.base_model, **config.loading)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TextVectors:
+    """Unit vectors of a dataset's texts, in both roles."""
+
+    space: SpaceId
+    fingerprint: str
+    document_TD: NDArray[np.float32]
+    query_TD: NDArray[np.float32]
+    same: bool
+    """Whether a text has the same vector in both roles: the model has no prompts."""
+
+    def of(self, role: Role) -> NDArray[np.float32]:
+        """The vectors of a role."""
+        return self.query_TD if role == "query" else self.document_TD
+
+
+def text_vectors(encoder: TextEncoder, texts: Sequence[str]) -> TextVectors:
+    """Encode texts as documents and as queries."""
+    document_TD = encoder.encode(texts, "document", label="texts")
+    same = encoder.role_fingerprint("query") == encoder.role_fingerprint("document")
+    query_TD = document_TD if same else encoder.encode(texts, "query", label="texts")
+    same = same or bool(np.array_equal(document_TD, query_TD))
+    return TextVectors(encoder.space, encoder.fingerprint, document_TD, query_TD, same)
+
+
+def open_images(folder: Path) -> tuple[ImageDataset, ImageBytes]:
+    """Read a run's prepared images.
+
+    Raises:
+        StorageError: there are none, or they are damaged.
+    """
+    dataset = load_image_dataset(folder)
+    return dataset, ImageBytes(folder, dataset.items)
+
+
+def image_features(
+    run: RunFolder, dataset: ImageDataset, pictures: ImageBytes, encoder: ImageEncoder
+) -> NDArray[np.float32]:
+    """Features of all images of a run, computed once and memory-mapped."""
+    names = [item.sha256 for item in dataset.items]
+    return cached_features(encoder, pictures, names, run.cache, label="images")
+
+
+def numbered_texts(dataset: ImageDataset, rows: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[NDArray[np.int64]]]:
+    """The texts of some images, each once (as numbers in the dataset), and of each image their places among these."""
+    own = dataset.texts_of(int(row) for row in rows)
+    return own, [np.searchsorted(own, np.array(dataset.items[row].texts, np.int64)) for row in rows]

@@ -1,0 +1,111 @@
+"""The loss_fn of a projection: images find their texts, texts their images, among those of the step.
+
+Legend: N images of the step, M texts of the step, F features, D dimensions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from acclimate.configs import ImagesConfig
+from acclimate.core.batching import step_seed
+from acclimate.core.losses.multi_positive import multi_positive_info_nce
+from acclimate.core.losses.temperature import learned_temperature, log_excess
+from acclimate.models.projection import ProjectionHead
+from acclimate.training.fit import LossFn, StepResult
+from acclimate.training.schedule import TaskSchedule
+
+TEMPERATURE = "log_temperature"
+LOWEST_TEMPERATURE = 0.01
+"""A learned temperature stays above it, as CLIP's does."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageExamples:
+    """What a projection is trained on.
+
+    Attributes:
+        features_NF: of the training images; may be a memory map.
+        text_TD: unit vectors of all texts, by the frozen text encoder.
+        texts: of each image, the numbers of its texts.
+        negatives: of each image, the numbers of texts that are hard to tell from its own; maybe none.
+    """
+
+    features_NF: NDArray[np.float32]
+    text_TD: NDArray[np.float32]
+    texts: Sequence[NDArray[np.int64]]
+    negatives: Sequence[NDArray[np.int64]]
+
+
+def trainable_parameters(head: ProjectionHead, config: ImagesConfig) -> dict[str, nn.Parameter]:
+    """Name what trains: the head's weights, and the temperature."""
+    device = head.mean_F.device
+    start = torch.tensor(log_excess(config.image_temperature, LOWEST_TEMPERATURE), device=device)
+    return {**dict(head.named_parameters()), TEMPERATURE: nn.Parameter(start)}
+
+
+def image_objective(
+    head: ProjectionHead,
+    examples: ImageExamples,
+    schedule: TaskSchedule,
+    config: ImagesConfig,
+    trainable: Mapping[str, nn.Parameter],
+) -> LossFn:
+    """Make the loss of a step: InfoNCE from images to texts and from texts to images.
+
+    Each image is trained with one of its texts, drawn anew at every step, and with `image_negatives` of its mined ones.
+    Its other texts, where another image of the step brings them along, are masked; the images of a text are all its
+    positives.
+
+    Args:
+        head: in training.
+        examples: what it is trained on.
+        schedule: which images a step has.
+        config: `image_negatives`.
+        trainable: as `trainable_parameters` gives it.
+    """
+    device = head.mean_F.device
+    text_TD = torch.from_numpy(np.array(examples.text_TD)).to(device)
+
+    def loss_fn(step: int) -> StepResult:
+        rows = schedule.batch(step)
+        draw = np.random.default_rng(step_seed(schedule.seed, step))
+        texts_M, target_N, positive_NM = _drawn(examples, rows, config.image_negatives, draw)
+        torch.manual_seed(step_seed(schedule.seed, step, 1))  # dropout
+        head.train()
+        features = torch.from_numpy(np.array(examples.features_NF[np.sort(rows)]))[np.argsort(np.argsort(rows))]
+        image_ND = head(features.to(device))
+        temperature = learned_temperature(trainable[TEMPERATURE], LOWEST_TEMPERATURE)
+        logits_NM = image_ND @ text_TD[torch.from_numpy(texts_M).to(device)].T / temperature
+        positive = torch.from_numpy(positive_NM).to(device)
+        loss = _loss(logits_NM, positive, torch.from_numpy(target_N).to(device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        return StepResult(loss.detach(), len(rows), metrics={"temperature": temperature.detach()})
+
+    return loss_fn
+
+
+def _loss(logits_NM: Tensor, positive_NM: Tensor, target_N: Tensor) -> Tensor:
+    forward = multi_positive_info_nce(logits_NM, positive_NM, target_N)
+    return (forward + multi_positive_info_nce(logits_NM.T, positive_NM.T)) / 2
+
+
+def _drawn(
+    examples: ImageExamples, rows: NDArray[np.int64], negatives: int, draw: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """The step's texts [M], each image's drawn one among them [N], and which belongs to which [N, M]."""
+    drawn = np.array([draw.choice(examples.texts[row]) for row in rows], np.int64)
+    hard = [
+        draw.choice(own, min(negatives, len(own)), replace=False)
+        for row in rows
+        if negatives and len(own := examples.negatives[row])
+    ]
+    texts_M = np.unique(np.concatenate([drawn, *hard]))
+    positive_NM = np.stack([np.isin(texts_M, examples.texts[row]) for row in rows])
+    return texts_M, np.searchsorted(texts_M, drawn), positive_NM
