@@ -29,6 +29,8 @@ from acclimate.configs import (
     ServeConfig,
     StagesConfig,
     TrainConfig,
+    TuneConfig,
+    VectorsConfig,
     config_from_mapping,
     dump_config,
     effective,
@@ -50,6 +52,8 @@ SECTIONS = {
     "rerank": RerankConfig,
     "index": IndexConfig,
     "export": ExportConfig,
+    "vectors": VectorsConfig,
+    "tune": TuneConfig,
     "serve": ServeConfig,
 }
 

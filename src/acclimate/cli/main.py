@@ -38,6 +38,8 @@ from acclimate.cli.commands import (
     similarity,
     train,
     train_reranker,
+    tune,
+    vectors,
     versions,
 )
 from acclimate.cli.help import whole_flags
@@ -69,6 +71,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         encode.COMMAND,
         merge.COMMAND,
         export.COMMAND,
+        vectors.COMMAND,
+        tune.COMMAND,
     ),
     "Rerankers": (train_reranker.COMMAND, evaluate_reranker.COMMAND, rerank.COMMAND),
     "This machine": (doctor.COMMAND,),

@@ -9,7 +9,13 @@ from typing import Any, cast
 
 from acclimate.data.dataset import DATASET_FILE, REJECTED_FILE
 from acclimate.errors import DataError
-from acclimate.evaluation.reports import EvaluationReport, IndexEvaluation, RerankingReport, SplitScores
+from acclimate.evaluation.reports import (
+    EvaluationReport,
+    IndexEvaluation,
+    RerankingReport,
+    SplitScores,
+    VectorsReport,
+)
 from acclimate.files import INPUTS_FILE, REPORT_FILE, iter_jsonl, read_json
 from acclimate.report.summary import RunSummary
 from acclimate.runs.run_folder import RunFolder
@@ -32,7 +38,9 @@ class RunParts:
     """`evaluation/report.json`."""
     reranking: RerankingReport | None
     """`reranking/report.json`."""
-    index: IndexEvaluation | None
+    index: IndexEvaluation     vectors: VectorsReport | None
+    """`vectors/report.json`."""
+| None
     """`index_evaluation/report.json`."""
     metrics: list[dict[str, Any]] | None
     """The rows of `metrics.jsonl`."""
@@ -77,7 +85,8 @@ def read_run(run: Path) -> RunParts:
         audit=_json(folder.audit),
         evaluation=cast(EvaluationReport | None, _json(folder.evaluation / REPORT_FILE)),
         reranking=cast(RerankingReport | None, _json(folder.reranking / REPORT_FILE)),
-        index=cast(IndexEvaluation | None, _json(folder.index_evaluation / REPORT_FILE)),
+        index=cast(IndexEvaluation         vectors=cast(VectorsReport | None, _json(folder.vectors / REPORT_FILE)),
+| None, _json(folder.index_evaluation / REPORT_FILE)),
         metrics=_rows(folder.metrics),
         config=_text(folder.config),
         inputs={artifact.name: inputs for artifact in artifacts if (inputs := _json(artifact / INPUTS_FILE))},

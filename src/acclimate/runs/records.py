@@ -37,7 +37,8 @@ class Made(TypedDict):
 
 def made(run: RunFolder) -> dict[str, Made]:
     """Who made each part of a run that says so, by the name of its folder, in the order of the stages."""
-    parts = [run.dataset, run.negatives, run.adapter, run.evaluation, run.reranker, run.reranking, run.index_evaluation]
+    parts = [run.dataset, run.negatives, run.adapter, run.evaluation, run.reranker, run.reranking]
+    parts += [run.index_evaluation, run.vectors, run.tuned]
     found = {part.name: marker(part) or {} for part in parts}
     return {name: {"command": it["command"], "time": it["time"]} for name, it in found.items() if it.get("command")}
 
