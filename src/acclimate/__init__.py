@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from acclimate import errors
     from acclimate.configs import RunConfig
-    from acclimate.flows.export import export
+    from acclimate.flows.export import export, tune, vectors
     from acclimate.flows.index_verbs import (
         adopt_index,
         evaluate_index,
@@ -69,6 +69,8 @@ __all__ = [
     "similarity",
     "train",
     "train_reranker",
+    "tune",
+    "vectors",
 ]
 
 _PLACES = {
@@ -77,7 +79,7 @@ _PLACES = {
     "Encoder": "acclimate.models.encoder:Encoder",
     "Reranker": "acclimate.models.reranker:Reranker",
     "RunConfig": "acclimate.configs:RunConfig",
-    "export": "acclimate.flows.export:export",
+    **{name: f"acclimate.flows.export:{name}" for name in ("export", "tune", "vectors")},
     "load": "acclimate.runs.resolve:load",
     **{
         name: f"acclimate.flows.index_verbs:{name}"

@@ -1,4 +1,4 @@
-"""`export --format gguf`: files that llama.cpp reads, tokenizer and pooling included; what it could not compute alike."""
+"""`export --format gguf`: files that llama.cpp reads with their tokenizer and pooling; what it computes otherwise."""
 
 from __future__ import annotations
 
@@ -18,15 +18,31 @@ from acclimate.models.encoder import Encoder
 from acclimate.runs.resolve import load
 from acclimate.stages.export import export
 from acclimate.types import ROLES, Sides
-from tests.models.adapted import TEXTS, random_adapter, write_model
-from tests.models.tiny import as_sentence_transformer, tiny_bert, tiny_model
+from tests.conftest import shared_data
+from tests.models.adapted import random_adapter
+from tests.models.tiny import as_sentence_transformer, tiny_bert, tiny_model, tiny_qwen3
 from tests.stages.worlds import write_adapter
 
-reads = pytest.mark.skipif(not has_llama_cpp(), reason="node with node-llama-cpp is not here: npm install node-llama-cpp")
+reads = pytest.mark.skipif(
+    not has_llama_cpp(), reason="node with node-llama-cpp is not here: npm install node-llama-cpp"
+)
 
 
 def config(model: Path, **settings: object) -> RunConfig:
     return RunConfig(model=str(model), export=ExportConfig(format="gguf", **settings))  # type: ignore[arg-type]
+
+
+TEXTS = ["list files in a folder", "Show disk-usage, sorted!", "水稻病虫害", "prices: 3.4 %", "résumé of the day"]
+
+
+def base_model(folder: Path, family: str) -> Path:
+    """A tiny random model with a real tokenizer and prompts."""
+    if family == "qwen3":
+        tiny_qwen3(folder, bpe=shared_data("tokenizers", "qwen_bpe"))
+    else:
+        tiny_bert(folder)
+    prompts = {"query": "find: ", "document": ""}
+    return as_sentence_transformer(folder, "last" if family == "qwen3" else "mean", prompts=prompts)
 
 
 def adapted(folder: Path, base: Path, sides: Sides = "both", dim: int = 32) -> Path:
@@ -39,24 +55,29 @@ def adapted(folder: Path, base: Path, sides: Sides = "both", dim: int = 32) -> P
 
 
 @reads
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("family", "sides", "dim"), [("bert", "both", 32), ("bert", "query", 16), ("qwen3", "both", 32)]
 )
 def test_llama_cpp_gives_the_same_vectors(tmp_path: Path, family: str, sides: Sides, dim: int) -> None:
-    base = write_model(tmp_path / "base", family)
+    base = base_model(tmp_path / "base", family)
     run, out = adapted(tmp_path, base, sides, dim), tmp_path / "out"
     report = export(run, out, config(base))
     assert report["parity"]["reader"] == "llama.cpp" and report["parity"]["min_cosine"] > 0.9999
     assert report["models"] == (2 if sides == "query" else 1)
     reference = load(run, base=str(base), device="cpu", dtype="float32")
-    read, texts = llama_cpp_reader(out, dim, reference.use.max_tokens), below_limit(dict.fromkeys(ROLES, TEXTS), reference)
+    read, texts = (
+        llama_cpp_reader(out, dim, reference.use.max_tokens),
+        below_limit(dict.fromkeys(ROLES, TEXTS), reference),
+    )
     for role in ROLES:
         assert np.einsum("nd,nd->n", read(texts[role], role), reference.encode(texts[role], role)).min() > 0.9999
     assert "gguf/model.gguf" in (out / "README.md").read_text()
-    assert not list(out.rglob("*.safetensors"))
+    assert not list(out.rglob("model*.safetensors"))
 
 
 @reads
+@pytest.mark.slow
 def test_half_of_the_size_in_float16(tmp_path: Path) -> None:
     base = as_sentence_transformer(tiny_bert(tmp_path / "base", hidden_size=128, intermediate_size=512))
     write_adapter(tmp_path / "adapter", base, strength=0.1)
@@ -67,7 +88,7 @@ def test_half_of_the_size_in_float16(tmp_path: Path) -> None:
 def test_without_llama_cpp_it_is_written_and_said_to_be_unread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    base = write_model(tmp_path / "base", "bert")
+    base = base_model(tmp_path / "base", "bert")
     monkeypatch.setattr("acclimate.stages.export.has_llama_cpp", lambda: False)
     report = export(adapted(tmp_path, base), tmp_path / "out", config(base))
     assert "parity" not in report
@@ -98,12 +119,14 @@ def test_what_llama_cpp_would_compute_otherwise(tmp_path: Path, what: str) -> No
 
 
 def test_what_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    base = write_model(tmp_path / "base", "bert")
+    base = base_model(tmp_path / "base", "bert")
     run, out = adapted(tmp_path, base), tmp_path / "out"
     with pytest.raises(UsageError, match="--int8 with --format gguf"):
         export(run, out, config(base, int8=True))
     halved = RunConfig(model=str(base), export=ExportConfig(format="onnx", float16=True))
-    with pytest.raises(UsageError, match="--float16 with --format onnx. Possible: --float16 with --format openvino or"):
+    with pytest.raises(
+        UsageError, match=r"--float16 with --format onnx\. Possible: --float16 with --format openvino or"
+    ):
         export(run, out, halved)
     found = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "gguf" else found(name, *rest))

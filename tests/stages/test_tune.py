@@ -70,7 +70,7 @@ def test_the_fastest_that_holds_the_gate_is_chosen(tuned: Path) -> None:
     assert all(set(row["speeds"]) == {"one", "batch", "bulk"} for row in measured)  # type: ignore[call-overload]
     holding = [row for row in measured if row["holds"]]
     assert report["chosen"] == max(holding, key=lambda row: row["speeds"]["batch"])  # type: ignore[index]
-    assert [row for row in measured if row["backend"] == "torch bfloat16"][0]["gate"]["split"] == "test"  # type: ignore[index]
+    assert next(row for row in measured if row["backend"] == "torch bfloat16")["gate"]["split"] == "test"  # type: ignore[index]
     skipped: dict[str, str] = report["skipped"]  # type: ignore[assignment]
     assert "pip install 'acclimate[openvino]'" in skipped["openvino float32"]
     assert "does not pass the gate" in skipped["onnx int8"], "half of so small a model is its graph"
@@ -92,16 +92,20 @@ def test_serve_takes_the_export_that_was_chosen(tuned: Path, capsys: pytest.Capt
         service.registry.pin("other")
 
 
-def test_torch_where_it_was_chosen_or_asked_for(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_torch_where_it_was_chosen_or_asked_for(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     choose(tuned, "torch", "bfloat16", None)
     assert open_service([str(tuned)], RunConfig()).registry.adaptable().dtype.itemsize == 2
     choose(tuned, "onnx", "float32", "exports/onnx-float32")
     assert isinstance(open_service([str(tuned)], RunConfig(dtype="float32")).registry.base, Encoder)
     assert isinstance(open_service([str(tuned)], RunConfig(), adapter_root=tmp_path).registry.base, Encoder)
-    assert "is computed by torch: --adapter-root needs it" in capsys.readouterr().err
+    assert "is computed by torch, which --adapter-root needs" in capsys.readouterr().err
 
 
-def test_a_choice_for_another_model_is_not_taken(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_choice_for_another_model_is_not_taken(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     run = tmp_path / "run"
     shutil.copytree(tuned, run)
     choose(run, "onnx", "float32", "exports/onnx-float32")
@@ -118,7 +122,9 @@ def test_a_choice_for_another_model_is_not_taken(tuned: Path, tmp_path: Path, ca
         chosen_backend(run)
 
 
-def test_the_command(tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """With the query side adapted there is torch alone."""
     monkeypatch.setattr("acclimate.stages.tune.cores_allowed", lambda: 1)
     run = tmp_path / "run"

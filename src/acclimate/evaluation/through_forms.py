@@ -60,8 +60,8 @@ def measure_forms(
     searched = _Searched(query_ND, data, evaluate, seed)
     rows: list[FormRow] = []
     for dim in asked_dims(config, document_MD.shape[1]):
-        for form in _forms(dim, document_MD.shape[1]):
-            rows.append(searched.row(store(document_MD, form, dim, config.oversampling)))
+        forms = _forms(dim, document_MD.shape[1])
+        rows += [searched.row(store(document_MD, form, dim, config.oversampling)) for form in forms]
     return rows
 
 
@@ -89,7 +89,6 @@ class _Searched:
         self.reference = self.reference or (first_N, score_N)
         exact_N, before_N = self.reference
         shares = [len(mine & exact) / len(exact) for mine, exact in zip(first_N, exact_N, strict=True) if exact]
-        how = {"flips": self.config.sign_flips, "seed": self.seed, "clusters": self.clusters}
         return {
             "form": stored.form,
             "dim": stored.dim,
@@ -97,7 +96,14 @@ class _Searched:
             "searched_bytes": stored.searched_bytes,
             "recall@10": float(np.mean(shares)),
             "ndcg@10": float(score_N.mean()),
-            "delta": compare_means(before_N, score_N, confidence=self.config.confidence, **how),
+            "delta": compare_means(
+                before_N,
+                score_N,
+                flips=self.config.sign_flips,
+                confidence=self.config.confidence,
+                seed=self.seed,
+                clusters=self.clusters,
+            ),
             "ms": self._ms(stored),
         }
 

@@ -23,8 +23,8 @@ _READERS = {
     ),
     "gguf": (
         "`gguf/model.gguf` is for llama.cpp (`llama-server --embeddings`, node-llama-cpp and others): tokenizer and "
-        "pooling are in it, prompts are not. Put those of `config_sentence_transformers.json` before the texts, and cut "
-        "longer texts yourself: llama.cpp refuses them."
+        "pooling are in it, prompts are not. Put those of `config_sentence_transformers.json` before the texts, and "
+        "cut longer texts yourself: llama.cpp refuses them."
     ),
 }
 

@@ -38,10 +38,10 @@ class RunParts:
     """`evaluation/report.json`."""
     reranking: RerankingReport | None
     """`reranking/report.json`."""
-    index: IndexEvaluation     vectors: VectorsReport | None
-    """`vectors/report.json`."""
-| None
+    index: IndexEvaluation | None
     """`index_evaluation/report.json`."""
+    vectors: VectorsReport | None
+    """`vectors/report.json`."""
     metrics: list[dict[str, Any]] | None
     """The rows of `metrics.jsonl`."""
     config: str | None
@@ -85,8 +85,8 @@ def read_run(run: Path) -> RunParts:
         audit=_json(folder.audit),
         evaluation=cast(EvaluationReport | None, _json(folder.evaluation / REPORT_FILE)),
         reranking=cast(RerankingReport | None, _json(folder.reranking / REPORT_FILE)),
-        index=cast(IndexEvaluation         vectors=cast(VectorsReport | None, _json(folder.vectors / REPORT_FILE)),
-| None, _json(folder.index_evaluation / REPORT_FILE)),
+        index=cast(IndexEvaluation | None, _json(folder.index_evaluation / REPORT_FILE)),
+        vectors=cast(VectorsReport | None, _json(folder.vectors / REPORT_FILE)),
         metrics=_rows(folder.metrics),
         config=_text(folder.config),
         inputs={artifact.name: inputs for artifact in artifacts if (inputs := _json(artifact / INPUTS_FILE))},

@@ -25,7 +25,9 @@ def form_table(report: VectorsReport | None) -> Table | None:
             WORDS.get(row["form"], row["form"]),
             (
                 Cell(str(row["dim"])),
-                Cell(f"{row['bytes']:,}", f"{row['searched_bytes']:,} searched" * (row["searched_bytes"] < row["bytes"])),
+                Cell(
+                    f"{row['bytes']:,}", f"{row['searched_bytes']:,} searched" * (row["searched_bytes"] < row["bytes"])
+                ),
                 Cell(score(row["recall@10"])),
                 Cell(score(row["ndcg@10"])),
                 _difference(row, first=number == 0),

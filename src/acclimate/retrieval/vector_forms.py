@@ -78,7 +78,8 @@ def cut(vectors_ND: Vectors, dim: int) -> Vectors:
 def rounded(vectors_MD: Vectors) -> NDArray[np.int8]:
     """INT8 by one constant for all vectors: the largest value becomes 127."""
     largest = max(float(np.abs(vectors_MD).max(initial=0.0)), float(np.finfo(np.float32).tiny))
-    return np.rint(vectors_MD * (LEVELS / largest)).astype(np.int8)
+    whole: NDArray[np.int8] = np.rint(vectors_MD * (LEVELS / largest)).astype(np.int8)
+    return whole
 
 
 @contextmanager

@@ -146,9 +146,7 @@ def open_service(
     return Service(engine, registry, runs, None if model is None else model.source.id, followed)
 
 
-def _opened(
-    found: list[_Named], config: RunConfig, *, adaptable: bool
-) -> tuple[list[_Named], Encoder | EngineEncoder]:
+def _opened(found: list[_Named], config: RunConfig, *, adaptable: bool) -> tuple[list[_Named], Encoder | EngineEncoder]:
     """What is served, and what computes it: of a run alone, the backend that `tune` has chosen."""
     first = found[0]
     machine = config.machine
@@ -157,7 +155,7 @@ def _opened(
         run = Path(first.place).expanduser()
         backend = chosen_backend(run)
         if backend is not None and backend.export is not None and adaptable:
-            say(f"{first.name} is computed by torch: --adapter-root needs it, though {backend.engine} was measured faster")
+            say(f"{first.name} is computed by torch, which --adapter-root needs, though {backend.engine} was faster")
         elif backend is not None:
             say(f"{first.name} is computed by {backend.engine} in {backend.precision}, as tune has chosen")
             if backend.export is not None:

@@ -164,9 +164,9 @@ def _gate_of(
         test: Gate = read_json(candidate.export / REPORT_FILE)["gate"]["test"]
         return test
     threads = torch.get_num_threads()
-    encoders = [one.open(threads) for one in (reference, candidate)]
+    before, after = (one.open(threads) for one in (reference, candidate))
     loss = config.export.max_loss
-    return gate(*encoders, data, "test", config.evaluate, loss=loss, seed=config.seed, cache=cache)
+    return gate(before, after, data, "test", config.evaluate, loss=loss, seed=config.seed, cache=cache)
 
 
 @contextmanager

@@ -54,7 +54,12 @@ class GraphSet:
         return self.base.use
 
     def encode_tokens(
-        self, tokens: Tokens, choices: Sequence[Choice], dim: int, *, label: str = ""  # noqa: ARG002  (all are the same)
+        self,
+        tokens: Tokens,
+        choices: Sequence[Choice],  # noqa: ARG002  (the export's own)
+        dim: int,
+        *,
+        label: str = "",
     ) -> NDArray[np.float32]:
-        """Vectors of texts that are tokens already; see `AdapterSet.encode_tokens`. The treatment is one."""
-        return self.base.encode_tokens(tokens, label=label)
+        """Vectors of texts that are tokens already; see `AdapterSet.encode_tokens`."""
+        return self.base.encode_tokens(tokens, label=label)[:, :dim]

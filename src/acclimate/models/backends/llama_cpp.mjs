@@ -21,7 +21,7 @@ async function vectors({ model: modelPath, contextSize, texts }) {
     const { getLlama } = await import(pathToFileURL(found()).href);
     const llama = await getLlama({ gpu: false, build: "never", logLevel: "error", progressLogs: false });
     const model = await llama.loadModel({ modelPath, gpuLayers: 0 });
-    const context = await model.createEmbeddingContext({ contextSize });
+    const context = await model.createEmbeddingContext({ contextSize, threads: 1 });
     const rows = [];
     for (const text of texts) rows.push([...(await context.getEmbeddingFor(text)).vector]);
     await llama.dispose();
