@@ -82,7 +82,7 @@ def test_serve_takes_the_export_that_was_chosen(tuned: Path, capsys: pytest.Capt
     choose(tuned, "onnx", "float32", "exports/onnx-float32")
     service = open_service([str(tuned)], RunConfig())
     assert "run is computed by onnx in float32, as tune has chosen" in capsys.readouterr().err
-    live = load(tuned, device="cpu", dtype="float32")
+    live = load(tuned, base=str(tuned.parent / "base"), device="cpu", dtype="float32")
     assert np.abs(query_vectors(service, "run") - live.encode(TEXTS, "query")).max() < 1e-5
     (served,) = service.runs
     assert served.model == "base" and service.registry.pin("run").served.space == live.space

@@ -250,8 +250,9 @@ def _add_vocabulary(writer: Any, found: _Vocabulary) -> None:
         writer.add_token_merges(list(found.merges))
     writer.add_add_bos_token(bool(found.before))
     writer.add_add_eos_token(bool(found.after))
-    if found.before:
-        writer.add_bos_token_id(found.before[0])
+    if found.before or found.after:
+        # Qwen has none, and its own files name the end token here: node-llama-cpp appends that only where there is one.
+        writer.add_bos_token_id(found.before[0] if found.before else found.after[-1])
     if found.after:
         writer.add_eos_token_id(found.after[-1])
         writer.add_sep_token_id(found.after[-1])
