@@ -66,7 +66,7 @@ def measure_forms(
 
 
 def _forms(dim: int, whole: int) -> Sequence[Form]:
-    """Of cut vectors float16 says nothing that float32 and the whole ones' float16 do not say."""
+    """The forms to measure: float16 of cut vectors says nothing new beside float32 and the whole ones in float16."""
     return FORMS if dim == whole else [form for form in FORMS if form != "float16"]
 
 

@@ -22,7 +22,7 @@ class Backend:
 
     engine: Engine | Literal["torch"]
     precision: str
-    """Of the weights: float32, bfloat16, int8."""
+    """The weights' number format: float32, bfloat16, int8."""
     threads: int
     """How many were measured to be fastest; torch takes as many as cores are free."""
     export: str | None

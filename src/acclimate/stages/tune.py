@@ -47,7 +47,7 @@ class Measured(TypedDict):
     holds: bool
     """Whether it is float32, or has held the gate."""
     gate: NotRequired[Gate]
-    """Of the test split, where it is not float32."""
+    """What the test split says, where it is not float32."""
 
 
 class TuneReport(TypedDict):
