@@ -32,6 +32,8 @@ from acclimate.configs import (
     ServeConfig,
     StagesConfig,
     TrainConfig,
+    TuneConfig,
+    VectorsConfig,
     config_from_mapping,
     dump_config,
     effective,
@@ -56,6 +58,8 @@ SECTIONS = {
     "index": IndexConfig,
     "images": ImagesConfig,
     "export": ExportConfig,
+    "vectors": VectorsConfig,
+    "tune": TuneConfig,
     "serve": ServeConfig,
 }
 

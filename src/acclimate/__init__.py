@@ -16,7 +16,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from acclimate import errors
     from acclimate.configs import RunConfig
-    from acclimate.flows.export import export
+    from acclimate.flows.export import export, tune, vectors
     from acclimate.flows.feedback_verbs import export_feedback, feedback_info, import_feedback, refresh, rollback
     from acclimate.flows.from_documents import pairs
     from acclimate.flows.image_verbs import search_by_picture, search_pictures
@@ -82,6 +82,8 @@ __all__ = [
     "similarity",
     "train",
     "train_reranker",
+    "tune",
+    "vectors",
 ]
 
 _PLACES = {
@@ -90,7 +92,7 @@ _PLACES = {
     "Encoder": "acclimate.models.encoder:Encoder",
     "Reranker": "acclimate.models.reranker:Reranker",
     "RunConfig": "acclimate.configs:RunConfig",
-    "export": "acclimate.flows.export:export",
+    **{name: f"acclimate.flows.export:{name}" for name in ("export", "tune", "vectors")},
     "load": "acclimate.runs.resolve:load",
     "pairs": "acclimate.flows.from_documents:pairs",
     **{

@@ -28,7 +28,7 @@ def recorded_reads() -> Iterator[set[str]]:
     """Collect the names of the settings that are read."""
     reads: set[str] = set()
     sections = [hint for hint in get_type_hints(RunConfig).values() if dataclasses.is_dataclass(hint)]
-    commands = ("adapt", "merge", "export", "train-reranker", "rerank", "index", "serve", "refresh")
+    commands = ("adapt", "merge", "export", "vectors", "tune", "train-reranker", "rerank", "index", "serve", "refresh")
     known = {name for command in commands for name in settings_of(command)}
     with pytest.MonkeyPatch.context() as patch:
         for cls in (RunConfig, *sections):

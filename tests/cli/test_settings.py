@@ -318,6 +318,8 @@ def _export(world: World) -> None:
     world.do("export", world.run, "--out", out, *model, mode="export in float32")
     # The graph of so small a model is larger than its weights: the gate has refused it when all is read.
     world.do("export", world.run, "--out", out, *model, "--format", "onnx", "--int8", refused=True)
+    world.do("vectors", world.run, *model, "--device", "cpu", "--dtype", "float32", "--sign-flips", "100")
+    world.do("tune", world.run, *model, "--tune-seconds", "0.001", "--sign-flips", "100")
 
 
 @pytest.mark.slow

@@ -47,6 +47,8 @@ from acclimate.cli.commands import (
     similarity,
     train,
     train_reranker,
+    tune,
+    vectors,
     versions,
 )
 from acclimate.cli.help import whole_flags
@@ -80,6 +82,8 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         encode.COMMAND,
         merge.COMMAND,
         export.COMMAND,
+        vectors.COMMAND,
+        tune.COMMAND,
     ),
     "Learn from feedback": (feedback.COMMAND, refresh.COMMAND, rollback.COMMAND),
     "Without training": (

@@ -62,6 +62,8 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Terms of the domain": ("domain",),
     "Merging": ("merge",),
     "Export": ("export",),
+    "Stored vectors": ("vectors",),
+    "Speed": ("tune",),
     "Reranker": ("rerank",),
     "Index": ("index",),
     "Experts": ("route",),

@@ -43,6 +43,8 @@ from acclimate.configs.serve import ServeConfig
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.toml import NONE, SETTINGS_MARK, checked_settings, config_from_mapping, dump_config, load_config
 from acclimate.configs.train import TrainConfig
+from acclimate.configs.tune import TuneConfig
+from acclimate.configs.vectors import VectorsConfig
 
 __all__ = [
     "AUTO",
@@ -74,6 +76,8 @@ __all__ = [
     "ServeConfig",
     "StagesConfig",
     "TrainConfig",
+    "TuneConfig",
+    "VectorsConfig",
     "check_settings",
     "checked_settings",
     "commands_that_read",

@@ -117,6 +117,8 @@ READS: dict[str, tuple[str, ...]] = {
     "hypernetwork-evaluate": ("model", "device", "dtype", *COMPARISON),
     "merge": ("model", "pooling", "device", "dtype", "seed", "limit", "merge", "guard", "guard_bound"),
     "export": ("model", "seed", "export", "sign_flips", "confidence"),
+    "vectors": (*ENCODER, *COMPARISON, "vectors"),
+    "tune": ("model", "seed", "sign_flips", "confidence", "max_loss", "tune"),
     "index": (*ENCODER, "index"),
     "search": (*ENCODER, "index_at", *RERANKER, "experts", "mixed_experts", *PICTURE),
     "route": ("model", "device", "dtype", *COMPARISON, "limit", "outside", "multi_domain", "spanning", "mixed_experts"),
@@ -169,7 +171,7 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
     "evaluate of one model on RUN": (*ENCODER, *COMPARISON, "top_k"),
     "evaluate of one model on DATA": (*ENCODER, *COMPARISON, "limit", *READING, "top_k"),
     "merge of one adapter": ("model", "device", "dtype", "method", "weights", "merged_rank", "folded"),
-    "export in float32": ("model", "format", "int8"),
+    "export in float32": ("model", "format", "float16", "int8"),
     "rerank QUERY --texts FILE": ("device", "dtype", *RERANKER),
 }
 """What a command takes of its settings where its arguments make it one of several things."""

@@ -12,8 +12,11 @@ from acclimate.configs.checks import check_fraction
 class ExportConfig:
     """A model for other engines."""
 
-    format: Literal["sentence-transformers", "onnx", "openvino"] = "sentence-transformers"
-    """What is written: a folder of sentence-transformers, a graph for ONNX Runtime, or one for OpenVINO."""
+    format: Literal["sentence-transformers", "onnx", "openvino", "gguf"] = "sentence-transformers"
+    """What is written: a folder of sentence-transformers, a graph for ONNX Runtime, one for OpenVINO, or a file for
+    llama.cpp."""
+    float16: bool = False
+    """Matrices in float16 (openvino, gguf): half of the size. Vectors are compared as in float32."""
     int8: bool = False
     """Weights in INT8 (onnx), if the gate holds: non-inferior on the test split."""
     max_loss: float = 0.02

@@ -28,6 +28,8 @@ from acclimate.configs.route import RouteConfig
 from acclimate.configs.serve import ServeConfig
 from acclimate.configs.stages import StagesConfig
 from acclimate.configs.train import TrainConfig
+from acclimate.configs.tune import TuneConfig
+from acclimate.configs.vectors import VectorsConfig
 from acclimate.errors import UsageError
 from acclimate.text_use import LoadSettings, TaskPrompts
 from acclimate.types import BaseFormat, Pooling
@@ -100,6 +102,10 @@ class RunConfig:
     """Images beside texts."""
     export: ExportConfig = field(default_factory=ExportConfig)
     """Other engines."""
+    vectors: VectorsConfig = field(default_factory=VectorsConfig)
+    """Stored vectors."""
+    tune: TuneConfig = field(default_factory=TuneConfig)
+    """The fastest backend."""
     serve: ServeConfig = field(default_factory=ServeConfig)
     """The service."""
     refresh: RefreshConfig = field(default_factory=RefreshConfig)

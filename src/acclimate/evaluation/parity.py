@@ -59,6 +59,22 @@ def parity_texts(data: Dataset | None, encoder: TextEncoder) -> dict[Role, list[
     return found
 
 
+def below_limit(texts: Texts, encoder: TextEncoder) -> dict[Role, list[str]]:
+    """Shorten texts until none reaches the limit of tokens: for a reader that does not cut by itself.
+
+    Args:
+        texts: of both roles.
+        encoder: whose limit it is.
+    """
+    found: dict[Role, list[str]] = {role: [] for role in ROLES}
+    for role in ROLES:
+        for text in texts[role]:
+            while text and encoder.tokenise([text], role).lengths[0] >= encoder.use.max_tokens:
+                text = text[: 3 * len(text) // 4]
+            found[role].append(text)
+    return found
+
+
 def parity(
     reference: TextEncoder, read: Callable[[Sequence[str], Role], NDArray[np.float32]], texts: Texts, reader: str
 ) -> Parity:

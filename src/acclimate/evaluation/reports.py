@@ -188,3 +188,40 @@ class RoutingReport(TypedDict):
     sets: list[RoutedSet]
     mix_on_spanning: str | None
     """The verdict on mixing against choosing one, where a query spans two experts' domains; None: none was asked."""
+
+
+FormRow = TypedDict(
+    "FormRow",
+    {
+        "form": str,
+        "dim": int,
+        "bytes": int,
+        "searched_bytes": int,
+        "recall@10": float,
+        "ndcg@10": float,
+        "delta": Delta,
+        "ms": float,
+    },
+)
+"""Stored vectors in one form (`retrieval.vector_forms`): all bytes of a vector and those that every search reads; the
+share of float32's first ten that it finds; NDCG@10, and its difference to float32; milliseconds of a search on one
+thread."""
+
+
+class VectorsReport(TypedDict):
+    """What `vectors` reports."""
+
+    model: str
+    queries: int
+    documents: int
+    confidence: float
+    oversampling: int
+    trained_on: int
+    """Test queries that are left out: the model was trained on them."""
+    rows: list[FormRow]
+    """The first is float32 in all dimensions."""
+    adapter_version: NotRequired[str]
+    """Which version of the adapter gave the vectors; absent where the base did."""
+    outdated: NotRequired[str]
+    """In the run's summary: why the numbers are not those of the adapter in use."""
+    timings: NotRequired[dict[str, float]]

@@ -1,13 +1,19 @@
-"""`export` as a Python function: `from acclimate import export`."""
+"""`export`, `vectors` and `tune` as Python functions: `from acclimate import export`."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from acclimate.configs import check_settings
+from acclimate.configs import RunConfig, check_settings, with_overrides
+from acclimate.errors import MissingExtraError, ModelError
 from acclimate.flows.settings import Config, measuring
+from acclimate.flows.verbs import at_work_in
+from acclimate.ownership import called
+from acclimate.progress import say
 from acclimate.report.result import Result
+from acclimate.runs.run_folder import RunFolder
 
 
 def export(
@@ -45,3 +51,75 @@ def export(
 
         upload(Path(out), push)
     return Result(report, Path(out))
+
+
+def vectors(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
+    """Measure the forms in which a run's vectors can be stored on its test split; write them to `run/vectors`.
+
+    Args:
+        run: the run's folder.
+        config: see `Config`.
+        settings: such as `cut_dims=(128, 64)`.
+
+    Returns:
+        "rows": of each form its bytes, recall@10 and NDCG@10 against float32, and milliseconds per query.
+    """
+    folder = Path(run)
+    effective = measuring("vectors", settings, config, folder)
+    from acclimate.stages.vectors import vectors as stage
+
+    with at_work_in(folder, effective, called("vectors", run, config=config, **settings)):
+        return Result(stage(folder, effective), RunFolder(folder).vectors)
+
+
+def tune(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
+    """Measure the backends of this machine with a run's model and texts; `serve` takes the fastest that holds the gate.
+
+    Exports are written to `run/exports`, the choice to `run/tuned`.
+
+    Args:
+        run: the run's folder.
+        config: see `Config`.
+        settings: such as `tune_for="bulk"`.
+
+    Returns:
+        "measured" (of each backend and number of threads its texts per second), "skipped", "chosen".
+    """
+    folder = Path(run)
+    effective = measuring("tune", settings, config, folder)
+    from acclimate.stages.tune import tune as stage
+
+    with at_work_in(folder, effective, called("tune", run, config=config, **settings)):
+        exports, skipped = _exports(folder, effective)
+        return Result(stage(folder, exports, skipped, effective), RunFolder(folder).tuned)
+
+
+TUNED: dict[str, dict[str, Any]] = {
+    "onnx float32": {"format": "onnx"},
+    "onnx int8": {"format": "onnx", "int8": True},
+    "openvino float32": {"format": "openvino"},
+}
+"""Exports that `tune` measures, and their settings."""
+
+
+def _exports(run: Path, config: RunConfig) -> tuple[dict[str, Path], dict[str, str]]:
+    """Write the exports that can be; of the others, why not."""
+    from acclimate.formats.facts import read_facts
+    from acclimate.runs.folded import adapted_folder
+    from acclimate.stages.export import export as stage
+
+    exports: dict[str, Path] = {}
+    if read_facts(adapted_folder(run))["sides"] == "query":
+        return {}, dict.fromkeys(TUNED, "queries have a model of their own, and serve runs an export of one model")
+    skipped: dict[str, str] = {}
+    for name, settings in TUNED.items():
+        out = RunFolder(run).exports / name.replace(" ", "-")
+        asked = replace(config, export=replace(config.export, int8=False, float16=False))
+        try:
+            stage(run, out, with_overrides(asked, settings))
+        except (MissingExtraError, ModelError) as error:
+            skipped[name] = str(error)
+            say(f"tune: {name} is left out: {error}")
+        else:
+            exports[name] = out
+    return exports, skipped

@@ -159,6 +159,10 @@ def _part(task: Task, run: RunFolder) -> TaskSummary:
         part["index"] = through_index
         if outdated := _outdated(through_index, run, f"acclimate evaluate {run.path} --index"):
             part["index"]["outdated"] = outdated
+    if stored := _json(task.folder.vectors / REPORT_FILE):
+        part["vectors"] = stored
+        if outdated := _outdated(stored, run, f"acclimate vectors {run.path}"):
+            part["vectors"]["outdated"] = outdated
     return cast(TaskSummary, part)
 
 

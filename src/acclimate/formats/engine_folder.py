@@ -21,7 +21,11 @@ from acclimate.text_use import SpaceId, TextUse
 from acclimate.types import Pooling, Role
 
 Engine = Literal["onnx", "openvino"]
-Precision = Literal["float32", "int8"]
+"""What runs here."""
+Target = Literal["onnx", "openvino", "gguf"]
+"""What is written; llama.cpp, which reads GGUF, does not run here."""
+Precision = Literal["float32", "float16", "int8"]
+GGUF = "gguf/model.gguf"
 GRAPHS: dict[Engine, str] = {"onnx": "onnx/model.onnx", "openvino": "openvino/openvino_model.xml"}
 """Engine -> its graph in a transformer's folder; what lies beside the graph belongs to it."""
 KEY = "engine"
@@ -63,7 +67,7 @@ def is_engine_folder(folder: Path) -> bool:
     return (folder / ADAPTER_FILE).is_file() and KEY in read_facts(folder)
 
 
-def write_engine(folder: Path, engine: Engine, precision: Precision, made_from: str, space: SpaceId | None) -> None:
+def write_engine(folder: Path, engine: Target, precision: Precision, made_from: str, space: SpaceId | None) -> None:
     """Say in `acclimate.json`, which is there, that the folder holds a graph.
 
     Args:
@@ -87,10 +91,16 @@ def read_engine(folder: Path) -> EngineFolder:
     """Read an exported folder.
 
     Raises:
-        ModelError: it is damaged, or holds no graph.
+        ModelError: it is damaged, or holds no graph; or it is for llama.cpp.
     """
     facts = read_facts(folder)
     said = facts.get(KEY)
+    if isinstance(said, dict) and said.get("name") == "gguf":
+        raise ModelError(
+            f"{folder} is an export for llama.cpp, which does not run here",
+            possible=f"exports for {', '.join(GRAPHS)}",
+            fix="Name the run that it was made from.",
+        )
     if not isinstance(said, dict) or said.get("name") not in GRAPHS or not {"precision", "made_from"} <= said.keys():
         raise ModelError(f"{folder / ADAPTER_FILE}: engine is {said!r}", possible=", ".join(GRAPHS))
     engine: Engine = said["name"]
@@ -104,7 +114,7 @@ def read_engine(folder: Path) -> EngineFolder:
 
 def graph_bytes(folder: Path) -> int:
     """Bytes of all graphs in a folder, with their weights."""
-    graphs = [path for name in GRAPHS.values() for path in folder.rglob(name)]
+    graphs = [path for name in (*GRAPHS.values(), GGUF) for path in folder.rglob(name)]
     return sum(part.stat().st_size for graph in graphs for part in graph.parent.iterdir())
 
 

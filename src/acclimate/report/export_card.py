@@ -21,6 +21,11 @@ _READERS = {
         "`token_type_ids` (int64 [texts, tokens], padded at the right) and gives `sentence_embedding` (unit vectors, "
         "pooled). Put the prompts of `config_sentence_transformers.json` before the texts."
     ),
+    "gguf": (
+        "`gguf/model.gguf` is for llama.cpp (`llama-server --embeddings`, node-llama-cpp and others): tokenizer and "
+        "pooling are in it, prompts are not. Put those of `config_sentence_transformers.json` before the texts, and "
+        "cut longer texts yourself: llama.cpp refuses them."
+    ),
 }
 
 
@@ -55,7 +60,7 @@ class ExportReport(TypedDict, total=False):
     """2 where queries have a model of their own."""
     dim: int
     parity: Parity
-    """Vectors of the float32 form, read by code that is not ours."""
+    """Vectors before INT8, read by code that is not ours; missing where it is not here (llama.cpp)."""
     gate: Proof
     """INT8 only."""
     cosine: Parity
@@ -72,16 +77,24 @@ class ExportReport(TypedDict, total=False):
 
 def render(report: ExportReport) -> str:
     """Write the section of a model card about the export, in Markdown."""
-    parity = report["parity"]
     parts = [
         f"## This export: {report['format']}, {report['precision']}\n",
         f"{_READERS[report['format']]}\n" if report["format"] in _READERS else "",
         _two_models(report),
-        f"Compared with the model that it was made from on {parity['texts']} texts, up to the limit of tokens, read by "
-        f"{parity['reader']}: the smallest cosine in float32 is {parity['min_cosine']:.6f}.\n",
+        _compared(report),
         _proof(report) if "gate" in report else "",
     ]
     return "\n" + "\n".join(part for part in parts if part)
+
+
+def _compared(report: ExportReport) -> str:
+    if "parity" not in report:
+        return "**Not compared** with the model that it was made from: the program that reads it was not there.\n"
+    parity, precision = report["parity"], "float32" if report["precision"] == "int8" else report["precision"]
+    return (
+        f"Compared with the model that it was made from on {parity['texts']} texts, up to the limit of tokens, read by "
+        f"{parity['reader']}: the smallest cosine in {precision} is {parity['min_cosine']:.6f}.\n"
+    )
 
 
 def _two_models(report: ExportReport) -> str:

@@ -9,7 +9,13 @@ from typing import Any, cast
 
 from acclimate.data.dataset import DATASET_FILE, REJECTED_FILE
 from acclimate.errors import DataError
-from acclimate.evaluation.reports import EvaluationReport, IndexEvaluation, RerankingReport, SplitScores
+from acclimate.evaluation.reports import (
+    EvaluationReport,
+    IndexEvaluation,
+    RerankingReport,
+    SplitScores,
+    VectorsReport,
+)
 from acclimate.files import INPUTS_FILE, REPORT_FILE, iter_jsonl, read_json
 from acclimate.report.summary import RunSummary
 from acclimate.runs.refreshes import Decision, decisions
@@ -37,6 +43,8 @@ class RunParts:
     """`index_evaluation/report.json`."""
     decisions: list[Decision]
     """What was decided about what was learned from feedback, the oldest first."""
+    vectors: VectorsReport | None
+    """`vectors/report.json`."""
     metrics: list[dict[str, Any]] | None
     """The rows of `metrics.jsonl`."""
     config: str | None
@@ -82,6 +90,7 @@ def read_run(run: Path) -> RunParts:
         reranking=cast(RerankingReport | None, _json(folder.reranking / REPORT_FILE)),
         index=cast(IndexEvaluation | None, _json(folder.index_evaluation / REPORT_FILE)),
         decisions=decisions(folder),
+        vectors=cast(VectorsReport | None, _json(folder.vectors / REPORT_FILE)),
         metrics=_rows(folder.metrics),
         config=_text(folder.config),
         inputs={artifact.name: inputs for artifact in artifacts if (inputs := _json(artifact / INPUTS_FILE))},

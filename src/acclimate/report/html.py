@@ -11,7 +11,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from acclimate.report import details, plots, tables
+from acclimate.report import details, plots, tables, vector_forms
 from acclimate.report.folder import RunParts
 from acclimate.report.qualifiers import qualifiers
 from acclimate.report.words import (
@@ -116,6 +116,9 @@ def _result(run: RunParts) -> dict[str, Any]:
         "reranking": tables.reranking(run.reranking),
         "index": tables.index(run.index),
         "refreshes": tables.refreshes(run.decisions),
+        "vectors": vector_forms.form_table(run.vectors),
+        "vector_plot": vector_forms.form_plot(run.vectors),
+        "vectors_outdated": (run.summary or {}).get("vectors", {}).get("outdated"),
         "index_outdated": (run.summary or {}).get("index", {}).get("outdated"),
         "guard": tables.guard(report.get("guard", [])),
         "guard_bound": config.get("evaluate", {}).get("guard_bound"),

@@ -5,7 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict, cast
 
-from acclimate.evaluation.reports import FoldRow, GuardRow, IndexEvaluation, RerankingReport, SplitScores
+from acclimate.evaluation.reports import (
+    FoldRow,
+    GuardRow,
+    IndexEvaluation,
+    RerankingReport,
+    SplitScores,
+    VectorsReport,
+)
 from acclimate.evaluation.significance import Delta, Verdict
 from acclimate.files import REPORT_FILE, read_json
 from acclimate.training.reports import EncoderTraining
@@ -49,6 +56,7 @@ class TaskSummary(TypedDict, total=False):
     """Why the scores are not those of the adapter in use."""
     reranking: NotRequired[RerankingReport]
     index: NotRequired[IndexEvaluation]
+    vectors: NotRequired[VectorsReport]
 
 
 class StageRow(TypedDict):

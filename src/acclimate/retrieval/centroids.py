@@ -17,6 +17,7 @@ from acclimate.data.facts import evenly
 from acclimate.files import hash_config
 from acclimate.formats.query_domain import QueryDomain
 from acclimate.models.encoder import Encoder
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.retrieval.top_k import Vectors
 from acclimate.retrieval.vector_cache import encode_corpus
 
@@ -32,7 +33,7 @@ EVERY_FIFTH = 5
 ROUNDS = 25
 
 
-def query_space(base: Encoder) -> str:
+def query_space(base: TextEncoder) -> str:
     """Return what decides the base's query vectors, hashed; texts' limit and number format change them too little."""
     use = base.source.use
     return hash_config(

@@ -46,6 +46,8 @@ def made(run: RunFolder) -> dict[str, Made]:
         run.reranker,
         run.reranking,
         run.index_evaluation,
+        run.vectors,
+        run.tuned,
         run.images,
         run.image_negatives,
         run.projection,

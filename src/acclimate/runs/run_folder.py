@@ -125,6 +125,21 @@ class RunFolder:
         return self.path / "judged"
 
     @property
+    def vectors(self) -> Path:
+        """What `vectors` writes: the forms in which vectors can be stored."""
+        return self.path / "vectors"
+
+    @property
+    def tuned(self) -> Path:
+        """What `tune` writes: the backends of this machine, and the one that is chosen."""
+        return self.path / "tuned"
+
+    @property
+    def exports(self) -> Path:
+        """The exports that `tune` measures."""
+        return self.path / "exports"
+
+    @property
     def weak_pairs(self) -> Path:
         """What `weak` writes, in the folder of the stage that trains on it."""
         return self.path / PAIRS

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.models.adapter_set import AdapterSet, Choice
+from acclimate.models.backends.graph_set import GraphSet
 from acclimate.models.reranker import Reranker
 from acclimate.models.reranker_kinds import Pairs
 from acclimate.models.tokens import Tokens
@@ -29,7 +30,7 @@ class EmbedTask:
     """Texts of one request, as tokens."""
 
     tokens: Tokens
-    adapters: AdapterSet
+    adapters: AdapterSet | GraphSet
     choice: Choice
     dim: int
     model: str

@@ -16,12 +16,16 @@ from acclimate.formats.facts import read_facts
 from acclimate.formats.peft import CONFIG_FILE, WEIGHTS_FILE
 from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.adapter import load_adapter
+from acclimate.models.backends.engine_encoder import EngineEncoder
 from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
+from acclimate.models.text_encoder import TextEncoder
+from acclimate.progress import say
 from acclimate.retrieval.index.of_run import has_index, index_place, is_folder, opened_index, read_fusion
 from acclimate.retrieval.index.records import Fusion, check_space
 from acclimate.retrieval.routing import BASE, ROUTE_MODES
 from acclimate.retrieval.token_router import TokenRouter
+from acclimate.runs.backend import chosen_backend
 from acclimate.runs.resolve import adapter_folder, base_of, find_base, full_folder, load_reranker, refuse_map
 from acclimate.runs.run_folder import ADAPTER, RunFolder, is_run
 from acclimate.runs.tasks import Task, tasks_of
@@ -82,7 +86,7 @@ class Service:
         for name, before in self.followed.items():
             now = _state_of(before.place)
             if now is not None and now != before.state:
-                loaded = _read(before.place, self.registry.base)
+                loaded = _read(before.place, self.registry.adaptable())
                 changed.append(self.registry.put(name, loaded))
                 self.followed[name] = _Followed(before.place, now)
         return changed
@@ -142,9 +146,9 @@ def open_service(
     found = [_found(name, config) for name in names]
     _check_names(found)
     _check_one_base(found)
-    base = Encoder.open(found[0].source, found[0].use, **config.machine)
+    found, base = _opened(found, config, adaptable=adapter_root is not None)
     followed = {one.name: _Followed(one.place, _state_of(one.place)) for one in found if one.adapter is not None}
-    adapters = {name: _read(one.place, base) for name, one in followed.items()}
+    adapters = {name: _read(one.place, base) for name, one in followed.items()} if isinstance(base, Encoder) else {}
     whole = [one.name for one in found if one.adapter is None]
     registry = Registry(base, adapters, root=adapter_root, max_bytes=adapter_bytes, base_names=whole)
     model = _reranker(found, config, reranker)
@@ -154,6 +158,25 @@ def open_service(
     tokens = _token_router(found, base) if settings.router == "tokens" else None
     reranker_id = None if model is None else model.source.id
     return Service(engine, registry, runs, reranker_id, followed, settings.mixed_experts, tokens)
+
+
+def _opened(found: list[_Named], config: RunConfig, *, adaptable: bool) -> tuple[list[_Named], Encoder | EngineEncoder]:
+    """What is served, and what computes it: of a run alone, the backend that `tune` has chosen."""
+    first = found[0]
+    machine = config.machine
+    alone = len(found) == 1 and first.config is not None and config.device in ("auto", "cpu")
+    if alone and config.dtype == "auto" and config.model is None:
+        run = Path(first.place).expanduser()
+        backend = chosen_backend(run)
+        if backend is not None and backend.export is not None and adaptable:
+            say(f"{first.name} is computed by torch, which --adapter-root needs, though {backend.engine} was faster")
+        elif backend is not None:
+            say(f"{first.name} is computed by {backend.engine} in {backend.precision}, as tune has chosen")
+            if backend.export is not None:
+                export = EngineEncoder.open(run / backend.export, threads=backend.threads)
+                return [first._replace(adapter=None)], export
+            machine = {"device": "cpu", "dtype": backend.precision}
+    return found, Encoder.open(first.source, first.use, **machine)
 
 
 def _found(name: str, asked: RunConfig) -> _Named:
@@ -239,7 +262,7 @@ def _read(place: str, base: Encoder) -> LoadedAdapter:
     return read_adapter(folder, base)
 
 
-def _token_router(found: Sequence[_Named], base: Encoder) -> TokenRouter:
+def _token_router(found: Sequence[_Named], base: TextEncoder) -> TokenRouter:
     """A router by tokens, fitted to the training queries of the runs that have some.
 
     Raises:

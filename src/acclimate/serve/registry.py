@@ -20,6 +20,8 @@ from acclimate.files import hash_text
 from acclimate.formats.families import find_family
 from acclimate.formats.query_domain import QueryDomain
 from acclimate.models.adapter_set import AdapterSet
+from acclimate.models.backends.engine_encoder import EngineEncoder
+from acclimate.models.backends.graph_set import GraphSet
 from acclimate.models.encoder import Encoder
 from acclimate.prompts import Prompts
 from acclimate.retrieval.centroids import query_space
@@ -77,13 +79,13 @@ class Pinned:
     """How it is used; of a mixture, the first one's, which all share."""
     weights: Mapping[str, float] | None
     """Name in `adapters` -> weight; None: the base."""
-    adapters: AdapterSet
+    adapters: AdapterSet | GraphSet
 
 
 class _State(NamedTuple):
     """What is served at one moment; replaced as a whole."""
 
-    adapters: AdapterSet
+    adapters: AdapterSet | GraphSet
     loaded: Mapping[str, LoadedAdapter]
     served: Mapping[str, Served]
 
@@ -95,7 +97,7 @@ class Registry:
         base: what all adapters are for.
 
     Args:
-        base: without an adapter.
+        base: without an adapter; an export takes none.
         adapters: name -> what is served from the start.
         root: adapters are loaded only from below this folder once the service runs; None refuses every `load`.
         max_bytes: of all adapters' matrices together.
@@ -108,7 +110,7 @@ class Registry:
 
     def __init__(
         self,
-        base: Encoder,
+        base: Encoder | EngineEncoder,
         adapters: Mapping[str, LoadedAdapter] | None = None,
         *,
         root: Path | None = None,
@@ -181,7 +183,7 @@ class Registry:
                 base, damaged, too large, with weights that are not finite; 409 over `max_bytes`, or another hash.
         """
         self._check_name(name)
-        loaded = read_below(self._root, folder, self.base, self._max_bytes)
+        loaded = read_below(self._root, folder, self.adaptable(), self._max_bytes)
         found = loaded.adapter.fingerprint
         if sha256 not in (None, found):
             raise ServiceError(f"{folder} has the hash {found}", status=409, field="sha256", possible=found)
@@ -222,7 +224,7 @@ class Registry:
     @property
     def bytes_used(self) -> int:
         """Bytes of all adapters' matrices."""
-        return sum(one.bytes_as(self.base.dtype) for one in self._state.loaded.values())
+        return self._bytes(self._state.loaded)
 
     def _adapter_name(self, model: str) -> str:
         """The name by which a model is known here: `base`, or what may be an adapter's."""
@@ -240,9 +242,26 @@ class Registry:
                 possible="up to 128 letters, digits, '.', '_' and '-', and not a name of the base, auto, mix or fuse",
             )
 
+    def adaptable(self) -> Encoder:
+        """The base, where adapters can be put on it.
+
+        Raises:
+            ServiceError: 409 it is an export.
+        """
+        if isinstance(self.base, EngineEncoder):
+            raise ServiceError(
+                f"{self.base.source.id} is an export, which takes no adapter",
+                status=409,
+                fix="Serve the base in torch: name it in place of the run that was tuned.",
+            )
+        return self.base
+
+    def _bytes(self, loaded: Mapping[str, LoadedAdapter]) -> int:
+        return sum(one.bytes_as(self.adaptable().dtype) for one in loaded.values())
+
     def _made(self, loaded: Mapping[str, LoadedAdapter]) -> _State:
         """A set beside the one that is served; both share the base's weights."""
-        total = sum(one.bytes_as(self.base.dtype) for one in loaded.values())
+        total = self._bytes(loaded)
         if total > self._max_bytes:
             raise ServiceError(
                 f"the adapters would take {total} bytes of memory",
@@ -251,7 +270,10 @@ class Registry:
                 fix="Drop an adapter that is not needed any more.",
             )
         try:
-            adapters = AdapterSet(self.base, {name: one.adapter for name, one in loaded.items()})
+            if isinstance(self.base, EngineEncoder) and not loaded:
+                adapters: AdapterSet | GraphSet = GraphSet(self.base)
+            else:
+                adapters = AdapterSet(self.adaptable(), {name: one.adapter for name, one in loaded.items()})
         except ModelError as error:  # the matrices of the one that comes do not fit
             raise ServiceError(
                 error.found, status=400, field="folder", possible=error.possible, fix=error.fix
@@ -270,7 +292,7 @@ def _found(state: _State, name: str, asked: str) -> Served:
     return state.served[name]
 
 
-def _served(base: Encoder, name: str, loaded: LoadedAdapter | None, query_space: str) -> Served:
+def _served(base: Encoder | EngineEncoder, name: str, loaded: LoadedAdapter | None, query_space: str) -> Served:
     use, adapter = base.use, None if loaded is None else loaded.adapter
     sides: Sides = "both"
     family = find_family(base.source.id)

@@ -11,21 +11,25 @@ from acclimate.configs import RunConfig, effective
 from acclimate.data.dataset import Dataset, is_dataset, load_dataset
 from acclimate.errors import ModelError, UsageError
 from acclimate.evaluation.gate import Gate, gate
-from acclimate.evaluation.parity import SAME, Parity, parity, parity_texts
+from acclimate.evaluation.parity import SAME, Parity, below_limit, parity, parity_texts
 from acclimate.files import hash_folder, write_text
 from acclimate.formats.engine_folder import (
+    GGUF,
     GRAPHS,
     Engine,
+    Precision,
     graph_bytes,
     is_engine_folder,
     transformer_folders,
     write_engine,
 )
 from acclimate.formats.folders import read_folder
+from acclimate.formats.gguf_file import check_gguf, write_gguf
 from acclimate.formats.onnx_int8 import RECIPES, Recipe, quantise
 from acclimate.formats.sources import resolve_model, weight_files
 from acclimate.models.backends.engine_encoder import EngineEncoder
 from acclimate.models.backends.graph import convert_to_openvino, write_onnx
+from acclimate.models.backends.llama_cpp import INSTALL, has_llama_cpp, llama_cpp_reader
 from acclimate.models.backends.readers import Reader, graph_reader, sentence_transformers_reader
 from acclimate.models.backends.sessions import require
 from acclimate.progress import say
@@ -38,6 +42,8 @@ from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.types import Split
 
+HALVES = ("openvino", "gguf")
+"""Formats with a form in float16."""
 MAX_SIZE = 0.5
 """INT8: the largest share of float32's bytes."""
 
@@ -99,7 +105,7 @@ class _Making:
         asked = self.config.export
         report: ExportReport = {
             "format": asked.format,
-            "precision": "float32",
+            "precision": "float16" if asked.float16 else "float32",
             "base": self.facts["base"],
             "sides": self.facts["sides"],
             "models": len(self.transformers),
@@ -108,8 +114,12 @@ class _Making:
         if asked.format == "sentence-transformers":
             report["parity"] = self._compared("sentence-transformers", sentence_transformers_reader(self.folder))
             return self._sized(report, self.whole_bytes)
-        report["parity"] = self._write_graphs(asked.format)
-        write_engine(self.folder, asked.format, "float32", self.made_from, self.reference.space)
+        if asked.format == "gguf":
+            self._write_gguf(report)
+        else:
+            report["parity"] = self._write_graphs(asked.format)
+        precision: Precision = "float16" if asked.float16 else "float32"
+        write_engine(self.folder, asked.format, precision, self.made_from, self.reference.space)
         if asked.int8:
             self._write_int8(report, cache, force=force)
         return self._sized(report, graph_bytes(self.folder))
@@ -121,12 +131,28 @@ class _Making:
             graph = part / GRAPHS["onnx"]
             write_onnx(graph, part, source, self.reference.use)
             if engine == "openvino":
-                convert_to_openvino(graph, part / GRAPHS["openvino"])
+                convert_to_openvino(graph, part / GRAPHS["openvino"], half=self.config.export.float16)
                 shutil.rmtree(graph.parent)
+        self._drop_weights()
+        return self._compared(engine, graph_reader(self.folder, engine))
+
+    def _write_gguf(self, report: ExportReport) -> None:
+        """One file in the place of each transformer's weights; compared where llama.cpp is here."""
+        source, use = resolve_model(str(self.folder), pooling=self.reference.use.pooling), self.reference.use
+        check_gguf(source, use)
+        for part in self.transformers:
+            write_gguf(part / GGUF, part, source, use, half=self.config.export.float16)
+        self._drop_weights()
+        if not has_llama_cpp():
+            say("warning: the file was not compared with the model, because llama.cpp is not here: " + INSTALL)
+            return
+        self.texts = below_limit(self.texts, self.reference)  # llama.cpp cuts none
+        report["parity"] = self._compared("llama.cpp", llama_cpp_reader(self.folder, use.dim, use.max_tokens))
+
+    def _drop_weights(self) -> None:
         for part in self.transformers:
             for weights in (*weight_files(part), part / "model.safetensors.index.json"):
                 weights.unlink(missing_ok=True)
-        return self._compared(engine, graph_reader(self.folder, engine))
 
     def _compared(self, name: str, read: Reader) -> Parity:
         """Compare the folder with the model.
@@ -235,8 +261,11 @@ def _check(model: Path, trained: Path, config: RunConfig) -> None:
         raise UsageError(f"{model} is an export already", fix="Export the run that it was made from.")
     if asked.int8 and asked.format != "onnx":
         raise UsageError(f"--int8 with --format {asked.format}", possible="--int8 with --format onnx")
+    if asked.float16 and (asked.int8 or asked.format not in HALVES):
+        other = "--int8" if asked.int8 else f"--format {asked.format}"
+        raise UsageError(f"--float16 with {other}", possible=f"--float16 with --format {' or '.join(HALVES)}")
     if asked.format != "sentence-transformers":
-        require("onnx")
+        require("gguf" if asked.format == "gguf" else "onnx")
         require(asked.format)
 
 

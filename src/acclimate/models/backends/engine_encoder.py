@@ -50,11 +50,12 @@ class EngineEncoder:
         self._sessions = sessions
 
     @classmethod
-    def open(cls, path: Path, **settings: Unpack[LoadSettings]) -> EngineEncoder:
+    def open(cls, path: Path, *, threads: int | None = None, **settings: Unpack[LoadSettings]) -> EngineEncoder:
         """Load an exported folder.
 
         Args:
             path: the folder.
+            threads: on which it runs; as many as torch has now if None.
             settings: see `LoadSettings`; pooling, number format and device are the export's own.
 
         Raises:
@@ -67,9 +68,9 @@ class EngineEncoder:
         use = folder.source.adjusted(folder.use, **text_settings(settings))
         tokenizer = load_tokenizer(folder.source.files.transformer, lowercase=use.lowercase)
         check_prompts(tokenizer, use.prompts, use.max_tokens)
-        documents = open_session(folder.engine, folder.graph("document"))
+        documents = open_session(folder.engine, folder.graph("document"), threads)
         own = folder.source.files.query_transformer is not None
-        queries = open_session(folder.engine, folder.graph("query")) if own else documents
+        queries = open_session(folder.engine, folder.graph("query"), threads) if own else documents
         sessions: dict[Role, Session] = {"document": documents, "query": queries}
         return cls(folder, use, tokenizer, sessions).for_task(settings.get("task"))
 
@@ -92,8 +93,12 @@ class EngineEncoder:
         neighbours.
         """
         unique, places = unique_rows(texts)
-        tokens = self.tokenise(unique, role, task)
-        vectors = np.empty((len(unique), self.use.dim), np.float32)
+        vectors = self.encode_tokens(self.tokenise(unique, role, task), role, label=label)
+        return vectors if len(unique) == len(texts) else vectors[places]
+
+    def encode_tokens(self, tokens: Tokens, role: Role = "document", *, label: str = "") -> NDArray[np.float32]:
+        """Vectors of texts that are tokens already, with their prompts, cut; each is computed, equal ones too."""
+        vectors = np.empty((len(tokens), self.use.dim), np.float32)
         lengths = tokens.lengths
         with progress(label, int(lengths.sum()), "tokens") as advance:
             fill(
@@ -102,7 +107,7 @@ class EngineEncoder:
                 lambda chunk: self._forward(tokens, chunk, role),
                 lambda chunk: advance(int(lengths[chunk].sum())),
             )
-        return vectors if len(unique) == len(texts) else vectors[places]
+        return vectors
 
     def encode_alone(self, texts: Sequence[str], role: Role = "document") -> NDArray[np.float32]:
         """Vectors of texts of which none depends on another, each in a batch of its own."""

@@ -103,12 +103,13 @@ def write_onnx(graph: Path, transformer: Path, source: ModelSource, use: TextUse
         program.save(str(graph), external_data=size > ONE_FILE_BYTES)
 
 
-def convert_to_openvino(onnx: Path, graph: Path) -> None:
-    """Write an ONNX graph as OpenVINO's, in float32.
+def convert_to_openvino(onnx: Path, graph: Path, *, half: bool = False) -> None:
+    """Write an ONNX graph as OpenVINO's.
 
     Args:
         onnx: the graph.
         graph: the .xml file to write, with a .bin file of weights beside it; its folder is made.
+        half: weights in float16; what is computed stays float32.
 
     Raises:
         ModelError: OpenVINO cannot read it.
@@ -123,7 +124,7 @@ def convert_to_openvino(onnx: Path, graph: Path) -> None:
     with storage_errors(graph):
         graph.parent.mkdir(parents=True, exist_ok=True)
         try:
-            openvino.save_model(model, str(graph), compress_to_fp16=False)
+            openvino.save_model(model, str(graph), compress_to_fp16=half)
         except RuntimeError as error:  # it has no other name for a disk that takes no more
             raise StorageError(f"{graph} cannot be written ({first_line(error)})") from error
 

@@ -15,24 +15,33 @@ import torch
 from numpy.typing import NDArray
 
 from acclimate.errors import MissingExtraError, ModelError, first_line
-from acclimate.formats.engine_folder import Engine
+from acclimate.formats.engine_folder import Engine, Target
 from acclimate.models.backends.graph import EMBEDDING
 
 Ids = NDArray[np.int64]
 Session: TypeAlias = Callable[[Ids, Ids], NDArray[np.float32]]
 """Token ids and mask, [N, L] both -> unit vectors [N, D]."""
-PACKAGES: dict[Engine, tuple[str, ...]] = {"onnx": ("onnx", "onnxruntime", "onnxscript"), "openvino": ("openvino",)}
+PACKAGES: dict[Target, tuple[str, ...]] = {
+    "onnx": ("onnx", "onnxruntime", "onnxscript"),
+    "openvino": ("openvino",),
+    "gguf": ("gguf",),
+}
 """Engine, which is also the extra's name -> what it needs."""
 
 
-def require(engine: Engine) -> None:
+def require(engine: Target) -> None:
     """Raise a `MissingExtraError` unless what the engine needs is installed."""
     if any(importlib.util.find_spec(package) is None for package in PACKAGES[engine]):
         raise MissingExtraError(f"A model for {engine}", engine)
 
 
-def open_session(engine: Engine, graph: Path) -> Session:
-    """Load a graph; it runs on as many threads as torch has.
+def open_session(engine: Engine, graph: Path, threads: int | None = None) -> Session:
+    """Load a graph.
+
+    Args:
+        engine: runs it.
+        graph: the file.
+        threads: on which it runs; as many as torch has if None.
 
     Raises:
         MissingExtraError: the engine is not installed.
@@ -40,16 +49,16 @@ def open_session(engine: Engine, graph: Path) -> Session:
     """
     require(engine)
     try:
-        return _OPENERS[engine](graph)
+        return _OPENERS[engine](graph, threads or torch.get_num_threads())
     except Exception as error:  # both engines raise classes of their own, by no common name
         raise ModelError(f"{graph} cannot be loaded ({first_line(error)})", fix="Export the model again.") from error
 
 
-def _open_onnx(graph: Path) -> Session:
+def _open_onnx(graph: Path, threads: int) -> Session:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     names = [item.name for item in session.get_inputs()]
@@ -63,11 +72,11 @@ def _open_onnx(graph: Path) -> Session:
     return run
 
 
-def _open_openvino(graph: Path) -> Session:
+def _open_openvino(graph: Path, threads: int) -> Session:
     import openvino
 
-    threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(str(graph), "CPU", threads)
+    options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    compiled = openvino.Core().compile_model(str(graph), "CPU", options)
     names = [item.get_any_name() for item in compiled.inputs]
     output = compiled.output(EMBEDDING)
 
@@ -79,7 +88,7 @@ def _open_openvino(graph: Path) -> Session:
     return run
 
 
-_OPENERS: dict[Engine, Callable[[Path], Session]] = {"onnx": _open_onnx, "openvino": _open_openvino}
+_OPENERS: dict[Engine, Callable[[Path, int], Session]] = {"onnx": _open_onnx, "openvino": _open_openvino}
 
 
 def _inputs(names: Sequence[str], ids_NL: Ids, mask_NL: Ids) -> dict[str, Any]:

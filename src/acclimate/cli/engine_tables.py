@@ -1,0 +1,70 @@
+"""What the commands about stored vectors, exports and this machine's backends print."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+
+from acclimate.cli.tables import new_console, shown_number
+from acclimate.counting import counted
+from acclimate.runs.run_folder import RunFolder
+
+
+def show_vectors(report: Mapping[str, Any], run: Path) -> None:
+    """What each form of stored vectors takes, finds and loses."""
+    table = Table(
+        title=f"test split: {report['queries']:,} queries, {report['documents']:,} documents",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    table.add_column("form")
+    for name in ("dim", "bytes", "recall@10", "ndcg@10", "change", "interval", "ms/query"):
+        table.add_column(name, justify="right")
+    for number, row in enumerate(report["rows"]):
+        delta = row["delta"]
+        change = ["", ""] if number == 0 else [f"{delta['value']:+.4f}", f"{delta['low']:+.4f} … {delta['high']:+.4f}"]
+        table.add_row(
+            row["form"],
+            str(row["dim"]),
+            f"{row['bytes']:,}",
+            shown_number(row["recall@10"]),
+            shown_number(row["ndcg@10"]),
+            *change,
+            f"{row['ms']:.2f}",
+        )
+    console = new_console()
+    console.print(table)
+    console.print(str(RunFolder(run).vectors), soft_wrap=True)
+
+
+def show_tuned(report: Mapping[str, Any], run: Path) -> None:
+    """How fast each backend is, and which one is chosen."""
+    table = Table(
+        title=f"{report['machine']}, {counted(report['cores'], 'cores')}: texts per second",
+        box=SIMPLE_HEAD,
+        padding=(0, 1),
+        collapse_padding=True,
+        pad_edge=False,
+    )
+    table.add_column("backend")
+    for name in ("threads", "one text", "64 texts", "bulk"):
+        table.add_column(name, justify="right")
+    table.add_column("gate")
+    for row in report["measured"]:
+        rates = [f"{row['speeds'][name]:,.1f}" for name in ("one", "batch", "bulk")]
+        verdict = ("holds" if row["holds"] else "does not hold") if "gate" in row else ""
+        style = "bold" if row == report["chosen"] else ""
+        table.add_row(row["backend"], str(row["threads"]), *rates, verdict, style=style)
+    console = new_console()
+    console.print(table)
+    for name, why in report["skipped"].items():
+        console.print(f"{name} is left out: {why}", soft_wrap=True)
+    chosen = report["chosen"]
+    console.print(f"chosen for {report['tuned_for']}: {chosen['backend']}, {counted(chosen['threads'], 'threads')}")
+    console.print(str(RunFolder(run).tuned), soft_wrap=True)
