@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import NamedTuple
 
 import regex
 import snowballstemmer
@@ -40,6 +41,8 @@ CACHED_STEMS = 200_000
 _PART = regex.compile(rf"([{CJK}]+)")
 _BOUNDARY = regex.compile(r"(?wV1)\b")
 """The default word boundaries of Unicode Standard Annex 29."""
+_CLUSTER = regex.compile(r"\X")
+"""What people take for one character: a letter with its marks."""
 _LETTER = regex.compile(r"[\p{Alphabetic}\p{N}]")
 _ASCII_WORD = re.compile(
     r"(?=_*[a-z0-9]|'[aeiou])(?:(?<![a-z])'(?=[aeiou]))?"
@@ -70,6 +73,19 @@ class Analyser:
             found = [word for word in found if word not in out]
         return [_stem(self.language, word) for word in found] if self.stemming else found
 
+    def stem(self, word: str) -> str:
+        """What one of `words` is counted as."""
+        return word if self.language is None or not self.stemming else _stem(self.language, word)
+
+
+class Located(NamedTuple):
+    """A word, and where it stands in its text, in characters (code points)."""
+
+    word: str
+    start: int
+    end: int
+    """The place after its last character."""
+
 
 def words(text: str) -> list[str]:
     """The words of a text in lower case; runs of Chinese, Japanese and Korean characters as overlapping bigrams.
@@ -82,8 +98,7 @@ def words(text: str) -> list[str]:
     if text.isascii():
         return _ASCII_WORD.findall(text.lower())
     found: list[str] = []
-    folded = unicodedata.normalize("NFKC", text).lower().replace("’", "'")
-    for place, part in enumerate(_PART.split(folded)):
+    for place, part in enumerate(_PART.split(_folded(text))):
         if place % 2 == 0:
             found.extend(word for word in _BOUNDARY.split(part) if _LETTER.search(word))
         elif len(part) == 1:
@@ -91,6 +106,59 @@ def words(text: str) -> list[str]:
         else:
             found.extend(part[start : start + 2] for start in range(len(part) - 1))
     return found
+
+
+def located_words(text: str) -> list[Located]:
+    """What `words` finds, each with its place in the text as it was given.
+
+    The two differ only where NFKC makes one character of two that people see as two (Korean letters of the
+    compatibility block): here each stays its own.
+    """
+    if text.isascii():
+        return [Located(found[0], *found.span()) for found in _ASCII_WORD.finditer(text.lower())]
+    folded, starts, ends = _folded_with_places(text)
+    found: list[Located] = []
+    begin = 0
+    for place, part in enumerate(_PART.split(folded)):
+        for word, at in _pieces(part) if place % 2 == 0 else _pairs(part):
+            found.append(Located(word, starts[begin + at], ends[begin + at + len(word) - 1]))
+        begin += len(part)
+    return found
+
+
+def _pieces(part: str) -> Iterator[tuple[str, int]]:
+    """The words of a text without CJK characters, and where they begin."""
+    at = 0
+    for piece in _BOUNDARY.split(part):
+        if _LETTER.search(piece):
+            yield piece, at
+        at += len(piece)
+
+
+def _pairs(part: str) -> Iterator[tuple[str, int]]:
+    """The pairs of neighbours in a run of CJK characters, and where they begin; one that stands alone is a word."""
+    for at in range(max(len(part) - 1, 1)):
+        yield part[at : at + 2], at
+
+
+def _folded(text: str) -> str:
+    return unicodedata.normalize("NFKC", text).lower().replace("’", "'")
+
+
+def _folded_with_places(text: str) -> tuple[str, list[int], list[int]]:
+    """The folded text, and for each of its characters where in the text that begins and ends of which it was made."""
+    parts: list[str] = []
+    starts: list[int] = []
+    ends: list[int] = []
+    at = 0
+    for cluster in _CLUSTER.findall(text):
+        part = _folded(cluster)
+        parts.append(part)
+        starts += [at] * len(part)
+        at += len(cluster)
+        ends += [at] * len(part)
+    whole = _folded(text)
+    return whole if len(whole) == len(starts) else "".join(parts), starts, ends
 
 
 def language_of(texts: Iterable[str]) -> str | None:

@@ -92,7 +92,7 @@ def count_grams(texts: Iterable[str], *, max_words: int = 3, max_characters: int
     for text in texts:
         for run in _runs(text):
             tokens += len(run)
-            longest = max_characters if _is_cjk(run[0]) else max_words
+            longest = max_characters if is_cjk(run[0]) else max_words
             for size in range(1, min(longest, len(run)) + 1):
                 grams.update(_join(run[start : start + size]) for start in range(len(run) - size + 1))
     return GramCounts(grams, tokens)
@@ -133,10 +133,10 @@ def branching_entropy(texts: Iterable[str], grams: Collection[str]) -> dict[str,
     border of a run of tokens is a new neighbour each time.
     """
     neighbours: dict[str, tuple[Counter[str], Counter[str]]] = {gram: (Counter(), Counter()) for gram in grams}
-    sizes = {(_is_cjk(gram[0]), len(_split(gram))) for gram in grams}
+    sizes = {(is_cjk(gram[0]), len(_split(gram))) for gram in grams}
     for text in texts:
         for run in _runs(text):
-            for size in (size for cjk, size in sizes if cjk == _is_cjk(run[0])):
+            for size in (size for cjk, size in sizes if cjk == is_cjk(run[0])):
                 for start in range(len(run) - size + 1):
                     if (sides := neighbours.get(_join(run[start : start + size]))) is not None:
                         sides[0][run[start - 1] if start else _BORDER] += 1
@@ -240,14 +240,14 @@ def _select(
 
 def _may_be_term(gram: str) -> bool:
     """Whether it is more than one character, and begins and ends with a real word (not "s" or "2", 的 or 三)."""
-    if _is_cjk(gram[0]):
+    if is_cjk(gram[0]):
         return len(gram) > 1 and not gram.isnumeric() and _FUNCTION_CHARACTERS.isdisjoint((gram[0], gram[-1]))
     return all(len(word) > 1 and not word.isnumeric() for word in _edges(gram))
 
 
 def _edges(gram: str) -> tuple[str, ...]:
     """What must not be common: the first and the last word of an expression; a CJK term as a whole."""
-    if _is_cjk(gram[0]):
+    if is_cjk(gram[0]):
         return (gram,)
     words = gram.split(" ")
     return words[0], words[-1]
@@ -259,14 +259,15 @@ def _runs(text: str) -> Iterator[list[str]]:
 
 
 def _split(gram: str) -> list[str]:
-    return list(gram) if _is_cjk(gram[0]) else gram.split(" ")
+    return list(gram) if is_cjk(gram[0]) else gram.split(" ")
 
 
 def _join(tokens: Sequence[str]) -> str:
-    return ("" if _is_cjk(tokens[0]) else " ").join(tokens)
+    return ("" if is_cjk(tokens[0]) else " ").join(tokens)
 
 
-def _is_cjk(text: str) -> bool:
+def is_cjk(text: str) -> bool:
+    """Whether a text begins with a Chinese, Japanese or Korean character."""
     return _CJK_START.match(text) is not None
 
 

@@ -15,8 +15,9 @@ from acclimate.serve.errors import ServiceError
 
 Right: TypeAlias = Literal["read", "write", "admin"]
 RIGHTS: tuple[Right, ...] = get_args(Right)
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/openapi.json", "/docs"})
-"""What anybody may ask for: nothing of it is about documents or models."""
+OPEN_PATHS = frozenset({"/", "/livez", "/readyz", "/openapi.json", "/docs"})
+PAGE_FILES = "/page/"
+"""The path above the files of the page for people; nothing there or in `OPEN_PATHS` is about documents or models."""
 LEAST_KEY_CHARS = 16
 _FORM = (
     '[keys.NAME] with key = "…" (or sha256 = "…", its hash) and rights = ["read", "write", "admin"], or some of them'
@@ -109,9 +110,14 @@ class Keys:
         return found
 
 
+def is_open(path: str) -> bool:
+    """Whether anybody may ask for it, also while the models are loaded."""
+    return path in OPEN_PATHS or path.startswith(PAGE_FILES)
+
+
 def right_needed(method: str, path: str) -> Right | None:
     """Say which right a request needs; None for what is open to all."""
-    if path in OPEN_PATHS:
+    if is_open(path):
         return None
     if path.startswith("/v1/adapters"):
         return "admin"

@@ -19,13 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from acclimate.configs.serve import LOOPBACK
 from acclimate.errors import AcclimateError
-from acclimate.serve.access import OPEN_PATHS, right_needed
+from acclimate.serve.access import is_open, right_needed
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.logs import log
 from acclimate.serve.replies import as_service_error, error_response
 from acclimate.serve.site import Site
 
-WORKS_WHILE_LOADING = OPEN_PATHS | {"/metrics"}
+METRICS = "/metrics"
 GRACE_S = 1.0
 """After the deadline: the engine says more exactly than we could what was not done in time."""
 BODIES_AT_ONCE = 16
@@ -91,7 +91,7 @@ class Edge:
         self._check_host(headers)
         if (right := right_needed(method, path)) is not None:
             exchange.caller = self.site.keys.caller(headers, right).name
-        if path not in WORKS_WHILE_LOADING:
+        if not _works_while_loading(path):
             self.site.check_running()
         body = await self._body(headers, receive)
         try:
@@ -202,8 +202,12 @@ class Edge:
             "ms": round(1000 * seconds, 1),
             "key": exchange.caller,
         }
-        if exchange.status != 200 or scope["path"] not in WORKS_WHILE_LOADING:  # probes come every few seconds
+        if exchange.status != 200 or not _works_while_loading(scope["path"]):  # probes come every few seconds
             log("request", **facts)
+
+
+def _works_while_loading(path: str) -> bool:
+    return path == METRICS or is_open(path)
 
 
 async def _ended(*tasks: asyncio.Future[Any]) -> None:

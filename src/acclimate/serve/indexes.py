@@ -14,16 +14,18 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 from acclimate.core.analyser import Analyser, language_of
+from acclimate.core.filters import Metadata
+from acclimate.core.highlights import Span, highlights
 from acclimate.errors import StorageError
 from acclimate.retrieval.index.feeding import Encode, Fed, Whole, feed, remove
 from acclimate.retrieval.index.local.store import FILE
 from acclimate.retrieval.index.of_run import is_folder
 from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.index.protocol import Index
-from acclimate.retrieval.index.records import Document, Hit, Query, Stored, check_space
+from acclimate.retrieval.index.records import Document, Hit, IndexInfo, Query, Stored, check_space
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.metrics import Metrics
 from acclimate.serve.opening import ServedRun
@@ -35,6 +37,18 @@ READERS = 4
 """Threads that search; a local index searches one at a time anyway, but reads its documents' rows beside that."""
 WAITING = 256
 """Calls that may wait for an index; beyond that they are refused."""
+SAMPLE = 200
+"""Documents that are looked at for the names of the metadata fields."""
+
+
+class IndexSummary(NamedTuple):
+    """What there is to say of an index."""
+
+    info: IndexInfo
+    language: str | None
+    """Whose words are stemmed; None: no word is."""
+    sample: list[Metadata]
+    """The metadata of its first `SAMPLE` documents."""
 
 
 class ServedIndex:
@@ -119,6 +133,30 @@ class ServedIndex:
         def found() -> tuple[list[Stored], int]:
             with self._open() as index:
                 return list(islice(index.iterate(after), limit)), index.count()
+
+        return await self._in(self._readers, found)
+
+    async def highlights(self, query: str, texts: Sequence[str]) -> list[list[Span]]:
+        """Find the query's words in texts, as the index counts words."""
+
+        def found() -> list[list[Span]]:
+            with self._open() as index:
+                analyser = index.analyser
+            return [highlights(text, query, analyser) for text in texts]
+
+        return await self._in(self._readers, found)
+
+    async def summary(self) -> IndexSummary:
+        """Say what the index holds.
+
+        Raises:
+            ServiceError: there is none.
+        """
+
+        def found() -> IndexSummary:
+            with self._open() as index:
+                sample = [one.document.metadata for one in islice(index.iterate(), SAMPLE)]
+                return IndexSummary(index.info(), index.analyser.language, sample)
 
         return await self._in(self._readers, found)
 

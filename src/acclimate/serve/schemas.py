@@ -156,6 +156,9 @@ class SearchRequest(_Ours):
     explain: bool = Field(
         False, description="Say by which rank and score each hit came about, and why an adapter was chosen."
     )
+    highlight: bool = Field(
+        False, description="Say where each text has words of the query, as the index counts words: places in characters."
+    )
 
 
 class DocumentIn(_Ours):

@@ -85,6 +85,9 @@ async def search(request: Request, body: SearchRequest) -> Response:
         reply["route"] = None if question.route is None else question.route.to_json()
         why = await _reasons(question, answer)
         rows = [{**row, "explanation": why[row["id"]]} for row in rows]
+    if body.highlight and body.query is not None:
+        marked = await question.searched.highlights(body.query, [row["text"] for row in rows])
+        rows = [{**row, "highlights": spans} for row, spans in zip(rows, marked, strict=True)]
     return json_response({**reply, "hits": rows}, headers=headers)
 
 

@@ -1,0 +1,113 @@
+"""What this service can do, for a client that shows only what is there: `GET /v1/capabilities`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter
+from starlette.requests import Request
+from starlette.responses import Response
+
+from acclimate.core.filters import Metadata, Scalar
+from acclimate.errors import AcclimateError
+from acclimate.serve.answers import space_of
+from acclimate.serve.replies import json_response
+from acclimate.serve.site import Site, site_of
+from acclimate.serve.strict_json import StrictRoute
+
+if TYPE_CHECKING:
+    from acclimate.serve.indexes import IndexSummary, ServedIndex
+
+router = APIRouter(route_class=StrictRoute, tags=["models"])
+MAX_VALUES = 12
+"""A field with more values has none of them listed: nobody chooses from a list of a hundred."""
+
+FEATURES: Mapping[str, Callable[[Site], Any]] = {
+    "rerank": lambda site: site.service.reranker_id,
+}
+"""What not every service has -> what there is to say of it; None or false where it is not there."""
+CACHES: Mapping[str, Callable[[Site], Any]] = {
+    "embeddings": lambda site: site.service.engine.cache(),
+}
+"""Name of a cache -> its state, a named tuple of numbers; None where there is none."""
+
+
+@router.get("/v1/capabilities", summary="What this service can do")
+async def capabilities(request: Request) -> Response:
+    """Its features, its indexes with the fields of their documents, and what its caches hold."""
+    site = site_of(request)
+    states = {name: state(site) for name, state in CACHES.items()}
+    return json_response(
+        {
+            "version": version("acclimate"),
+            "base": site.service.registry.models()[0].base_id,
+            "features": {name: feature(site) for name, feature in FEATURES.items()},
+            "indexes": [await _index(site, one) for one in site.indexes.values()],
+            "caches": {name: state._asdict() for name, state in states.items() if state is not None},
+        }
+    )
+
+
+async def _index(site: Site, index: ServedIndex) -> dict[str, Any]:
+    """One index; of one that cannot be read, why."""
+    row = {"name": index.name, "model": index.model, "task": index.task}
+    try:
+        summary = await index.summary()
+    except AcclimateError as error:
+        return {**row, "documents": 0, "models": [], "fields": [], "problem": error.found}
+    return {**row, **_facts(summary), "models": _models(site, index, summary), "problem": None}
+
+
+def _facts(summary: IndexSummary) -> dict[str, Any]:
+    info = summary.info
+    return {
+        "documents": info.documents,
+        "backend": info.backend,
+        "space": info.space.digest,
+        "epoch": info.details.get("seq"),
+        "bytes": info.details.get("bytes"),
+        "language": summary.language,
+        "fields": fields_of(summary.sample),
+    }
+
+
+def _models(site: Site, index: ServedIndex, summary: IndexSummary) -> list[str]:
+    """The models whose queries may search it: their document vectors are those that it holds."""
+    models = site.service.registry.models()
+    return [one.name for one in models if not summary.info.space.differences(space_of(one, index.task))]
+
+
+def fields_of(sample: Iterable[Metadata]) -> list[dict[str, Any]]:
+    """The metadata fields of some documents, the most frequent first, for those who write filters.
+
+    Returns:
+        `name`, `kind` (text, number, flag, mixed), `documents` (how many have it), `values` (the most frequent first;
+        empty where there are more than `MAX_VALUES`), and of numbers `least` and `most`.
+    """
+    holders: Counter[str] = Counter()
+    values: dict[str, Counter[Scalar]] = {}
+    for metadata in sample:
+        for name, value in metadata.items():
+            holders[name] += 1
+            values.setdefault(name, Counter()).update(value if isinstance(value, tuple) else (value,))
+    return [_field(name, count, values[name]) for name, count in holders.most_common()]
+
+
+def _field(name: str, documents: int, values: Counter[Scalar]) -> dict[str, Any]:
+    kinds = {_kind(value) for value in values}
+    kind = kinds.pop() if len(kinds) == 1 else "mixed"
+    listed = [value for value, _ in values.most_common()] if len(values) <= MAX_VALUES else []
+    row = {"name": name, "kind": kind, "documents": documents, "values": listed}
+    if kind == "number":
+        numbers = [float(value) for value in values]
+        row |= {"least": min(numbers), "most": max(numbers)}
+    return row
+
+
+def _kind(value: Scalar) -> str:
+    if isinstance(value, bool):
+        return "flag"
+    return "text" if isinstance(value, str) else "number"
