@@ -157,7 +157,8 @@ class SearchRequest(_Ours):
         False, description="Say by which rank and score each hit came about, and why an adapter was chosen."
     )
     highlight: bool = Field(
-        False, description="Say where each text has words of the query, as the index counts words: places in characters."
+        False,
+        description="Say where each text has words of the query, as the index counts words: places in characters.",
     )
 
 

@@ -7,20 +7,25 @@ from pathlib import Path
 import httpx
 import pytest
 
+from acclimate.models.encoder import Encoder
 from acclimate.serve.routes.capabilities import MAX_VALUES, fields_of
 from acclimate.serve.routes.page import MEDIA_TYPES
 from tests.serve.http.test_access import FILE, READER, key
 from tests.serve.http.test_embeddings import refused
-from tests.serve.http.world import DOCUMENTS, World, served
+from tests.serve.http.world import DOCUMENTS, World, adapter_of, served, write_run
 
 PAGE = Path(__file__).resolve().parents[3] / "src" / "acclimate" / "serve" / "page"
 
 
 def test_a_service_says_what_it_can_do(client: httpx.Client, world: World) -> None:
     found = client.get("/v1/capabilities").json()
-    assert found["features"]["rerank"] == client.post("/v1/rerank", json={"query": "a", "documents": ["b"]}).json()["model"]
+    assert (
+        found["features"]["rerank"]
+        == client.post("/v1/rerank", json={"query": "a", "documents": ["b"]}).json()["model"]
+    )
     farm, bank = found["indexes"]
-    assert (farm["name"], farm["model"], farm["documents"], farm["backend"]) == ("farm", "farm", len(DOCUMENTS), "local")
+    assert (farm["name"], farm["model"], farm["backend"]) == ("farm", "farm", "local")
+    assert farm["documents"] == len(DOCUMENTS)
     assert farm["models"] == ["farm"]  # its adapter changes documents: neither the base nor the bank can search it
     assert farm["fields"] == [
         {"name": "year", "kind": "number", "documents": 30, "values": [], "least": 2000.0, "most": 2029.0}
@@ -28,16 +33,18 @@ def test_a_service_says_what_it_can_do(client: httpx.Client, world: World) -> No
     assert farm["problem"] is None
     assert (bank["documents"], bank["models"]) == (0, []) and "no index" in bank["problem"]
     assert set(found["caches"]["embeddings"]) == {"entries", "bytes", "hits", "misses"}
-    assert str(world.folder) not in client.get("/v1/capabilities").text
+    assert str(world.farm) not in client.get("/v1/capabilities").text
 
 
-def test_an_index_of_base_vectors_is_searched_by_the_base_and_by_adapters_of_queries(world: World) -> None:
-    with served(world, world.bank, cache_mb=0) as client:
+def test_an_index_of_base_vectors_is_searched_by_the_base_and_by_adapters_of_queries(
+    world: World, base: Encoder, tmp_path: Path
+) -> None:
+    write_run(tmp_path / "own", base, adapter_of(base, 2, sides="query"))
+    with served(world, tmp_path / "own", cache_mb=0) as client:
         client.put("/v1/documents", json={"documents": [{"id": "a", "text": "wheat rust"}]})
         found = client.get("/v1/capabilities").json()
-        assert found["indexes"][0]["models"] == ["base", "bank"]
+        assert found["indexes"][0]["models"] == ["base", "own"]
         assert (found["features"]["rerank"], found["caches"]) == (None, {})
-        client.request("DELETE", "/v1/documents", json={"ids": ["a"]})
 
 
 def test_fields_and_their_values() -> None:

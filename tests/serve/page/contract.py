@@ -28,14 +28,23 @@ ANALYSER = Analyser("english", stop_words=True, stemming=True)
 KEY = "reader-" + "k" * 16
 LONG = " Each field is looked at twice before the last leaf opens, and once more after rain." * 6
 TEXTS: dict[str, tuple[str, dict[str, Any]]] = {
-    "sowing": ("Winter wheat is sown from late September to mid October, so that it tillers before frost.", {"crop": "wheat", "year": 2021}),
+    "sowing": (
+        "Winter wheat is sown from late September to mid October, so that it tillers before frost.",
+        {"crop": "wheat", "year": 2021},
+    ),
     "rust": ("Yellow rust of wheat spreads in cool wet springs." + LONG, {"crop": "wheat", "year": 2019}),
     "drill": ("A drill sets seed two to four centimetres deep.", {"crop": ["wheat", "barley"], "year": 2022}),
     "barley": ("Winter barley goes in a fortnight before wheat does.", {"crop": "barley", "year": 2020}),
-    "rate": ("Later sowing needs a higher seed rate: fewer plants survive the winter.", {"crop": "wheat", "year": 2023}),
+    "rate": (
+        "Later sowing needs a higher seed rate: fewer plants survive the winter.",
+        {"crop": "wheat", "year": 2023},
+    ),
     "zh-sow": ("冬小麦一般在九月下旬至十月中旬播种，以便在霜冻前分蘖。", {"crop": "wheat", "year": 2021}),
     "zh-rust": ("小麦条锈病在低温多雨的春季容易流行，应及早防治。", {"crop": "wheat", "year": 2018}),
-    "till": ("<b>Tillers</b> & side shoots form while the soil stays above five degrees.", {"crop": "wheat", "year": 2017}),
+    "till": (
+        "<b>Tillers</b> & side shoots form while the soil stays above five degrees.",
+        {"crop": "wheat", "year": 2017},
+    ),
     "rice": ("Rice wants standing water for most of its life.", {"crop": "rice", "year": 2020}),
     "lime": ("Lime heavy land before the first crop of the rotation.", {"year": 2016}),
     "hops": ("Hops climb six metres in a good June.", {"crop": "hops", "year": 2015}),
@@ -191,10 +200,20 @@ def _search(body: dict[str, Any]) -> Response:
         row = {"id": name, "text": text, "metadata": metadata, "score": 1 / rank}
         row["explanation"] = {"hybrid": {"rank": rank, "score": 1 / rank}, **ways}
         hits.append({**row, "highlights": highlights(text, body["query"], ANALYSER)})
-    reply: dict[str, Any] = {"query": body["query"], "mode": body["mode"], "index": "farm", "impression_id": f"i-{adapter}"}
+    reply: dict[str, Any] = {
+        "query": body["query"],
+        "mode": body["mode"],
+        "index": "farm",
+        "impression_id": f"i-{adapter}",
+    }
     if adapter in ("auto", "mix", "fuse"):
         weights = {"farm": 0.82, "bank": 0.18}
-        reply["route"] = {"mode": adapter, "weights": weights, "distances": {"farm": 0.21, "bank": 0.64}, "reason": "farm is nearest"}
+        reply["route"] = {
+            "mode": adapter,
+            "weights": weights,
+            "distances": {"farm": 0.21, "bank": 0.64},
+            "reason": "farm is nearest",
+        }
     fusion = {"constant": 60.0, "dense_weight": 1.0, "lexical_weight": 1.0, "depth": 100}
     return JSONResponse({**reply, "acclimate": {"model": adapter}, "fusion": fusion, "hits": hits})
 
@@ -210,7 +229,10 @@ def _answer(contract: Contract) -> Iterator[str]:
     for word in ANSWER.split(" "):
         time.sleep(contract.slow_s)
         yield f"data: {json.dumps({'delta': word + ' '})}\n\n"
-    citations = [{"id": "sowing", "number": 1, "text": TEXTS["sowing"][0]}, {"id": "manual", "number": 2, "text": "More seed."}]
+    citations = [
+        {"id": "sowing", "number": 1, "text": TEXTS["sowing"][0]},
+        {"id": "manual", "number": 2, "text": "More seed."},
+    ]
     done = {
         "answer": ANSWER if contract.answered else "",
         "answered": contract.answered,

@@ -1,4 +1,4 @@
-"""What the tests of the page look with: a tab that notices every error, and checks of what people need to use a page."""
+"""What the tests of the page look with: a tab that notices every error, and checks of what people need."""
 
 from __future__ import annotations
 
@@ -41,14 +41,16 @@ CONTRAST = """() => {
     if (element.closest(".unseen, .skip, button:disabled")) continue;
     const [one, other] = [light(rgb(getComputedStyle(element).color)), light(behind(element))];
     const ratio = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
-    if (ratio < 4.5) low.push(`${ratio.toFixed(2)}: ${element.tagName} ${element.className} ${element.textContent.slice(0, 40)}`);
+    if (ratio < 4.5) low.push(`${ratio.toFixed(2)}: ${element.tagName} ${element.className} ${element.textContent}`);
   }
   return low;
 }"""
 UNNAMED = """() => {
-  const name = (one) => one.getAttribute("aria-label") || (one.getAttribute("aria-labelledby") ?? "").split(" ")
-      .map((id) => document.getElementById(id)?.textContent ?? "").join("") || [...(one.labels ?? [])].map((label) => label.textContent).join("")
-      || (one.matches("button, a, summary, [tabindex]") && one.textContent);
+  const text = (id) => document.getElementById(id)?.textContent ?? "";
+  const named = (one) => (one.getAttribute("aria-labelledby") ?? "").split(" ").map(text).join("");
+  const labels = (one) => [...(one.labels ?? [])].map((label) => label.textContent).join("");
+  const own = (one) => one.matches("button, a, summary, [tabindex]") && one.textContent;
+  const name = (one) => one.getAttribute("aria-label") || named(one) || labels(one) || own(one);
   const found = [...document.querySelectorAll("button, a, input, select, textarea, summary, dialog, [role=region]")];
   return found.filter((one) => !name(one)?.trim()).map((one) => one.outerHTML.slice(0, 120));
 }"""

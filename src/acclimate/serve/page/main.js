@@ -12,7 +12,7 @@ import { card, drawMoves, move, summary } from "./results.js";
 import { drawRoute } from "./route.js";
 import { drawService } from "./service.js";
 import { nextTheme, showTheme } from "./theme_switch.js";
-import { number, onLanguage, say, switchLanguage, translate } from "./words.js";
+import { brief, number, onLanguage, say, switchLanguage, translate } from "./words.js";
 
 const RERANK = 50;
 const RETRY_MS = 1500;
@@ -51,7 +51,7 @@ async function connect() {
 
 function fill() {
   const { features, indexes } = capabilities;
-  byId("served").textContent = capabilities.base;
+  byId("served").textContent = brief(capabilities.base);
   byId("rerank-choice").hidden = !features.rerank;
   byId("ask-answer").hidden = !features.answer;
   byId("help-marks").hidden = !features.feedback;

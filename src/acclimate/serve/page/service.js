@@ -1,13 +1,13 @@
 // What is served: indexes, models, caches.
 
 import { h } from "./dom.js";
-import { current, has, number, say } from "./words.js";
+import { brief, current, has, number, say } from "./words.js";
 
 /** Draw it from `/v1/capabilities` and `/v1/models`. */
 export function drawService(place, capabilities, models) {
   const facts = [
-    ["service_base", capabilities.base],
-    ["service_reranker", capabilities.features.rerank ?? say("service_none")],
+    ["service_base", brief(capabilities.base)],
+    ["service_reranker", brief(capabilities.features.rerank ?? say("service_none"))],
     ["service_version", capabilities.version],
   ];
   place.replaceChildren(

@@ -278,6 +278,9 @@ export function say(name, values = {}) {
 /** Whether there is a text of this name: caches of others bring their own words. */
 export const has = (name) => name in TEXTS[language];
 
+/** A model's id as people read it: of a folder, only its name. */
+export const brief = (id) => (id.startsWith("/") ? id.slice(id.lastIndexOf("/") + 1) : id);
+
 /** A number, written as the language does. */
 export const number = (value) => new Intl.NumberFormat(language).format(value);
 
