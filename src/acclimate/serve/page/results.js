@@ -29,8 +29,7 @@ export function card(hit, rank, { change, depth, actions, opened }) {
       why(hit.explanation),
     ),
     text,
-    facts(hit.metadata),
-    h("div", { class: "foot" }, open, actions),
+    h("div", { class: "foot" }, facts(hit.metadata), open, actions),
   );
   open.addEventListener("click", () => {
     const isOpen = item.classList.toggle("opened");
@@ -57,8 +56,9 @@ export function marked(text, spans) {
 
 /** What moved, in one line. */
 export function summary(changes) {
-  const count = (kind) => number(changes.filter((one) => one.kind === kind).length);
-  return say("summary_moves", { up: count("up"), down: count("down"), entered: count("new"), same: count("same") });
+  const parts = ["up", "down", "new", "same"].map((kind) => [kind, changes.filter((one) => one.kind === kind).length]);
+  const said = parts.filter(([, n]) => n).map(([kind, n]) => say(`summary_${kind}`, { n: number(n) }));
+  return said.join(say("comma"));
 }
 
 /** Lines from each document's place on the left to its place on the right. */
