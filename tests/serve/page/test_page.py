@@ -8,8 +8,8 @@ from urllib.parse import parse_qs
 
 import pytest
 
+from tests.browser import DESKTOP, PHONE, check_usable, opened
 from tests.serve.page.contract import ADAPTED, BASE, KEY, TEXTS, Contract, speaking
-from tests.serve.page.looking import DESKTOP, PHONE, check_usable, opened
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page

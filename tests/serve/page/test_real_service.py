@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.browser import check_usable, opened
 from tests.serve.http.test_access import FILE, READER
 from tests.serve.http.world import make_world, served
-from tests.serve.page.looking import check_usable, opened
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser

@@ -1,14 +1,20 @@
-"""What the tests of the page look with: a tab that notices every error, and checks of what people need."""
+"""Pages in headless Chromium: a tab that notices every error, and checks of what people need."""
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
+CHROMIUM = "ACCLIMATE_TEST_CHROMIUM"
+"""Where a Chromium is, if not in the PATH."""
 DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 375, "height": 720}
 REFUSED = "Failed to load resource"
@@ -64,6 +70,23 @@ BEYOND = """() => [...document.querySelectorAll("body *")].filter((one) => one.c
 SMALL = """() => [...document.querySelectorAll("button, select, summary, input:not([type=radio])")]
   .filter((one) => one.checkVisibility() && one.getBoundingClientRect().height < 16)
   .map((one) => one.outerHTML.slice(0, 100))"""
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    """Debian's Chromium, for one file of tests: while it is open, the thread can run no event loop of its own.
+
+    Where there is none, the tests are skipped, visibly.
+    """
+    playwright: Any = pytest.importorskip("playwright.sync_api", reason="playwright is a package of [dev]")
+    place = os.environ.get(CHROMIUM) or shutil.which("chromium") or shutil.which("chromium-browser")
+    if place is None:
+        pytest.skip(f"no chromium is here: install it, or say where it is by {CHROMIUM}")
+    with playwright.sync_playwright() as started:
+        arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
+        browser = started.chromium.launch(executable_path=place, args=arguments)
+        yield browser
+        browser.close()
 
 
 @contextmanager
