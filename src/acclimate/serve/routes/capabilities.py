@@ -28,8 +28,8 @@ MAX_VALUES = 12
 
 FEATURES: Mapping[str, Callable[[Site], Any]] = {
     "rerank": lambda site: site.service.reranker_id,
-    "route": lambda site: list(ROUTE_MODES) if len(site.service.registry.models()) > 1 else None,
     "feedback": lambda site: bool(site.feedback),
+    "route": lambda site: _routes(site),
 }
 """What not every service has -> what there is to say of it; None or false where it is not there."""
 CACHES: Mapping[str, Callable[[Site], Any]] = {
@@ -52,6 +52,12 @@ async def capabilities(request: Request) -> Response:
             "caches": {name: state._asdict() for name, state in states.items() if state is not None},
         }
     )
+
+
+def _routes(site: Site) -> list[str]:
+    """The ways of choosing adapters by the query; none where no adapter says where its queries lie."""
+    known = any(model.domain is not None for model in site.service.registry.models())
+    return list(ROUTE_MODES) if known else []
 
 
 async def _index(site: Site, index: ServedIndex) -> dict[str, Any]:
