@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from acclimate.configs import (
     NONE,
     RENAMED,
+    AnswerConfig,
     DatasetConfig,
     DomainConfig,
     EndpointConfig,
@@ -55,6 +56,7 @@ SECTIONS = {
     "index": IndexConfig,
     "export": ExportConfig,
     "serve": ServeConfig,
+    "answer": AnswerConfig,
 }
 
 

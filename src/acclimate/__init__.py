@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from acclimate.flows.from_documents import pairs
     from acclimate.flows.index_verbs import (
         adopt_index,
+        answer,
         evaluate_index,
         export_index,
         index,
@@ -54,6 +55,7 @@ __all__ = [
     "RunConfig",
     "adapt",
     "adopt_index",
+    "answer",
     "compare",
     "errors",
     "evaluate",
@@ -98,6 +100,7 @@ _PLACES = {
         name: f"acclimate.flows.index_verbs:{name}"
         for name in (
             "adopt_index",
+            "answer",
             "evaluate_index",
             "export_index",
             "index",

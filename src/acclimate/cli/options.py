@@ -67,6 +67,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Experts": ("route",),
     "Service": ("serve",),
     "Learning from feedback": ("refresh",),
+    "Answers": ("answer",),
 }
 """Heading of --help-all -> settings, and whole sections: the rest of a section goes to the heading that names it."""
 

@@ -19,11 +19,11 @@ from acclimate.errors import AcclimateError
 from acclimate.serve.edge import Edge
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import as_service_error, error_response
-from acclimate.serve.routes import adapters, documents, embeddings, feedback, health, models, rerank, search
+from acclimate.serve.routes import adapters, answer, documents, embeddings, feedback, health, models, rerank, search
 from acclimate.serve.schemas import ErrorReply
 from acclimate.serve.site import Site
 
-FAMILIES = (embeddings, models, rerank, search, documents, feedback, adapters, health)
+FAMILIES = (embeddings, models, rerank, search, answer, documents, feedback, adapters, health)
 NO_JSON = "json_invalid"
 TITLE = "Acclimate"
 DESCRIPTION = "Embeddings, reranking and search with adapted models. Every error has the same shape."
