@@ -6,9 +6,10 @@ judged relevant to any of them were deleted, so that nothing that is known to an
 is the test suite's server, which cites at random, by number and by id, what is there and what is not, and never refuses
 by itself: what is refused is refused by the score.
 
-    python benchmarks/answers.py PATH/TO/BEIR --out FOLDER [--questions 200]
+    python benchmarks/answers.py PATH/TO/BEIR --out FOLDER [--questions 200] [--documents 2500]
 
-The run is kept and not made again; so are the replies of a pass that is finished.
+With --documents the corpus is a sample: what is relevant to the questions and to a hundred dev questions, and others up
+to that number. The run is kept and not made again; so are the replies of a pass that is finished.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 TOP = 8
 PATIENCE_S = 300.0
+DEV, TRAIN = 100, 20
+"""Questions of a sample's splits."""
 
 
 def main() -> None:
@@ -41,13 +44,15 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--documents", type=int)
     arguments = parser.parse_args()
-    run = arguments.out / "run"
-    refusal = made(arguments.data, run)
-    _, queries, splits = read_beir(arguments.data)
-    asked = sorted(splits["test"])
-    random.Random(0).shuffle(asked)
-    asked = asked[: arguments.questions]
+    data, run = arguments.data, arguments.out / "run"
+    corpus, queries, splits = read_beir(data)
+    asked = drawn(splits["test"], arguments.questions)
+    if arguments.documents is not None:
+        data = sampled(data, arguments.out / "data", asked, arguments.documents)
+        corpus = read_beir(data)[0]
+    refusal = made(data, run)
     relevant = {name for query in asked for name, grade in splits["test"][query].items() if grade > 0}
     started = time.monotonic()
     passes = {"with all documents": [], "their documents deleted": sorted(relevant)}
@@ -60,10 +65,40 @@ def main() -> None:
                 replies = [answered(client, queries[query]) for query in asked]
             kept.write_text(json.dumps(replies))
         found[name] = json.loads(kept.read_text())
-    print(f"{arguments.data.name}, {len(asked)} test questions, {machine()}; {time.monotonic() - started:.0f} s\n")
+    print(f"{arguments.data.name}, {len(corpus):,} documents, {len(asked)} test questions, {machine()}; ", end="")
+    print(f"{time.monotonic() - started:.0f} s\n")
     print(f"threshold {refusal['threshold']:.4f}: {refusal['chosen']}; there {refusal['refused']:.1%} of the questions")
     print(f"without their documents are refused, and {refusal['answered']:.1%} of the others are not\n")
     print(table(("", "answered", "refused", "citations", "of what was not retrieved", "struck"), rows(found)))
+
+
+def drawn(names: Iterable[str], count: int) -> list[str]:
+    """Some of the names, the same at every start."""
+    found = sorted(names)
+    random.Random(0).shuffle(found)
+    return found[:count]
+
+
+def sampled(data: Path, out: Path, asked: list[str], count: int) -> Path:
+    """A BEIR folder with fewer documents: the asked questions are its test split, a hundred others its dev split."""
+    if out.exists():
+        return out
+    corpus, queries, splits = read_beir(data)
+    others = drawn(splits["train"], DEV + TRAIN)
+    chosen = {"test": asked, "dev": others[:DEV], "train": others[DEV:]}
+    judged = {query: grades for qrels in splits.values() for query, grades in qrels.items()}
+    kept = {name for names in chosen.values() for query in names for name in judged[query]}
+    kept |= set(drawn(corpus.keys() - kept, max(0, count - len(kept))))
+    (out / "qrels").mkdir(parents=True)
+    for split, names in chosen.items():
+        rows = [f"{query}\t{name}\t{grade}" for query in names for name, grade in judged[query].items()]
+        (out / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n")
+    for file, texts, wanted in (
+        ("corpus.jsonl", corpus, sorted(kept)),
+        ("queries.jsonl", queries, [query for names in chosen.values() for query in names]),
+    ):
+        (out / file).write_text("".join(json.dumps({"_id": name, "text": texts[name]}) + "\n" for name in wanted))
+    return out
 
 
 def made(data: Path, run: Path) -> dict[str, Any]:
