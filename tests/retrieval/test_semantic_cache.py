@@ -108,7 +108,9 @@ def test_audits_are_counted_with_their_bound() -> None:
     assert kept.audit(found, "right") and not kept.audit(found, "another")
     assert (kept.counts.audited, kept.counts.false_hits) == (2, 1)
     assert kept.counts.bound == pytest.approx(float(beta.ppf(0.95, 2, 1)))
-    assert found.entry.same[-2:] == [True, False]
+    before = found.entry.chance(1.0)
+    kept.audit(found, "another")
+    assert found.entry.chance(1.0) < before and found.entry.comparisons == kept.counts.shadows + 3
 
 
 def test_memory_is_bounded() -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import random
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import faiss
@@ -35,8 +35,6 @@ DELTA = 0.01
 """The share of queries that may be answered wrongly."""
 NOMINATED = 8
 """Entries whose sign bits are nearest, of which the true cosines are computed."""
-COMPARISONS = 256
-"""The last ones of an entry count."""
 CONFIDENCE = 0.95
 """How sure the bound of false hits is."""
 
@@ -49,24 +47,22 @@ class Entry(Generic[V]):
     vector: NDArray[np.float32]
     """[D], of length 1."""
     result: V
-    similarities: list[float] = field(default_factory=list)
-    same: list[bool] = field(default_factory=list)
-    _log_posterior: NDArray[np.float64] | None = None
+    comparisons: int = 0
+    """With results that were computed."""
+    log_TG: NDArray[np.float64] | None = None
+    """What they say of its curve: see `log_posterior`."""
 
     def chance(self, similarity: float) -> float:
         """How sure it is that the result is right for a query of this similarity; 0 where the entry is cold."""
-        if len(self.same) < LEAST_COMPARISONS:
+        if self.log_TG is None or self.comparisons < LEAST_COMPARISONS:
             return 0.0
-        if self._log_posterior is None:
-            self._log_posterior = log_posterior(np.array(self.similarities), np.array(self.same, bool))
-        return chance_of_right(similarity, self._log_posterior)
+        return chance_of_right(similarity, self.log_TG)
 
     def compare(self, similarity: float, is_same: bool) -> None:
         """Learn whether the result was right for a query of this similarity."""
-        self.similarities.append(similarity)
-        self.same.append(is_same)
-        del self.similarities[:-COMPARISONS], self.same[:-COMPARISONS]
-        self._log_posterior = None
+        said_TG = log_posterior(np.array([similarity]), np.array([is_same]))
+        self.log_TG = said_TG if self.log_TG is None else self.log_TG + said_TG
+        self.comparisons += 1
 
 
 @dataclass(frozen=True, slots=True)
