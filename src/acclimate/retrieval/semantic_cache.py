@@ -33,6 +33,9 @@ V = TypeVar("V")
 
 DELTA = 0.01
 """The share of queries that may be answered wrongly."""
+LEAST_CHANCE = 0.9
+"""An entry that is less sure never serves. vCache's rule lets it serve now and then, so that the share of all queries is
+kept; but of what is served, too much would be wrong."""
 NOMINATED = 8
 """Entries whose sign bits are nearest, of which the true cosines are computed."""
 CONFIDENCE = 0.95
@@ -145,7 +148,7 @@ class SemanticCache(Generic[V]):
             return None
         similarity, entry = allowed[0]
         chance = entry.chance(similarity)
-        serves = chance > 0.0 and self._draw.random() >= share_computed(chance, self._delta)
+        serves = chance >= LEAST_CHANCE and self._draw.random() >= share_computed(chance, self._delta)
         self.counts.hits += serves
         return Nominee(entry, similarity, chance, serves)
 
