@@ -34,8 +34,8 @@ V = TypeVar("V")
 DELTA = 0.01
 """The share of queries that may be answered wrongly."""
 LEAST_CHANCE = 0.9
-"""An entry that is less sure never serves. vCache's rule lets it serve now and then, so that the share of all queries is
-kept; but of what is served, too much would be wrong."""
+"""An entry that is less sure never serves. vCache's rule lets it serve now and then, so that the share of all queries
+is kept; but of what is served, too much would be wrong."""
 NOMINATED = 8
 """Entries whose sign bits are nearest, of which the true cosines are computed."""
 CONFIDENCE = 0.95
