@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from acclimate.configs import (
     NONE,
     RENAMED,
+    AnswerConfig,
     DatasetConfig,
     DomainConfig,
     EndpointConfig,
@@ -61,6 +62,7 @@ SECTIONS = {
     "vectors": VectorsConfig,
     "tune": TuneConfig,
     "serve": ServeConfig,
+    "answer": AnswerConfig,
 }
 
 

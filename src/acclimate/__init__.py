@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from acclimate.flows.image_verbs import search_by_picture, search_pictures
     from acclimate.flows.index_verbs import (
         adopt_index,
+        answer,
         evaluate_index,
         export_index,
         index,
@@ -55,6 +56,7 @@ __all__ = [
     "RunConfig",
     "adapt",
     "adopt_index",
+    "answer",
     "compare",
     "errors",
     "evaluate",
@@ -105,6 +107,7 @@ _PLACES = {
         name: f"acclimate.flows.index_verbs:{name}"
         for name in (
             "adopt_index",
+            "answer",
             "evaluate_index",
             "export_index",
             "index",

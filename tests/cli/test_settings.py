@@ -180,6 +180,10 @@ def _index(world: World) -> None:
     world.do("index", world.folder / "second")
     fused = ("--experts", world.folder / "second", "--adapter", "fuse", "--rerank", "10", "--reranker", world.reranker)
     world.do("search", world.run, "w1", *fused, mode="search --experts")
+    with ChatServer() as llm:
+        asked = ("answer", world.run, "w1", "--llm", llm.url, "--llm-model", "m")
+        world.do(*asked, mode="answer without --rerank")
+        world.do(*asked, "--rerank", "10", "--reranker", world.reranker)
     world.do("index", world.run)
     world.do("evaluate", world.run, "--index", "--sign-flips", "100", mode="evaluate RUN --index")
     _serve(world)
@@ -201,12 +205,16 @@ def _serve(world: World) -> None:
             client.post("/v1/embeddings", json={"input": "w1", "model": "run", "input_type": "query"})
             client.post("/v1/embeddings", json={"input": [[1]], "model": "run@query"})
             client.put("/v1/documents", json={"documents": [{"id": "x", "text": "w1 w2"}]})
+            client.post("/v1/answer", json={"query": "w1"})
+            client.post("/v1/search", json={"query": "w1", "rerank": 10})
             time.sleep(0.3)  # what changes on disk is looked for
         os.kill(os.getpid(), signal.SIGTERM)
 
     asking = threading.Thread(target=ask)
     asking.start()
-    world.do("serve", world.run, "--port", port, "--reranker", world.reranker, "--poll-s", "0.1", "--feedback")
+    with ChatServer() as llm:
+        asked = ("--llm", llm.url, "--llm-model", "m", "--feedback")
+        world.do("serve", world.run, "--port", port, "--reranker", world.reranker, "--poll-s", "0.1", *asked)
     asking.join()
 
 

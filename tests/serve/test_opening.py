@@ -8,9 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from acclimate.configs import RunConfig
+from acclimate.configs import RunConfig, with_overrides
 from acclimate.configs.toml import dump_config
 from acclimate.errors import ModelError, UsageError
+from acclimate.formats.engine_folder import write_engine
+from acclimate.formats.facts import write_facts
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.index.records import Fusion
@@ -108,6 +110,27 @@ def test_what_cannot_be_served_together_is_named(tmp_path: Path, model: Path) ->
         open_service([f"base={one}"], config())
     with pytest.raises(ModelError):
         open_service([str(tmp_path / "nowhere")], config())
+
+
+def test_an_export_is_refused_by_one_line_that_says_what_to_serve(tmp_path: Path, model: Path) -> None:
+    use = Encoder.load(str(model), device="cpu", dtype="float32").use
+    graph = tmp_path / "graph"
+    graph.mkdir()
+    write_facts(graph, {"id": "farm/base", "sha256": "0" * 64}, use, normalise=True, sides="both")
+    write_engine(graph, "onnx", "float32", "made from", None)
+    with pytest.raises(UsageError) as refused:
+        open_service([str(graph)], config())
+    message = str(refused.value)
+    assert "graph is an export for onnx, which the service does not run" in message and "\n" not in message
+    assert "Serve the run or adapter that it was exported from; its base is farm/base" in message
+
+
+def test_a_rerankers_hash_is_that_of_all_that_its_scores_depend_on(tmp_path: Path, model: Path) -> None:
+    one, other = tiny.tiny_reranker(tmp_path / "one"), tiny.tiny_reranker(tmp_path / "other", seed=1)
+    shorter = with_overrides(config(), {"pair_tokens": 20})
+    served = [(str(one), config()), (str(one), config()), (str(other), config()), (str(one), shorter)]
+    found = [open_service([str(model)], settings, reranker=name).reranker_sha256 for name, settings in served]
+    assert found[0] == found[1] and len(set(found)) == 3 and None not in found
 
 
 def test_an_index_of_another_space_is_refused(tmp_path: Path, model: Path) -> None:

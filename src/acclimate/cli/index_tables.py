@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -101,6 +102,33 @@ def show_hits(found: Mapping[str, Any]) -> None:
         lines = [Text(snippet(hit["text"])), Text(where, style="dim"), *([Text(facts, style="dim")] if facts else [])]
         table.add_row(str(place), f"{hit['score']:.3f}", Text("\n").join(lines))
     new_console().print(table if found["hits"] else Text(f"no document found: {caption}"))
+
+
+class Telling:
+    """Shows an answer while it is written, and then what it cites."""
+
+    def __init__(self) -> None:
+        self._out = new_console()
+        self._told = False
+
+    def text(self, piece: str) -> None:
+        """Print a piece at once."""
+        self._told = self._told or bool(piece)
+        sys.stdout.write(piece)
+        sys.stdout.flush()
+
+    def end(self, found: Mapping[str, Any]) -> None:
+        """Print what was not shown yet: a refusal, the cited documents, what was struck."""
+        if self._told:
+            sys.stdout.write("\n")
+            sys.stdout.flush()
+        if not self._told or not found["answered"]:
+            self._out.print(Text(found["answer"]), soft_wrap=True)
+        for one in found["citations"]:
+            self._out.print(Text(f"[{one['number']}] {one['id']}: {snippet(one['text'])}", style="dim"), soft_wrap=True)
+        if found["struck"]:
+            told = f"{counted(found['struck'], 'citations')} of what was not retrieved: left out"
+            self._out.print(Text(told, style="dim"), soft_wrap=True)
 
 
 def show_index_evaluation(report: Mapping[str, Any]) -> None:

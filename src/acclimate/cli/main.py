@@ -21,6 +21,7 @@ from cyclopts.help.formatters import DefaultFormatter
 from acclimate import __version__, processes
 from acclimate.cli.commands import (
     adapt,
+    answer,
     compare,
     doctor,
     encode,
@@ -77,6 +78,7 @@ GROUPS: dict[str, tuple[Command, ...]] = {
         index.COMMAND,
         search.COMMAND,
         route.COMMAND,
+        answer.COMMAND,
         serve.COMMAND,
         similarity.COMMAND,
         encode.COMMAND,

@@ -70,6 +70,7 @@ HEADINGS: dict[str, tuple[str, ...]] = {
     "Images": ("images",),
     "Service": ("serve",),
     "Learning from feedback": ("refresh",),
+    "Answers": ("answer",),
 }
 """Heading of --help-all -> settings, and whole sections: the rest of a section goes to the heading that names it."""
 

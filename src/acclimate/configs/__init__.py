@@ -5,6 +5,7 @@ holds, what a stage function takes, and what the command line's flags are made f
 sections, so that every one of them is also a flag (`rank` -> `--rank`).
 """
 
+from acclimate.configs.answer import AnswerConfig
 from acclimate.configs.commands import (
     MODEL,
     READS,
@@ -56,6 +57,7 @@ __all__ = [
     "RENAMED",
     "SETTINGS_MARK",
     "SHORT",
+    "AnswerConfig",
     "DatasetConfig",
     "DomainConfig",
     "EndpointConfig",

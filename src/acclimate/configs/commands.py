@@ -121,8 +121,9 @@ READS: dict[str, tuple[str, ...]] = {
     "tune": ("model", "seed", "sign_flips", "confidence", "max_loss", "tune"),
     "index": (*ENCODER, "index"),
     "search": (*ENCODER, "index_at", *RERANKER, "experts", "mixed_experts", *PICTURE),
+    "answer": (*ENCODER, "index_at", *RERANKER, "llm", "llm_model", "answer"),
     "route": ("model", "device", "dtype", *COMPARISON, "limit", "outside", "multi_domain", "spanning", "mixed_experts"),
-    "serve": ("model", "device", "dtype", *RERANKER, "serve", "mixed_experts", "router"),
+    "serve": ("model", "device", "dtype", *RERANKER, "serve", "mixed_experts", "router", "endpoint", "answer"),
     "feedback": ("index_at",),
     # Everything else is as the run's own config.toml says: a refresh goes on from what was trained.
     "refresh": ("model", "device", "dtype", "seed", "limit", "refresh", "index_at", *REFRESH),
@@ -165,6 +166,7 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
     "index RUN --reencode": (*ENCODER, "index_at"),
     "search without --rerank": (*ENCODER, "index_at", "experts"),
     "search --experts": ("model", "device", "dtype", "index_at", *RERANKER, "experts", "mixed_experts"),
+    "answer without --rerank": (*ENCODER, "index_at", "llm", "llm_model", "answer"),
     "evaluate RUN --index": (*ENCODER, *COMPARISON, "index_at"),
     "evaluate RUN": (*ENCODER, "seed", "evaluate", "domain"),
     "evaluate RUN with guard data": (*ENCODER, "seed", "limit", "evaluate", "domain"),
@@ -180,6 +182,7 @@ SHORT: dict[str, dict[str, str]] = {
     "index": {"at": "index_at"},
     "search": {"at": "index_at"},
     "route": {"data": "outside", "multi": "multi_domain"},
+    "answer": {"at": "index_at"},
     "evaluate": {"at": "index_at"},
     "train-reranker": {
         "epochs": "rerank_epochs",

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from acclimate.configs.answer import AnswerConfig
 from acclimate.configs.checks import check_at_least
 from acclimate.configs.datasets import PROMPTS, DatasetConfig
 from acclimate.configs.domain import DomainConfig
@@ -110,6 +111,8 @@ class RunConfig:
     """The service."""
     refresh: RefreshConfig = field(default_factory=RefreshConfig)
     """Learning from feedback."""
+    answer: AnswerConfig = field(default_factory=AnswerConfig)
+    """Answers."""
     datasets: tuple[DatasetConfig, ...] = ()
     """The datasets to train on, if they are not given on the command line; several are trained together."""
 

@@ -45,11 +45,18 @@ class ServeConfig:
     """Most tokens computed at once; the longest that a short request can be held up by another one."""
     cache_mb: float = 64.0
     """Memory for vectors that were computed before, in MB; 0 keeps none."""
+    results_mb: float = 16.0
+    """Memory for replies to searches and questions, for the same request again, in MB; 0 keeps none."""
+    semantic_entries: int = 0
+    """Most results that are kept for requests that mean the same (reranked searches and answers only); 0 keeps none.
+    One is served only where what was learned of it makes it about sure; the reply says so."""
     max_adapters_mb: float = 1024.0
     """Most memory of all adapters together, in MB; one more is refused."""
     deadline_s: float = 30.0
     """Longest time that a request may take, in seconds. One that could not be answered within it, because too much is
     waiting, is refused at once, with the time after which to try again."""
+    answer_deadline_s: float = 120.0
+    """Longest time that a request for an answer may take, with what the language model needs, in seconds."""
     drain_s: float = 20.0
     """Longest time that requests under way get when the service is stopped, in seconds."""
     idle_s: float = 10.0
@@ -68,13 +75,15 @@ class ServeConfig:
             raise UsageError(f"port = {self.port}", possible="0 to 65535")
         for name in ("max_inputs", "max_request_tokens", "batch_tokens"):
             check_at_least(name, getattr(self, name), 1)
-        for name in ("max_body_mb", "max_adapters_mb", "deadline_s", "drain_s", "idle_s", "poll_s"):
+        times = ("deadline_s", "answer_deadline_s", "drain_s", "idle_s", "poll_s")
+        for name in ("max_body_mb", "max_adapters_mb", *times):
             check_above(name, getattr(self, name), 0)
         check_fraction("swaps", self.swaps)
         if self.swaps and not self.feedback:
             raise UsageError(f"swaps = {self.swaps:g} without feedback", fix="Add --feedback, or leave it out.")
-        if self.cache_mb < 0:
-            raise UsageError(f"cache_mb = {self.cache_mb}", possible="0 or more")
+        for name in ("cache_mb", "results_mb", "semantic_entries"):
+            if getattr(self, name) < 0:
+                raise UsageError(f"{name} = {getattr(self, name)}", possible="0 or more")
         if self.keys is None and not self.public and self.host not in LOOPBACK:
             raise UsageError(
                 f"host = {self.host!r} can be reached by others, and no keys are given: anybody could read and change "

@@ -18,12 +18,13 @@ from acclimate.data.dataset import Dataset
 from acclimate.data.facts import evenly
 from acclimate.evaluation.clusters import query_clusters
 from acclimate.evaluation.measures import evaluate_run
+from acclimate.evaluation.refusal import choose_refusal
 from acclimate.evaluation.reports import ThroughIndex
 from acclimate.evaluation.significance import Delta, compare_means
 from acclimate.retrieval.index.feeding import chunk_id
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import MODES, Fusion, Hit, Mode, Query, Vectors
-from acclimate.retrieval.index.reports import FusionChoice
+from acclimate.retrieval.index.reports import FusionChoice, RefusalChoice
 from acclimate.retrieval.top_k import top_k
 from acclimate.types import Qrels, Queries, Run
 
@@ -48,6 +49,8 @@ class Asked(NamedTuple):
     texts: Queries
     vectors: Vectors
     """[N, D], in the order of `texts`."""
+    model: str
+    """What encoded them: see `of_run.query_model`."""
 
 
 Found = dict[str, list[Hit]]
@@ -76,7 +79,7 @@ def documents_missing(index: Index, data: Dataset) -> list[str]:
 
 
 def choose_fusion(index: Index, dev: Asked, qrels: Qrels) -> FusionChoice:
-    """Choose constant and weights of the fusion by NDCG@10 on dev queries.
+    """Choose constant and weights of the fusion by NDCG@10 on dev queries; and which questions are not answered.
 
     Args:
         index: holds the documents of `qrels`.
@@ -86,7 +89,7 @@ def choose_fusion(index: Index, dev: Asked, qrels: Qrels) -> FusionChoice:
     best = Fusion(depth=DEPTH)
     if len(dev.texts) < FEWEST:
         why = f"the default, as there are {len(dev.texts)} dev queries, and {FEWEST} are needed to choose"
-        return _choice(index, best, why, {})
+        return _choice(index, best, why, {}, choose_refusal({}, qrels, dev.model))
     dense, lexical = (search_all(index, dev, mode, best) for mode in ("dense", "lexical"))
     tried: dict[str, float] = {}
     for constant in CONSTANTS:
@@ -96,7 +99,8 @@ def choose_fusion(index: Index, dev: Asked, qrels: Qrels) -> FusionChoice:
             if score > max(tried.values(), default=-1.0):
                 best = Fusion(constant, 1.0, weight, DEPTH)
             tried[f"constant {constant:g}, lexical weight {weight:g}"] = score
-    return _choice(index, best, f"best NDCG@10 of {len(dev.texts):,} dev queries", tried)
+    refusal = choose_refusal(dense, qrels, dev.model)
+    return _choice(index, best, f"best NDCG@10 of {len(dev.texts):,} dev queries", tried, refusal)
 
 
 def measure(
@@ -184,7 +188,7 @@ def _document_of(hit: Hit) -> str:
     return hit.document.parent or hit.id
 
 
-def _choice(index: Index, fusion: Fusion, chosen: str, tried: dict[str, float]) -> FusionChoice:
+def _choice(index: Index, fusion: Fusion, chosen: str, tried: dict[str, float], refusal: RefusalChoice) -> FusionChoice:
     return {
         "constant": fusion.constant,
         "dense_weight": fusion.dense_weight,
@@ -193,4 +197,5 @@ def _choice(index: Index, fusion: Fusion, chosen: str, tried: dict[str, float]) 
         "space": index.space.digest,
         "chosen": chosen,
         "tried": tried,
+        "refusal": refusal,
     }

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -205,6 +205,53 @@ def _check_search(
         raise UsageError(f"adapter = {adapter!r}, and no experts are named", fix="Name further runs: --experts RUN")
     elif not reranks:
         check_settings("search without --rerank", settings)
+
+
+def answer(
+    run: str | Path,
+    question: str,
+    *,
+    top: int = 8,
+    filter: str | None = None,
+    rerank: int | None = None,
+    reranker: str | Path | None = None,
+    on_text: Callable[[str], None] | None = None,
+    config: Config = None,
+    **settings: Any,
+) -> Result:
+    """Answer a question out of a run's index, by a language model behind an OpenAI-compatible endpoint.
+
+    Args:
+        run: the run's folder; it needs an index.
+        question: in any language.
+        top: how many documents the language model may read.
+        filter: on metadata, see `search`.
+        rerank: put the first so many in order anew by a reranker.
+        reranker: a run with one, a folder, or a hub id; the run's own if None.
+        on_text: given the answer piece by piece while it is written; if None, it is asked for as a whole.
+        config: see `Config`.
+        settings: such as `llm="http://localhost:8001/v1"` and `llm_model="Qwen3-8B"`. These two are never taken from
+            the run's own `config.toml`: whoever wrote it would get the documents and the key.
+
+    Returns:
+        {"answer", "answered", "citations": [{"id", "number", "text"}], "struck", "usage", "model", "score"} and more.
+    """
+    if rerank is None:
+        check_settings("answer without --rerank", settings)
+    own = {name: value for name, value in settings.items() if name in ("llm", "llm_model")}
+    asked = configured("answer", own, config).endpoint
+    if asked.llm is None or asked.llm_model is None:
+        raise UsageError(
+            "no language model is named", fix="Give the address of its endpoint and its name: --llm URL --llm-model M."
+        )
+    effective = measuring("answer", settings, config, Path(run))
+    from acclimate.formats.chat import ChatClient
+    from acclimate.stages.answer import Wanted
+    from acclimate.stages.answer import answer as stage
+
+    wanted = Wanted(top, filter, rerank, None if reranker is None else str(reranker))
+    with ChatClient(asked.llm, asked.llm_model) as client:
+        return Result(stage(Path(run), question, client, effective, wanted, on_text))
 
 
 def evaluate_index(run: str | Path, *, config: Config = None, **settings: Any) -> Result:

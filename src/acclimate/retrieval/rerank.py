@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from acclimate import processes
+from acclimate.configs import RerankConfig
 from acclimate.models.reranker import Reranker
+from acclimate.retrieval.index.records import Hit
+from acclimate.runs.resolve import load_reranker
 from acclimate.types import Run
 
 
@@ -39,3 +42,26 @@ def rerank(
     for (query, document), score in zip(pairs, scores.tolist(), strict=True):
         by_query[query].append((-score, document))
     return {query: {document: -score for score, document in sorted(rows)} for query, rows in by_query.items()}
+
+
+def rerank_hits(
+    name: str, settings: RerankConfig, query: str, hits: Sequence[Hit], *, device: str = "auto", dtype: str = "auto"
+) -> tuple[str, list[Hit]]:
+    """Put what an index has found for one query into a reranker's order.
+
+    Args:
+        name: a run with a reranker, a folder, or a hub id.
+        settings: see `runs.resolve.load_reranker`, and so are device, dtype and the errors.
+        query: what was searched for.
+        hits: what was found.
+        device: see above.
+        dtype: see above.
+
+    Returns:
+        The reranker's id, and the hits with its raw logits as scores.
+    """
+    model = load_reranker(name, settings, device=device, dtype=dtype)
+    by_id = {hit.id: hit for hit in hits}
+    texts = {hit.id: hit.text for hit in hits}
+    run = rerank(model, {"query": {hit.id: hit.score for hit in hits}}, {"query": query}, texts, len(hits))
+    return model.source.id, [Hit(by_id[found].document, score) for found, score in run["query"].items()]

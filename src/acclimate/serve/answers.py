@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from pydantic import BaseModel
 from starlette.requests import Request
 
+from acclimate.serve.result_cache import Identity, digest
 from acclimate.serve.site import site_of
 
 if TYPE_CHECKING:
@@ -37,11 +40,46 @@ def _digest(space: SpaceId) -> str:
 
 def model_headers(pinned: Pinned) -> dict[str, str]:
     """The same as headers, for forms of replies that have no place for it."""
-    return {f"x-acclimate-{name}": quote(value, safe="=+@:/.-_") for name, value in named_hash(pinned).items()}
+    return hash_headers(named_hash(pinned))
+
+
+def hash_headers(named: Mapping[str, str]) -> dict[str, str]:
+    """What `named_hash` gives, as headers."""
+    return {f"x-acclimate-{name}": quote(value, safe="=+@:/.-_") for name, value in named.items()}
+
+
+async def identity_of(
+    request: Request, body: BaseModel, query: str | None, without: Collection[str]
+) -> Identity | None:
+    """All that the reply to a request depends on; None where nothing may be kept for it.
+
+    Any change of any index or model that is served is another epoch: which of them a request will use, it may leave to
+    the service.
+
+    Args:
+        request: whose key counts, too: nothing is kept for another one.
+        body: of the request.
+        query: of the request.
+        without: fields of the body on which the reply does not depend.
+    """
+    site = site_of(request)
+    if not site.results.keeps_anything or not query:
+        return None
+    states = {name: await index.state() for name, index in site.indexes.items()}
+    if None in states.values():
+        return None
+    models = {model.name: model.sha256 or model.base_sha256 for model in site.service.registry.models()}
+    left = body.model_dump(mode="json", exclude={*without, "query", "cache"})
+    fusions = {name: dataclasses.asdict(index.fusion) for name, index in site.indexes.items()}
+    written_by = None if site.writer is None else site.writer.model
+    scope = digest(
+        request.url.path, request.state.exchange.caller, left, fusions, site.service.reranker_sha256, written_by
+    )
+    return Identity(scope, digest(states, models).hex(), query)
 
 
 def remaining_s(request: Request) -> float:
     """How many seconds a request has left."""
     exchange = request.state.exchange
     passed = time.perf_counter() - exchange.started
-    return float(max(LEAST_S, site_of(request).settings.deadline_s - passed))
+    return float(max(LEAST_S, site_of(request).deadline_s(request.url.path) - passed))

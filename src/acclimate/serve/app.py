@@ -21,6 +21,7 @@ from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import as_service_error, error_response
 from acclimate.serve.routes import (
     adapters,
+    answer,
     capabilities,
     documents,
     embeddings,
@@ -34,7 +35,7 @@ from acclimate.serve.routes import (
 from acclimate.serve.schemas import ErrorReply
 from acclimate.serve.site import Site
 
-FAMILIES = (embeddings, models, capabilities, rerank, search, documents, feedback, adapters, health, page)
+FAMILIES = (embeddings, models, capabilities, rerank, search, answer, documents, feedback, adapters, health, page)
 NO_JSON = "json_invalid"
 TITLE = "Acclimate"
 DESCRIPTION = "Embeddings, reranking and search with adapted models. Every error has the same shape."

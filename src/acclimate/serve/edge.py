@@ -167,7 +167,8 @@ class Edge:
         route = asyncio.ensure_future(self.app(scope, replay, send))
         watcher = asyncio.ensure_future(watch())
         try:
-            patience = self.site.settings.deadline_s + GRACE_S - (time.perf_counter() - exchange.started)
+            deadline_s = self.site.deadline_s(scope["path"])
+            patience = deadline_s + GRACE_S - (time.perf_counter() - exchange.started)
             await asyncio.wait({route, watcher}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
             if route.done() or exchange.is_whole:
                 await route
@@ -175,7 +176,7 @@ class Edge:
                 raise _HungUp
             else:
                 raise ServiceError(
-                    f"not done within {self.site.settings.deadline_s:g} s; what it began to write may still be written",
+                    f"not done within {deadline_s:g} s; what it began to write may still be written",
                     status=504,
                 )
         finally:

@@ -19,7 +19,7 @@ from typing import NamedTuple, TypeVar
 from acclimate.core.analyser import Analyser, language_of
 from acclimate.core.filters import Metadata
 from acclimate.core.highlights import Span, highlights
-from acclimate.errors import StorageError
+from acclimate.errors import AcclimateError, StorageError
 from acclimate.retrieval.index.feeding import Encode, Fed, Whole, feed, remove
 from acclimate.retrieval.index.local.store import FILE
 from acclimate.retrieval.index.of_run import is_folder
@@ -29,10 +29,14 @@ from acclimate.retrieval.index.records import Document, Hit, IndexInfo, Query, S
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.metrics import Metrics
 from acclimate.serve.opening import ServedRun
+from acclimate.serve.replies import as_service_error
 from acclimate.text_use import SpaceId
 
 T = TypeVar("T")
 
+WRITTEN_DOCUMENTS, WRITTEN_CHARACTERS = 128, 200_000
+"""What is encoded and written at once, at most, unless one document has more: the memory that a large request takes
+beside its body, and what an error can cost."""
 READERS = 4
 """Threads that search; a local index searches one at a time anyway, but reads its documents' rows beside that."""
 WAITING = 256
@@ -60,6 +64,7 @@ class ServedIndex:
         task: whose prompts queries and documents get; None: the default ones.
         place: folder or address.
         fusion: how its two rankings become one.
+        refusal: which questions are not answered; None where the dev split has not said so.
 
     Args:
         run: whose index it is.
@@ -69,7 +74,7 @@ class ServedIndex:
     def __init__(self, run: ServedRun, metrics: Metrics) -> None:
         """Name it; nothing is opened yet."""
         self.name, self.model, self.task = run.name, run.model, run.task
-        self.place, self.fusion = run.place, run.fusion
+        self.place, self.fusion, self.refusal = run.place, run.fusion, run.refusal
         self.metrics = metrics
         self._opened: _Opened | None = None
         self._lock = threading.Lock()
@@ -103,6 +108,17 @@ class ServedIndex:
 
         with self.metrics.timed("index"):
             return await self._in(self._readers, found)
+
+    async def state(self) -> str | None:
+        """What changes with every change of the index, whoever makes it; None where that cannot be told."""
+
+        def looked() -> str | None:
+            if not _is_there(self.place):
+                return "none"
+            with self._open() as index:
+                return index.state
+
+        return await self._in(self._readers, looked)
 
     async def get(self, identifier: str) -> Stored | None:
         """Return a document, if it is there."""
@@ -163,7 +179,8 @@ class ServedIndex:
     async def write(self, documents: Sequence[Document], encode: Encode, space: SpaceId) -> Fed:
         """Write documents, in place of those with the same ids; what has not changed is not encoded again.
 
-        When this returns they are on disk, and every search finds them.
+        When this returns they are on disk, and every search finds them. They are encoded and written in parts, so that
+        a large request takes little more memory than a small one; where one part fails, those before it are stored.
 
         Args:
             documents: each one piece.
@@ -171,14 +188,25 @@ class ServedIndex:
             space: of these vectors; an index that is not there is made for it.
 
         Raises:
-            ServiceError: 409 another process writes it, 429 too much is waiting.
-            DataError: a document that no index takes; nothing is written.
+            ServiceError: 409 another process writes it, 429 too much is waiting. Of an error after some of them were
+                written, `found` says how many are stored.
+            DataError: a document that no index takes.
         """
 
         def written() -> Fed:
+            done = Fed()
             with self._open(space, documents) as index:
                 check_space(index.space, space, self.name)
-                return feed(index, [Whole(one.id, (one,)) for one in documents], encode)
+                for part in _parts(documents):
+                    try:
+                        fed = feed(index, [Whole(one.id, (one,)) for one in part], encode)
+                    except AcclimateError as error:
+                        if done.documents:
+                            raise _partly_stored(error, done.documents, len(documents)) from error
+                        raise
+                    for name in Fed.__slots__:
+                        setattr(done, name, getattr(done, name) + getattr(fed, name))
+            return done
 
         return await self._in(self._writer, written, writes=True)
 
@@ -270,6 +298,31 @@ class ServedIndex:
             analyser = Analyser(language, stop_words=language is not None, stemming=language is not None)
             index = open_index(self.place, space, analyser)
         return _Opened(index, _inode(self.place))
+
+
+def _parts(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
+    """The documents in order, some at a time."""
+    start = characters = 0
+    for place, document in enumerate(documents):
+        characters += len(document.text)
+        if place > start and (place - start >= WRITTEN_DOCUMENTS or characters > WRITTEN_CHARACTERS):
+            yield documents[start:place]
+            start, characters = place, len(document.text)
+    if start < len(documents):
+        yield documents[start:]
+
+
+def _partly_stored(error: AcclimateError, stored: int, count: int) -> ServiceError:
+    """The same error, with what it has left behind."""
+    failure = as_service_error(error)
+    return ServiceError(
+        f"{failure.found}; of {count:,} documents the first {stored:,} are stored, the others are not",
+        status=failure.status,
+        field=failure.field,
+        retry_after_s=failure.retry_after_s,
+        possible=failure.possible,
+        fix=failure.fix or "Send the others again.",
+    )
 
 
 @dataclass(slots=True)

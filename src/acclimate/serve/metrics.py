@@ -13,6 +13,7 @@ from prometheus_client.exposition import generate_latest
 if TYPE_CHECKING:
     from acclimate.serve.engine import BatchRecord
     from acclimate.serve.opening import Service
+    from acclimate.serve.result_cache import ResultCache
 
 Phase: TypeAlias = Literal["queue", "compute", "index", "reply"]
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -70,6 +71,11 @@ class Metrics:
         self.marks = Counter(
             "acclimate_marks", "Marks that were stored, repeated or refused.", ("index", "result"), registry=own
         )
+        self.results = ResultMetrics(own)
+        self.answers = Counter("acclimate_answers", "Questions, by what became of them.", ("outcome",), registry=own)
+        self.struck = Counter(
+            "acclimate_citations_struck", "Citations of what was not retrieved, which were left out.", registry=own
+        )
         self.failures = Counter(
             "acclimate_maintenance_failures", "What failed beside the requests.", ("what",), registry=own
         )
@@ -118,3 +124,38 @@ class Metrics:
             for model in service.registry.models():
                 self.models.labels(model.name, model.sha256 or model.base_sha256).set(1)
         return generate_latest(self.registry)
+
+
+class ResultMetrics:
+    """What is counted of the caches of replies."""
+
+    def __init__(self, own: CollectorRegistry) -> None:
+        self.result_bytes = Gauge("acclimate_result_cache_bytes", "Memory of the replies that are kept.", registry=own)
+        self.result_uses = Gauge(
+            "acclimate_result_cache_uses",
+            "How often the reply to a request was there, or was not.",
+            ("found",),
+            registry=own,
+        )
+        self.semantic = Gauge(
+            "acclimate_semantic_cache",
+            "What became of the requests that the semantic cache was asked for.",
+            ("what",),
+            registry=own,
+        )
+        self.semantic_bound = Gauge(
+            "acclimate_semantic_cache_false_hit_bound",
+            "Share of its hits that is wrong at most, with 95 % confidence (Clopper-Pearson, of the audited hits).",
+            registry=own,
+        )
+
+    def kept(self, results: ResultCache) -> None:
+        """Take over what the caches of replies have counted."""
+        self.result_bytes.set(results.bytes_used)
+        self.result_uses.labels("yes").set(results.exact_hits)
+        self.result_uses.labels("no").set(results.exact_misses)
+        if (counts := results.counts) is None:
+            return
+        for what in ("queries", "hits", "shadows", "audited", "false_hits", "vetoed"):
+            self.semantic.labels(what).set(getattr(counts, what))
+        self.semantic_bound.set(counts.bound)

@@ -12,6 +12,9 @@ from typing import NamedTuple
 from acclimate.configs import RunConfig, load_config
 from acclimate.data.dataset import is_dataset, load_dataset
 from acclimate.errors import ModelError, UsageError
+from acclimate.files import hash_text
+from acclimate.formats.engine_folder import KEY as ENGINE
+from acclimate.formats.engine_folder import is_engine_folder
 from acclimate.formats.facts import read_facts
 from acclimate.formats.peft import CONFIG_FILE, WEIGHTS_FILE
 from acclimate.formats.sources import ModelSource, resolve_model
@@ -21,7 +24,8 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.reranker import Reranker
 from acclimate.models.text_encoder import TextEncoder
 from acclimate.progress import say
-from acclimate.retrieval.index.of_run import has_index, index_place, is_folder, opened_index, read_fusion
+from acclimate.retrieval.answers import Refusal
+from acclimate.retrieval.index.of_run import has_index, index_place, is_folder, opened_index, read_fusion, refusal_of
 from acclimate.retrieval.index.records import Fusion, check_space
 from acclimate.retrieval.routing import BASE, ROUTE_MODES
 from acclimate.retrieval.token_router import TokenRouter
@@ -55,6 +59,8 @@ class ServedRun:
     """How its two rankings become one."""
     has_index: bool
     """Whether there is one, of the model's space; one of another space was refused with an error."""
+    refusal: Refusal | None
+    """Which questions are not answered; None where the dev split has not said so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,8 @@ class Service:
     runs: tuple[ServedRun, ...]
     reranker_id: str | None
     """Canonical id of the reranker; None where there is none."""
+    reranker_sha256: str | None
+    """sha256 over all that its scores depend on: weights, adapter, instruction, limit."""
     followed: dict[str, _Followed]
     """Name of an adapter -> where it was named, and what was there when it was read last."""
     mixed_experts: int = 3
@@ -156,8 +164,8 @@ def open_service(
     runs = tuple(run for one in found if one.config is not None for run in _runs(one, one.config, registry))
     settings = config.route
     tokens = _token_router(found, base) if settings.router == "tokens" else None
-    reranker_id = None if model is None else model.source.id
-    return Service(engine, registry, runs, reranker_id, followed, settings.mixed_experts, tokens)
+    named = (None, None) if model is None else (model.source.id, _reranker_hash(model))
+    return Service(engine, registry, runs, named[0], named[1], followed, settings.mixed_experts, tokens)
 
 
 def _opened(found: list[_Named], config: RunConfig, *, adaptable: bool) -> tuple[list[_Named], Encoder | EngineEncoder]:
@@ -196,6 +204,8 @@ def _found(name: str, asked: RunConfig) -> _Named:
         source = find_base(folder, adapter.base_id, adapter.base_sha256, base, adapter.use.pooling)
         return _Named(own, place, folder, source, source.use, config)
     if (folder := full_folder(place)) is not None:
+        if is_engine_folder(folder):
+            raise _not_an_export(place, folder)
         use = read_facts(folder)["use"]
         source = resolve_model(str(folder))
         return _Named(own, place, None, source, dataclasses.replace(use, lowercase=source.use.lowercase), config)
@@ -204,6 +214,16 @@ def _found(name: str, asked: RunConfig) -> _Named:
     else:
         source = resolve_model(place, pooling=asked.pooling)
     return _Named(own, place, None, source, source.use, config)
+
+
+def _not_an_export(place: str, folder: Path) -> UsageError:
+    """The refusal of a graph: adapters are put on a base's own layers, which a graph does not have."""
+    facts = read_facts(folder)
+    return UsageError(
+        f"{place} is an export for {facts[ENGINE]['name']}, which the service does not run",
+        possible="runs, adapters' folders and models with their weights",
+        fix=f"Serve the run or adapter that it was exported from; its base is {facts['base']['id']}.",
+    )
 
 
 def _split(name: str) -> tuple[str | None, str]:
@@ -294,6 +314,11 @@ def _reranker(found: Sequence[_Named], config: RunConfig, name: str | None) -> R
     return load_reranker(name, settings, device=config.device, dtype=config.dtype)
 
 
+def _reranker_hash(model: Reranker) -> str:
+    """sha256 over all that a reranker's scores depend on, but for the number format."""
+    return hash_text(model.source.fingerprint, model.kind.instruction or "", str(model.max_tokens))
+
+
 def _runs(one: _Named, config: RunConfig, registry: Registry) -> list[ServedRun]:
     """The indexes of a run: one for each task."""
     model = BASE if one.adapter is None else one.name
@@ -310,4 +335,6 @@ def _run(name: str, model: str, task: Task, registry: Registry) -> ServedRun:
     if there:
         with opened_index(place) as index:
             check_space(index.space, space, place)
-    return ServedRun(name, model, task.name, place, task.folder.feedback, read_fusion(task, space)[0], there)
+    fusion, choice = read_fusion(task, space)
+    kept, refusal = task.folder.feedback, refusal_of(choice)
+    return ServedRun(name, model, task.name, place, kept, fusion, there, refusal)

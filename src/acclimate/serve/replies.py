@@ -37,6 +37,7 @@ _CODES = {
     429: "too_much_waiting",
     500: "internal_error",
     501: "not_installed",
+    502: "language_model_failed",
     503: "not_available",
     504: "deadline_exceeded",
 }
@@ -67,6 +68,16 @@ def error_response(error: ServiceError, request_id: str, headers: Mapping[str, s
         request_id: by which it is found in the logs.
         headers: further ones of the reply.
     """
+    more = dict(headers or {})
+    if error.retry_after_s is not None:
+        more["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
+    if error.status == 401:
+        more["www-authenticate"] = "Bearer"
+    return json_response(error_body(error, request_id), status=error.status, headers=more)
+
+
+def error_body(error: ServiceError, request_id: str) -> dict[str, Any]:
+    """Give the JSON of an error; arguments are those of `error_response`."""
     code = _CODES.get(error.status, "error")
     said = {
         "message": str(AcclimateError(error.found, possible=error.possible)),
@@ -77,15 +88,14 @@ def error_response(error: ServiceError, request_id: str, headers: Mapping[str, s
         "fix": error.fix or None,
         "request_id": request_id,
     }
-    more = dict(headers or {})
-    if error.retry_after_s is not None:
-        more["retry-after"] = str(max(1, math.ceil(error.retry_after_s)))
-    if error.status == 401:
-        more["www-authenticate"] = "Bearer"
-    return json_response({"error": said}, status=error.status, headers=more)
+    return {"error": said}
 
 
 def json_response(value: Any, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Write a value as JSON; numpy's numbers and arrays as they are, float32 in as few digits as it has."""
-    content = orjson.dumps(value, option=_OPTIONS)
-    return Response(content, status, headers=headers, media_type="application/json")
+    return Response(as_json(value), status, headers=headers, media_type="application/json")
+
+
+def as_json(value: Any) -> bytes:
+    """Write a value as `json_response` does."""
+    return orjson.dumps(value, option=_OPTIONS)

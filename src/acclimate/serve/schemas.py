@@ -160,6 +160,22 @@ class SearchRequest(_Ours):
         False,
         description="Say where each text has words of the query, as the index counts words: places in characters.",
     )
+    cache: bool = Field(True, description="Whether the reply may be one that was kept.")
+
+
+class AnswerRequest(_Ours):
+    """`POST /v1/answer`."""
+
+    query: Annotated[str, Field(min_length=1)] = Field(description="The question, in any language.")
+    model: Name | None = Field(
+        None, description="What encodes the question: a model's name; the run's own if not given."
+    )
+    index: Name | None = Field(None, description="The run whose index is searched; not needed where there is one.")
+    top_k: int = Field(8, ge=1, le=100, description="How many documents the language model may read.")
+    filter: dict[str, Any] | str | None = Field(None, description="On metadata, as a search has it.")
+    rerank: int | None = Field(None, ge=1, le=MAX_TOP_K, description="Let the reranker put so many first in order.")
+    stream: bool = Field(False, description="Send the answer while it is written, as server-sent events.")
+    cache: bool = Field(True, description="Whether the reply may be one that was kept.")
 
 
 class DocumentIn(_Ours):

@@ -21,12 +21,14 @@ from starlette.types import ASGIApp
 from acclimate.configs import RunConfig
 from acclimate.configs.serve import ServeConfig
 from acclimate.errors import AcclimateError, UsageError
+from acclimate.formats.chat import ChatClient
 from acclimate.progress import say
 from acclimate.serve.app import make_app
 from acclimate.serve.connections import Connection
 from acclimate.serve.following import follow
 from acclimate.serve.logs import log, log_to_stderr
 from acclimate.serve.site import Site
+from acclimate.serve.writer import RETRIES, Writer
 
 if TYPE_CHECKING:
     from acclimate.serve.opening import Service
@@ -71,7 +73,7 @@ class Process:
         reranker: see `opening.open_service`.
 
     Raises:
-        UsageError: the address cannot be had.
+        UsageError: the address cannot be had, or that of the language model is none.
         DataError: the file of keys cannot be used.
     """
 
@@ -79,6 +81,7 @@ class Process:
         self.names, self.config, self.reranker = names, config, reranker
         settings = config.serve
         self.site = Site.new(settings)
+        self.site.writer = _writer(config)
         self._listening = _listening(settings)
         host, port = self._listening.getsockname()[:2]
         self.address = f"http://{f'[{host}]' if ':' in host else host}:{port}"
@@ -181,8 +184,25 @@ async def _put_away(site: Site) -> None:
         log("drained", finished=whole)
     for feedback in site.feedback.values():  # before the indexes, which they ask
         await asyncio.to_thread(feedback.close)
+    if site.writer is not None:
+        site.writer.close()
     for index in site.indexes.values():
         await asyncio.to_thread(index.close)
+
+
+def _writer(config: RunConfig) -> Writer | None:
+    """The language model, if one is named."""
+    endpoint, answer = config.endpoint, config.answer
+    if endpoint.llm is None or endpoint.llm_model is None:
+        return None
+    client = ChatClient(
+        endpoint.llm,
+        endpoint.llm_model,
+        timeout_s=config.serve.answer_deadline_s,
+        retries=RETRIES,
+        requests_per_minute=endpoint.llm_requests_per_minute,
+    )
+    return Writer(client, endpoint.llm_parallel, answer.context_tokens, answer.answer_tokens)
 
 
 def _reload_keys(site: Site) -> None:

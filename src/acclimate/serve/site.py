@@ -12,12 +12,16 @@ from acclimate.configs.serve import ServeConfig
 from acclimate.serve.access import Keys
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.metrics import Metrics
+from acclimate.serve.result_cache import ResultCache
 
 if TYPE_CHECKING:  # torch, which /livez does not wait for
     from acclimate.serve.feedback import ServedFeedback
     from acclimate.serve.indexes import ServedIndex
     from acclimate.serve.opening import Service
+    from acclimate.serve.writer import Writer
 
+ANSWERS = "/v1/answer"
+"""The path of the requests that may take longer than others."""
 RETRY_LOADING_S = 2.0
 
 
@@ -28,6 +32,10 @@ class Site:
     settings: ServeConfig
     keys: Keys
     metrics: Metrics
+    results: ResultCache
+    """What was answered before."""
+    writer: Writer | None = None
+    """The language model that answers; None where there is none."""
     loaded: Service | None = None
     """None while the models are loaded."""
     indexes: dict[str, ServedIndex] = field(default_factory=dict)
@@ -45,7 +53,12 @@ class Site:
         Raises:
             DataError: the file of keys cannot be used.
         """
-        return Site(settings, Keys(None if settings.keys is None else Path(settings.keys)), Metrics())
+        keys = Keys(None if settings.keys is None else Path(settings.keys))
+        return Site(settings, keys, Metrics(), ResultCache(int(settings.results_mb * 1e6), settings.semantic_entries))
+
+    def deadline_s(self, path: str) -> float:
+        """How long a request to a path may take, in seconds."""
+        return self.settings.answer_deadline_s if path == ANSWERS else self.settings.deadline_s
 
     @property
     def service(self) -> Service:

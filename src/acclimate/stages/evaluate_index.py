@@ -15,7 +15,14 @@ from acclimate.evaluation.through_index import DEPTH, Asked, choose_fusion, dev_
 from acclimate.files import REPORT_FILE, artifact, hash_folder, write_json
 from acclimate.models.text_encoder import TextEncoder
 from acclimate.ownership import check_replaceable, written_by
-from acclimate.retrieval.index.of_run import check_own_files, fusion_of, index_for, index_place, write_fusion
+from acclimate.retrieval.index.of_run import (
+    check_own_files,
+    fusion_of,
+    index_for,
+    index_place,
+    query_model,
+    write_fusion,
+)
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.trec import write_trec
 from acclimate.runs.opening import load_current, open_retrieval_dataset
@@ -93,7 +100,7 @@ def _evaluate(run: Path, config: RunConfig) -> IndexEvaluation:
 
 
 def _asked(encoder: TextEncoder, queries: Queries) -> Asked:
-    return Asked(queries, encoder.encode(list(queries.values()), "query"))
+    return Asked(queries, encoder.encode(list(queries.values()), "query"), query_model(encoder))
 
 
 def _require_corpus(index: Index, data: Dataset, place: str, run: Path) -> None:

@@ -32,6 +32,7 @@ from acclimate.retrieval.index.of_run import (
     index_for,
     index_place,
     is_folder,
+    query_model,
     read_fusion,
     write_fusion,
 )
@@ -218,7 +219,8 @@ def _choose_fusion(opened: Index, encoder: TextEncoder, own: Dataset, task: Task
     if known is not None and not changed:
         return known
     queries, qrels = dev_queries(own)
-    choice = choose_fusion(opened, Asked(queries, encoder.encode(list(queries.values()), "query")), qrels)
+    asked = Asked(queries, encoder.encode(list(queries.values()), "query"), query_model(encoder))
+    choice = choose_fusion(opened, asked, qrels)
     write_fusion(task, choice)
     return choice
 

@@ -22,10 +22,10 @@ from acclimate.retrieval.index.of_run import index_for, index_place, opened_inde
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Fusion, Hit, Mode, Query, Vectors
 from acclimate.retrieval.rank import rank
-from acclimate.retrieval.rerank import rerank
+from acclimate.retrieval.rerank import rerank_hits
 from acclimate.retrieval.routing import BASE, Route, RouteMode, fuse_hits
 from acclimate.runs.opening import load_current, open_dataset
-from acclimate.runs.resolve import load_pair, load_reranker, trained_folder
+from acclimate.runs.resolve import load_pair, trained_folder
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import Task, one_task
 
@@ -118,7 +118,10 @@ def search_index(
     found = {"query": query, "mode": mode, "reranker": None, **answer.facts}
     hits = answer.hits
     if rerank_first is not None:
-        found["reranker"], hits = _reranked(query, hits, reranker or str(run), config)
+        name = reranker or str(run)
+        found["reranker"], hits = rerank_hits(
+            name, config.rerank, query, hits, device=config.device, dtype=config.dtype
+        )
     return {**found, "hits": [_shown(hit) for hit in hits[:top]]}
 
 
@@ -246,15 +249,6 @@ def _unknown_fields(index: Index, filter: Filter | None) -> list[str]:
 def _hits(encoder: TextEncoder, data: Dataset, query: str, cache: Path, top: int, label: str) -> list[dict[str, Any]]:
     run = rank(encoder, {"query": query}, data.corpus, top, cache=cache, label=label)
     return [{"id": name, "text": data.corpus[name], "score": score} for name, score in run["query"].items()]
-
-
-def _reranked(query: str, hits: list[Hit], name: str, config: RunConfig) -> tuple[str, list[Hit]]:
-    """The reranker's id, and the hits in its order."""
-    model = load_reranker(name, config.rerank, device=config.device, dtype=config.dtype)
-    by_id = {hit.id: hit for hit in hits}
-    texts = {hit.id: hit.text for hit in hits}
-    run = rerank(model, {"query": {hit.id: hit.score for hit in hits}}, {"query": query}, texts, len(hits))
-    return model.source.id, [Hit(by_id[name].document, score) for name, score in run["query"].items()]
 
 
 def _shown(hit: Hit) -> dict[str, Any]:

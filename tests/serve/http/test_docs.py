@@ -17,6 +17,7 @@ import pytest
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.serve.access import Keys
+from tests.chat_server import ChatServer
 from tests.serve.http.world import World, adapter_of, served
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "serving.md").read_text(encoding="utf-8")
@@ -31,8 +32,9 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def page(world: World) -> Iterator[httpx.Client]:
-    """Of the service that the page is about: one run, and a reranker."""
-    with served(world, world.farm, reranker=world.reranker, feedback=True) as client:
+    """Of the service that the page is about: one run, a reranker, and a language model."""
+    says = ChatServer(lambda _: "In October [1].")
+    with says as llm, served(world, world.farm, reranker=world.reranker, feedback=True, llm=llm.url) as client:
         yield client
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -53,6 +54,19 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_what_was_stored_before_an_error_is_said(world: World, tmp_path: Path) -> None:
+    """The first document is a part of its own; the others together have more tokens than this service takes."""
+    run = tmp_path / "farm"
+    shutil.copytree(world.farm, run, symlinks=True)
+    texts = [" ".join(WORDS[2:8] * 9000), *(" ".join(WORDS[2:8]) + f" {number}" for number in range(90))]
+    documents = [{"id": f"part{place:02}", "text": text} for place, text in enumerate(texts)]
+    with served(world, run, max_request_tokens=500) as client:
+        error = refused(client.put("/v1/documents", json={"documents": documents}), 413, "input")
+        assert "of 91 documents the first 1 are stored" in error["message"]
+        assert client.get("/v1/documents/part00").status_code == 200
+        assert client.get("/v1/documents/part01").status_code == 404
 
 
 def test_a_body_of_a_hundred_megabytes_is_refused_before_it_is_read(hasty: httpx.Client) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -177,9 +178,16 @@ def test_rerank_is_that_of_the_reranker(client: httpx.Client, world: World, path
     for row in rows:
         assert row["relevance_score"] == pytest.approx(wanted[row["index"]], abs=1e-5)
         assert row["document"]["text"] == texts[row["index"]]
-    first = client.post(path, json={**body, "top_n": 1}).json()
+    reply = client.post(path, json={**body, "top_n": 1})
+    first = reply.json()
+    assert re.fullmatch(r"[0-9a-f]{64}", first["reranker_sha256"])
+    assert reply.headers["x-acclimate-reranker-sha256"] == first["reranker_sha256"]
     assert len(first["results"]) == 1 and first["usage"]["total_tokens"] > 0
-    tei = client.post("/rerank", json={"query": "wheat", "texts": texts, "raw_scores": True}).json()
+    by_tei = client.post("/rerank", json={"query": "wheat", "texts": texts, "raw_scores": True})
+    tei = by_tei.json()
+    assert by_tei.headers["x-acclimate-reranker-sha256"] == first["reranker_sha256"]
+    reranked = client.post("/v1/search", json={**FARM, "query": "wheat", "rerank": 10}).json()
+    assert reranked["reranker_sha256"] == first["reranker_sha256"]
     assert {row["index"]: row["score"] for row in tei} == pytest.approx(dict(enumerate(logits.tolist())), abs=1e-5)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import torch
 
-from acclimate.configs import IndexConfig, RunConfig, ServeConfig, dump_config
+from acclimate.configs import EndpointConfig, IndexConfig, RunConfig, ServeConfig, dump_config
 from acclimate.models.adapter import Adapter
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
@@ -43,10 +43,12 @@ class World:
     """A run whose adapter changes queries only; no index."""
     reranker: Path
 
-    def config(self, **serve: Any) -> RunConfig:
-        """Settings of a service over it."""
+    def config(self, *, llm: str | None = None, **serve: Any) -> RunConfig:
+        """Settings of a service over it, with a language model at an address."""
         settings = {"port": 0, "poll_s": 0.1, **serve}
-        return RunConfig(model=str(self.base), device="cpu", dtype="float32", serve=ServeConfig(**settings))
+        asked = EndpointConfig() if llm is None else EndpointConfig(llm=llm, llm_model="any")
+        shared = {"device": "cpu", "dtype": "float32", "endpoint": asked}
+        return RunConfig(model=str(self.base), serve=ServeConfig(**settings), **shared)
 
 
 def make_world(folder: Path) -> World:

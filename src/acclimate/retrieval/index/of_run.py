@@ -11,7 +11,9 @@ from typing import Any, Protocol
 from acclimate.core.analyser import Analyser
 from acclimate.errors import AcclimateError, StorageError, UsageError
 from acclimate.files import iter_jsonl, read_json, write_json
+from acclimate.models.text_encoder import TextEncoder
 from acclimate.ownership import check_replaceable, json_object
+from acclimate.retrieval.answers import Refusal
 from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Fusion, check_space
@@ -139,6 +141,24 @@ def write_fusion(task: Task, choice: FusionChoice) -> None:
 def fusion_of(choice: FusionChoice) -> Fusion:
     """The chosen fusion, as a search takes it."""
     return Fusion(choice["constant"], choice["dense_weight"], choice["lexical_weight"], choice["depth"])
+
+
+def refusal_of(choice: FusionChoice | None) -> Refusal | None:
+    """The rule by which questions are refused; None where the dev split has not given one."""
+    chosen = None if choice is None else choice.get("refusal")
+    if chosen is None or chosen["threshold"] is None:
+        return None
+    return Refusal(chosen["threshold"], chosen["model"])
+
+
+def query_model(encoder: TextEncoder) -> str:
+    """The hash of the model that encodes queries: of its adapter with its use of texts, else of its weights.
+
+    The service names it so too, as the content hash of what it serves.
+    """
+    adapter = getattr(encoder, "adapter", None)
+    fingerprint: str | None = None if adapter is None else adapter.fingerprint
+    return fingerprint or encoder.source.query_sha256 or encoder.source.sha256
 
 
 def _space_of(place: str) -> SpaceId | None:

@@ -26,6 +26,10 @@ class Index(Protocol):
     def analyser(self) -> Analyser:
         """How its texts become words."""
 
+    @property
+    def state(self) -> str | None:
+        """What changes with every change of its documents, whoever makes it; None where that cannot be told."""
+
     def upsert(self, documents: Sequence[Document], vectors: Vectors) -> None:
         """Write documents, in place of those that have the same ids: all of a call or, where it fails, none.
 

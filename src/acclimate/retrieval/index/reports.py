@@ -5,6 +5,30 @@ from __future__ import annotations
 from typing import Any, NotRequired, TypedDict
 
 
+class RefusalChoice(TypedDict):
+    """Below which score a question is not answered, and how that was chosen on the dev split.
+
+    A question's score is the cosine of its best document. It is not answered where that is no higher than the
+    threshold.
+    """
+
+    threshold: float | None
+    """None: there were too few dev queries to choose one."""
+    model: str
+    """What encoded the queries (`of_run.query_model`): of another model the scores are others."""
+    wanted: float
+    """The least share of questions without an answer that shall be refused …"""
+    confidence: float
+    """… and how sure that is, for questions like those of the dev split."""
+    queries: int
+    """Dev queries."""
+    refused: float
+    """Which share of them is refused once their relevant documents are taken away."""
+    answered: float
+    """Which share of them is not refused while these are there."""
+    chosen: str
+
+
 class FusionChoice(TypedDict):
     """How the dense and the lexical ranking become one, and how that was chosen."""
 
@@ -17,6 +41,8 @@ class FusionChoice(TypedDict):
     chosen: str
     tried: dict[str, float]
     """Setting -> its NDCG@10 on the dev queries."""
+    refusal: NotRequired[RefusalChoice]
+    """Absent in records of before there were answers."""
 
 
 class IndexReport(TypedDict):

@@ -29,6 +29,7 @@ MAX_VALUES = 12
 FEATURES: Mapping[str, Callable[[Site], Any]] = {
     "rerank": lambda site: site.service.reranker_id,
     "feedback": lambda site: bool(site.feedback),
+    "answer": lambda site: None if site.writer is None else site.writer.model,
     "route": lambda site: _routes(site),
 }
 """What not every service has -> what there is to say of it; None or false where it is not there."""

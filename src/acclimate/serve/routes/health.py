@@ -33,6 +33,7 @@ async def readyz(request: Request) -> Response:
 
 @router.get("/metrics", summary="Numbers for Prometheus")
 async def metrics(request: Request) -> Response:
-    """Requests, tokens, batches, latency by phase, adapters, indexes, failures."""
+    """Requests, tokens, batches, latency by phase, adapters, indexes, caches, failures."""
     site = site_of(request)
+    site.metrics.results.kept(site.results)
     return Response(site.metrics.page(site.loaded), media_type=CONTENT_TYPE_LATEST)

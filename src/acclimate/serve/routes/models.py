@@ -43,7 +43,7 @@ async def model(request: Request, name: str) -> Response:
 
 @router.get("/info", tags=["text-embeddings-inference"], summary="The service (TEI)")
 async def info(request: Request) -> Response:
-    """The base model and the limits, by TEI's names."""
+    """The base model and the limits, by TEI's names; and what there is beside it."""
     site = site_of(request)
     base = site.service.registry.models()[0]
     settings = site.settings
@@ -59,6 +59,10 @@ async def info(request: Request) -> Response:
             "auto_truncate": True,
             "feedback": bool(site.feedback),
             "version": version("acclimate"),
+            "indexes": list(site.indexes),
+            "reranker": site.service.reranker_id,
+            "reranker_sha256": site.service.reranker_sha256,
+            "language_model": None if site.writer is None else site.writer.model,
         }
     )
 

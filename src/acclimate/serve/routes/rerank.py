@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 from fastapi import APIRouter
@@ -41,11 +42,12 @@ async def rerank(request: Request, body: RerankRequest) -> Response:
             "id": str(uuid.uuid4()),
             "object": "list",
             "model": name,
+            "reranker_sha256": site.service.reranker_sha256,
             "results": results,
             "usage": {"total_tokens": found.tokens},
             "meta": {"api_version": {"version": request.url.path[2]}, "billed_units": {"search_units": 1}},
         },
-        headers={"x-acclimate-model": name},
+        headers=_headers(site, name),
     )
 
 
@@ -59,7 +61,7 @@ async def tei_rerank(request: Request, body: TeiRerankRequest) -> Response:
     rows: list[dict[str, Any]] = [{"index": place, "score": float(scores[place])} for place in best_first(scores, None)]
     if body.return_text:
         rows = [{**row, "text": body.texts[row["index"]]} for row in rows]
-    return json_response(rows, headers={"x-acclimate-model": name})
+    return json_response(rows, headers=_headers(site, name))
 
 
 def reranker_id(site: Site, asked: str | None) -> str:
@@ -85,6 +87,14 @@ def reranker_id(site: Site, asked: str | None) -> str:
             possible=", ".join((served, *ALIASES)),
         )
     return served
+
+
+def _headers(site: Site, name: str) -> dict[str, str]:
+    """The reranker by its name and content hash; TEI's form of a reply has no other place for them."""
+    return {
+        "x-acclimate-model": quote(name, safe="=+@:/.-_"),
+        "x-acclimate-reranker-sha256": site.service.reranker_sha256 or "",
+    }
 
 
 def best_first(scores: NDArray[np.floating[Any]], top: int | None) -> list[int]:

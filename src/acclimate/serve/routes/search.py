@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -17,9 +19,10 @@ from acclimate.data.texts import typed_text
 from acclimate.errors import AcclimateError, DataError, UsageError
 from acclimate.retrieval.index.records import Hit, Mode, Query
 from acclimate.retrieval.routing import ROUTE_MODES, Route, fuse_hits
-from acclimate.serve.answers import model_headers, named_hash, remaining_s, space_of
+from acclimate.serve.answers import hash_headers, identity_of, named_hash, remaining_s, space_of
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import json_response
+from acclimate.serve.result_cache import served
 from acclimate.serve.routes.documents import shown
 from acclimate.serve.routes.rerank import best_first, reranker_id
 from acclimate.serve.routing import Party, check_mixture, pinned_as, routed, space_in
@@ -32,9 +35,11 @@ if TYPE_CHECKING:
     from acclimate.serve.registry import Pinned
 
 router = APIRouter(route_class=StrictRoute)
+SPACE = "_space"
+"""The field of a kept reply that is not shown: the digest of the space that was searched."""
 
 
-class _Question(NamedTuple):
+class Question(NamedTuple):
     """A request, made ready for its index."""
 
     searched: ServedIndex
@@ -54,7 +59,7 @@ class _Found(NamedTuple):
     score: float
 
 
-class _Answer(NamedTuple):
+class Found(NamedTuple):
     """What a question has found."""
 
     hits: list[Hit]
@@ -66,20 +71,50 @@ class _Answer(NamedTuple):
 async def search(request: Request, body: SearchRequest) -> Response:
     """The first documents of a run's index, by meaning, by words, or by both, best first."""
     site = site_of(request)
-    question = await _question(request, site, body)
-    answer = await _answer(question, body)
+    identity = await identity_of(request, body, body.query, ()) if body.cache else None
+    if (kept := site.results.exact(identity)) is not None:
+        return _replied(site, body, kept)
+    question = await ready(request, site, body)
+    # Only reranking takes long enough for a result of another query to save much.
+    own = body.explain or body.highlight  # what the query's own words say
+    vector = question.query.vector if body.rerank is not None and not own else None
+    near = None if vector is None else site.results.look(identity, vector)
+    if near is not None and near.serves:
+        site.results.maybe_audit(near, functools.partial(_computed, request, site, body, question))
+        return _replied(site, body, served(near, body.query or ""))
+    reply = await _computed(request, site, body, question)
+    site.results.keep(identity, reply, vector, near)
+    return _replied(site, body, reply)
+
+
+def _replied(site: Site, body: SearchRequest, reply: Mapping[str, Any]) -> Response:
+    """What this request is shown of a reply that was computed for it, or was kept; that it is shown is kept, too."""
+    own = {"cache": None, **reply}
+    digest = own.pop(SPACE, "")
+    feedback, own["impression_id"] = site.feedback.get(reply["index"]), None
+    if feedback is not None and body.query and reply["hits"]:
+        adapter = reply.get("acclimate", {}).get("sha256", "")
+        own["hits"], own["impression_id"] = feedback.show(
+            body.query, reply["hits"], lambda row: row["id"], adapter=adapter, space=digest
+        )
+    return json_response(own, headers=hash_headers(reply.get("acclimate", {})))
+
+
+async def _computed(request: Request, site: Site, body: SearchRequest, question: Question) -> dict[str, Any]:
+    """Search, rerank, explain."""
+    answer = await searched(question, body)
     reply: dict[str, Any] = {"query": body.query, "mode": question.query.mode, "index": question.searched.name}
-    headers = {}
     if question.pinned is not None:
-        reply["acclimate"], headers = named_hash(question.pinned), model_headers(question.pinned)
+        reply["acclimate"] = named_hash(question.pinned)
+        reply[SPACE] = space_in(question.searched, question.pinned.served).digest
     if question.parties:
         reply["fused"] = [{**named_hash(one.pinned), "index": one.searched.name} for one in question.parties]
     found = [_Found(hit, hit.score) for hit in answer.hits]
     if body.rerank is not None:
         reply["reranker"] = reranker_id(site, None)
-        found = await _reranked(request, site, body, answer.hits)
-    found, reply["impression_id"] = _kept(site, body, question, found[: body.top_k])
-    rows = [{**shown(one.hit.document), "score": one.score} for one in found]
+        reply["reranker_sha256"] = site.service.reranker_sha256
+        found = [_Found(hit, score) for hit, score in await reranked(request, site, body.query or "", answer.hits)]
+    rows = [{**shown(one.hit.document), "score": one.score} for one in found[: body.top_k]]
     if body.explain:
         reply["fusion"] = _fusion(question) if question.query.mode == "hybrid" else None
         reply["route"] = None if question.route is None else question.route.to_json()
@@ -88,20 +123,10 @@ async def search(request: Request, body: SearchRequest) -> Response:
     if body.highlight and body.query is not None:
         marked = await question.searched.highlights(body.query, [row["text"] for row in rows])
         rows = [{**row, "highlights": spans} for row, spans in zip(rows, marked, strict=True)]
-    return json_response({**reply, "hits": rows}, headers=headers)
+    return {**reply, "hits": rows}
 
 
-def _kept(site: Site, body: SearchRequest, question: _Question, found: list[_Found]) -> tuple[list[_Found], str | None]:
-    """The hits as they are shown, and the number under which that is kept, where it is."""
-    feedback = site.feedback.get(question.searched.name)
-    if feedback is None or not body.query or not found:
-        return found, None
-    adapter = "" if question.pinned is None else named_hash(question.pinned)["sha256"]
-    digest = "" if question.pinned is None else space_in(question.searched, question.pinned.served).digest
-    return feedback.show(body.query, found, lambda one: one.hit.id, adapter=adapter, space=digest)
-
-
-async def _question(request: Request, site: Site, body: SearchRequest) -> _Question:
+async def ready(request: Request, site: Site, body: SearchRequest) -> Question:
     """Check a request, and encode its query where that is needed."""
     text = None if body.query is None else _read(typed_text, body.query, "query")
     if not text and body.vector is None:
@@ -127,24 +152,24 @@ async def _question(request: Request, site: Site, body: SearchRequest) -> _Quest
         return Query(text, vector, mode, depth, passed, index.fusion)
 
     if mode == "lexical":
-        return _Question(index, query(None), None)
+        return Question(index, query(None), None)
     if body.vector is not None:
-        return _Question(index, query(_given_vector(site, index, body)), None)
+        return Question(index, query(_given_vector(site, index, body)), None)
     assert text is not None
     for routing in ROUTE_MODES:
         if body.adapter == routing:
             found = await routed(site, index, routing, text, remaining_s(request))
             first = found.parties[0]
             if routing == "fuse":
-                return _Question(index, query(first.vector), None, found.route, found.parties)
-            return _Question(index, query(first.vector), first.pinned, found.route)
+                return Question(index, query(first.vector), None, found.route, found.parties)
+            return Question(index, query(first.vector), first.pinned, found.route)
     pinned = pinned_as(site.service.registry, body.adapter or index.model)
     if isinstance(body.adapter, dict):
         check_mixture(site.service.registry, body.adapter, index)
     embedded = await site.service.engine.embed(
         [text], pinned=pinned, role="query", task=index.task, deadline_s=remaining_s(request)
     )
-    return _Question(index, query(embedded.vectors[0]), pinned)
+    return Question(index, query(embedded.vectors[0]), pinned)
 
 
 def _given_vector(site: Site, index: ServedIndex, body: SearchRequest) -> NDArray[np.float32]:
@@ -156,12 +181,12 @@ def _given_vector(site: Site, index: ServedIndex, body: SearchRequest) -> NDArra
     return np.asarray(body.vector, np.float32)
 
 
-async def _answer(question: _Question, body: SearchRequest) -> _Answer:
+async def searched(question: Question, body: SearchRequest) -> Found:
     """Search, by one vector, or by those of several and fuse what they find."""
     try:
         if not question.parties:
             space = None if question.pinned is None else space_in(question.searched, question.pinned.served)
-            return _Answer(await question.searched.search(question.query, space), {})
+            return Found(await question.searched.search(question.query, space), {})
         lists = {}
         for one in question.parties:
             asked = dataclasses.replace(question.query, vector=one.vector, fusion=one.searched.fusion)
@@ -171,19 +196,19 @@ async def _answer(question: _Question, body: SearchRequest) -> _Answer:
     except DataError as error:
         raise _refused(error, "vector") from error
     fused = fuse_hits(lists, {one.name: one.share for one in question.parties})
-    return _Answer(fused[: question.query.top_k], lists)
+    return Found(fused[: question.query.top_k], lists)
 
 
-async def _reranked(request: Request, site: Site, body: SearchRequest, hits: list[Hit]) -> list[_Found]:
-    """The hits in the reranker's order, with its raw logits as scores."""
-    if not hits or body.query is None:
+async def reranked(request: Request, site: Site, query: str, hits: list[Hit]) -> list[tuple[Hit, float]]:
+    """The hits in the reranker's order, with its raw logits."""
+    if not hits:
         return []
     texts = [hit.text for hit in hits]
-    scored = await site.service.engine.rerank(body.query, texts, deadline_s=remaining_s(request))
-    return [_Found(hits[place], float(scored.scores[place])) for place in best_first(scored.scores, None)]
+    scored = await site.service.engine.rerank(query, texts, deadline_s=remaining_s(request))
+    return [(hits[place], float(scored.scores[place])) for place in best_first(scored.scores, None)]
 
 
-async def _reasons(question: _Question, answer: _Answer) -> dict[str, dict[str, Any]]:
+async def _reasons(question: Question, answer: Found) -> dict[str, dict[str, Any]]:
     """Id -> the rank and the score of each way of searching that has found it, and those of the result."""
     query, hits = question.query, answer.hits
     if question.parties:
@@ -203,7 +228,7 @@ async def _reasons(question: _Question, answer: _Answer) -> dict[str, dict[str, 
     return why
 
 
-def _fusion(question: _Question) -> dict[str, float]:
+def _fusion(question: Question) -> dict[str, float]:
     fusion = question.query.fusion
     return {name: getattr(fusion, name) for name in type(fusion).__slots__}
 

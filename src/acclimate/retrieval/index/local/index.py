@@ -146,6 +146,12 @@ class LocalIndex:
         with contextlib.closing(Store(self.folder)) as store, store.transaction("DEFERRED"):
             yield from store.iterate(after or "")
 
+    @property
+    def state(self) -> str | None:
+        """The store, and the number of its last change."""
+        with self.lock, self.store.transaction("DEFERRED"):
+            return f"{self.store.identity}:{self.store.seq}"
+
     def info(self) -> IndexInfo:
         """Return what there is to say about it."""
         with self.lock, self.store.transaction("DEFERRED"):

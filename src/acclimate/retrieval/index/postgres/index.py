@@ -229,6 +229,11 @@ class PostgresIndex:
                 return
             after = rows[-1][0]
 
+    @property
+    def state(self) -> str | None:
+        """None: others write there too, and nothing counts their changes."""
+        return None
+
     def info(self) -> IndexInfo:
         """Return what there is to say about it."""
         details = {"adopted": dataclasses.asdict(self.header.adopted)} if self.header.adopted else {}

@@ -244,6 +244,11 @@ class QdrantIndex:
             found = {stored.document.id: stored for stored in self._stored(some)}
             yield from (found[name] for name in some if name in found)
 
+    @property
+    def state(self) -> str | None:
+        """None: others write there too, and nothing counts their changes."""
+        return None
+
     def info(self) -> IndexInfo:
         """Return what there is to say about it."""
         details: dict[str, Any] = {"collection": self.collection, "mean_terms": self.header.mean_terms}

@@ -1,0 +1,177 @@
+"""Answers over a BEIR folder, through the service: what is cited, and what is refused.
+
+A run is made of the folder (`prepare`, `index`), which also chooses on its dev split below which score nothing is
+answered. Then so many test questions are asked over HTTP, twice: with all documents, and after the documents that are
+judged relevant to any of them were deleted, so that nothing that is known to answer them is there. The language model
+is the test suite's server, which cites at random, by number and by id, what is there and what is not, and never refuses
+by itself: what is refused is refused by the score.
+
+    python benchmarks/answers.py PATH/TO/BEIR --out FOLDER [--questions 200] [--documents 2500]
+
+With --documents the corpus is a sample: what is relevant to the questions and to a hundred dev questions, and others up
+to that number. The run is kept and not made again; so are the replies of a pass that is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import re
+import sys
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from common import machine, read_beir, table
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+TOP = 8
+PATIENCE_S = 300.0
+DEV, TRAIN = 100, 20
+"""Questions of a sample's splits."""
+
+
+def main() -> None:
+    """Make what is missing, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--documents", type=int)
+    arguments = parser.parse_args()
+    data, run = arguments.data, arguments.out / "run"
+    corpus, queries, splits = read_beir(data)
+    asked = drawn(splits["test"], arguments.questions)
+    if arguments.documents is not None:
+        data = sampled(data, arguments.out / "data", asked, arguments.documents)
+        corpus = read_beir(data)[0]
+    refusal = made(data, run)
+    relevant = {name for query in asked for name, grade in splits["test"][query].items() if grade > 0}
+    started = time.monotonic()
+    passes = {"with all documents": [], "their documents deleted": sorted(relevant)}
+    found = {}
+    for place, (name, gone) in enumerate(passes.items()):
+        kept = arguments.out / f"replies-{place}-{len(asked)}.json"
+        if not kept.exists():
+            with served(run) as client:
+                delete(client, gone)
+                replies = [answered(client, queries[query]) for query in asked]
+            kept.write_text(json.dumps(replies))
+        found[name] = json.loads(kept.read_text())
+    print(f"{arguments.data.name}, {len(corpus):,} documents, {len(asked)} test questions, {machine()}; ", end="")
+    print(f"{time.monotonic() - started:.0f} s\n")
+    print(f"threshold {refusal['threshold']:.4f}: {refusal['chosen']}; there {refusal['refused']:.1%} of the questions")
+    print(f"without their documents are refused, and {refusal['answered']:.1%} of the others are not\n")
+    print(table(("", "answered", "refused", "citations", "of what was not retrieved", "struck"), rows(found)))
+
+
+def drawn(names: Iterable[str], count: int) -> list[str]:
+    """Some of the names, the same at every start."""
+    found = sorted(names)
+    random.Random(0).shuffle(found)
+    return found[:count]
+
+
+def sampled(data: Path, out: Path, asked: list[str], count: int) -> Path:
+    """A BEIR folder with fewer documents: the asked questions are its test split, a hundred others its dev split."""
+    if out.exists():
+        return out
+    corpus, queries, splits = read_beir(data)
+    others = drawn(splits["train"], DEV + TRAIN)
+    chosen = {"test": asked, "dev": others[:DEV], "train": others[DEV:]}
+    judged = {query: grades for qrels in splits.values() for query, grades in qrels.items()}
+    kept = {name for names in chosen.values() for query in names for name in judged[query]}
+    kept |= set(drawn(corpus.keys() - kept, max(0, count - len(kept))))
+    (out / "qrels").mkdir(parents=True)
+    for split, names in chosen.items():
+        rows = [f"{query}\t{name}\t{grade}" for query in names for name, grade in judged[query].items()]
+        (out / "qrels" / f"{split}.tsv").write_text("\n".join(["query-id\tcorpus-id\tscore", *rows]) + "\n")
+    for file, texts, wanted in (
+        ("corpus.jsonl", corpus, sorted(kept)),
+        ("queries.jsonl", queries, [query for names in chosen.values() for query in names]),
+    ):
+        (out / file).write_text("".join(json.dumps({"_id": name, "text": texts[name]}) + "\n" for name in wanted))
+    return out
+
+
+def made(data: Path, run: Path) -> dict[str, Any]:
+    """A run with an index of the folder's corpus; the choice of its dev split."""
+    import acclimate
+
+    if not (run / "fusion.json").exists():
+        acclimate.prepare(str(data), out=run)
+        acclimate.index(run)
+    choice: dict[str, Any] = json.loads((run / "fusion.json").read_text())
+    refusal: dict[str, Any] = choice["refusal"]
+    return refusal
+
+
+@contextmanager
+def served(run: Path) -> Iterator[httpx.Client]:
+    """A client of the service over a run, with the inventing language model behind it."""
+    from acclimate.configs import EndpointConfig, RunConfig, ServeConfig
+    from acclimate.serve.server import Process
+    from tests.chat_server import ChatServer
+
+    with ChatServer(invented) as llm:
+        settings = ServeConfig(port=0, results_mb=0)
+        config = RunConfig(serve=settings, endpoint=EndpointConfig(llm=llm.url, llm_model="invents"))
+        process = Process([str(run)], config)
+        thread = threading.Thread(target=process.run)
+        thread.start()
+        try:
+            with httpx.Client(base_url=process.address, timeout=PATIENCE_S) as client:
+                while client.get("/readyz").status_code != 200:
+                    time.sleep(0.1)
+                yield client
+        finally:
+            process.stop()
+            thread.join()
+
+
+def invented(messages: list[dict[str, str]]) -> str:
+    """An answer with six citations, of which some are right by luck."""
+    draw = random.Random(messages[-1]["content"])
+    forms = ["[{}]", "【{}】", "[{}, {}]", "[PMID:{}]", "[Document {}]", "[{}-{}]"]
+    return " ".join(f"A statement {form.format(*(draw.randint(1, 2 * TOP) for _ in range(2)))}." for form in forms)
+
+
+def delete(client: httpx.Client, names: list[str]) -> None:
+    """Remove documents over HTTP."""
+    for start in range(0, len(names), 500):
+        client.request("DELETE", "/v1/documents", json={"ids": names[start : start + 500]}).raise_for_status()
+
+
+def answered(client: httpx.Client, question: str) -> dict[str, Any]:
+    """The reply to a question, and the ids that a search has for it."""
+    body = {"query": question, "top_k": TOP}
+    reply: dict[str, Any] = client.post("/v1/answer", json=body).raise_for_status().json()
+    hits = client.post("/v1/search", json=body).raise_for_status().json()["hits"]
+    return {**reply, "retrieved": [hit["id"] for hit in hits]}
+
+
+def rows(found: Mapping[str, list[dict[str, Any]]]) -> list[list[str]]:
+    """A row for each pass."""
+    shown = []
+    for name, replies in found.items():
+        count, answers = len(replies), [reply for reply in replies if reply["answered"]]
+        cited = [(one["id"], reply) for reply in answers for one in reply["citations"]]
+        wrong = sum(identifier not in reply["retrieved"] for identifier, reply in cited)
+        for reply in answers:  # what is left in a text is what is listed
+            numbers = {int(number) for number in re.findall(r"\[(\d+)\]", reply["answer"])}
+            wrong += numbers != {one["number"] for one in reply["citations"]}
+        struck = sum(reply["struck"] for reply in replies)
+        share = f"{len(answers) / count:.1%}", f"{1 - len(answers) / count:.1%}"
+        shown.append([name, *share, str(len(cited)), str(wrong), str(struck)])
+    return shown
+
+
+if __name__ == "__main__":
+    main()

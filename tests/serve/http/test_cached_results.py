@@ -1,0 +1,130 @@
+"""Replies that are kept, over HTTP: the same as computed ones, and never of another index, model or key."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from acclimate.models.adapter_saving import save_adapter
+from acclimate.models.encoder import Encoder
+from tests.chat_server import ChatServer
+from tests.models.adapted import WORDS
+from tests.serve.http.world import World, adapter_of, served
+
+ROOT = {"search": "/v1/search", "answer": "/v1/answer"}
+
+
+@pytest.fixture(scope="module")
+def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kept") / "farm"
+    shutil.copytree(world.farm, folder, symlinks=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def llm() -> Iterator[ChatServer]:
+    with ChatServer(lambda _: "Rice [1], and invented [99].") as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def kept(world: World, run: Path, llm: ChatServer) -> Iterator[httpx.Client]:
+    with served(world, run, reranker=world.reranker, llm=llm.url, semantic_entries=1000) as client:
+        yield client
+
+
+def ask(client: httpx.Client, path: str = "/v1/search", **body: Any) -> dict[str, Any]:
+    reply = client.post(path, json={"query": "wheat rice", **body})
+    assert reply.status_code == 200, reply.text
+    assert reply.headers["x-acclimate-model"] == "farm"
+    found: dict[str, Any] = reply.json()
+    return found
+
+
+def number(client: httpx.Client, name: str) -> float:
+    found = re.search(rf"^{re.escape(name)} (\S+)$", client.get("/metrics").text, re.M)
+    assert found is not None, name
+    return float(found[1])
+
+
+@pytest.mark.parametrize("body", [{}, {"rerank": 10}, {"mode": "dense", "top_k": 3, "explain": True}])
+def test_the_same_request_again_has_the_same_reply(kept: httpx.Client, body: dict[str, Any]) -> None:
+    first = ask(kept, **body)
+    again = ask(kept, **body)
+    assert first.pop("cache") is None and again.pop("cache") == "exact" and first == again
+    assert ask(kept, **body, cache=False)["cache"] is None
+    for other in ({"top_k": 5}, {"filter": "year > 2000"}, {"mode": "lexical"}, {"adapter": {"farm": 1.0}}):
+        reply = kept.post("/v1/search", json={"query": "wheat rice", **body, **other})
+        assert reply.json()["cache"] is None
+
+
+def test_any_change_of_the_documents_is_another_epoch(kept: httpx.Client) -> None:
+    ask(kept, query="soil water")
+    assert ask(kept, query="soil water")["cache"] == "exact"
+    document = {"id": "new", "text": "soil water soil water"}
+    kept.put("/v1/documents", json={"documents": [document]})
+    found = ask(kept, query="soil water")
+    assert found["cache"] is None and "new" in {hit["id"] for hit in found["hits"]}
+    kept.request("DELETE", "/v1/documents", json={"ids": ["new"]})
+    found = ask(kept, query="soil water")
+    assert found["cache"] is None and "new" not in {hit["id"] for hit in found["hits"]}
+    assert ask(kept, query="soil water")["cache"] == "exact"
+
+
+def test_a_swapped_adapter_is_another_epoch(world: World, run: Path, base: Encoder, tmp_path: Path) -> None:
+    (tmp_path / "adapters" / "other").mkdir(parents=True)
+    save_adapter(tmp_path / "adapters" / "other", adapter_of(base, 9, sides="query"), base.source)
+    keys = tmp_path / "keys.toml"
+    for name in ("one", "two"):
+        rights = '["read", "write", "admin"]'
+        with keys.open("a") as stream:
+            stream.write(f'[keys.{name}]\nkey = "{name}-{"k" * 16}"\nrights = {rights}\n')
+    with served(world, run, keys=str(keys), adapter_root=str(tmp_path / "adapters")) as client:
+        client.headers["x-api-key"] = "one-" + "k" * 16
+        ask(client)
+        assert ask(client)["cache"] == "exact"
+        client.headers["x-api-key"] = "two-" + "k" * 16
+        assert ask(client)["cache"] is None, "another key has its own replies"
+        assert ask(client)["cache"] == "exact"
+        loaded = client.post("/v1/adapters", json={"name": "more", "path": "other"})
+        assert loaded.status_code == 201, loaded.text
+        assert ask(client)["cache"] is None
+
+
+def test_answers_are_kept_too(kept: httpx.Client, llm: ChatServer) -> None:
+    before = len(llm.requests)
+    first = ask(kept, "/v1/answer", query="rice")
+    again = ask(kept, "/v1/answer", query="rice")
+    assert len(llm.requests) == before + 1 and first["struck"] == 1
+    assert first.pop("cache") is None and again.pop("cache") == "exact" and first == again
+    with kept.stream("POST", "/v1/answer", json={"query": "rice", "stream": True}) as reply:
+        lines = [line for line in reply.iter_lines() if line]
+    assert len(lines) == 2 and '"cache":"exact"' in lines[1] and first["answer"] in lines[0]
+
+
+def test_requests_that_mean_the_same_are_served_once_that_is_sure(kept: httpx.Client) -> None:
+    """Upper case makes another request of the same vector: this model's tokenizer does not see it."""
+    text = " ".join(WORDS[2:10])
+    spellings = [
+        "".join(letter.upper() if bits >> place & 1 else letter for place, letter in enumerate(text[:9])) + text[9:]
+        for bits in range(180)
+    ]
+    replies = [ask(kept, query=spelling, rerank=10) for spelling in dict.fromkeys(spellings)]
+    by_cache = {name: [one for one in replies if one["cache"] == name] for name in (None, "exact", "semantic")}
+    hits = by_cache["semantic"]
+    assert hits and not by_cache["exact"] and "semantic" not in [one["cache"] for one in replies[:7]]
+    for hit in hits:
+        assert hit["hits"] == replies[0]["hits"] and hit["cache_estimate"]["similarity"] == pytest.approx(1.0)
+        assert hit["query"] in spellings
+    assert number(kept, 'acclimate_semantic_cache{what="hits"}') == len(hits)
+    assert number(kept, 'acclimate_semantic_cache{what="shadows"}') >= 6
+    assert number(kept, 'acclimate_semantic_cache{what="false_hits"}') == 0
+    assert 0 < number(kept, "acclimate_semantic_cache_false_hit_bound") <= 1
+    assert number(kept, 'acclimate_result_cache_uses{found="no"}') >= len(replies)
+    assert ask(kept, query=text)["cache"] is None, "a search without reranking asks only the exact one"
