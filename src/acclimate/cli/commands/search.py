@@ -53,23 +53,11 @@ def search(
     from acclimate.cli import image_tables, index_tables, tables
     from acclimate.flows import index_verbs as verbs
 
+    choices: dict[str, Any] = {"mode": mode, "rerank": rerank, "reranker": reranker, "adapter": adapter}
     if image is not None or images or query is None:
-        given = {"mode": mode, "rerank": rerank, "reranker": reranker, "compare": compare or None}
-        given["adapter"] = adapter
-        found = _pictures(run, query, image, top, filter, settings, given)
+        found = _pictures(run, query, image, top, filter, settings, {**choices, "compare": compare or None})
     else:
-        found = verbs.search(
-            run,
-            query,
-            top=top,
-            mode=mode,
-            filter=filter,
-            rerank=rerank,
-            reranker=reranker,
-            compare=compare,
-            adapter=adapter,
-            **settings,
-        )
+        found = verbs.search(run, query, top=top, filter=filter, compare=compare, **choices, **settings)
     if json_output:
         sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
     elif "images" in found:
