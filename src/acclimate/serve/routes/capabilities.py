@@ -20,6 +20,7 @@ from acclimate.serve.site import Site, site_of
 from acclimate.serve.strict_json import StrictRoute
 
 if TYPE_CHECKING:
+    from acclimate.serve.embedding_cache import CacheState
     from acclimate.serve.indexes import IndexSummary, ServedIndex
 
 router = APIRouter(route_class=StrictRoute, tags=["models"])
@@ -34,9 +35,10 @@ FEATURES: Mapping[str, Callable[[Site], Any]] = {
 }
 """What not every service has -> what there is to say of it; None or false where it is not there."""
 CACHES: Mapping[str, Callable[[Site], Any]] = {
-    "embeddings": lambda site: site.service.engine.cache(),
+    "embeddings": lambda site: _numbers(site.service.engine.cache()),
+    "semantic": lambda site: _semantic(site),
 }
-"""Name of a cache -> its state, a named tuple of numbers; None where there is none."""
+"""Name of a cache -> its state, numbers by name; None where there is none."""
 
 
 @router.get("/v1/capabilities", summary="What this service can do")
@@ -50,9 +52,20 @@ async def capabilities(request: Request) -> Response:
             "base": site.service.registry.models()[0].base_id,
             "features": {name: feature(site) for name, feature in FEATURES.items()},
             "indexes": [await _index(site, one) for one in site.indexes.values()],
-            "caches": {name: state._asdict() for name, state in states.items() if state is not None},
+            "caches": {name: state for name, state in states.items() if state is not None},
         }
     )
+
+
+def _numbers(state: CacheState | None) -> dict[str, int] | None:
+    return None if state is None else state._asdict()
+
+
+def _semantic(site: Site) -> dict[str, int] | None:
+    counts = site.results.counts
+    if counts is None:
+        return None
+    return {"hits": counts.hits, "misses": counts.queries - counts.hits, "false_hits": counts.false_hits}
 
 
 def _routes(site: Site) -> list[str]:
