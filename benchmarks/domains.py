@@ -4,7 +4,7 @@
 
 `acclimate adapt DATA --out RUN --model MODEL` runs in a process of its own, with `--limit` where a data set is given
 one (its name is that of its folder). What is finished is kept, an interrupted run goes on; `--table` prints what there
-is. "Given up" is the share of training queries with fewer negatives than wanted.
+is. "Too few" is the share of training queries with fewer negatives than wanted.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from typing import Any
 
 from common import machine, processor, table
 
-HEADER = ["data", "model", "queries", "measure", "base", "adapted", "gain [95 %]", "verdict", "given up", "seconds"]
+HEADER = ["data", "model", "queries", "measure", "base", "adapted", "gain [95 %]", "verdict", "too few", "seconds"]
+
+STAGES = ("prepare_s", "mine_s", "train_s", "evaluate_s")
 
 
 def main() -> None:
@@ -38,8 +40,9 @@ def main() -> None:
             out = arguments.out / f"{data.name}-{Path(model).name}"
             if not arguments.table:
                 adapt(data, model, out, limits.get(data.name))
-            if (out / "report.json").exists():
-                rows.append(row(data.name, Path(model).name, json.loads((out / "report.json").read_text())))
+            report = json.loads((out / "report.json").read_text()) if (out / "report.json").exists() else {}
+            if "verdict" in report:
+                rows.append(row(data.name, Path(model).name, report))
     print(f"{processor()}; {machine()}\n")
     print(table(HEADER, rows))
 
@@ -68,7 +71,7 @@ def row(data: str, model: str, report: dict[str, Any]) -> list[str]:
         f"{gain['value']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
         report["verdict"],
         lacking,
-        f"{report['timings']['total_s']:.0f}",
+        f"{sum(report['timings'].get(name, 0.0) for name in STAGES):.0f}",
     ]
 
 
