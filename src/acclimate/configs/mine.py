@@ -62,7 +62,8 @@ class MineConfig:
         check_at_least("range_min", self.range_min, 0)
         if self.range_max <= self.range_min:
             raise UsageError(f"range_max = {self.range_max} is not above range_min = {self.range_min}")
-        check_fraction("hard_negative_share", self.effective_hard_negative_share)
+        if self.hard_negative_share != "auto":
+            check_fraction("hard_negative_share", self.hard_negative_share)
         if self.min_score is not None and self.max_score is not None and self.min_score >= self.max_score:
             raise UsageError(f"min_score = {self.min_score} is not below max_score = {self.max_score}")
 
