@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from acclimate.configs import PrepareConfig, RunConfig, settings_of
+from acclimate.configs.commands import READS
 
 COPIES = {"effective", "with_overrides", "for_dataset", "used", "dump_config", "named"} | {
     "__init__",
@@ -28,8 +29,7 @@ def recorded_reads() -> Iterator[set[str]]:
     """Collect the names of the settings that are read."""
     reads: set[str] = set()
     sections = [hint for hint in get_type_hints(RunConfig).values() if dataclasses.is_dataclass(hint)]
-    commands = ("adapt", "merge", "export", "vectors", "tune", "train-reranker", "rerank", "index", "serve", "refresh")
-    known = {name for command in commands for name in settings_of(command)}
+    known = {name for command in READS for name in settings_of(command)}
     with pytest.MonkeyPatch.context() as patch:
         for cls in (RunConfig, *sections):
             names = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]

@@ -45,7 +45,11 @@ OTHERWISE = {
     "hypernetwork-tasks": {"split_by": "the same, while a corpus is read"},
     "hypernetwork-train": OF_THE_LOOP,
     "hypernetwork-evaluate": OF_THE_LOOP,
-    "adapt": {"pool_documents": "of three stages, the dev_documents in a copy of the config"},
+    "adapt": {
+        "pool_documents": "of three stages, the dev_documents in a copy of the config",
+        "weight_decay": "of images, image_weight_decay in a copy of the config",
+    },
+    "tune": dict.fromkeys(("format", "int8", "float16"), "of the exports that it makes, in a copy of the config"),
     "serve": {"index_at": "of each run's own config.toml: several runs may be served, each with an index"},
     "train": {"reranker": "with remine_steps; the flag is the older spelling of train-reranker, config.toml says it"},
     "merge": {

@@ -22,5 +22,19 @@ def vectors(run: Path, /, *, config: ConfigFile = None, settings: Given) -> None
 
 
 COMMAND = Command(
-    "vectors", vectors, example="acclimate vectors runs/farm --cut-dims 128", first=("cut_dims", "oversampling")
+    "vectors",
+    vectors,
+    example="acclimate vectors runs/farm --cut-dims 128",
+    first=(
+        "cut_dims",
+        "oversampling",
+        "model",
+        "task",
+        "max_tokens",
+        "seed",
+        "device",
+        "dtype",
+        "sign_flips",
+        "confidence",
+    ),
 )
