@@ -14,6 +14,7 @@ STAGES, TASKS, FOLDS, REFRESHES = "stages", "tasks", "folds", "refreshes"
 OF_A_RUN = (STAGES, FOLDS, REFRESHES)
 """Folders of a run that hold others of the same form, which share its settings and its cache."""
 AUDIT_FILE = "audit.json"
+METRICS_FILE, CACHE = "metrics.jsonl", "cache"
 PAGE_FILE = "report.html"
 ADAPTER_FILES = ("adapter_config.json", "modules.json")
 """An adapter folder holds the first, a fully trained model only the second."""
@@ -202,7 +203,7 @@ class RunFolder:
     @property
     def metrics(self) -> Path:
         """The progress of the adapter's training: one row per step or evaluation on dev."""
-        return self.path / "metrics.jsonl"
+        return self.path / METRICS_FILE
 
     @property
     def reranker_metrics(self) -> Path:
@@ -226,7 +227,7 @@ class RunFolder:
         """Vectors of the corpus; the stages, folds and refreshes of a run share those of the run."""
         if self.path.parent.name in OF_A_RUN:
             return RunFolder(self.path.parent.parent).cache
-        return self.path / WORK / "cache"
+        return self.path / WORK / CACHE
 
     @property
     def tasks(self) -> Path:

@@ -32,7 +32,7 @@ from acclimate.progress import progress, say
 from acclimate.report import hypernetwork_page
 from acclimate.retrieval.top_k import Vectors
 from acclimate.runs.resolve import find_base
-from acclimate.runs.run_folder import PAGE_FILE
+from acclimate.runs.run_folder import CACHE, PAGE_FILE
 from acclimate.runs.step import Work, step
 from acclimate.training.network_training import Adapted, NetworkTraining
 from acclimate.training.task_draws import LibraryVectors, draw_condition, encode_library
@@ -159,7 +159,7 @@ def hypernetwork_evaluate(
 
     def make() -> Work[dict[str, Any]]:
         encoder = Encoder.open(source, first.use, **config.machine)
-        part, cache = library.only(held), work_folder(out) / "cache"
+        part, cache = library.only(held), work_folder(out) / CACHE
         tested = encode_library(encoder, part.test, cache)
         shown = encode_library(encoder, part.train, cache) if references else _drawn(encoder, part, tested, config.seed)
         world = _World(encoder, part, shown, tested, config.seed)

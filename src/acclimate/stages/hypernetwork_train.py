@@ -19,6 +19,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.hypernetwork.saving import TrainedNetwork, save_network
 from acclimate.progress import say
 from acclimate.report import hypernetwork_card
+from acclimate.runs.run_folder import CACHE, METRICS_FILE
 from acclimate.runs.step import Work, step
 from acclimate.training.network_training import NetworkTraining
 from acclimate.training.task_draws import encode_library
@@ -53,7 +54,7 @@ def hypernetwork_train(tasks: Path, out: Path, network: NetworkConfig, config: R
     def make() -> Work[dict[str, Any]]:
         part, work = library.only(trained_numbers), work_folder(out)
         trained = _trained(encoder, part, network, config.seed, work)
-        return Work(lambda folder: _write(folder, trained, part, work / network.generator / "metrics.jsonl"))
+        return Work(lambda folder: _write(folder, trained, part, work / network.generator / METRICS_FILE))
 
     return step(
         "hypernetwork train", out, settings, inputs, make, seconds="hypernetwork_train_s", reads=[tasks, *config.named]
@@ -67,7 +68,7 @@ def _trained(encoder: Encoder, part: SplitLibrary, network: NetworkConfig, seed:
     training = NetworkTraining(
         encoder=encoder,
         library=part.train,
-        vectors=encode_library(encoder, part.train, work / "cache"),
+        vectors=encode_library(encoder, part.train, work / CACHE),
         config=network,
         seed=seed,
         folder=work,
@@ -101,7 +102,7 @@ def _trained(encoder: Encoder, part: SplitLibrary, network: NetworkConfig, seed:
 def _write(folder: Path, trained: TrainedNetwork, part: SplitLibrary, metrics: Path) -> dict[str, Any]:
     save_network(folder, trained)
     write_trained_on(folder, TrainedOn.of((*part.train.queries, *part.train.documents), ()))
-    write_text(folder / "metrics.jsonl", metrics.read_text(encoding="utf-8"))
+    write_text(folder / METRICS_FILE, metrics.read_text(encoding="utf-8"))
     report = {"train": dict(trained.metrics), "base": trained.base}
     write_text(folder / "README.md", hypernetwork_card.render(trained))
     return report

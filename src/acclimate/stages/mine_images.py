@@ -12,7 +12,7 @@ from acclimate.files import hash_folder, write_json, write_jsonl
 from acclimate.mining.image_negatives import NEGATIVES_FILE, mine_texts
 from acclimate.models.image_encoder import ImageEncoder
 from acclimate.runs.images import image_features, image_model, numbered_texts, open_images, text_encoder, text_vectors
-from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.run_folder import AUDIT_FILE, RunFolder
 from acclimate.runs.step import Work, step
 
 SHOWN = 20
@@ -66,7 +66,7 @@ def mine_images(images: Path, out: Path, config: RunConfig, tower: ImageEncoder)
                 "by_look": sum(one.by_look for one in found),
                 "without": sum(not texts for texts in mined),
             }
-            write_json(folder / "audit.json", {**report, "examples": shown})
+            write_json(folder / AUDIT_FILE, {**report, "examples": shown})
             return report
 
         return Work(write)

@@ -33,7 +33,7 @@ from acclimate.runs.images import (
     text_vectors,
 )
 from acclimate.runs.records import not_metrics
-from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.run_folder import METRICS_FILE, RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import Selection, fit, training_numbers
@@ -159,7 +159,7 @@ def _offset(world: _World, folder: Path) -> dict[str, float]:
         for item, keep in zip(dataset.items, kept, strict=True)
     ]
     less = replace(world, dataset=replace(dataset, items=items), identity=f"{world.identity} offset")
-    head, _, _ = _fit(less, folder / "checkpoints", folder / "metrics.jsonl")
+    head, _, _ = _fit(less, folder / "checkpoints", folder / METRICS_FILE)
     # Of every trained class, whether dev has images of it or not.
     texts = dataset.texts_of(dataset.rows("train").tolist())
     group_T = np.array([dataset.texts[text].group for text in texts])

@@ -20,8 +20,8 @@ def adapt(
     """Everything in a row: prepare, mine, train, evaluate, report.
 
     Args:
-        data: a file of pairs, a BEIR folder, or a hub id; left out where --config has tables [[datasets]]. With
-            --image-model: images, as a folder per class or a table with a column image.
+        data: a file of pairs, a BEIR folder, or a hub id; left out where --config has tables [[datasets]].
+            Images, with --image-model: a folder per class, or a table with a column image.
         out: the run's folder; a second start keeps what is still right and goes on.
         config: TOML file with settings; flags win over it.
         dry_run: only say how much there is to do: pairs, tokens, steps, minutes, memory.
