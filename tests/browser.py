@@ -98,7 +98,7 @@ def opened(
         viewport=size, color_scheme="dark" if dark else "light", locale=locale, reduced_motion="reduce"
     )
     tab = context.new_page()
-    tab.set_default_timeout(15_000)
+    tab.set_default_timeout(60_000)
     said: list[str] = []
     tab.on("console", lambda message: said.append(message.text))
     tab.on("pageerror", lambda error: said.append(str(error)))
