@@ -6,23 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
-from acclimate.cli.tables import new_console, shown_number
+from acclimate.cli.tables import new_console, plain_table, shown_number
 from acclimate.counting import counted
 from acclimate.runs.run_folder import RunFolder
 
 
 def show_vectors(report: Mapping[str, Any], run: Path) -> None:
     """What each form of stored vectors takes, finds and loses."""
-    table = Table(
-        title=f"test split: {report['queries']:,} queries, {report['documents']:,} documents",
-        box=SIMPLE_HEAD,
-        padding=(0, 1),
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = plain_table(f"test split: {report['queries']:,} queries, {report['documents']:,} documents")
     table.add_column("form")
     for name in ("dim", "bytes", "recall@10", "ndcg@10", "change", "interval", "ms/query"):
         table.add_column(name, justify="right")
@@ -45,13 +36,7 @@ def show_vectors(report: Mapping[str, Any], run: Path) -> None:
 
 def show_tuned(report: Mapping[str, Any], run: Path) -> None:
     """How fast each backend is, and which one is chosen."""
-    table = Table(
-        title=f"{report['machine']}, {counted(report['cores'], 'cores')}: texts per second",
-        box=SIMPLE_HEAD,
-        padding=(0, 1),
-        collapse_padding=True,
-        pad_edge=False,
-    )
+    table = plain_table(f"{report['machine']}, {counted(report['cores'], 'cores')}: texts per second")
     table.add_column("backend")
     for name in ("threads", "one text", "64 texts", "bulk"):
         table.add_column(name, justify="right")

@@ -10,7 +10,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from acclimate.cli.tables import new_console, shown_number, snippet
+from acclimate.cli.tables import new_console, plain_table, shown_number, snippet
 from acclimate.counting import counted
 from acclimate.runs.run_folder import RunFolder
 
@@ -21,7 +21,7 @@ def show_images(summary: Mapping[str, Any], run: Path) -> None:
     """Print the last word of `adapt` on images: what was measured, with intervals, and the report's path."""
     found, out = summary["images"], new_console()
     counts, train = found["dataset"]["counts"], found["train"]
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table = plain_table()
     for name in ("groups", "measure", "score", f"{100 * found['confidence']:.0f} % interval", "by chance"):
         table.add_column(name, justify="left" if name in ("groups", "measure") else "right")
     for part in ("unseen", "seen"):

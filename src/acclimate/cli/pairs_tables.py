@@ -6,19 +6,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
-from rich.table import Table
-
-from acclimate.cli.tables import PERCENT, new_console
+from acclimate.cli.tables import PERCENT, new_console, plain_table
 from acclimate.counting import counted
 
 
 def show_pairs(report: Mapping[str, Any], out: Path) -> None:
     """Every source with its share and its yield, what the endpoint cost, how far experts agree, where things are."""
     title = f"{counted(report['pairs'], 'pairs')} of {counted(report['documents'], 'documents')}, split by "
-    table = Table(
-        title=title + report["split_by"], box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False
-    )
+    table = plain_table(title + report["split_by"])
     table.add_column("source")
     for name in ("made", "per document", "used", "share", "train", "dev", "test"):
         table.add_column(name, justify="right")

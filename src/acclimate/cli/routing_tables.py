@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from acclimate.cli.tables import PERCENT, new_console, shown_number
+from acclimate.cli.tables import PERCENT, new_console, plain_table, shown_number
 from acclimate.counting import counted
 
 KINDS = {
@@ -44,7 +43,7 @@ def show_routing(result: Mapping[str, Any]) -> None:
 def _table(row: Mapping[str, Any], width: str) -> Table:
     said = KINDS[row["kind"]].format(expert=row["expert"]) if row["expert"] or row["kind"] != "own" else ""
     title = f"{row['set']}: {counted(row['queries'], 'queries')}" + (f"; {said}" if said else "")
-    table = Table(title=Text(title), box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table = plain_table(Text(title))
     table.add_column("answered by", no_wrap=True)
     for name in ("score", "to base", width, "to auto", width, "right"):
         table.add_column(name, justify="right")

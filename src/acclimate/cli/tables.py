@@ -20,6 +20,11 @@ PERCENT = 100.0
 SNIPPET_CHARS = 160
 
 
+def plain_table(title: str | Text | None = None) -> Table:
+    """A table as all commands print one: a line below the heads, no frame."""
+    return Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+
+
 def show_run(summary: Mapping[str, Any], run: Path) -> None:
     """The last word of `adapt`: base against adapted, the verdict, the report's path."""
     if "final" in summary:
@@ -57,7 +62,7 @@ def _show_final(proof: Mapping[str, Any], run: Path) -> None:
 
 def _task_table(tasks: Mapping[str, Mapping[str, Any]]) -> Table:
     """How each task of a training went."""
-    table = Table(title="training", box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table = plain_table("training")
     table.add_column("task")
     columns = list(dict.fromkeys(name for values in tasks.values() for name in values))
     for name in columns:
@@ -84,7 +89,7 @@ def show_evaluation(report: Mapping[str, Any], task: str | None = None) -> None:
     )
     title += f", {counted(clusters[0], 'clusters')}" if clusters else ""
     title = f"{task}, {title}" if task else title
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table = plain_table(title)
     table.add_column("metric")
     lexical = test.get("bm25")
     for name in ("BM25",) * bool(lexical) + ("base", "adapted", "change", "95 % interval", "p"):
@@ -142,7 +147,7 @@ def show_reranking(report: Mapping[str, Any]) -> None:
     clusters = f", {counted(delta['clusters'], 'clusters')}" if "clusters" in delta else ""
     title = f"test split: {counted(report['queries'], 'queries')}{clusters}; {report['retriever']} model, "
     title += f"top {report['depth']} reranked"
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table = plain_table(title)
     table.add_column("metric")
     interval = f"{PERCENT * report['confidence']:.0f} % interval"
     for name in ("retrieved", "reranked", "change", interval, "p"):
@@ -197,7 +202,7 @@ def show_comparison(result: Mapping[str, Any]) -> None:
     title = f"{result['measure']} on the {counted(result['shared'], f'test {nouns}')} that all runs share"
     clusters = {row["delta"][result["measure"]]["clusters"] for row in result["runs"] if "delta" in row}
     title += "".join(f", {counted(number, 'clusters')}" for number in clusters)  # the same for all
-    table = Table(title=title, box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table = plain_table(title)
     table.add_column("run")
     interval = f"{PERCENT * result['confidence']:.0f} % interval"
     for name in (f"test {nouns}", result["measure"], "change", interval, "p", "verdict"):
@@ -219,7 +224,7 @@ def show_comparison(result: Mapping[str, Any]) -> None:
 
 def show_versions(result: Mapping[str, Any]) -> None:
     """Every version of an adapter, what it scored on dev, and which one is in use."""
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table = plain_table()
     for name in ("version", "in use", "step", "dev score"):
         table.add_column(name, justify="left" if name in ("version", "in use") else "right")
     for row in result["versions"]:
