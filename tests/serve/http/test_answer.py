@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.retrieval.answers import NO_ANSWER
 from tests.chat_server import ERROR_INSIDE, ChatServer, Cut, Messages, Raw, Slow, Status
 from tests.serve.http.test_embeddings import refused
-from tests.serve.http.world import DOCUMENTS, PATIENCE_S, World, served
+from tests.serve.http.world import DOCUMENTS, PATIENCE_S, World, copy_run, served
 
 QUESTION = {"query": "wheat rice"}
 KNOWN = {one.id: one.text for one in DOCUMENTS}
@@ -108,8 +107,7 @@ def test_nothing_retrieved_is_a_refusal_without_the_model(asked: httpx.Client, l
 
 
 def test_below_the_threshold_nothing_is_asked(world: World, llm: ChatServer, farm: Encoder, tmp_path: Path) -> None:
-    run = tmp_path / "farm"
-    shutil.copytree(world.farm, run, symlinks=True)
+    run = copy_run(world.farm, tmp_path / "farm")
     assert farm.adapter is not None
     refusal = {"threshold": 2.0, "model": farm.adapter.fingerprint}
     fusion = {"constant": 60, "dense_weight": 1, "lexical_weight": 1, "depth": 100, "space": farm.space.digest}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,16 +14,14 @@ from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
 from tests.chat_server import ChatServer
 from tests.models.adapted import WORDS
-from tests.serve.http.world import World, adapter_of, served
+from tests.serve.http.world import World, adapter_of, copy_run, served
 
 ROOT = {"search": "/v1/search", "answer": "/v1/answer"}
 
 
 @pytest.fixture(scope="module")
 def run(world: World, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("kept") / "farm"
-    shutil.copytree(world.farm, folder, symlinks=True)
-    return folder
+    return copy_run(world.farm, tmp_path_factory.mktemp("kept") / "farm")
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -16,7 +15,7 @@ import pytest
 
 from tests.models.adapted import WORDS
 from tests.serve.http.test_embeddings import refused
-from tests.serve.http.world import PATIENCE_S, World, served
+from tests.serve.http.world import PATIENCE_S, World, copy_run, served
 
 IDLE_S = 0.5
 HEAD = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
@@ -58,8 +57,7 @@ def until(holds: Callable[[], bool]) -> None:
 
 def test_what_was_stored_before_an_error_is_said(world: World, tmp_path: Path) -> None:
     """The first document is a part of its own; the others together have more tokens than this service takes."""
-    run = tmp_path / "farm"
-    shutil.copytree(world.farm, run, symlinks=True)
+    run = copy_run(world.farm, tmp_path / "farm")
     texts = [" ".join(WORDS[2:8] * 9000), *(" ".join(WORDS[2:8]) + f" {number}" for number in range(90))]
     documents = [{"id": f"part{place:02}", "text": text} for place, text in enumerate(texts)]
     with served(world, run, max_request_tokens=500) as client:

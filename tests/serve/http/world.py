@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -83,6 +84,16 @@ def write_run(run: Path, encoder: Encoder, adapter: Adapter) -> None:
     save_adapter(run / "adapter", adapter, encoder.source)
     config = RunConfig(model=encoder.source.id, device="cpu", dtype="float32", index=IndexConfig())
     (run / "config.toml").write_text(dump_config(config))
+
+
+def copy_run(run: Path, folder: Path) -> Path:
+    """Copy a run whose index a service of this process may have open.
+
+    Another process does it. When a process closes a file that it opened beside SQLite, all its locks on that file are
+    gone: the next process that closes the index takes itself for the last one, and removes the log that is in use.
+    """
+    subprocess.run(["cp", "-a", str(run), str(folder)], check=True)
+    return folder
 
 
 @contextmanager
