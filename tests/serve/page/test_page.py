@@ -225,6 +225,13 @@ def test_a_key_is_asked_for_and_kept_in_the_tab_only(chromium: Browser, contract
         tab.get_by_text("does not know this key").wait_for()
 
 
+def test_a_search_that_is_sent_while_the_models_are_loaded_is_not_lost(chromium: Browser, contract: Contract) -> None:
+    contract.loading = 1
+    with opened(chromium, contract.url) as tab:
+        searched(tab)
+        assert contract.loading == 0 and len(contract.searches) == 2
+
+
 def test_a_service_that_loads_is_waited_for(chromium: Browser, contract: Contract) -> None:
     contract.loading = 1
     with opened(chromium, contract.url) as tab:

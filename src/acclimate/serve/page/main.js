@@ -289,8 +289,9 @@ async function openService() {
 // Listening
 
 function listenToControls() {
-  byId("search").addEventListener("submit", (event) => {
+  byId("search").addEventListener("submit", async (event) => {
     event.preventDefault();
+    await connected;
     search();
   });
   byId("ask-answer").addEventListener("click", askAnswer);
@@ -349,4 +350,5 @@ sayAgain();
 onLanguage(sayAgain);
 listenToControls();
 listen();
-await connect();
+const connected = connect();
+await connected;
