@@ -200,7 +200,7 @@ def test_nothing_acknowledged_is_lost_by_a_kill(folder: Path) -> None:
     run_rounds(folder, [(point, number % 2) for number, point in enumerate(POINTS)])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_hundred_kills(folder: Path) -> None:
     run_rounds(folder, [(POINTS[number % len(POINTS)], number // len(POINTS)) for number in range(100)])
 
