@@ -239,11 +239,12 @@ def test_the_learning_rate_by_hand() -> None:
 
 
 def test_auto_learning_rate() -> None:
-    """By the size of the transformer: MiniLM's and E5-small's are one class, whatever their vocabularies."""
-    minilm, e5_small, qwen3 = 10_600_000, 21_300_000, 440_000_000
-    assert auto_learning_rate(minilm, full=False) == auto_learning_rate(e5_small, full=False) == 4e-3
-    assert auto_learning_rate(minilm, full=False, highest=2e-3) == 2e-3
-    assert auto_learning_rate(60_000_000, full=False) == pytest.approx(1.5e-3)
-    assert auto_learning_rate(qwen3, full=False) == pytest.approx(2e-4, rel=0.03)
-    assert auto_learning_rate(8_000_000_000, full=False) == 1e-4
-    assert auto_learning_rate(minilm, full=True) == auto_learning_rate(e5_small, full=True) == pytest.approx(4e-4)
+    """By the transformer's parameters and layers: a vocabulary of any size changes nothing."""
+    minilm, e5_small, qwen3 = (10_600_000, 6), (21_300_000, 12), (440_000_000, 28)
+    assert auto_learning_rate(*minilm, full=False) == auto_learning_rate(10_600_000, 0, full=False) == 4e-3
+    assert auto_learning_rate(*e5_small, full=False) == pytest.approx(2e-3)
+    assert auto_learning_rate(*minilm, full=False, highest=2e-3) == 2e-3
+    assert auto_learning_rate(60_000_000, 12, full=False) == pytest.approx(1.5e-3)
+    assert auto_learning_rate(*qwen3, full=False) == pytest.approx(2e-4, rel=0.03)
+    assert auto_learning_rate(8_000_000_000, 36, full=False) == 1e-4
+    assert auto_learning_rate(*minilm, full=True) == pytest.approx(4e-4)

@@ -126,9 +126,9 @@ def test_an_adaptive_temperature_goes_with_the_temperature() -> None:
 
 def test_the_transformer_s_size_counts_no_embedding_and_no_adapter(tmp_path: Path) -> None:
     model = Encoder.load(str(write_tiny_bert(tmp_path / "tiny-bert")), pooling="mean", device="cpu").model
-    size = transformer_size(model)
+    size, count = transformer_size(model)
     layers = sum(p.numel() for name, p in model.named_parameters() if name.startswith("encoder."))
     norm = sum(p.numel() for name, p in model.named_parameters() if name.startswith("embeddings.LayerNorm"))
-    assert size == layers + norm
+    assert size == layers + norm and count == model.config.num_hidden_layers
     attach(model, ("all-linear",), rank=4)
-    assert transformer_size(model) == size
+    assert transformer_size(model) == (size, count)

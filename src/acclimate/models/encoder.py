@@ -37,7 +37,7 @@ from acclimate.models.devices import CHUNK_TOKENS, choose_device, to_device
 from acclimate.models.dtypes import check_dtype, choose_dtype
 from acclimate.models.heads import load_heads
 from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
-from acclimate.models.loading import load_base, load_tokenizer, transformer_size
+from acclimate.models.loading import TransformerSize, load_base, load_tokenizer, transformer_size
 from acclimate.models.reading import Reading, check_prompts, read_texts
 from acclimate.models.tokens import TokenCache, Tokens, tokenise, tokenizer_fingerprint
 from acclimate.progress import progress
@@ -320,8 +320,8 @@ class Encoder:
         return int(model.num_parameters())
 
     @property
-    def transformer_parameters(self) -> int:
-        """Parameters of the base's transformer, which a learning rate acts on: no embeddings, no adapter."""
+    def transformer_size(self) -> TransformerSize:
+        """Parameters and layers of the base's transformer, which a learning rate acts on: no embeddings, no adapter."""
         return transformer_size(self.model)
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from tokenizers.normalizers import Lowercase, Sequence
@@ -84,14 +84,23 @@ def four_bit(device: torch.device) -> BitsAndBytesConfig:
     return BitsAndBytesConfig(**NF4)
 
 
-def transformer_size(model: Any) -> int:
-    """Count the parameters that a learning rate acts on: of the layers, without embeddings and without LoRA's own.
+class TransformerSize(NamedTuple):
+    """What a learning rate acts on, without embeddings and without LoRA's own parameters."""
+
+    parameters: int
+    layers: int
+    """0 where the model's config does not say."""
+
+
+def transformer_size(model: Any) -> TransformerSize:
+    """Count the parameters and layers of a model's transformer.
 
     Args:
         model: a transformers model, maybe with LoRA attached.
     """
     adapters = sum(matrix.numel() for layer in lora_layers(model).values() for matrix in (layer.A, layer.B))
-    return int(model.num_parameters(exclude_embeddings=True)) - adapters
+    parameters = int(model.num_parameters(exclude_embeddings=True)) - adapters
+    return TransformerSize(parameters, int(getattr(model.config, "num_hidden_layers", 0)))
 
 
 def checkpoint_activations(model: Any) -> None:

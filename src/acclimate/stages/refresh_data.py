@@ -274,7 +274,7 @@ def _report(
 ) -> LearnedFrom:
     explicit = {label.key for label in evidence.later if label.explicit and label.relevant}
     later = {label.key for label in evidence.later}
-    peak = config.train.learning_rate or auto_learning_rate(base.transformer_parameters, full=False)
+    peak = config.train.learning_rate or auto_learning_rate(*base.transformer_size, full=False)
     return {
         "marks": {},
         "not_used": {},

@@ -238,7 +238,7 @@ def _base(config: RunConfig) -> Encoder:
 
 
 def _learning_rate(config: RunConfig, encoder: Encoder) -> float:
-    return config.train.learning_rate or auto_learning_rate(encoder.transformer_parameters, config.train.full)
+    return config.train.learning_rate or auto_learning_rate(*encoder.transformer_size, full=config.train.full)
 
 
 def _say_best(state: Progress, selection: Selection | None) -> None:

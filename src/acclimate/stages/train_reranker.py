@@ -209,7 +209,7 @@ def _trainable(reranker: Reranker, full: bool, config: RunConfig) -> dict[str, n
 
 def _course(config: RunConfig, examples: int, reranker: Reranker, full: bool) -> TaskSchedule:
     size = transformer_size(reranker.model)
-    rate = config.rerank.rerank_learning_rate or auto_learning_rate(size, full, HIGHEST_RERANKER_RATE)
+    rate = config.rerank.rerank_learning_rate or auto_learning_rate(*size, full=full, highest=HIGHEST_RERANKER_RATE)
     return TaskSchedule(
         examples=examples,
         batch_size=config.rerank.rerank_batch_size,

@@ -18,6 +18,9 @@ from acclimate.types import Example
 
 HIGHEST_LORA_RATE = 4e-3
 """Peak learning rate of LoRA for the smallest models; measured on MiniLM (docs/results.md)."""
+SHALLOW = 6
+"""Layers up to which it holds, MiniLM's. The changes of the layers add up, so twice as many get half the rate:
+measured on multilingual-e5-small (docs/results.md)."""
 HIGHEST_RERANKER_RATE = 2e-3
 """The same for rerankers: a cross-encoder has a head to learn; higher rates were not measured."""
 RATE_TIMES_PARAMETERS = 9e4
@@ -28,16 +31,18 @@ FULL_SHARE = 1 / 10
 (docs/results.md; larger models are not measured)."""
 
 
-def auto_learning_rate(parameters: int, full: bool, highest: float = HIGHEST_LORA_RATE) -> float:
-    """Choose the peak learning rate by the size of what it acts on.
+def auto_learning_rate(parameters: int, layers: int, *, full: bool, highest: float = HIGHEST_LORA_RATE) -> float:
+    """Choose the peak learning rate by the size and the depth of what it acts on.
 
     A model's size says little: of multilingual-e5-small's 118M parameters, 96M are the vectors of its 250,000 words.
 
     Args:
         parameters: number of parameters of the base's transformer, without its embeddings (`transformer_size`).
+        layers: of the transformer.
         full: whether all weights are trained, instead of an adapter.
         highest: rate of an adapter for the smallest models.
     """
+    highest *= SHALLOW / max(SHALLOW, layers)
     rate = max(min(highest, RATE_TIMES_PARAMETERS / parameters), LOWEST_LORA_RATE)
     return rate * (FULL_SHARE if full else 1.0)
 
