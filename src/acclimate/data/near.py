@@ -23,14 +23,26 @@ BLOCK = 20_000
 """Training texts compared at a time."""
 
 
-def hashed_ngrams(key: str) -> NDArray[np.uint32]:
-    """Hash the n-grams of a text's key: each once, in ascending order; none of a text shorter than an n-gram."""
-    codes = np.frombuffer(key.encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
-    count = max(0, len(codes) - NGRAM + 1)
-    hashed = np.zeros(count, np.uint64)
+def hashed_ngrams(keys: Sequence[str]) -> list[NDArray[np.uint32]]:
+    """Hash the n-grams of texts, all texts in one pass.
+
+    Args:
+        keys: of the texts (`core.same_text`).
+
+    Returns:
+        for each text its n-grams' hashes, each once, in ascending order; none for a text shorter than an n-gram.
+    """
+    codes = np.frombuffer("".join(keys).encode("utf-32-le", "surrogatepass"), np.uint32).astype(np.uint64)
+    hashed = np.zeros(max(0, len(codes) - NGRAM + 1), np.uint64)
     for place in range(NGRAM):
-        hashed = hashed * MULTIPLIER + codes[place : place + count]
-    return np.unique((hashed * MULTIPLIER >> np.uint64(32)).astype(np.uint32))
+        hashed = hashed * MULTIPLIER + codes[place : place + len(hashed)]
+    short = (hashed * MULTIPLIER >> np.uint64(32)).astype(np.uint32)
+    found, start = [], 0
+    for length in map(len, keys):
+        own = np.sort(short[start : start + max(0, length - NGRAM + 1)])
+        found.append(own[np.append(True, own[1:] != own[:-1])] if len(own) else own)
+        start += length
+    return found
 
 
 def are_near(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> bool:

@@ -18,6 +18,9 @@ from acclimate.mining.mining_input import MiningInput
 MOST_TEXTS = 20_000
 """Texts whose n-grams are held at a time: 80 MB of 1,000 characters."""
 
+HASHED_AT_ONCE = 500
+"""Texts that are hashed in one pass: fast from a few dozen on, and flat in memory."""
+
 
 @dataclass(slots=True)
 class NearCopies:
@@ -37,17 +40,22 @@ class NearCopies:
             usable_NC: the candidates to look at.
         """
         near_NC = np.zeros(index_NC.shape, np.bool_)
-        for row, query in enumerate(queries):
-            if len(self._ngrams) > MOST_TEXTS:
-                self._ngrams.clear()
-            positives = [self._of(place) for place in self.source.positives[query]]
-            for column in np.flatnonzero(usable_NC[row]).tolist():
-                candidate = self._of(int(index_NC[row, column]))
-                near_NC[row, column] = any(are_near(positive, candidate) for positive in positives)
+        candidates = [index_NC[row, usable_NC[row]].tolist() for row in range(len(queries))]
+        positives = [self.source.positives[query] for query in queries]
+        self._hash({place for places in (*candidates, *positives) for place in places})
+        for row in range(len(queries)):
+            known = [self._ngrams[place] for place in positives[row]]
+            near_NC[row, usable_NC[row]] = [
+                any(are_near(positive, self._ngrams[place]) for positive in known) for place in candidates[row]
+            ]
         return near_NC
 
-    def _of(self, place: int) -> NDArray[np.uint32]:
-        found = self._ngrams.get(place)
-        if found is None:
-            found = self._ngrams[place] = hashed_ngrams(same_text_key(self.source.documents[place]))
-        return found
+    def _hash(self, places: set[int]) -> None:
+        """Hash those of the documents that are not yet known."""
+        if len(self._ngrams) > MOST_TEXTS:
+            self._ngrams = {place: self._ngrams[place] for place in places & self._ngrams.keys()}
+        new = sorted(places - self._ngrams.keys())
+        for start in range(0, len(new), HASHED_AT_ONCE):
+            some = new[start : start + HASHED_AT_ONCE]
+            keys = [same_text_key(self.source.documents[place]) for place in some]
+            self._ngrams.update(zip(some, hashed_ngrams(keys), strict=True))
