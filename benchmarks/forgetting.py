@@ -88,7 +88,7 @@ def run_once(arguments: argparse.Namespace, name: str, settings: Mapping[str, An
         steps = {"epochs": arguments.epochs, "eval_steps": 10**9, "dev_documents": 200}
         config = with_overrides(RunConfig(), {**steps, "seed": seed})
         trained = train(shared / "dataset", shared / "negatives", run / "adapter", with_overrides(config, settings))
-        models = {"adapted": load(run / "adapter")} | ({} if settings else {"base": load(config.model)})
+        models = {"adapted": load(run / "adapter")} | ({} if settings else {"base": load(config.base_model)})
         scores = judges(arguments)
         measured = {name: {data: score(model) for data, score in scores.items()} for name, model in models.items()}
         return {"tokens": trained["train"]["tokens"], **measured}
