@@ -4,12 +4,14 @@ A run is made of the folder (`prepare`, `index`), which also chooses on its dev 
 answered. Then so many test questions are asked over HTTP, twice: with all documents, and after the documents that are
 judged relevant to any of them were deleted, so that nothing that is known to answer them is there. The language model
 is the test suite's server, which cites at random, by number and by id, what is there and what is not, and never refuses
-by itself: what is refused is refused by the score.
+by itself: what is refused is refused by the score. A third row takes from each question its own documents only, as the
+threshold was chosen: the questions are not asked again, their scores are those of the best document that is left.
 
-    python benchmarks/answers.py PATH/TO/BEIR --out FOLDER [--questions 200] [--documents 2500]
+    python benchmarks/answers.py PATH/TO/BEIR --out FOLDER [--questions 200] [--documents 5000] [--dev 400]
 
-With --documents the corpus is a sample: what is relevant to the questions and to a hundred dev questions, and others up
-to that number. The run is kept and not made again; so are the replies of a pass that is finished.
+With --documents the corpus is a sample: what is relevant to the questions and to `--dev` dev questions, and others up
+to that number. The run is kept and not made again; so are the replies of a pass that is finished. Shares have their 95 %
+intervals (Clopper and Pearson).
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from scipy.stats import binomtest
 
 from common import machine, read_beir, table
 
@@ -34,8 +37,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 TOP = 8
 PATIENCE_S = 300.0
-DEV, TRAIN = 100, 20
-"""Questions of a sample's splits."""
+DEEP = 100
+"""Documents whose cosines are looked at: deep enough that others than a question's own are among them."""
+TRAIN = 20
+"""Training questions of a sample, which nothing is trained on."""
 
 
 def main() -> None:
@@ -45,14 +50,15 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=200)
     parser.add_argument("--documents", type=int)
+    parser.add_argument("--dev", type=int, default=400, help="dev questions, at most")
     arguments = parser.parse_args()
     data, run = arguments.data, arguments.out / "run"
     corpus, queries, splits = read_beir(data)
     asked = drawn(splits["test"], arguments.questions)
     if arguments.documents is not None:
-        data = sampled(data, arguments.out / "data", asked, arguments.documents)
+        data = sampled(data, arguments.out / "data", asked, arguments.documents, arguments.dev)
         corpus = read_beir(data)[0]
-    refusal = made(data, run)
+    refusal = made(data, run, arguments.dev / max(1, len(splits["train"])))
     relevant = {name for query in asked for name, grade in splits["test"][query].items() if grade > 0}
     started = time.monotonic()
     passes = {"with all documents": [], "their documents deleted": sorted(relevant)}
@@ -69,7 +75,9 @@ def main() -> None:
     print(f"{time.monotonic() - started:.0f} s\n")
     print(f"threshold {refusal['threshold']:.4f}: {refusal['chosen']}; there {refusal['refused']:.1%} of the questions")
     print(f"without their documents are refused, and {refusal['answered']:.1%} of the others are not\n")
-    print(table(("", "answered", "refused", "citations", "of what was not retrieved", "struck"), rows(found)))
+    shown = rows(found)
+    shown.append(alone_without(found["with all documents"], [splits["test"][query] for query in asked], refusal))
+    print(table(("", "answered", "refused", "citations", "of what was not retrieved", "struck"), shown))
 
 
 def drawn(names: Iterable[str], count: int) -> list[str]:
@@ -79,13 +87,13 @@ def drawn(names: Iterable[str], count: int) -> list[str]:
     return found[:count]
 
 
-def sampled(data: Path, out: Path, asked: list[str], count: int) -> Path:
-    """A BEIR folder with fewer documents: the asked questions are its test split, a hundred others its dev split."""
+def sampled(data: Path, out: Path, asked: list[str], count: int, dev: int) -> Path:
+    """A BEIR folder with fewer documents: the asked questions are its test split, some others its dev split."""
     if out.exists():
         return out
     corpus, queries, splits = read_beir(data)
-    others = drawn(splits["train"], DEV + TRAIN)
-    chosen = {"test": asked, "dev": others[:DEV], "train": others[DEV:]}
+    others = drawn(splits["train"], dev + TRAIN)
+    chosen = {"test": asked, "dev": others[:dev], "train": others[dev:]}
     judged = {query: grades for qrels in splits.values() for query, grades in qrels.items()}
     kept = {name for names in chosen.values() for query in names for name in judged[query]}
     kept |= set(drawn(corpus.keys() - kept, max(0, count - len(kept))))
@@ -101,12 +109,12 @@ def sampled(data: Path, out: Path, asked: list[str], count: int) -> Path:
     return out
 
 
-def made(data: Path, run: Path) -> dict[str, Any]:
+def made(data: Path, run: Path, dev_fraction: float) -> dict[str, Any]:
     """A run with an index of the folder's corpus; the choice of its dev split."""
     import acclimate
 
     if not (run / "fusion.json").exists():
-        acclimate.prepare(str(data), out=run)
+        acclimate.prepare(str(data), out=run, dev_fraction=dev_fraction)
         acclimate.index(run)
     choice: dict[str, Any] = json.loads((run / "fusion.json").read_text())
     refusal: dict[str, Any] = choice["refusal"]
@@ -154,7 +162,9 @@ def answered(client: httpx.Client, question: str) -> dict[str, Any]:
     body = {"query": question, "top_k": TOP}
     reply: dict[str, Any] = client.post("/v1/answer", json=body).raise_for_status().json()
     hits = client.post("/v1/search", json=body).raise_for_status().json()["hits"]
-    return {**reply, "retrieved": [hit["id"] for hit in hits]}
+    dense = client.post("/v1/search", json={**body, "mode": "dense", "top_k": DEEP}).raise_for_status().json()["hits"]
+    cosines = [(hit["id"], hit["score"]) for hit in dense]
+    return {**reply, "retrieved": [hit["id"] for hit in hits], "cosines": cosines}
 
 
 def rows(found: Mapping[str, list[dict[str, Any]]]) -> list[list[str]]:
@@ -168,9 +178,27 @@ def rows(found: Mapping[str, list[dict[str, Any]]]) -> list[list[str]]:
             numbers = {int(number) for number in re.findall(r"\[(\d+)\]", reply["answer"])}
             wrong += numbers != {one["number"] for one in reply["citations"]}
         struck = sum(reply["struck"] for reply in replies)
-        share = f"{len(answers) / count:.1%}", f"{1 - len(answers) / count:.1%}"
+        share = interval(len(answers), count), interval(count - len(answers), count)
         shown.append([name, *share, str(len(cited)), str(wrong), str(struck)])
     return shown
+
+
+def alone_without(
+    replies: list[dict[str, Any]], judged: list[Mapping[str, int]], refusal: Mapping[str, Any]
+) -> list[str]:
+    """The row of the questions whose own documents, and no others, are taken away."""
+    passed = 0
+    for reply, grades in zip(replies, judged, strict=True):
+        left = [score for name, score in reply["cosines"] if grades.get(name, 0) <= 0]
+        passed += left[0] > refusal["threshold"]
+    count = len(replies)
+    return ["each without its own only", interval(passed, count), interval(count - passed, count), "", "", ""]
+
+
+def interval(hits: int, count: int) -> str:
+    """A share with its exact 95 % interval."""
+    found = binomtest(hits, count).proportion_ci(0.95, "exact")
+    return f"{hits / count:.1%} [{found.low:.1%}, {found.high:.1%}]"
 
 
 if __name__ == "__main__":

@@ -1,13 +1,16 @@
 """Small query-side experts on several sets, and what routing between them gains over one pooled corpus.
 
-    python benchmarks/routing.py DATA --out FOLDER --limit 1500
+    python benchmarks/routing.py DATA --out FOLDER --limit 600 --documents 200 --queries 200
 
-DATA holds BEIR folders: nl2bash_en, bioasq_en, banking77_en (experts), scifact_en (nobody's). Each expert is trained on
-at most `--limit` pairs, for queries alone, so that all search one index of base vectors. Three comparisons:
+DATA holds BEIR folders: nl2bash_en, bioasq_en, banking77_en (experts), scifact_en, agrieval_zh, tldr_zh (nobody's). Each
+expert is trained on at most `--limit` pairs, for queries alone, so that all search one index of base vectors. Two
+comparisons, each with `--seeds` trainings (dev split, first weights, order of batches) over the same queries:
 
-    sets      the experts of three sets, one of them all, and scifact_en outside; queries that span two sets
+    sets      the experts of three sets, one of them all, and the sets outside; queries that span two sets
     halves    two experts on the two topic halves of one set (2-means of the base's query vectors), and queries of both
-    latency   what each way of routing adds to a query, one query at a time
+
+A difference is that of the queries' means over the seeds, with the interval over clusters of queries; beside it what
+each seed gave. `routing_latency.py` measures what each way of routing adds to a query.
 
 Every part is kept in FOLDER once it is done; a second start goes on where the first one stopped.
 """
@@ -17,8 +20,7 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import statistics
-import time
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,21 +28,25 @@ from typing import Any
 import numpy as np
 
 from acclimate.configs import RunConfig, with_overrides
+from acclimate.evaluation.clusters import query_clusters
+from acclimate.evaluation.significance import compare_means
+from acclimate.files import WORK
 from acclimate.models.encoder import Encoder
 from acclimate.retrieval.centroids import fitted
-from acclimate.retrieval.experts import load_experts
-from acclimate.retrieval.routing import route as decide
-from acclimate.retrieval.token_router import TokenRouter
 from acclimate.stages.mine import mine
 from acclimate.stages.prepare import prepare
-from acclimate.stages.route import route
+from acclimate.stages.route import routing_test
 from acclimate.stages.train import train
 from common import machine, processor, read_beir, table
 
+FLIPS = 10_000
 EXPERTS = ("nl2bash_en", "bioasq_en", "banking77_en")
-OUTSIDE = "scifact_en"
+OUTSIDE = ("scifact_en", "agrieval_zh", "tldr_zh")
 HALVED = "nl2bash_en"
+SHOWN = ("oracle of the set", "auto by tokens", "mix", "uniform mix", "fuse")
+"""Beside the base, what `auto` is compared with."""
 SEED = 0
+"""Of the cut of the data, and of the queries that span two sets."""
 Rows = tuple[dict[str, str], dict[str, str], dict[str, dict[str, dict[str, int]]]]
 
 
@@ -54,24 +60,51 @@ def main() -> None:
     parser.add_argument("--queries", type=int, default=300, help="test queries of a set")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--experts", nargs="+", default=list(EXPERTS))
+    parser.add_argument("--outside", nargs="+", default=list(OUTSIDE))
+    parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
     print(f"{processor()}; {machine()}")
-    out = arguments.out
-    cuts = {name: cut(arguments, name) for name in [*arguments.experts, OUTSIDE]}
-    runs = [expert(arguments, name, [cuts[name]]) for name in arguments.experts]
-    multi = expert(arguments, "all_in_one", [cuts[name] for name in arguments.experts])
-    halves = [expert(arguments, name, [folder]) for name, folder in in_halves(arguments, cuts[HALVED]).items()]
-    config = configured(arguments)
-    outside = {"outside": (str(cuts[OUTSIDE]),), "multi_domain": str(multi)}
-    for name, own, more in (("sets", runs, outside), ("halves", halves, {})):
-        report = kept(out / f"{name}.json", lambda own=own, more=more: route(own, with_overrides(config, more)))  # type: ignore[misc]
-        show(name, report)
-    show_latency(kept(out / "latency.json", lambda: latency(runs, arguments.device)))
+    out: Path = arguments.out
+    cuts = {name: cut(arguments, name) for name in [*arguments.experts, *arguments.outside]}
+    found: dict[str, list[dict[str, Any]]] = {"sets": [], "halves": []}
+    halves = in_halves(arguments, cuts[HALVED])
+    outside = tuple(str(cuts[name]) for name in arguments.outside)
+    for seed in range(arguments.seeds):
+        multi = expert(arguments, "all_in_one", [cuts[name] for name in arguments.experts], seed)
+        of_sets = [expert(arguments, name, [cuts[name]], seed) for name in arguments.experts]
+        of_halves = [expert(arguments, name, [folder], seed) for name, folder in halves.items()]
+        for name, runs, more in (
+            ("sets", of_sets, {"outside": outside, "multi_domain": str(multi)}),
+            ("halves", of_halves, {}),
+        ):
+            config = with_overrides(configured(arguments, SEED), more)
+            measured = kept(out / f"{name}-{seed}.json", lambda runs=runs, config=config: measure(runs, config))  # type: ignore[misc]
+            found[name].append(measured)
+    for name, of_seeds in found.items():
+        show(name, of_seeds)
 
 
-def configured(arguments: argparse.Namespace) -> RunConfig:
-    """Settings of all trainings."""
+def measure(runs: Sequence[Path], config: RunConfig) -> dict[str, Any]:
+    """The scores of every query, set by set; and of the experts' own sets together."""
+    test, _ = routing_test(runs, config)
+    sets = []
+    for one in test.pool.sets:
+        sets.append(
+            {
+                "set": one.name,
+                "kind": one.kind,
+                "queries": list(one.queries),
+                "clusters": query_clusters(one.qrels, one.queries, test.pool.corpus),
+                "scores": {name: scores.tolist() for name, scores in test.scores_of(one).items()},
+                "right": test.accuracy(one) if one.kind != "spanning" else {},
+            }
+        )
+    return {"documents": len(test.pool.corpus), "radii": dict(test.experts.router.radii), "sets": sets}
+
+
+def configured(arguments: argparse.Namespace, seed: int) -> RunConfig:
+    """Settings of all trainings with a seed."""
     settings: dict[str, Any] = {
         "sides": "query",
         "epochs": arguments.epochs,
@@ -79,7 +112,7 @@ def configured(arguments: argparse.Namespace) -> RunConfig:
         "dev_fraction": 0.1,
         "num_negatives": 3,
     }
-    return with_overrides(RunConfig(seed=SEED, device=arguments.device), settings)
+    return with_overrides(RunConfig(seed=seed, device=arguments.device), settings)
 
 
 def kept(path: Path, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
@@ -100,7 +133,7 @@ def cut(arguments: argparse.Namespace, name: str) -> Path:
     corpus, queries, qrels = read_beir(arguments.data / name)
     draw = random.Random(SEED)
     train = [(query, document) for query, judged in qrels["train"].items() for document in judged]
-    pairs = 0 if name == OUTSIDE else min(arguments.limit, len(train))
+    pairs = 0 if name in arguments.outside else min(arguments.limit, len(train))
     train = sorted(draw.sample(train, pairs))
     tested = sorted(draw.sample(sorted(qrels["test"]), min(arguments.queries, len(qrels["test"]))))
     test = {query: qrels["test"][query] for query in tested}
@@ -165,11 +198,14 @@ def two_means(vectors: np.ndarray) -> np.ndarray:
     return pair
 
 
-def expert(arguments: argparse.Namespace, name: str, sources: Sequence[Path]) -> Path:
+def expert(arguments: argparse.Namespace, name: str, sources: Sequence[Path], seed: int) -> Path:
     """A run with an adapter for queries, of one set or of several put together."""
-    run: Path = arguments.out / "runs" / name
+    run: Path = arguments.out / "runs" / f"seed-{seed}" / name
+    first: Path = arguments.out / "runs" / "seed-0" / name
+    if run != first and not (run / WORK).exists():  # the base's vectors of the same documents
+        shutil.copytree(first / WORK, run / WORK)
     source = sources[0] if len(sources) == 1 else together(arguments.out / "data" / name, sources)
-    config = configured(arguments)
+    config = configured(arguments, seed)
     prepare(str(source), run / "dataset", config)
     mine(run / "dataset", run / "negatives", config)
     train(run / "dataset", run / "negatives", run / "adapter", config)
@@ -195,79 +231,67 @@ def together(target: Path, sources: Sequence[Path]) -> Path:
     return write_beir(target, (corpus, queries, qrels))
 
 
-def latency(runs: Sequence[Path], device: str) -> dict[str, Any]:
-    """Milliseconds of a query, one at a time: median over the test queries."""
-    experts = load_experts({run.name: run for run in runs}, device=device)
-    trained = {
-        run.name: [json.loads(line)["anchor"] for line in (run / "dataset" / "examples.jsonl").open()] for run in runs
-    }
-    started = time.perf_counter()
-    tokens = TokenRouter.fit(experts.base.tokenizer, trained, {})
-    fit_s = time.perf_counter() - started
-    texts = [text for queries in trained.values() for text in queries[:100]]
-    names, one = list(trained), runs[0].name
-    vectors = {text: experts.base.encode([text], "query") for text in texts}
-
-    def share(text: str, mode: Any) -> Mapping[str, float]:
-        return decide(mode, experts.router.distances(vectors[text])[0], experts.router.radii).weights
-
-    shares = {text: share(text, "mix") for text in texts}
-    ways: dict[str, Callable[[str], object]] = {
-        "one adapter, named": lambda text: experts.encode([text], [{one: 1.0}]),
-        "centroids: the base's pass": lambda text: experts.base.encode([text], "query"),
-        "centroids: distances and decision": lambda text: share(text, "auto"),
-        "tokens: distances and decision": lambda text: decide("auto", tokens.distances([text])[0], tokens.radii),
-        "two adapters in one pass": lambda text: experts.encode([text], [dict.fromkeys(names[:2], 0.5)]),
-        "mix: the shares of the query": lambda text: experts.encode([text], [shares[text]]),
-        "fuse: two adapters in one batch": lambda text: experts.encode([text] * 2, [{name: 1.0} for name in names[:2]]),
-    }
-    return {"fit_s": fit_s, "queries": len(texts), "ms": {name: median_ms(way, texts) for name, way in ways.items()}}
-
-
-def median_ms(way: Callable[[str], object], texts: Sequence[str]) -> float:
-    """Median milliseconds over the texts, after a few that are not counted."""
-    for text in texts[:10]:
-        way(text)
-    times = []
-    for text in texts:
-        started = time.perf_counter()
-        way(text)
-        times.append(time.perf_counter() - started)
-    return 1000 * statistics.median(times)
-
-
-def show(name: str, report: Mapping[str, Any]) -> None:
-    """The scores of all sets, and the differences that decide."""
-    arms = list(report["sets"][0]["scores"])
-    print(f"\n## {name}: NDCG@10 over {report['documents']:,} documents; radii {report['radii']}\n")
-    columns = [f"{row['set']} ({row['queries']})" for row in report["sets"]]
-    print(
-        table(
-            ["answered by", *columns], [[arm, *(f"{row['scores'][arm]:.4f}" for row in report["sets"])] for arm in arms]
-        )
-    )
-    print()
+def show(name: str, of_seeds: Sequence[Mapping[str, Any]]) -> None:
+    """Mean scores of all sets, and the differences that decide."""
+    sets = [joined([found["sets"][place] for found in of_seeds]) for place in range(len(of_seeds[0]["sets"]))]
+    own = [one for one in sets if one["kind"] == "own"]
+    sets.append(put_together("all own sets", own))
+    outside = [one for one in sets if one["kind"] == "outside"]
+    sets += [put_together("all outside", outside)] if len(outside) > 1 else []
+    arms = list(sets[0]["scores"])
+    print(f"\n## {name}: NDCG@10 over {of_seeds[0]['documents']:,} documents, means of {len(of_seeds)} seeds\n")
+    columns = [f"{one['set']} ({len(one['clusters'])})" for one in sets]
+    rows = [[arm, *(f"{one['scores'][arm].mean():.4f}" for one in sets)] for arm in arms]
+    print(table(["answered by", *columns], rows), "\n")
+    pairs = [("base", "auto"), *(("auto", arm) for arm in (*SHOWN, *(arm for arm in arms if "multi-domain" in arm)))]
     rows = []
-    for row in report["sets"]:
-        right = ", ".join(f"{router} {value:.1%}" for router, value in row.get("accuracy", {}).items())
-        deltas = [
-            row["from_base"]["auto"],
-            *(row["from_auto"].get(arm) for arm in ("oracle of the set", "mix", "fuse")),
-        ]
-        rows.append([row["set"], right, *(interval(delta) for delta in deltas)])
-    print(table(["set", "right", "auto - base", "oracle of the set - auto", "mix - auto", "fuse - auto"], rows))
-    print(f"\nmix on the queries that span two: {report['mix_on_spanning']}")
+    for one in sets:
+        right = ", ".join(f"{router} {value:.1%}" for router, value in one["right"].items())
+        rows.append([one["set"], right, *(delta(one, *pair) for pair in pairs)])
+    print(table(["set", "sent where they belong", *(f"{after} - {before}" for before, after in pairs)], rows))
 
 
-def interval(delta: Mapping[str, float] | None) -> str:
-    """A difference with its interval."""
-    return "" if delta is None else f"{delta['value']:+.4f} [{delta['low']:+.4f}, {delta['high']:+.4f}]"
+def joined(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One set's scores [seeds, queries], of the queries that all seeds have."""
+    first = of_seeds[0]
+    common = [query for query in first["queries"] if all(query in found["queries"] for found in of_seeds)]
+
+    def rows(found: Mapping[str, Any]) -> list[int]:
+        place = {query: row for row, query in enumerate(found["queries"])}
+        return [place[query] for query in common]
+
+    return {
+        **first,
+        "clusters": np.array(first["clusters"])[rows(first)],
+        "scores": {
+            arm: np.array([np.array(found["scores"][arm])[rows(found)] for found in of_seeds])
+            for arm in first["scores"]
+        },
+        "right": {
+            router: float(np.mean([found["right"][router] for found in of_seeds])) for router in first["right"]
+        },
+    }
 
 
-def show_latency(found: Mapping[str, Any]) -> None:
-    """Milliseconds of each step."""
-    print(f"\n## latency: median of {found['queries']} queries; the token router is fitted in {found['fit_s']:.1f} s\n")
-    print(table(["step", "ms"], [[name, f"{ms:.2f}"] for name, ms in found["ms"].items()]))
+def put_together(name: str, sets: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Several sets as one; their clusters stay apart."""
+    return {
+        "set": name,
+        "right": {},
+        "clusters": np.concatenate([1_000_000 * place + one["clusters"] for place, one in enumerate(sets)]),
+        "scores": {arm: np.concatenate([one["scores"][arm] for one in sets], axis=1) for arm in sets[0]["scores"]},
+    }
+
+
+def delta(one: Mapping[str, Any], before: str, after: str) -> str:
+    """The difference of the means over the seeds with its interval, and that of each seed."""
+    scores = one["scores"]
+    if after not in scores:
+        return ""
+    settings: dict[str, Any] = {"flips": FLIPS, "confidence": 0.95, "seed": SEED, "clusters": one["clusters"].tolist()}
+    found = compare_means(scores[before].mean(axis=0), scores[after].mean(axis=0), **settings)
+    each = ", ".join(f"{value:+.3f}" for value in (scores[after] - scores[before]).mean(axis=1))
+    return f"{found['value']:+.4f} [{found['low']:+.4f}, {found['high']:+.4f}] ({each})"
 
 
 if __name__ == "__main__":

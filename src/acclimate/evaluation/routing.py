@@ -79,6 +79,21 @@ class RoutingTest:
         self._add_chosen()
         self._add_mixed(distances, runs)
 
+    def scores_of(self, one: AskedSet) -> dict[str, Scores]:
+        """NDCG@10 of each query of a set [n], by what answers it."""
+        rows = [self._row[key] for key in one.queries]
+        return {name: scores[rows] for name, scores in self.scores.items()}
+
+    def accuracy(self, one: AskedSet) -> dict[str, float]:
+        """Router -> the share of a set's queries that it sends where they belong; to the base, where no expert was
+        trained for them."""
+        truth, rows = one.expert or BASE, [self._row[key] for key in one.queries]
+        return {
+            name: float(np.mean([next(iter(self.routes[name][row].weights), BASE) == truth for row in rows]))
+            for name in (AUTO, BY_TOKENS)
+            if name in self.routes
+        }
+
     def report(self, config: EvaluateConfig, seed: int) -> RoutingReport:
         """Sum up, for every set and for all experts' own sets together.
 
@@ -167,34 +182,29 @@ class RoutingTest:
         self.scores[FUSE] = self._scored(fused)
 
     def _row_of(self, one: AskedSet, config: EvaluateConfig, seed: int, *, accuracy: bool) -> RoutedSet:
-        rows = [self._row[key] for key in one.queries]
+        scores = self.scores_of(one)
         clusters = query_clusters(one.qrels, one.queries, self.pool.corpus)
 
         def delta(before: str, after: str) -> dict[str, float]:
             return compare_means(
-                self.scores[before][rows],
-                self.scores[after][rows],
+                scores[before],
+                scores[after],
                 flips=config.sign_flips,
                 confidence=config.confidence,
                 seed=seed,
                 clusters=clusters,
             )
 
-        arms = [name for name in self.scores if name != BASE]
+        arms = [name for name in scores if name != BASE]
         found: RoutedSet = {
             "set": one.name,
             "kind": one.kind,
             "expert": one.expert,
-            "queries": len(rows),
-            "scores": {name: float(scores[rows].mean()) for name, scores in self.scores.items()},
+            "queries": len(one.queries),
+            "scores": {name: float(of.mean()) for name, of in scores.items()},
             "from_base": {name: delta(BASE, name) for name in arms},
             "from_auto": {name: delta(AUTO, name) for name in arms if name != AUTO},
         }
         if accuracy and one.kind != "spanning":
-            truth = one.expert or BASE
-            found["accuracy"] = {
-                name: float(np.mean([next(iter(self.routes[name][row].weights), BASE) == truth for row in rows]))
-                for name in (AUTO, BY_TOKENS)
-                if name in self.routes
-            }
+            found["accuracy"] = self.accuracy(one)
         return found

@@ -70,6 +70,9 @@ class ResultCache:
         self._draw = random.Random(seed)
         self._auditing: asyncio.Task[None] | None = None
 
+    def __len__(self) -> int:
+        return len(self._exact)
+
     @property
     def keeps_anything(self) -> bool:
         """Whether any reply is kept."""

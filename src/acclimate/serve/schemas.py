@@ -161,6 +161,11 @@ class SearchRequest(_Ours):
         description="Say where each text has words of the query, as the index counts words: places in characters.",
     )
     cache: bool = Field(True, description="Whether the reply may be one that was kept.")
+    impression: bool = Field(
+        True,
+        description="Whether the reply counts as shown to a searcher, for feedback; false for a search beside it, such "
+        "as a comparison of two models: then neighbours are not swapped either.",
+    )
 
 
 class AnswerRequest(_Ours):
@@ -168,7 +173,9 @@ class AnswerRequest(_Ours):
 
     query: Annotated[str, Field(min_length=1)] = Field(description="The question, in any language.")
     model: Name | None = Field(
-        None, description="What encodes the question: a model's name; the run's own if not given."
+        None,
+        description="What encodes the question: a model's name; auto, mix or fuse let the service choose; the run's "
+        "own if not given.",
     )
     index: Name | None = Field(None, description="The run whose index is searched; not needed where there is one.")
     top_k: int = Field(8, ge=1, le=100, description="How many documents the language model may read.")

@@ -36,6 +36,23 @@ def route(runs: Sequence[Path], config: RunConfig) -> dict[str, Any]:
         StorageError: a run without a dataset.
         DataError: outside data that cannot be read, or all of it was trained on.
     """
+    test, left_out = routing_test(runs, config)
+    return {**test.report(config.evaluate, config.seed), "left_out": left_out}
+
+
+def routing_test(runs: Sequence[Path], config: RunConfig) -> tuple[RoutingTest, dict[str, int]]:
+    """Rank for every query of several runs, and of data outside, with everything that could answer it.
+
+    Args:
+        runs: see `route`.
+        config: see `route`.
+
+    Returns:
+        the scores of every query, and how many test queries of each set were left out.
+
+    Raises:
+        UsageError: see `route`, as for all the others.
+    """
     settings, names = config.route, names_of(runs)
     if len(names) < 2:
         raise UsageError(f"route between {len(names)} run{'' if len(names) == 1 else 's'}", possible="two runs or more")
@@ -66,7 +83,7 @@ def route(runs: Sequence[Path], config: RunConfig) -> dict[str, Any]:
         most=settings.mixed_experts,
         cache=RunFolder(next(iter(names.values()))).cache,
     )
-    return {**test.report(config.evaluate, config.seed), "left_out": left_out}
+    return test, left_out
 
 
 def _dataset(run: Path) -> Dataset:

@@ -74,19 +74,26 @@ def test_any_change_of_the_documents_is_another_epoch(kept: httpx.Client) -> Non
     assert ask(kept, query="soil water")["cache"] == "exact"
 
 
-def test_a_swapped_adapter_is_another_epoch(world: World, run: Path, base: Encoder, tmp_path: Path) -> None:
+@pytest.fixture
+def keys(base: Encoder, tmp_path: Path) -> dict[str, str]:
+    """Settings of a service that two operators may use, with an adapter that can be loaded."""
     (tmp_path / "adapters" / "other").mkdir(parents=True)
     save_adapter(tmp_path / "adapters" / "other", adapter_of(base, 9, sides="query"), base.source)
-    keys = tmp_path / "keys.toml"
-    for name in ("one", "two"):
-        rights = '["read", "write", "admin"]'
-        with keys.open("a") as stream:
-            stream.write(f'[keys.{name}]\nkey = "{name}-{"k" * 16}"\nrights = {rights}\n')
-    with served(world, run, keys=str(keys), adapter_root=str(tmp_path / "adapters")) as client:
-        client.headers["x-api-key"] = "one-" + "k" * 16
+    path, rights = tmp_path / "keys.toml", '["read", "write", "admin"]'
+    path.write_text("\n".join(f'[keys.{name}]\nkey = "{key_of(name)}"\nrights = {rights}' for name in ("one", "two")))
+    return {"keys": str(path), "adapter_root": str(tmp_path / "adapters")}
+
+
+def key_of(name: str) -> str:
+    return f"{name}-{'k' * 16}"
+
+
+def test_a_swapped_adapter_is_another_epoch(world: World, run: Path, keys: dict[str, str]) -> None:
+    with served(world, run, **keys) as client:
+        client.headers["x-api-key"] = key_of("one")
         ask(client)
         assert ask(client)["cache"] == "exact"
-        client.headers["x-api-key"] = "two-" + "k" * 16
+        client.headers["x-api-key"] = key_of("two")
         assert ask(client)["cache"] is None, "another key has its own replies"
         assert ask(client)["cache"] == "exact"
         loaded = client.post("/v1/adapters", json={"name": "more", "path": "other"})
@@ -125,3 +132,47 @@ def test_requests_that_mean_the_same_are_served_once_that_is_sure(kept: httpx.Cl
     assert 0 < number(kept, "acclimate_semantic_cache_false_hit_bound") <= 1
     assert number(kept, 'acclimate_result_cache_uses{found="no"}') >= len(replies)
     assert ask(kept, query=text)["cache"] is None, "a search without reranking asks only the exact one"
+
+
+def test_nothing_that_means_the_same_is_taken_from_another_key_filter_model_or_epoch(
+    world: World, keys: dict[str, str], llm: ChatServer, tmp_path: Path
+) -> None:
+    """What is not even nominated cannot be served: it is neither a hit nor compared with what was computed."""
+    run = copy_run(world.farm, tmp_path / "farm")  # another service writes into the other copy
+    text = " ".join(WORDS[2:10])
+    spellings = iter([text[:place].upper() + text[place:] for place in range(len(text))])
+    settings: dict[str, Any] = {"results_mb": 0, "semantic_entries": 1000, "llm": llm.url, **keys}
+    with served(world, run, reranker=world.reranker, **settings) as client:
+
+        def nominated(path: str = "/v1/search", **body: Any) -> bool:
+            before = counted()
+            ask(client, path, query=next(spellings), **{"rerank": 10, **body})
+            return counted() > before
+
+        def counted() -> float:
+            return sum(number(client, f'acclimate_semantic_cache{{what="{one}"}}') for one in ("hits", "shadows"))
+
+        for name in ("one", "two"):
+            client.headers["x-api-key"] = key_of(name)
+            assert not nominated(), f"the first of key {name}"
+            assert nominated(), f"the second of key {name}"
+        for other in (
+            {"filter": "year > 2000"},
+            {"filter": "year > 2001"},
+            {"top_k": 5},
+            {"rerank": 11},
+            {"mode": "dense"},
+            {"adapter": "farm"},
+            {"path": "/v1/answer"},
+            {"path": "/v1/answer", "top_k": 5},
+        ):
+            assert not nominated(**other) and nominated(**other), other
+        assert nominated()
+        written = client.put("/v1/documents", json={"documents": [{"id": "new", "text": "soil"}]})
+        assert written.status_code == 200, written.text
+        assert not nominated() and nominated(), "a document was written"
+        client.request("DELETE", "/v1/documents", json={"ids": ["new"]})
+        assert not nominated() and nominated(), "a document was deleted"
+        loaded = client.post("/v1/adapters", json={"name": "more", "path": "other"})
+        assert loaded.status_code == 201, loaded.text
+        assert not nominated() and nominated(), "an adapter was loaded"

@@ -32,7 +32,9 @@ def test_a_service_says_what_it_can_do(client: httpx.Client, world: World) -> No
     ]
     assert farm["problem"] is None
     assert (bank["documents"], bank["models"]) == (0, []) and "no index" in bank["problem"]
-    assert set(found["caches"]["embeddings"]) == {"entries", "bytes", "hits", "misses"}
+    assert set(found["caches"]) == {"embeddings", "results"}
+    for cache in found["caches"].values():
+        assert set(cache) == {"entries", "bytes", "hits", "misses"}
     assert str(world.farm) not in client.get("/v1/capabilities").text
 
 
@@ -40,7 +42,7 @@ def test_an_index_of_base_vectors_is_searched_by_the_base_and_by_adapters_of_que
     world: World, base: Encoder, tmp_path: Path
 ) -> None:
     write_run(tmp_path / "own", base, adapter_of(base, 2, sides="query"))
-    with served(world, tmp_path / "own", cache_mb=0) as client:
+    with served(world, tmp_path / "own", cache_mb=0, results_mb=0) as client:
         client.put("/v1/documents", json={"documents": [{"id": "a", "text": "wheat rust"}]})
         found = client.get("/v1/capabilities").json()
         assert found["indexes"][0]["models"] == ["base", "own"]

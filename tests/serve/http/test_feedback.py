@@ -95,6 +95,22 @@ def test_swaps_are_said_and_change_two_neighbours(kept: httpx.Client, own: World
         assert moved == [] or (pair is not None and moved == [pair - 1, pair])
 
 
+def test_a_search_beside_what_is_shown_is_no_impression_and_swaps_nothing(kept: httpx.Client, own: World) -> None:
+    def stored() -> int:
+        marked(kept, {"query": "rice", "id": "d01", "mark": "relevant"})  # after it, all that was shown is written
+        with closing(FeedbackStore(RunFolder(own.farm).feedback)) as store:
+            return store.counts()["impressions"]
+
+    before = stored()
+    beside = [search(kept, query="wheat soil", impression=False) for _ in range(20)]
+    assert {one["impression_id"] for one in beside} == {None}
+    assert len({tuple(hit["id"] for hit in one["hits"]) for one in beside}) == 1
+    assert stored() == before
+    shown = search(kept, query="wheat soil")  # kept from before: whether it is shown is no part of the reply
+    assert shown["cache"] == "exact" and shown["impression_id"] is not None
+    assert stored() == before + 1
+
+
 def test_a_search_by_vector_and_one_without_hits_have_no_impression(kept: httpx.Client) -> None:
     vector = [1.0] + [0.0] * 31
     assert search(kept, query=None, vector=vector)["impression_id"] is None

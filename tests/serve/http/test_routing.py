@@ -13,27 +13,15 @@ import pytest
 
 from acclimate.configs import RouteConfig
 from acclimate.data.dataset import Dataset, write_dataset
-from acclimate.formats.query_domain import QueryDomain
 from acclimate.models.encoder import Encoder
-from acclimate.retrieval.centroids import query_space
-from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.routing import CentroidRouter, Route, RouteMode
 from acclimate.retrieval.routing import route as decide
 from acclimate.serve.server import Process
-from acclimate.types import Example, Sides
+from acclimate.types import Example
+from tests.chat_server import ChatServer
+from tests.serve.http.domains import CROPS, FAR, HERBS, SIDES, SKY, make_domains
 from tests.serve.http.test_embeddings import refused
-from tests.serve.http.world import DOCUMENTS, World, adapter_of, running, wait_until_ready, write_run
-
-CROPS = ["wheat rice", "rice field", "seed soil", "wheat seed"]
-SKY = ["rain sun", "the sun", "water rain", "sun leaf in the rain"]
-HERBS = ["leaf leaf", "leaf water leaf", "leaf leaf leaf"]
-FAR = "grows grows grows in in in"
-SIDES: dict[str, tuple[list[str], Sides]] = {
-    "crops": (CROPS, "query"),
-    "sky": (SKY, "query"),
-    "herbs": (HERBS, "both"),
-}
-
+from tests.serve.http.world import World, running, wait_until_ready
 
 @dataclasses.dataclass(frozen=True)
 class Domains:
@@ -59,28 +47,14 @@ class Domains:
 
 @pytest.fixture(scope="module")
 def domains(world: World, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Domains]:
-    """Two adapters for queries and an index of base vectors; one of both sides with its own index of the same texts."""
-    folder = tmp_path_factory.mktemp("domains")
+    """A service over the three runs."""
+    runs, found = make_domains(world, tmp_path_factory.mktemp("domains"))
     encoder = Encoder.load(str(world.base), device="cpu", dtype="float32")
-    far = encoder.encode([FAR], "query")
-    found: dict[str, QueryDomain] = {}
-    runs = {}
-    for seed, (name, (texts, sides)) in enumerate(SIDES.items(), 11):
-        centroids = encoder.encode(texts, "query")
-        radius = 0.5 * float(1 - (far @ centroids.T).max())
-        found[name] = QueryDomain(centroids, radius, len(texts), len(texts), query_space(encoder))
-        runs[name] = folder / name
-        adapter = dataclasses.replace(adapter_of(encoder, seed, sides), domain=found[name])
-        write_run(runs[name], encoder, adapter)
-        if name != "sky":
-            adapted = encoder.with_adapter(adapter)
-            index = open_index(runs[name] / "index", adapted.space)
-            index.upsert(DOCUMENTS, adapted.encode([one.text for one in DOCUMENTS], "document"))
-            index.close()
-    process = Process([str(run) for run in runs.values()], world.config())
-    with running(process), httpx.Client(base_url=process.address, timeout=120) as client:
-        wait_until_ready(client)
-        yield Domains(client, encoder, CentroidRouter(found), runs)
+    with ChatServer(lambda _: "Rice [1].") as llm:
+        process = Process([str(run) for run in runs.values()], world.config(llm=llm.url))
+        with running(process), httpx.Client(base_url=process.address, timeout=120) as client:
+            wait_until_ready(client)
+            yield Domains(client, encoder, CentroidRouter(found), runs)
 
 
 def test_auto_is_the_adapter_of_the_nearest_centroids(domains: Domains) -> None:
@@ -146,6 +120,22 @@ def test_fuse_joins_what_each_finds_in_its_own_index(domains: Domains) -> None:
     assert first["explanation"]["fuse"]["rank"] == 1 and set(first["explanation"]) <= {"fuse", *shares}
     elsewhere = domains.search(query=FAR, adapter="fuse", index="herbs", explain=True)  # no base vectors there
     assert elsewhere["route"]["weights"] == {"herbs": 1.0}
+
+
+def test_an_answer_is_read_from_what_a_route_finds(domains: Domains) -> None:
+    """Also where results are fused, its score is a cosine: that of the best document of any of them."""
+    for mode in ("auto", "fuse"):
+        body = {"index": "crops", "query": HERBS[0], "model": mode}
+        reply = domains.client.post("/v1/answer", json=body)
+        assert reply.status_code == 200, reply.text
+        answer = reply.json()
+        found = domains.search(query=HERBS[0], adapter=mode, mode="hybrid", explain=True)
+        assert answer["citations"][0]["id"] == found["hits"][0]["id"]
+        used = answer["fused"] if mode == "fuse" else [{**answer["acclimate"], "index": "crops"}]
+        best = [domains.search(query=HERBS[0], adapter=one["model"], index=one["index"])["hits"][0] for one in used]
+        assert answer["score"] == pytest.approx(max(hit["score"] for hit in best), abs=1e-5)
+        assert answer["threshold"] is None
+        assert (mode == "fuse") == ("fused" in answer) and answer.get("fused") == found.get("fused")
 
 
 def test_models_say_whether_they_can_be_routed_to(domains: Domains) -> None:

@@ -204,7 +204,7 @@ def _search(body: dict[str, Any]) -> Response:
         "query": body["query"],
         "mode": body["mode"],
         "index": "farm",
-        "impression_id": f"i-{adapter}",
+        "impression_id": f"i-{adapter}" if body.get("impression", True) else None,
     }
     if adapter in ("auto", "mix", "fuse"):
         weights = {"farm": 0.82, "bank": 0.18}

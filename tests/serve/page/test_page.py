@@ -62,6 +62,7 @@ def test_both_rankings_and_what_moved(chromium: Browser, contract: Contract) -> 
         tab.locator("#adapted-list [data-id=rust]").hover()
         assert tab.locator("#base-list .lit").get_attribute("data-id") == "rust"
         assert [one.get("adapter") for one in contract.searches] == [None, "base"]
+        assert [one.get("impression") for one in contract.searches] == [None, False]
         check_usable(tab)
 
 
@@ -136,7 +137,7 @@ def test_an_answer_is_streamed_and_its_citations_lead_to_their_documents(chromiu
         assert focused(tab) == "manual"
         text = tab.locator("#answer").inner_text()
         assert "1 citation named no retrieved document" in text and "812 tokens read, 24 written" in text
-        assert contract.answers == [{"query": QUERY, "stream": True}]
+        assert contract.answers == [{"query": QUERY, "index": "farm", "stream": True}]
         check_usable(tab)
         contract.answered = False
         tab.get_by_role("button", name="Answer", exact=True).click()
@@ -260,6 +261,16 @@ def test_a_mark_that_is_refused_is_told(chromium: Browser, contract: Contract) -
         tab.locator("#adapted-list .relevant").first.click()
         tab.wait_for_function("() => document.getElementById('said').textContent.includes('no such impression')")
         assert tab.locator("[aria-pressed=true]").count() == 0
+
+
+def test_a_document_that_only_the_base_found_is_marked_by_the_query(chromium: Browser, contract: Contract) -> None:
+    with opened(chromium, contract.url) as tab:
+        searched(tab)
+        for name in ("hops", "rust"):
+            tab.locator(f"#base-list [data-id={name}] .relevant").click()
+            tab.locator(f"#base-list [data-id={name}] [aria-pressed=true]").wait_for()
+        assert [(one["id"], one["impression_id"]) for one in contract.marks] == [("hops", None), ("rust", "i-farm")]
+        assert {one["query"] for one in contract.marks} == {QUERY}
 
 
 def test_what_is_served(chromium: Browser, contract: Contract) -> None:

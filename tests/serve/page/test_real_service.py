@@ -1,18 +1,25 @@
-"""The page over the service itself: a tiny model, a run with an index, a reranker, keys."""
+"""The page over the service itself: a tiny model, runs with indexes, a reranker, a language model, keys."""
 
 from __future__ import annotations
 
+from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import httpx
 import pytest
 
+from acclimate.feedback.store import FeedbackStore
+from acclimate.runs.run_folder import RunFolder
 from tests.browser import check_usable, opened
+from tests.chat_server import ChatServer
+from tests.serve.http.domains import CROPS, SKY, make_domains
 from tests.serve.http.test_access import FILE, READER
 from tests.serve.http.world import make_world, served
+from tests.serve.page.test_page import focused, ids
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
 
 pytestmark = pytest.mark.slow
 
@@ -53,3 +60,75 @@ def test_a_run_is_searched_compared_filtered_and_reranked(chromium: Browser, tmp
         tab.get_by_role("button", name="Service").click()
         text = tab.get_by_role("dialog", name="This service").inner_text()
         assert "the run bank has no index" in text and "queries and documents" in text
+
+
+def test_several_runs_are_routed_answered_from_and_marked(chromium: Browser, tmp_path: Path) -> None:
+    """What the page shows is what the service says; only what a searcher was shown is kept as an impression."""
+    world = make_world(tmp_path)
+    runs, _ = make_domains(world, tmp_path / "domains")
+    sent: list[dict[str, Any]] = []
+    with (
+        ChatServer(lambda _: "Rice and wheat [1], water [2] and [99].") as llm,
+        served(world, *runs.values(), llm=llm.url, feedback=True) as client,
+        opened(chromium, str(client.base_url)) as tab,
+    ):
+        tab.on("request", lambda one: sent.append(one.post_data_json) if one.url.endswith("/v1/search") else None)
+        tab.get_by_text("what moved").wait_for()
+        assert [one.inner_text() for one in tab.locator("#index option").all()] == list(runs)
+        for mode in ("mix", "fuse", "auto"):
+            text = spanning(client) if mode == "mix" else CROPS[0]
+            reply = asked(client, text, mode)
+            tab.get_by_role("searchbox").fill(text)
+            tab.get_by_label("Adapter").select_option(mode)  # does again what is on the page already
+            if not sent:
+                tab.get_by_role("searchbox").press("Enter")
+            settled(tab)
+            assert ids(tab, "adapted") == [hit["id"] for hit in reply["hits"]], mode
+            assert ids(tab, "base") == [hit["id"] for hit in asked(client, text, "base")["hits"]], mode
+            shown = tab.locator("#route").inner_text()
+            assert reply["route"]["reason"] in shown, mode
+            for name, share in reply["route"]["weights"].items():
+                assert name in shown and f"{share:.0%}" in shown, mode
+            check_usable(tab)
+        tab.get_by_role("button", name="Answer", exact=True).click()
+        tab.get_by_role("button", name="Source 2").click()
+        assert focused(tab) == ids(tab, "adapted")[1]
+        answered = tab.locator("#answer").inner_text()
+        assert "1 citation named no retrieved document" in answered and "Rice and wheat" in answered
+        chat = llm.requests[-1]
+        assert chat["stream"] and "[1] " in chat["messages"][1]["content"]
+        marked = [ids(tab, "adapted")[0], next(one for one in ids(tab, "base") if one not in ids(tab, "adapted"))]
+        for side, name in zip(("adapted", "base"), marked, strict=True):
+            tab.locator(f"#{side}-list [data-id={name}] .relevant").click()
+            tab.locator(f"#{side}-list [data-id={name}] [aria-pressed=true]").wait_for()
+        check_usable(tab)
+    searches = [one for one in sent if one.get("impression", True)]
+    assert {one["adapter"] for one in searches} == {"auto", "mix", "fuse"} and len(sent) == 2 * len(searches)
+    with closing(FeedbackStore(RunFolder(runs["crops"]).feedback, read_only=True)) as store:
+        kept = list(store.impressions())
+        assert [one.query for one in kept] == [one["query"] for one in searches]
+        marks = {one.document: one.impression for one in store.marks()}
+    assert marks == {marked[0]: kept[-1].id, marked[1]: None}
+
+
+def asked(client: httpx.Client, text: str, adapter: str) -> dict[str, Any]:
+    """What the service says to the page's request; it counts as shown to nobody."""
+    body = {"index": "crops", "query": text, "adapter": adapter, "explain": True, "impression": False}
+    reply: dict[str, Any] = client.post("/v1/search", json=body).raise_for_status().json()
+    return reply
+
+
+def spanning(client: httpx.Client) -> str:
+    """A query that two adapters share."""
+    for text in (f"{one} {other}" for one in CROPS for other in SKY):
+        body = {"index": "crops", "query": text, "adapter": "mix", "explain": True, "impression": False}
+        reply = client.post("/v1/search", json=body)  # refused where one of both sides is near
+        if reply.status_code == 200 and {"crops", "sky"} <= set(reply.json()["route"]["weights"]):
+            return text
+    raise AssertionError("no query is shared")
+
+
+def settled(tab: Page) -> None:
+    """Wait until a search is over."""
+    tab.wait_for_function("() => document.getElementById('results').getAttribute('aria-busy') === 'false'")
+    tab.locator("#base-list .hit").first.wait_for()

@@ -3,6 +3,8 @@
 // Where the base's queries may search the index, it is asked in the same way, only deeper, so that ranks below the last
 // document shown are known. An index of an adapter that changes documents holds no vectors of the base. Then the base
 // puts those documents in order that words or the adapted model find, which the page says.
+//
+// These searches are no impressions: what learns from feedback counts the adapted ranking only.
 
 import { call } from "./api.js";
 
@@ -10,6 +12,7 @@ export const SHOWN = 10;
 const DEPTH = 50;
 const POOL = 30;
 const BASE = "base";
+const BESIDE = { explain: false, impression: false };
 
 /** Why there is nothing to compare, by its key among the words; null where there is. */
 export function obstacle(index, request) {
@@ -24,7 +27,7 @@ export function obstacle(index, request) {
  * @param {Object} index of `/v1/capabilities`
  * @param {Object} request that the adapted ranking answers
  * @param {Object} reply to it
- * @returns {Promise<{hits: Array, ranks: Map<string, number>, depth: number, pooled: boolean, reply: ?Object}>}
+ * @returns {Promise<{hits: Array, ranks: Map<string, number>, depth: number, pooled: boolean}>}
  *   `hits` those that are shown; `ranks` of all that are known, from 1; `pooled` whether only candidates were ordered.
  */
 export async function askBase(index, request, reply, signal) {
@@ -32,32 +35,32 @@ export async function askBase(index, request, reply, signal) {
 }
 
 async function direct(request, signal) {
-  const asked = { ...request, adapter: BASE, top_k: DEPTH, explain: false };
+  const asked = { ...request, ...BESIDE, adapter: BASE, top_k: DEPTH };
   if (asked.rerank) asked.rerank = Math.max(asked.rerank, DEPTH);
   const reply = await call("POST", "/v1/search", asked, signal);
-  return ranking(reply.hits, DEPTH, false, reply);
+  return ranking(reply.hits, DEPTH, false);
 }
 
 async function pooled(request, reply, signal) {
-  const deeper = { ...request, top_k: POOL, explain: false };
+  const deeper = { ...request, ...BESIDE, top_k: POOL };
   const [adapted, lexical] = await Promise.all([
     call("POST", "/v1/search", { ...deeper, mode: "dense" }, signal),
     call("POST", "/v1/search", { ...deeper, mode: "lexical", adapter: undefined }, signal),
   ]);
   const pool = [...new Map([...reply.hits, ...adapted.hits, ...lexical.hits].map((hit) => [hit.id, hit])).values()];
-  if (!pool.length) return ranking([], 0, true, null);
+  if (!pool.length) return ranking([], 0, true);
   const [[query], documents] = await Promise.all([
     embed("query", [request.query], signal),
     embed("document", pool.map((hit) => hit.text), signal),
   ]);
   const dense = ordered(pool, documents.map((vector) => dot(vector, query)));
-  if (request.mode === "dense") return ranking(dense, pool.length, true, null);
-  return ranking(fused(dense, lexical.hits, reply.fusion), pool.length, true, null);
+  if (request.mode === "dense") return ranking(dense, pool.length, true);
+  return ranking(fused(dense, lexical.hits, reply.fusion), pool.length, true);
 }
 
-function ranking(hits, depth, pooled, reply) {
+function ranking(hits, depth, pooled) {
   const ranks = new Map(hits.map((hit, place) => [hit.id, place + 1]));
-  return { hits: hits.slice(0, SHOWN), ranks, depth, pooled, reply };
+  return { hits: hits.slice(0, SHOWN), ranks, depth, pooled };
 }
 
 async function embed(side, input, signal) {

@@ -145,7 +145,7 @@ async function search({ remember: keeps = true } = {}) {
   await guarded(async () => {
     const started = performance.now();
     const reply = await call("POST", "/v1/search", request, own.signal);
-    const marks = new Marks(request.query, announce);
+    const marks = new Marks(reply, announce);
     last = { request, reply, base: null, ms: Math.round(performance.now() - started), marks };
     draw();
     await compare(own.signal);
@@ -168,8 +168,8 @@ async function askAnswer() {
   const request = asked();
   tellTrouble(null);
   byId("ask-answer").textContent = say("answer_stop");
-  const { query, filter } = request;
-  await guarded(() => answer.ask(filter === undefined ? { query } : { query, filter }));
+  const { query, index: name, adapter: model, filter, rerank } = request;
+  await guarded(() => answer.ask({ query, index: name, model, filter, rerank }));
   byId("ask-answer").textContent = say("answer");
 }
 
@@ -203,11 +203,11 @@ function draw() {
   byId("base-title").textContent = say("base");
   marks.groups.clear();
   const changes = base ? reply.hits.map((hit, place) => move(base.ranks.get(hit.id), place + 1)) : [];
-  list("adapted-list", reply.hits, { changes, depth: base?.depth, impression: reply.impression_id ?? null });
+  list("adapted-list", reply.hits, { changes, depth: base?.depth });
   byId("adapted-note").textContent = base ? summary(changes) : "";
   const ranks = new Map(reply.hits.map((hit, place) => [hit.id, place + 1]));
   const went = base?.hits.map((hit, place) => move(place + 1, ranks.get(hit.id))) ?? [];
-  list("base-list", base?.hits ?? [], { changes: went, depth: SHOWN, impression: base?.reply?.impression_id ?? null });
+  list("base-list", base?.hits ?? [], { changes: went, depth: SHOWN });
   byId("base-note").textContent = !base ? say("comparing") : base.pooled ? say("pool_note", { n: base.depth }) : "";
   drawRoute(byId("route"), reply.route);
   const found = say("found", { n: reply.hits.length });
@@ -224,16 +224,16 @@ function title(request, reply) {
   return `${say("adapted")} · ${used}`;
 }
 
-function list(name, hits, { changes, depth, impression }) {
+function list(name, hits, { changes, depth }) {
   const { marks } = last;
   const feedback = Boolean(capabilities.features.feedback);
   const items = hits.map((hit, place) =>
     card(hit, place + 1, {
       change: changes[place],
       depth,
-      actions: feedback ? marks.buttons(hit.id, impression) : null,
+      actions: feedback ? marks.buttons(hit.id) : null,
       opened: (isOpen) => {
-        if (isOpen && feedback && name === "adapted-list") marks.opened(hit.id, impression);
+        if (isOpen && feedback && name === "adapted-list") marks.opened(hit.id);
         settle();
       },
     }),

@@ -8,16 +8,20 @@ const KINDS = ["relevant", "not_relevant"];
 
 /** The marks of one search. */
 export class Marks {
-  /** @param {(text: string) => void} tell says what became of a mark */
-  constructor(query, tell) {
-    this.query = query;
+  /**
+   * @param {Object} reply to the search; a document that only the base found is marked by the query alone
+   * @param {(text: string) => void} tell says what became of a mark
+   */
+  constructor(reply, tell) {
+    this.reply = reply;
+    this.shown = new Set(reply.hits.map((hit) => hit.id));
     this.tell = tell;
     this.given = new Map();
     this.groups = new Map();
   }
 
   /** The two buttons of a document; those of the same document in the other ranking change with them. */
-  buttons(id, impression) {
+  buttons(id) {
     const group = KINDS.map((mark) =>
       h(
         "button",
@@ -27,7 +31,7 @@ export class Marks {
           tabindex: -1,
           "data-mark": mark,
           "aria-pressed": "false",
-          onclick: () => this.give(id, mark, impression),
+          onclick: () => this.give(id, mark),
         },
         h("span", { "aria-hidden": "true" }, mark === "relevant" ? "✓ " : "✕ "),
         say(mark),
@@ -38,9 +42,9 @@ export class Marks {
   }
 
   /** Store a mark. */
-  async give(id, mark, impression) {
+  async give(id, mark) {
     try {
-      await this.send(id, mark, impression);
+      await this.send(id, mark);
     } catch (error) {
       this.tell(say("not_marked", { reason: error.message }));
       return;
@@ -53,13 +57,14 @@ export class Marks {
   }
 
   /** Say that a document was opened; it is not worth a word where that fails. */
-  opened(id, impression) {
-    this.send(id, "click", impression).catch(() => {});
+  opened(id) {
+    this.send(id, "click").catch(() => {});
   }
 
-  async send(id, mark, impression) {
-    const one = { impression_id: impression, query: this.query, id, mark, user: null };
-    const { refused } = await call("POST", "/v1/feedback", { marks: [one] });
+  async send(id, mark) {
+    const { query, index, impression_id: impression } = this.reply;
+    const one = { impression_id: this.shown.has(id) ? impression : null, query, id, mark, user: null };
+    const { refused } = await call("POST", "/v1/feedback", { index, marks: [one] });
     if (refused.length) throw new Error(refused[0].reason);
   }
 }

@@ -43,7 +43,8 @@ function caches(found) {
   if (!rows.length) return h("section", {}, h("h3", {}, say("caches")), h("p", { class: "note" }, say("no_caches")));
   const names = [...new Set(rows.flatMap(([, state]) => Object.keys(state)))];
   const written = (name, value) => (value === undefined ? "–" : name === "bytes" ? size(value) : number(value));
-  const lines = rows.map(([cache, state]) => [cache, ...names.map((name) => written(name, state[name])), rate(state)]);
+  const called = (cache) => (has(`cache_${cache}`) ? say(`cache_${cache}`) : cache);
+  const lines = rows.map(([cache, state]) => [called(cache), ...names.map((name) => written(name, state[name])), rate(state)]);
   const heads = [say("col_cache"), ...names.map((name) => (has(name) ? say(name) : name)), say("hit_rate")];
   return h("section", {}, h("h3", {}, say("caches")), grid(heads, lines));
 }

@@ -23,7 +23,7 @@ from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import as_json, error_body, json_response
 from acclimate.serve.result_cache import Identity, Reply, served
 from acclimate.serve.routes.rerank import reranker_id
-from acclimate.serve.routes.search import Question, ready, reranked, searched
+from acclimate.serve.routes.search import Found, Question, fused_by, ready, reranked, searched
 from acclimate.serve.schemas import AnswerRequest, SearchRequest
 from acclimate.serve.site import ANSWERS, Site, site_of
 from acclimate.serve.strict_json import StrictRoute
@@ -118,8 +118,7 @@ async def _material(task: _Task) -> _Material:
     """Search for passages; there are none where nothing is near enough to the question."""
     question, asked, site = task.question, task.asked, task.site
     index, pinned = question.searched, question.pinned
-    nearest = (await searched(question._replace(query=_nearest(question.query)), asked)).hits
-    score = nearest[0].score if nearest else None
+    score = _best(await searched(question._replace(query=_nearest(question.query)), asked))
     rule = index.refusal
     if rule is None or pinned is None or rule.model != (pinned.sha256 or pinned.served.base_sha256):
         rule = None
@@ -131,6 +130,8 @@ async def _material(task: _Task) -> _Material:
     }
     if pinned is not None:
         facts["acclimate"] = named_hash(pinned)
+    if question.parties:
+        facts["fused"] = fused_by(question)
     if asked.rerank is not None:
         facts |= {"reranker": reranker_id(site, None), "reranker_sha256": site.service.reranker_sha256}
     if score is None or (rule is not None and rule.refuses(score)):
@@ -140,6 +141,12 @@ async def _material(task: _Task) -> _Material:
         hits = [hit for hit, _ in await reranked(task.request, site, task.text, hits)]
     found = ((hit.id, hit.text) for hit in hits[: asked.top_k])
     return _Material(choose_passages(found, task.writer.context_tokens), facts)
+
+
+def _best(found: Found) -> float | None:
+    """The highest cosine; of results that are fused, before they are."""
+    lists = list(found.by_party.values()) or [found.hits]
+    return max((hits[0].score for hits in lists if hits), default=None)
 
 
 def _nearest(query: Query) -> Query:

@@ -36,6 +36,7 @@ FEATURES: Mapping[str, Callable[[Site], Any]] = {
 """What not every service has -> what there is to say of it; None or false where it is not there."""
 CACHES: Mapping[str, Callable[[Site], Any]] = {
     "embeddings": lambda site: _numbers(site.service.engine.cache()),
+    "results": lambda site: _results(site),
     "semantic": lambda site: _semantic(site),
 }
 """Name of a cache -> its state, numbers by name; None where there is none."""
@@ -61,11 +62,21 @@ def _numbers(state: CacheState | None) -> dict[str, int] | None:
     return None if state is None else state._asdict()
 
 
-def _semantic(site: Site) -> dict[str, int] | None:
-    counts = site.results.counts
-    if counts is None:
+def _results(site: Site) -> dict[str, int] | None:
+    """Replies that are kept for the same request."""
+    if not site.settings.results_mb:
         return None
-    return {"hits": counts.hits, "misses": counts.queries - counts.hits, "false_hits": counts.false_hits}
+    kept = site.results
+    return {"entries": len(kept), "bytes": kept.bytes_used, "hits": kept.exact_hits, "misses": kept.exact_misses}
+
+
+def _semantic(site: Site) -> dict[str, int] | None:
+    """Replies that are kept for requests that mean the same."""
+    kept, counts = site.results.semantic, site.results.counts
+    if kept is None or counts is None:
+        return None
+    row = {"entries": len(kept), "hits": counts.hits, "misses": counts.queries - counts.hits}
+    return {**row, "shadows": counts.shadows, "audited": counts.audited, "false_hits": counts.false_hits}
 
 
 def _routes(site: Site) -> list[str]:

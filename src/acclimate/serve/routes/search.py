@@ -71,7 +71,7 @@ class Found(NamedTuple):
 async def search(request: Request, body: SearchRequest) -> Response:
     """The first documents of a run's index, by meaning, by words, or by both, best first."""
     site = site_of(request)
-    identity = await identity_of(request, body, body.query, ()) if body.cache else None
+    identity = await identity_of(request, body, body.query, {"impression"}) if body.cache else None
     if (kept := site.results.exact(identity)) is not None:
         return _replied(site, body, kept)
     question = await ready(request, site, body)
@@ -88,11 +88,12 @@ async def search(request: Request, body: SearchRequest) -> Response:
 
 
 def _replied(site: Site, body: SearchRequest, reply: Mapping[str, Any]) -> Response:
-    """What this request is shown of a reply that was computed for it, or was kept; that it is shown is kept, too."""
+    """What this request is shown of a reply that was computed for it, or was kept; that it is shown is kept, too, unless
+    nobody is shown it."""
     own = {"cache": None, **reply}
     digest = own.pop(SPACE, "")
     feedback, own["impression_id"] = site.feedback.get(reply["index"]), None
-    if feedback is not None and body.query and reply["hits"]:
+    if feedback is not None and body.impression and body.query and reply["hits"]:
         adapter = reply.get("acclimate", {}).get("sha256", "")
         own["hits"], own["impression_id"] = feedback.show(
             body.query, reply["hits"], lambda row: row["id"], adapter=adapter, space=digest
@@ -108,7 +109,7 @@ async def _computed(request: Request, site: Site, body: SearchRequest, question:
         reply["acclimate"] = named_hash(question.pinned)
         reply[SPACE] = space_in(question.searched, question.pinned.served).digest
     if question.parties:
-        reply["fused"] = [{**named_hash(one.pinned), "index": one.searched.name} for one in question.parties]
+        reply["fused"] = fused_by(question)
     found = [_Found(hit, hit.score) for hit in answer.hits]
     if body.rerank is not None:
         reply["reranker"] = reranker_id(site, None)
@@ -197,6 +198,11 @@ async def searched(question: Question, body: SearchRequest) -> Found:
         raise _refused(error, "vector") from error
     fused = fuse_hits(lists, {one.name: one.share for one in question.parties})
     return Found(fused[: question.query.top_k], lists)
+
+
+def fused_by(question: Question) -> list[dict[str, str]]:
+    """The models whose results are fused, and the index that each has searched."""
+    return [{**named_hash(one.pinned), "index": one.searched.name} for one in question.parties]
 
 
 async def reranked(request: Request, site: Site, query: str, hits: list[Hit]) -> list[tuple[Hit, float]]:
