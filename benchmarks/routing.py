@@ -1,6 +1,6 @@
 """Small query-side experts on several sets, and what routing between them gains over one pooled corpus.
 
-    python benchmarks/routing.py DATA --out FOLDER --limit 600 --documents 200 --queries 200
+    python benchmarks/routing.py DATA --out FOLDER --limit 400 --documents 200 --queries 120
 
 DATA holds BEIR folders: nl2bash_en, bioasq_en, banking77_en (experts), scifact_en, agrieval_zh, tldr_zh (nobody's). Each
 expert is trained on at most `--limit` pairs, for queries alone, so that all search one index of base vectors. Two
@@ -57,7 +57,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--limit", type=int, default=1500, help="training pairs of an expert")
     parser.add_argument("--documents", type=int, default=3000, help="documents of a set, beside those that are judged")
-    parser.add_argument("--queries", type=int, default=300, help="test queries of a set")
+    parser.add_argument("--queries", type=int, default=300, help="test queries of an expert's set")
+    parser.add_argument("--outside-queries", type=int, default=300, help="of a set outside")
     parser.add_argument("--epochs", type=float, default=2.0)
     parser.add_argument("--experts", nargs="+", default=list(EXPERTS))
     parser.add_argument("--outside", nargs="+", default=list(OUTSIDE))
@@ -135,7 +136,8 @@ def cut(arguments: argparse.Namespace, name: str) -> Path:
     train = [(query, document) for query, judged in qrels["train"].items() for document in judged]
     pairs = 0 if name in arguments.outside else min(arguments.limit, len(train))
     train = sorted(draw.sample(train, pairs))
-    tested = sorted(draw.sample(sorted(qrels["test"]), min(arguments.queries, len(qrels["test"]))))
+    most = arguments.outside_queries if name in arguments.outside else arguments.queries
+    tested = sorted(draw.sample(sorted(qrels["test"]), min(most, len(qrels["test"]))))
     test = {query: qrels["test"][query] for query in tested}
     wanted = {document for _, document in train} | {document for judged in test.values() for document in judged}
     rest = sorted(set(corpus) - wanted)

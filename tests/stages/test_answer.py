@@ -77,9 +77,9 @@ def test_only_what_was_retrieved_is_cited(run: Path, llm: ChatServer) -> None:
 
 
 def test_below_the_threshold_the_model_is_not_asked(run: Path, llm: ChatServer) -> None:
-    lowered(run, 1.1)
+    lowered(run, 3.0)
     found = acclimate.answer(run, QUESTION, llm=llm.url, llm_model="m")
-    assert (found["answered"], found["threshold"], llm.requests) == (False, 1.1, [])
+    assert (found["answered"], found["threshold"], llm.requests) == (False, 3.0, [])
     assert found["answer"] == "The documents do not answer this question."
     lowered(run, None)
     assert acclimate.answer(run, QUESTION, llm=llm.url, llm_model="m")["threshold"] is None

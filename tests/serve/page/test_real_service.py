@@ -76,10 +76,10 @@ def test_several_runs_are_routed_answered_from_and_marked(chromium: Browser, tmp
         tab.get_by_text("what moved").wait_for()
         assert [one.inner_text() for one in tab.locator("#index option").all()] == list(runs)
         for mode in ("mix", "fuse", "auto"):
-            text = spanning(client) if mode == "mix" else CROPS[0]
+            text = {"mix": spanning(client), "fuse": CROPS[0], "auto": CROPS[3]}[mode]
             reply = asked(client, text, mode)
             tab.get_by_role("searchbox").fill(text)
-            tab.get_by_label("Adapter").select_option(mode)  # does again what is on the page already
+            tab.locator("#adapter").select_option(mode)  # does again what is on the page already
             if not sent:
                 tab.get_by_role("searchbox").press("Enter")
             settled(tab)
