@@ -10,7 +10,7 @@ threshold was chosen: the questions are not asked again, their scores are those 
     python benchmarks/answers.py PATH/TO/BEIR --out FOLDER [--questions 200] [--documents 5000] [--dev 400]
 
 With --documents the corpus is a sample: what is relevant to the questions and to `--dev` dev questions, and others up
-to that number. The run is kept and not made again; so are the replies of a pass that is finished. Shares have their 95 %
+to that number. The run is kept and not made again; so are the replies of a pass that is finished. Shares have 95 %
 intervals (Clopper and Pearson).
 """
 

@@ -2,8 +2,8 @@
 
     python benchmarks/routing.py DATA --out FOLDER --limit 400 --documents 200 --queries 120
 
-DATA holds BEIR folders: nl2bash_en, bioasq_en, banking77_en (experts), scifact_en, agrieval_zh, tldr_zh (nobody's). Each
-expert is trained on at most `--limit` pairs, for queries alone, so that all search one index of base vectors. Two
+DATA holds BEIR folders: nl2bash_en, bioasq_en, banking77_en (experts), scifact_en, agrieval_zh, tldr_zh (nobody's).
+Each expert is trained on at most `--limit` pairs, for queries alone, so that all search one index of base vectors. Two
 comparisons, each with `--seeds` trainings (dev split, first weights, order of batches) over the same queries:
 
     sets      the experts of three sets, one of them all, and the sets outside; queries that span two sets
@@ -89,18 +89,17 @@ def main() -> None:
 def measure(runs: Sequence[Path], config: RunConfig) -> dict[str, Any]:
     """The scores of every query, set by set; and of the experts' own sets together."""
     test, _ = routing_test(runs, config)
-    sets = []
-    for one in test.pool.sets:
-        sets.append(
-            {
-                "set": one.name,
-                "kind": one.kind,
-                "queries": list(one.queries),
-                "clusters": query_clusters(one.qrels, one.queries, test.pool.corpus),
-                "scores": {name: scores.tolist() for name, scores in test.scores_of(one).items()},
-                "right": test.accuracy(one) if one.kind != "spanning" else {},
-            }
-        )
+    sets = [
+        {
+            "set": one.name,
+            "kind": one.kind,
+            "queries": list(one.queries),
+            "clusters": query_clusters(one.qrels, one.queries, test.pool.corpus),
+            "scores": {name: scores.tolist() for name, scores in test.scores_of(one).items()},
+            "right": test.accuracy(one) if one.kind != "spanning" else {},
+        }
+        for one in test.pool.sets
+    ]
     return {"documents": len(test.pool.corpus), "radii": dict(test.experts.router.radii), "sets": sets}
 
 
@@ -269,9 +268,7 @@ def joined(of_seeds: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             arm: np.array([np.array(found["scores"][arm])[rows(found)] for found in of_seeds])
             for arm in first["scores"]
         },
-        "right": {
-            router: float(np.mean([found["right"][router] for found in of_seeds])) for router in first["right"]
-        },
+        "right": {router: float(np.mean([found["right"][router] for found in of_seeds])) for router in first["right"]},
     }
 
 

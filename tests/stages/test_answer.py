@@ -54,7 +54,7 @@ def lowered(run: Path, threshold: float | None) -> None:
 
 def test_the_threshold_is_chosen_on_dev_and_kept_with_its_reasons(run: Path) -> None:
     refusal = read_json(run / "fusion.json")["refusal"]
-    assert refusal["queries"] == 30 and 0 < refusal["threshold"] < 1
+    assert refusal["queries"] == 30 and 0 < refusal["threshold"] < 3
     assert refusal["refused"] >= 0.9 and 0 <= refusal["answered"] <= 1
     assert refusal["chosen"] == "90% refused with 95% confidence, by 30 dev queries" and len(refusal["model"]) == 64
 

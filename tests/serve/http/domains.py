@@ -1,4 +1,4 @@
-"""Three runs over the tiny base whose adapters say where their queries lie: two for queries alone, one of both sides."""
+"""Three runs over the tiny base whose adapters know their domains: two for queries alone, one of both sides."""
 
 from __future__ import annotations
 

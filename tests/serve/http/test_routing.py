@@ -24,6 +24,7 @@ from tests.serve.http.domains import CROPS, FAR, HERBS, SIDES, SKY, make_domains
 from tests.serve.http.test_embeddings import refused
 from tests.serve.http.world import World, running, wait_until_ready
 
+
 @dataclasses.dataclass(frozen=True)
 class Domains:
     """What is served, and what its router has to say."""

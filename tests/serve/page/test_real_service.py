@@ -87,6 +87,7 @@ def test_several_runs_are_routed_answered_from_and_marked(chromium: Browser, tmp
             assert ids(tab, "base") == [hit["id"] for hit in asked(client, text, "base")["hits"]], mode
             shown = tab.locator("#route").inner_text()
             assert reply["route"]["reason"] in shown, mode
+            assert tab.locator("#adapted-title").inner_text() == f"Routed · {' + '.join(reply['route']['weights'])}"
             for name, share in reply["route"]["weights"].items():
                 assert name in shown and f"{share:.0%}" in shown, mode
             check_usable(tab)

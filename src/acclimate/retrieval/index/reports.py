@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-
 STANDING = "2 x best - mean of ranks 6 to 20"
 """What a question's score is: `retrieval.answers.standing`, of cosines."""
 

@@ -219,6 +219,7 @@ function draw() {
 }
 
 function title(request, reply) {
+  if (reply.route) return `${say("routed")} · ${Object.keys(reply.route.weights).join(" + ")}`;
   const used = reply.acclimate?.model;
   if (!comparable() || !used || request.mode === "lexical") return say("title");
   return `${say("adapted")} · ${used}`;

@@ -88,8 +88,8 @@ async def search(request: Request, body: SearchRequest) -> Response:
 
 
 def _replied(site: Site, body: SearchRequest, reply: Mapping[str, Any]) -> Response:
-    """What this request is shown of a reply that was computed for it, or was kept; that it is shown is kept, too, unless
-    nobody is shown it."""
+    """What this request is shown of a reply that was computed for it, or was kept; that it is shown is kept, too, where
+    a searcher is shown it."""
     own = {"cache": None, **reply}
     digest = own.pop(SPACE, "")
     feedback, own["impression_id"] = site.feedback.get(reply["index"]), None
