@@ -5,7 +5,7 @@ answered. Then so many test questions are asked over HTTP, twice: with all docum
 judged relevant to any of them were deleted, so that nothing that is known to answer them is there. The language model
 is the test suite's server, which cites at random, by number and by id, what is there and what is not, and never refuses
 by itself: what is refused is refused by the score. A third row takes from each question its own documents only, as the
-threshold was chosen: the questions are not asked again, their scores are those of the documents that are left.
+threshold was chosen: the questions are not asked again, their scores are those of the best document that is left.
 
     python benchmarks/answers.py PATH/TO/BEIR --out FOLDER [--questions 200] [--documents 5000] [--dev 400]
 
@@ -31,7 +31,6 @@ from typing import Any
 import httpx
 from scipy.stats import binomtest
 
-from acclimate.retrieval.answers import standing
 from common import machine, read_beir, table
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -191,7 +190,7 @@ def alone_without(
     passed = 0
     for reply, grades in zip(replies, judged, strict=True):
         left = [score for name, score in reply["cosines"] if grades.get(name, 0) <= 0]
-        passed += (standing(left) or -3.0) > refusal["threshold"]
+        passed += left[0] > refusal["threshold"]
     count = len(replies)
     return ["each without its own only", interval(passed, count), interval(count - passed, count), "", "", ""]
 

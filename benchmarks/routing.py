@@ -21,7 +21,7 @@ import argparse
 import json
 import random
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,15 +73,12 @@ def main() -> None:
     outside = tuple(str(cuts[name]) for name in arguments.outside)
     for seed in range(arguments.seeds):
         multi = expert(arguments, "all_in_one", [cuts[name] for name in arguments.experts], seed)
-        of_sets = [expert(arguments, name, [cuts[name]], seed) for name in arguments.experts]
-        of_halves = [expert(arguments, name, [folder], seed) for name, folder in halves.items()]
-        for name, runs, more in (
-            ("sets", of_sets, {"outside": outside, "multi_domain": str(multi)}),
-            ("halves", of_halves, {}),
-        ):
-            config = with_overrides(configured(arguments, SEED), more)
-            measured = kept(out / f"{name}-{seed}.json", lambda runs=runs, config=config: measure(runs, config))  # type: ignore[misc]
-            found[name].append(measured)
+        runs = [expert(arguments, name, [cuts[name]], seed) for name in arguments.experts]
+        config = with_overrides(configured(arguments, SEED), {"outside": outside, "multi_domain": str(multi)})
+        found["sets"].append(kept(out / f"sets-{seed}.json", runs, config))
+    for seed in range(arguments.seeds):
+        runs = [expert(arguments, name, [folder], seed) for name, folder in halves.items()]
+        found["halves"].append(kept(out / f"halves-{seed}.json", runs, configured(arguments, SEED)))
     for name, of_seeds in found.items():
         show(name, of_seeds)
 
@@ -115,12 +112,11 @@ def configured(arguments: argparse.Namespace, seed: int) -> RunConfig:
     return with_overrides(RunConfig(seed=seed, device=arguments.device), settings)
 
 
-def kept(path: Path, work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """What a file holds, which is made where it is not there."""
+def kept(path: Path, runs: Sequence[Path], config: RunConfig) -> dict[str, Any]:
+    """What a file holds, which is measured where it is not there."""
     if not path.exists():
-        made = json.dumps(work())
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(made)
+        measured = json.dumps(measure(runs, config))
+        path.write_text(measured)
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 

@@ -18,7 +18,6 @@ from acclimate.retrieval.answers import (
     estimated_tokens,
     language_of_question,
     messages,
-    standing,
 )
 
 PASSAGES = (
@@ -192,12 +191,3 @@ def test_the_model_is_told_in_the_questions_language_and_gets_the_passages_by_nu
     assert "[3] Its id is a number." in user["content"] and "PMID" not in user["content"]
     system, user = messages("小麦什么时候播种？", PASSAGES)
     assert "资料" in system["content"] and user["content"].startswith("资料：\n\n[1]")
-
-
-def test_what_stands_out_scores_higher_than_what_is_merely_near() -> None:
-    """2 x the best - the mean of ranks 6 to 20, by hand; where there are fewer documents, of those after the first."""
-    assert standing([0.9] * 5 + [0.4] * 15 + [0.1]) == pytest.approx(1.4)
-    assert standing([0.9] * 20) == pytest.approx(0.9)
-    assert standing([0.8, 0.2]) == pytest.approx(1.4)
-    assert standing([0.7]) == pytest.approx(0.7)
-    assert standing([]) is None

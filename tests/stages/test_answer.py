@@ -54,9 +54,9 @@ def lowered(run: Path, threshold: float | None) -> None:
 
 def test_the_threshold_is_chosen_on_dev_and_kept_with_its_reasons(run: Path) -> None:
     refusal = read_json(run / "fusion.json")["refusal"]
-    assert refusal["queries"] == 30 and 0 < refusal["threshold"] < 3
+    assert refusal["queries"] == 30 and 0 < refusal["threshold"] < 1
     assert refusal["refused"] >= 0.9 and 0 <= refusal["answered"] <= 1
-    assert refusal["chosen"] == "90% refused with 95% confidence, by 30 dev queries" and len(refusal["model"]) == 64
+    assert refusal["chosen"] == "90% refused with 80% confidence, by 30 dev queries" and len(refusal["model"]) == 64
 
 
 def test_only_what_was_retrieved_is_cited(run: Path, llm: ChatServer) -> None:
@@ -77,9 +77,9 @@ def test_only_what_was_retrieved_is_cited(run: Path, llm: ChatServer) -> None:
 
 
 def test_below_the_threshold_the_model_is_not_asked(run: Path, llm: ChatServer) -> None:
-    lowered(run, 3.0)
+    lowered(run, 1.1)
     found = acclimate.answer(run, QUESTION, llm=llm.url, llm_model="m")
-    assert (found["answered"], found["threshold"], llm.requests) == (False, 3.0, [])
+    assert (found["answered"], found["threshold"], llm.requests) == (False, 1.1, [])
     assert found["answer"] == "The documents do not answer this question."
     lowered(run, None)
     assert acclimate.answer(run, QUESTION, llm=llm.url, llm_model="m")["threshold"] is None

@@ -24,10 +24,6 @@ AROUND_A_PASSAGE = 8
 """Tokens of its number and of the empty line after it."""
 LEAST_CUT = 32
 """Tokens that have to be left of the budget for a passage to be cut to them."""
-LOOKED_AT = 20
-"""Nearest documents by which it is decided whether a question is answered."""
-AFTER = 5
-"""How many of them may all answer it: those that come after are what the documents hold anyway."""
 MOST_RANGED = 50
 """Passages of a citation such as [1-3], at most."""
 
@@ -78,16 +74,16 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """When a question is not answered, though there are documents: none of them stands out enough."""
+    """When a question is not answered, though there are documents: the best of them is not near enough."""
 
     threshold: float
-    """A question is refused where its `standing` is no higher."""
+    """A question is refused where the cosine of its best document is no higher."""
     model: str
     """What has to encode the question, by its content hash; of others the cosines are others."""
 
-    def refuses(self, score: float) -> bool:
-        """Whether a question of this `standing` is refused."""
-        return score <= self.threshold
+    def refuses(self, best: float) -> bool:
+        """Whether a question is refused whose best document has this cosine."""
+        return best <= self.threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,24 +114,6 @@ _WORDINGS: dict[Language, _Wording] = {
         "文档中没有这个问题的答案。",
     ),
 }
-
-
-def standing(cosines: Sequence[float]) -> float | None:
-    """Say how much it looks as if the documents answer a question: the best of them is near, and nearer than others.
-
-    The cosine of the best document and its lead over those of ranks 6 to 20, added: 2 x the best - their mean. A
-    question of words that are everywhere has a high best cosine without an answer, but then all others are as near.
-
-    Args:
-        cosines: of the `LOOKED_AT` nearest documents, the nearest first; fewer where there are no more.
-
-    Returns:
-        A number between -3 and 3; None where there are no documents.
-    """
-    if not cosines:
-        return None
-    others = cosines[AFTER:LOOKED_AT] or cosines[1:] or cosines
-    return 2 * cosines[0] - math.fsum(others) / len(others)
 
 
 def language_of_question(question: str) -> Language:

@@ -13,15 +13,7 @@ from acclimate.data.texts import typed_text
 from acclimate.errors import UsageError
 from acclimate.formats.chat import ChatClient, Completion, Message
 from acclimate.progress import say
-from acclimate.retrieval.answers import (
-    LOOKED_AT,
-    AnswerReader,
-    choose_passages,
-    messages,
-    refused,
-    reply_of,
-    standing,
-)
+from acclimate.retrieval.answers import AnswerReader, choose_passages, messages, refused, reply_of
 from acclimate.retrieval.index.of_run import index_for, index_place, query_model, read_fusion, refusal_of
 from acclimate.retrieval.index.records import Query
 from acclimate.retrieval.rerank import rerank_hits
@@ -63,7 +55,7 @@ def answer(
 
     Returns:
         What `retrieval.answers.reply_of` gives, and {"usage": {"prompt_tokens", "completion_tokens" (both as the
-        endpoint counts), "context_tokens"}, "model" (the language model), "score" (`retrieval.answers.standing`),
+        endpoint counts), "context_tokens"}, "model" (the language model), "score" (cosine of the best document),
         "threshold" (no higher one is answered; None where none was chosen), "place", "reranker"}.
 
     Raises:
@@ -80,9 +72,9 @@ def answer(
     vector = encoder.encode([question], "query")[0]
     with index_for(place, encoder, run) as index:
         fusion, choice = read_fusion(task, index.space)
-        nearest = index.search(Query(None, vector, "dense", LOOKED_AT, passed))
+        nearest = index.search(Query(None, vector, "dense", 1, passed))
         hits = index.search(Query(question, vector, "hybrid", wanted.rerank or wanted.top, passed, fusion))
-    rule, score = refusal_of(choice), standing([hit.score for hit in nearest])
+    rule, score = refusal_of(choice), nearest[0].score if nearest else None
     if rule is not None and rule.model != query_model(encoder):
         say(f"warning: below which score nothing is answered was chosen for another model: evaluate {run} --index")
         rule = None

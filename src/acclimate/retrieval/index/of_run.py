@@ -17,7 +17,7 @@ from acclimate.retrieval.answers import Refusal
 from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Fusion, check_space
-from acclimate.retrieval.index.reports import STANDING, FusionChoice
+from acclimate.retrieval.index.reports import FusionChoice
 from acclimate.runs.tasks import Task
 from acclimate.text_use import SpaceId
 from acclimate.types import Rejected
@@ -144,9 +144,9 @@ def fusion_of(choice: FusionChoice) -> Fusion:
 
 
 def refusal_of(choice: FusionChoice | None) -> Refusal | None:
-    """The rule by which questions are refused; None where the dev split has not given one, or an older release has."""
+    """The rule by which questions are refused; None where the dev split has not given one."""
     chosen = None if choice is None else choice.get("refusal")
-    if chosen is None or chosen["threshold"] is None or chosen.get("by") != STANDING:
+    if chosen is None or chosen["threshold"] is None:
         return None
     return Refusal(chosen["threshold"], chosen["model"])
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 from typing import Any, NotRequired, TypedDict
 
-STANDING = "2 x best - mean of ranks 6 to 20"
-"""What a question's score is: `retrieval.answers.standing`, of cosines."""
-
 
 class RefusalChoice(TypedDict):
     """Below which score a question is not answered, and how that was chosen on the dev split.
 
-    It is not answered where its score is no higher than the threshold.
+    A question's score is the cosine of its best document. It is not answered where that is no higher than the
+    threshold.
     """
 
     threshold: float | None
     """None: there were too few dev queries to choose one."""
-    by: str
-    """What the score is: `STANDING`; a threshold of another score, which an older release has chosen, is not used."""
     model: str
     """What encoded the queries (`of_run.query_model`): of another model the scores are others."""
     wanted: float

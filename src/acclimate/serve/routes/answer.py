@@ -16,17 +16,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from acclimate.formats.chat import Completion, Message
-from acclimate.retrieval.answers import (
-    LOOKED_AT,
-    Answer,
-    AnswerReader,
-    Passage,
-    choose_passages,
-    messages,
-    refused,
-    reply_of,
-    standing,
-)
+from acclimate.retrieval.answers import Answer, AnswerReader, Passage, choose_passages, messages, refused, reply_of
 from acclimate.retrieval.index.records import Query
 from acclimate.serve.answers import hash_headers, identity_of, named_hash, remaining_s
 from acclimate.serve.errors import ServiceError
@@ -128,7 +118,7 @@ async def _material(task: _Task) -> _Material:
     """Search for passages; there are none where nothing is near enough to the question."""
     question, asked, site = task.question, task.asked, task.site
     index, pinned = question.searched, question.pinned
-    score = _standing(await searched(question._replace(query=_nearest(question.query)), asked))
+    score = _best(await searched(question._replace(query=_nearest(question.query)), asked))
     rule = index.refusal
     if rule is None or pinned is None or rule.model != (pinned.sha256 or pinned.served.base_sha256):
         rule = None
@@ -153,15 +143,14 @@ async def _material(task: _Task) -> _Material:
     return _Material(choose_passages(found, task.writer.context_tokens), facts)
 
 
-def _standing(found: Found) -> float | None:
-    """The question's score; of results that are fused, the highest of those that found them."""
+def _best(found: Found) -> float | None:
+    """The highest cosine; of results that are fused, before they are."""
     lists = list(found.by_party.values()) or [found.hits]
-    scores = [standing([hit.score for hit in hits]) for hits in lists]
-    return max((score for score in scores if score is not None), default=None)
+    return max((hits[0].score for hits in lists if hits), default=None)
 
 
 def _nearest(query: Query) -> Query:
-    return Query(None, query.vector, "dense", LOOKED_AT, query.filter)
+    return Query(None, query.vector, "dense", 1, query.filter)
 
 
 async def _written(task: _Task, material: _Material) -> Reply:
