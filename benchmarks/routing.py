@@ -231,16 +231,18 @@ def together(target: Path, sources: Sequence[Path]) -> Path:
 def show(name: str, of_seeds: Sequence[Mapping[str, Any]]) -> None:
     """Mean scores of all sets, and the differences that decide."""
     sets = [joined([found["sets"][place] for found in of_seeds]) for place in range(len(of_seeds[0]["sets"]))]
-    own = [one for one in sets if one["kind"] == "own"]
+    own, outside = ([one for one in sets if one["kind"] == kind] for kind in ("own", "outside"))
     sets.append(put_together("all own sets", own))
-    outside = [one for one in sets if one["kind"] == "outside"]
     sets += [put_together("all outside", outside)] if len(outside) > 1 else []
     arms = list(sets[0]["scores"])
     print(f"\n## {name}: NDCG@10 over {of_seeds[0]['documents']:,} documents, means of {len(of_seeds)} seeds\n")
     columns = [f"{one['set']} ({len(one['clusters'])})" for one in sets]
     rows = [[arm, *(f"{one['scores'][arm].mean():.4f}" for one in sets)] for arm in arms]
     print(table(["answered by", *columns], rows), "\n")
-    pairs = [("base", "auto"), *(("auto", arm) for arm in (*SHOWN, *(arm for arm in arms if "multi-domain" in arm)))]
+    pairs = [
+        *(("base", arm) for arm in ("auto", "mix", "fuse")),
+        *(("auto", arm) for arm in (*SHOWN, *(arm for arm in arms if "multi-domain" in arm))),
+    ]
     rows = []
     for one in sets:
         right = ", ".join(f"{router} {value:.1%}" for router, value in one["right"].items())

@@ -33,21 +33,23 @@ def main() -> None:
     """Measure, print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path, nargs="+")
+    parser.add_argument("--queries", type=int, default=50, help="of each run")
     parser.add_argument("--device", default="auto")
     arguments = parser.parse_args()
-    ms = {**alone(arguments.runs, arguments.device), **through_the_service(arguments.runs, arguments.device)}
+    asked = arguments.runs, arguments.queries, arguments.device
+    ms = {**alone(*asked), **through_the_service(*asked)}
     print(f"{processor()}; {machine()}\n")
     print(table(["step", "ms (median)"], [[name, f"{value:.2f}"] for name, value in ms.items()]))
 
 
-def alone(runs: Sequence[Path], device: str) -> dict[str, float]:
+def alone(runs: Sequence[Path], count: int, device: str) -> dict[str, float]:
     """Median milliseconds of a query, one at a time, without the service."""
     experts = load_experts({run.name: run for run in runs}, device=device)
     trained = trained_queries(runs)
     started = time.perf_counter()
     tokens = TokenRouter.fit(experts.base.tokenizer, trained, {})
     fit_s = time.perf_counter() - started
-    texts = [text for queries in trained.values() for text in queries[:100]]
+    texts = [text for queries in trained.values() for text in queries[:count]]
     names, one = list(trained), runs[0].name
     vectors = {text: experts.base.encode([text], "query") for text in texts}
 
@@ -69,10 +71,10 @@ def alone(runs: Sequence[Path], device: str) -> dict[str, float]:
     return {**medians(ways, texts), "alone: fitting the router by tokens, once": 1000 * fit_s}
 
 
-def through_the_service(runs: Sequence[Path], device: str) -> dict[str, float]:
+def through_the_service(runs: Sequence[Path], count: int, device: str) -> dict[str, float]:
     """Median milliseconds of a dense search over HTTP, by what chooses the adapter."""
     trained = trained_queries(runs)
-    texts = [text for queries in trained.values() for text in queries[100:150]]
+    texts = [text for queries in trained.values() for text in queries[count : 2 * count]]
     config = RunConfig(device=device, serve=ServeConfig(port=0, results_mb=0, cache_mb=0))
     if not (runs[0] / "index").exists():
         index(runs[0], [], None, config)
