@@ -54,7 +54,7 @@ class Tokens:
     @property
     def lengths(self) -> NDArray[np.int64]:
         """Tokens per text, int64 [N]."""
-        return np.diff(self.offsets)
+        return self.offsets[1:] - self.offsets[:-1]
 
     def row(self, index: int) -> NDArray[np.int32]:
         """The ids of one text."""
@@ -222,13 +222,13 @@ def _blocks(
 ) -> Iterator[tuple[NDArray[np.int32], NDArray[np.int64]]]:
     """(ids, lengths) of `BLOCK_TEXTS` texts after the other."""
     backend, template = tokenizer.backend_tokenizer, read_template(tokenizer)
-    limits_N = np.broadcast_to(np.asarray(max_tokens, np.int64), len(texts))
-    if len(limits_N) and limits_N.min() < len(template):
-        raise UsageError(f"a limit of {limits_N.min()} tokens for a text", possible=f"{len(template)} or more")
+    every = max_tokens.tolist() if isinstance(max_tokens, np.ndarray) else [max_tokens] * len(texts)
+    if every and min(every) < len(template):
+        raise UsageError(f"a limit of {min(every)} tokens for a text", possible=f"{len(template)} or more")
     after = len(template.after)
     for start in range(0, len(texts), BLOCK_TEXTS):
         block = list(texts[start : start + BLOCK_TEXTS])
-        limits = limits_N[start : start + BLOCK_TEXTS].tolist()
+        limits = every[start : start + BLOCK_TEXTS]
         try:
             whole = [encoding.ids for encoding in backend.encode_batch_fast(block)]
         except (TypeError, UnicodeEncodeError):

@@ -38,14 +38,14 @@ def _digest(space: SpaceId) -> str:
     return space.digest
 
 
-def model_headers(pinned: Pinned) -> dict[str, str]:
-    """The same as headers, for forms of replies that have no place for it."""
-    return hash_headers(named_hash(pinned))
-
-
 def hash_headers(named: Mapping[str, str]) -> dict[str, str]:
     """What `named_hash` gives, as headers."""
-    return {f"x-acclimate-{name}": quote(value, safe="=+@:/.-_") for name, value in named.items()}
+    return {f"x-acclimate-{name}": _as_header(value) for name, value in named.items()}
+
+
+@lru_cache(maxsize=1024)
+def _as_header(value: str) -> str:
+    return quote(value, safe="=+@:/.-_")
 
 
 async def identity_of(
@@ -82,4 +82,4 @@ def remaining_s(request: Request) -> float:
     """How many seconds a request has left."""
     exchange = request.state.exchange
     passed = time.perf_counter() - exchange.started
-    return float(max(LEAST_S, site_of(request).deadline_s(request.url.path) - passed))
+    return float(max(LEAST_S, site_of(request).deadline_s(request.scope["path"]) - passed))

@@ -16,6 +16,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp
 
 from acclimate.errors import AcclimateError
+from acclimate.serve.direct import Direct
 from acclimate.serve.edge import Edge
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import as_service_error, error_response
@@ -36,6 +37,8 @@ from acclimate.serve.schemas import ErrorReply
 from acclimate.serve.site import Site
 
 FAMILIES = (embeddings, models, capabilities, rerank, search, answer, documents, feedback, adapters, health, page)
+DIRECT = (embeddings, rerank, search)
+"""Those that applications ask all the time."""
 NO_JSON = "json_invalid"
 TITLE = "Acclimate"
 DESCRIPTION = "Embeddings, reranking and search with adapted models. Every error has the same shape."
@@ -58,7 +61,8 @@ def make_app(site: Site) -> ASGIApp:
     app.add_exception_handler(HTTPException, _http)
     app.add_exception_handler(Exception, _bug)
     app.openapi = lambda: _openapi(app)  # type: ignore[method-assign]
-    edge: ASGIApp = Edge(app, site)
+    asked_most = [route for family in DIRECT for route in family.router.routes]
+    edge: ASGIApp = Edge(Direct(app, asked_most), site)
     if site.settings.cors:
         headers = ["authorization", "content-type", "x-api-key", "x-request-id"]
         edge = CORSMiddleware(edge, allow_origins=site.settings.cors, allow_methods=["*"], allow_headers=headers)

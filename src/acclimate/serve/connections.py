@@ -4,6 +4,7 @@ requests."""
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import Any
 
@@ -16,12 +17,17 @@ MAX_HEAD_BYTES = 65_536
 
 
 class Connection(HttpToolsProtocol):
-    """One client. It may take `idle_s` over the head of a request, and as long to take a part of the reply."""
+    """One client. It may take `idle_s` over the head of a request, and as long to take a part of the reply.
+
+    Attributes:
+        when_lost: called when the client hangs up; set by who answers its request, while it is answered.
+    """
 
     def __init__(self, *args: Any, idle_s: float, **keywords: Any) -> None:
         """Make it for a client that is about to connect."""
         super().__init__(*args, **keywords)
         self._head, self._taking = _Patience(self, idle_s), _Patience(self, idle_s)
+        self.when_lost: Callable[[], None] | None = None
         self._head_bytes: int | None = None
         """Bytes of a head that has begun and is not whole; None: there is none."""
 
@@ -43,9 +49,10 @@ class Connection(HttpToolsProtocol):
                 self._refuse(431, f"the head of the request has more than {MAX_HEAD_BYTES:,} bytes")
 
     def on_message_begin(self) -> None:
-        """Begin a head."""
+        """Begin a head; the request knows its connection."""
         self._head_bytes = 0
         super().on_message_begin()
+        self.scope["state"]["connection"] = self
 
     def on_headers_complete(self) -> None:
         """Let the request begin: its body is the application's to wait for."""
@@ -54,8 +61,11 @@ class Connection(HttpToolsProtocol):
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:
-        """Wait for the next request as uvicorn does."""
-        self._head.end()
+        """Wait for the next request as uvicorn does; one that has begun already has its time."""
+        if self._head_bytes is None:
+            self._head.end()
+        else:
+            self._head.begin()
         super().on_response_complete()
 
     def pause_writing(self) -> None:
@@ -69,10 +79,12 @@ class Connection(HttpToolsProtocol):
         super().resume_writing()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Forget the client."""
+        """Forget the client, and tell who answers it."""
         self._head.end()
         self._taking.end()
         super().connection_lost(exc)
+        if self.when_lost is not None:
+            self.when_lost()
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is no HTTP, in the shape of all errors."""

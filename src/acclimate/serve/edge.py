@@ -8,12 +8,11 @@ here has the same shape as the routes' own errors, and every request is one line
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import time
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -33,6 +32,8 @@ BODIES_AT_ONCE = 16
 HUNG_UP = 499
 """The status in log and metrics of a request whose client did not wait (nginx's number)."""
 _REQUEST_ID = re.compile(r"[\w.:-]{1,128}", re.ASCII)
+_ids = random.Random()
+"""They have to differ, not to be secret: the system's own random numbers cost a call of it each."""
 
 
 class _HungUp(Exception):
@@ -40,16 +41,18 @@ class _HungUp(Exception):
 
 
 @dataclass(slots=True)
-class _Exchange:
+class Exchange:
     """One request and its reply."""
 
     id: str
     started: float
+    headers: Mapping[bytes, bytes]
     status: int = 0
     """0: nothing was sent."""
     caller: str = ""
     is_whole: bool = False
     """Whether the reply was sent to its end."""
+    body: bytes = b""
 
 
 class Edge:
@@ -66,12 +69,12 @@ class Edge:
             await self.app(scope, receive, send)
             return
         headers = dict(scope["headers"])
-        exchange = _Exchange(_request_id(headers), time.perf_counter())
+        exchange = Exchange(_request_id(headers), time.perf_counter(), headers)
         scope.setdefault("state", {})["exchange"] = exchange
         sending = _counted(send, exchange)
         self.site.metrics.in_flight.inc()
         try:
-            await self._answer(scope, headers, receive, sending, exchange)
+            await self._answer(scope, receive, sending, exchange)
         except AcclimateError as error:
             await self._refuse(as_service_error(error), scope, receive, sending, exchange)
         except _HungUp:
@@ -84,20 +87,18 @@ class Edge:
             self.site.metrics.in_flight.dec()
             self._tell(scope, exchange)
 
-    async def _answer(
-        self, scope: Scope, headers: Mapping[bytes, bytes], receive: Receive, send: Send, exchange: _Exchange
-    ) -> None:
-        method, path = scope["method"], scope["path"]
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, exchange: Exchange) -> None:
+        method, path, headers = scope["method"], scope["path"], exchange.headers
         self._check_host(headers)
         if (right := right_needed(method, path)) is not None:
             exchange.caller = self.site.keys.caller(headers, right).name
         if not _works_while_loading(path):
             self.site.check_running()
-        body = await self._body(headers, receive)
+        exchange.body = await self._body(headers, receive)
         try:
-            await self._run(scope, body, receive, send, exchange)
+            await self._run(scope, send, exchange)
         finally:
-            self._body_bytes -= len(body)
+            self._body_bytes -= len(exchange.body)
 
     def _check_host(self, headers: Mapping[bytes, bytes]) -> None:
         """Refuse names that are not ours where nothing else protects the service.
@@ -120,12 +121,9 @@ class Edge:
     async def _body(self, headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         """Read the body; one that is too large is refused before it is read, one that is too slow is not waited for."""
         most = int(self.site.settings.max_body_mb * 1e6)
-        too_large = ServiceError(
-            "the body is too large", status=413, possible=f"up to {most:,} bytes", fix="Send it in several requests."
-        )
         length = int(headers.get(b"content-length", b"0"))
         if length > most:
-            raise too_large
+            raise _too_large(most)
         if self._body_bytes + length > most * BODIES_AT_ONCE:
             raise ServiceError("too many large requests at once", status=429, retry_after_s=1)
         body, more = bytearray(), True
@@ -139,7 +137,7 @@ class Edge:
                     self._body_bytes += len(part)
                     body += part
                     if len(body) > most:
-                        raise too_large
+                        raise _too_large(most)
                     more = message.get("more_body", False)
         except BaseException as error:
             self._body_bytes -= len(body)
@@ -149,41 +147,48 @@ class Edge:
             raise
         return bytes(body)
 
-    async def _run(self, scope: Scope, body: bytes, receive: Receive, send: Send, exchange: _Exchange) -> None:
+    async def _run(self, scope: Scope, send: Send, exchange: Exchange) -> None:
         """Run the route, until it is done, its client is gone, or its time is over."""
+        task, connection = asyncio.current_task(), scope["state"]["connection"]
+        assert task is not None
         given = False
+        why: Exception | None = None
+        """Why it was cancelled, where we did that."""
 
         async def replay() -> Message:
             nonlocal given
             if given:
-                await asyncio.Event().wait()  # the watcher is who listens
+                await asyncio.Event().wait()  # the connection says when the client hangs up
             given = True
-            return {"type": "http.request", "body": body, "more_body": False}
+            return {"type": "http.request", "body": exchange.body, "more_body": False}
 
-        async def watch() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
+        def end(reason: Exception) -> None:
+            nonlocal why
+            if why is None and not exchange.is_whole:
+                why = reason
+                task.cancel()
 
-        route = asyncio.ensure_future(self.app(scope, replay, send))
-        watcher = asyncio.ensure_future(watch())
+        def late() -> None:
+            said = f"not done within {deadline_s:g} s; what it began to write may still be written"
+            end(ServiceError(said, status=504))
+
+        deadline_s = self.site.deadline_s(scope["path"])
+        left_s = deadline_s + GRACE_S - (time.perf_counter() - exchange.started)
+        timer = asyncio.get_running_loop().call_later(left_s, late)
+        connection.when_lost = lambda: end(_HungUp())
         try:
-            deadline_s = self.site.deadline_s(scope["path"])
-            patience = deadline_s + GRACE_S - (time.perf_counter() - exchange.started)
-            await asyncio.wait({route, watcher}, timeout=patience, return_when=asyncio.FIRST_COMPLETED)
-            if route.done() or exchange.is_whole:
-                await route
-            elif watcher.done():
-                raise _HungUp
-            else:
-                raise ServiceError(
-                    f"not done within {deadline_s:g} s; what it began to write may still be written",
-                    status=504,
-                )
+            await self.app(scope, replay, send)
+        except asyncio.CancelledError:
+            if why is None:  # the process ends
+                raise
+            task.uncancel()
+            raise why from None
         finally:
-            await _ended(route, watcher)
+            timer.cancel()
+            connection.when_lost = None
 
     async def _refuse(
-        self, error: ServiceError, scope: Scope, receive: Receive, send: Send, exchange: _Exchange
+        self, error: ServiceError, scope: Scope, receive: Receive, send: Send, exchange: Exchange
     ) -> None:
         if exchange.status:  # a reply was begun: nothing more can be said
             return
@@ -191,7 +196,7 @@ class Edge:
         closing = {"connection": "close"} if error.status == 408 else {}
         await error_response(error, exchange.id, closing)(scope, receive, send)
 
-    def _tell(self, scope: Scope, exchange: _Exchange) -> None:
+    def _tell(self, scope: Scope, exchange: Exchange) -> None:
         seconds = time.perf_counter() - exchange.started
         route = getattr(scope.get("route"), "path", "unknown")
         self.site.metrics.replied(route, scope["method"], exchange.status, seconds)
@@ -211,20 +216,18 @@ def _works_while_loading(path: str) -> bool:
     return path == METRICS or is_open(path)
 
 
-async def _ended(*tasks: asyncio.Future[Any]) -> None:
-    """Cancel what is not done, and wait until it has noticed."""
-    for task in tasks:
-        task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+def _too_large(most: int) -> ServiceError:
+    said, possible = "the body is too large", f"up to {most:,} bytes"
+    return ServiceError(said, status=413, possible=possible, fix="Send it in several requests.")
 
 
 def _request_id(headers: Mapping[bytes, bytes]) -> str:
     """The client's own id, if it is one that can be logged, or a new one."""
     given = headers.get(b"x-request-id", b"").decode("latin-1")
-    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+    return given if _REQUEST_ID.fullmatch(given) else f"{_ids.getrandbits(128):032x}"
 
 
-def _counted(send: Send, exchange: _Exchange) -> Send:
+def _counted(send: Send, exchange: Exchange) -> Send:
     async def sending(message: Message) -> None:
         if message["type"] == "http.response.start":
             exchange.status = message["status"]

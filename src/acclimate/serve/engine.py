@@ -146,7 +146,8 @@ class Engine:
         unique, places = self._admissible(texts)
         deadline = time.monotonic() + deadline_s
         entries = await self._within(deadline_s, self._entries(unique, pinned, how, role, deadline))
-        vectors, lengths = np.stack([entry.vector for entry in entries]), [entry.tokens for entry in entries]
+        first, lengths = entries[0].vector[None], [entry.tokens for entry in entries]
+        vectors = first if len(entries) == 1 else np.stack([entry.vector for entry in entries])
         if dim is not None and dim < how.dim:
             vectors = vectors[:, :dim] / np.linalg.norm(vectors[:, :dim], axis=1, keepdims=True)
         if len(unique) < len(texts):

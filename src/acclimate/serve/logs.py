@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import datetime
 import json
 import logging
 import sys
 import traceback
-from typing import Any
+from typing import Any, TextIO
+
+import orjson
 
 LOGGER = logging.getLogger("acclimate.serve")
 
@@ -34,12 +38,55 @@ class _AsJson(logging.Formatter):
         said |= getattr(record, "facts", {})
         if record.exc_info and record.exc_info[1] is not None:
             said["traceback"] = "".join(traceback.format_exception(record.exc_info[1]))
-        return json.dumps(said, ensure_ascii=False, default=str)
+        try:
+            return orjson.dumps(said, default=str).decode()
+        except TypeError:  # a name that is not valid Unicode, or a number beyond 64 bits
+            return json.dumps(said, default=str)
+
+
+class _Lines(logging.Handler):
+    """Writes to a stream; what one turn of an event loop has to say, it writes at once.
+
+    Each write lets another thread run, which then keeps the interpreter for a while: a batch of replies would wait for
+    the models after every line.
+
+    Args:
+        stream: of text.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        super().__init__()
+        self._stream = stream
+        self._waiting: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a line."""
+        self._waiting.append(self.format(record) + "\n")
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        if len(self._waiting) == 1:
+            loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        self.acquire()
+        try:
+            lines, self._waiting = self._waiting, []
+            with contextlib.suppress(OSError, ValueError):  # nobody reads them any more
+                self._stream.write("".join(lines))
+                self._stream.flush()
+        finally:
+            self.release()
 
 
 def log_to_stderr() -> None:
     """Send our lines, and what uvicorn and asyncio have to say, to standard error."""
-    handler = logging.StreamHandler(sys.stderr)
+    # Who and where is in no line of ours, and costs as much as all the rest of one.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    handler = _Lines(sys.stderr)
     handler.setFormatter(_AsJson())
     for name, level in ((LOGGER.name, logging.INFO), ("uvicorn.error", logging.WARNING), ("asyncio", logging.WARNING)):
         logger = logging.getLogger(name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
@@ -19,6 +20,7 @@ Phase: TypeAlias = Literal["queue", "compute", "index", "reply"]
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 FILL = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0, 2.0)
+METHODS = frozenset({"GET", "POST", "PUT", "DELETE"})
 
 
 class Metrics:
@@ -27,6 +29,7 @@ class Metrics:
     def __init__(self) -> None:
         """Begin to count."""
         own = self.registry = CollectorRegistry()
+        self._of_replies = cache(self._labelled)
         self.requests = Counter(
             "acclimate_requests", "Requests that were answered.", ("route", "method", "status"), registry=own
         )
@@ -82,9 +85,13 @@ class Metrics:
 
     def replied(self, route: str, method: str, status: int, seconds: float) -> None:
         """Count a reply."""
-        known = method if method in ("GET", "POST", "PUT", "DELETE") else "other"
-        self.requests.labels(route, known, str(status)).inc()
-        self.seconds.labels(route).observe(seconds)
+        count, histogram = self._of_replies(route, method if method in METHODS else "other", status)
+        count.inc()
+        histogram.observe(seconds)
+
+    def _labelled(self, route: str, method: str, status: int) -> tuple[Counter, Histogram]:
+        """What counts the replies of a route."""
+        return self.requests.labels(route, method, str(status)), self.seconds.labels(route)
 
     def batch(self, done: BatchRecord) -> None:
         """Count a batch; the engine's thread calls it."""

@@ -37,7 +37,7 @@ BACKLOG = 1024
 KEEP_ALIVE_S = 60
 """More than the pools of clients keep an idle connection, so that they close it, and not we while they send."""
 WARMING_UP_S = 0.02
-SWITCH_S = 0.001
+SWITCH_S = 0.0001
 """The model's thread asks for the interpreter after every operation, some hundred times a batch, and waits this long
 while requests are being read. With Python's 5 ms, 64 clients had some 5 % fewer answers a second."""
 MB = 1_000_000

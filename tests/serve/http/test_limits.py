@@ -153,6 +153,13 @@ def test_a_connection_that_says_nothing_is_given_up(hasty: httpx.Client, sent: b
     assert (b"alive" in reply) == sent.startswith(b"GET")
 
 
+def test_half_a_head_behind_a_whole_request_is_given_up_too(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("acclimate.serve.server.KEEP_ALIVE_S", 10 * PATIENCE_S)
+    with served(world, world.farm, idle_s=IDLE_S) as client, connected(client) as connection:
+        connection.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\nGET /li")
+        assert b"alive" in reply_of(connection)  # returns, because the service closes it
+
+
 def test_a_client_that_takes_no_reply_is_given_up(hasty: httpx.Client) -> None:
     place = urlsplit(str(hasty.base_url))
     body = json.dumps({"input": ["soil"] * 100, "model": "farm@query"}).encode()

@@ -14,7 +14,7 @@ from starlette.responses import Response
 from acclimate.data.texts import typed_text
 from acclimate.errors import AcclimateError
 from acclimate.retrieval.index.records import Document, Vectors, metadata_of, problem
-from acclimate.serve.answers import model_headers, named_hash, remaining_s, space_of
+from acclimate.serve.answers import hash_headers, named_hash, remaining_s, space_of
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import json_response
 from acclimate.serve.schemas import DeleteDocumentsRequest, DocumentIn, Id, Name, PutDocumentsRequest
@@ -46,9 +46,8 @@ async def put_documents(request: Request, body: PutDocumentsRequest) -> Response
 
     done = await index.write(documents, encode, space_of(pinned.served, index.task))
     counts = {name: getattr(done, name) for name in ("documents", "encoded", "relabelled", "unchanged")}
-    return json_response(
-        {"index": index.name, **counts, "acclimate": named_hash(pinned)}, headers=model_headers(pinned)
-    )
+    named = named_hash(pinned)
+    return json_response({"index": index.name, **counts, "acclimate": named}, headers=hash_headers(named))
 
 
 @router.delete("/v1/documents", summary="Delete documents")

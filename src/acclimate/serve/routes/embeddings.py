@@ -10,7 +10,7 @@ from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
-from acclimate.serve.answers import model_headers, named_hash, remaining_s
+from acclimate.serve.answers import hash_headers, named_hash, remaining_s
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import json_response
 from acclimate.serve.schemas import EmbeddingsRequest, TeiEmbedRequest
@@ -32,7 +32,7 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     found, pinned = await _embedded(
         request, _texts(site, body.input), body.model, body.input_type, body.prompt_name, body.dimensions
     )
-    vectors: Sequence[Any] = list(found.vectors)
+    named, vectors = named_hash(pinned), list[Any](found.vectors)
     if body.encoding_format == "base64":
         vectors = [base64.b64encode(row.astype("<f4", copy=False).tobytes()).decode() for row in vectors]
     return json_response(
@@ -41,9 +41,9 @@ async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
             "data": [{"object": "embedding", "index": place, "embedding": row} for place, row in enumerate(vectors)],
             "model": body.model,
             "usage": {"prompt_tokens": found.tokens, "total_tokens": found.tokens},
-            "acclimate": named_hash(pinned),
+            "acclimate": named,
         },
-        headers=model_headers(pinned),
+        headers=hash_headers(named),
     )
 
 
@@ -52,7 +52,7 @@ async def embed(request: Request, body: TeiEmbedRequest) -> Response:
     """Vectors of one or several texts as a list of lists; the headers name the model and its hash."""
     model = body.model or only_model(site_of(request))
     found, pinned = await _embedded(request, body.inputs, model, None, body.prompt_name, body.dimensions)
-    return json_response(list(found.vectors), headers=model_headers(pinned))
+    return json_response(list(found.vectors), headers=hash_headers(named_hash(pinned)))
 
 
 def only_model(site: Site) -> str:

@@ -45,7 +45,7 @@ async def rerank(request: Request, body: RerankRequest) -> Response:
             "reranker_sha256": site.service.reranker_sha256,
             "results": results,
             "usage": {"total_tokens": found.tokens},
-            "meta": {"api_version": {"version": request.url.path[2]}, "billed_units": {"search_units": 1}},
+            "meta": {"api_version": {"version": request.scope["path"][2]}, "billed_units": {"search_units": 1}},
         },
         headers=_headers(site, name),
     )
