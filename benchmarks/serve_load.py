@@ -1,10 +1,11 @@
 """A client that loads a service of embeddings, for benchmarks/serve.py: plain HTTP/1.1 over connections that stay open.
 
 It reads one JSON object from standard input and writes one to standard output. It imports nothing heavy: it shares the
-cores with what it measures. No text is sent twice.
+cores with what it measures, and makes most of its requests before it sends the first. No text is sent twice.
 
     echo '{"host": "127.0.0.1", "port": 8000, "path": "/v1/embeddings", "models": ["base"], "words": ["a", "b"],
-           "length": 10, "texts": 1, "clients": 8, "seconds": 5, "warm_s": 1, "encoding": "base64", "seed": 1}' |
+           "length": 10, "texts": 1, "clients": 8, "seconds": 5, "warm_s": 1, "encoding": "base64", "seed": 1,
+           "ahead": 4000}' |
         python benchmarks/serve_load.py
 """
 
@@ -15,7 +16,7 @@ import json
 import random
 import sys
 import time
-from collections import Counter
+from collections import Counter, deque
 from typing import Any
 
 
@@ -68,9 +69,14 @@ class Load:
         self.statuses: Counter[int] = Counter()
         self.times: list[float] = []
         self.measuring = False
+        self.ahead = deque(self.made() for _ in range(plan["ahead"]))
 
     def request(self) -> bytes:
-        """The next request: texts that were never sent before, for the next of the models."""
+        """The next request."""
+        return self.ahead.popleft() if self.ahead else self.made()
+
+    def made(self) -> bytes:
+        """A new request: texts that were never sent before, for the next of the models."""
         plan = self.plan
         texts = [" ".join(self.draw.choices(plan["words"], k=plan["length"])) for _ in range(plan["texts"])]
         model = plan["models"][self.count % len(plan["models"])]
