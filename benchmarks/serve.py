@@ -193,7 +193,7 @@ def peer(model: Path, base: Encoder, words: Sequence[str], arguments: argparse.N
 def with_graph(model: Path, base: Encoder, folder: Path) -> Path:
     """The model with an ONNX graph in place of its weights, as the peer's ONNX engine wants it."""
     shutil.copytree(model, folder, ignore=shutil.ignore_patterns("*.safetensors"))
-    write_onnx(folder / "onnx" / "model.onnx", model, base.source, base.use)
+    write_onnx(folder / "model.onnx", model, base.source, base.use)
     return folder
 
 
@@ -351,22 +351,28 @@ def ours(name: str, served: Sequence[str], dtype: str, *more: str) -> Iterator[S
 def infinity(python: Path, model: Path, engine: str) -> Iterator[Server]:
     """The peer's, with its defaults but for the number format and the cache."""
     port = free_port()
-    command = [str(python.parent / "infinity_emb"), "v2", "--model-id", str(model), "--served-model-name", "minilm"]
+    # Its ONNX engine takes the path of the graph for its name, which only works in the folder itself.
+    command = [str(python.absolute().parent / "infinity_emb"), "v2", "--model-id", ".", "--served-model-name", "minilm"]
     command += ["--engine", engine, "--device", "cpu", "--dtype", "float32", "--port", str(port), "--host", HOST]
     command += ["--no-vector-disk-cache", "--no-bettertransformer"]
-    with started(f"infinity, {engine}", command, port, "/embeddings", "minilm", "/health") as server:
+    if engine == "optimum":  # it does not read modules.json
+        command += ["--pooling-method", "mean"]
+    with started(f"infinity, {engine}", command, port, "/embeddings", "minilm", "/health", model) as server:
         yield server
 
 
 @contextlib.contextmanager
-def started(name: str, command: Sequence[str], port: int, path: str, model: str, ready: str) -> Iterator[Server]:
+def started(
+    name: str, command: Sequence[str], port: int, path: str, model: str, ready: str, folder: Path | None = None
+) -> Iterator[Server]:
     """A server that answers."""
     environment = os.environ | {"DO_NOT_TRACK": "1", "HF_HUB_OFFLINE": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0"}
     environment["OMP_NUM_THREADS"] = str(os.cpu_count())  # a stopped server must not take the others' work for a load
-    if name.startswith("infinity"):
-        environment.pop("PYTHONPATH", None)
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
+    with tempfile.TemporaryFile() as log, tempfile.TemporaryDirectory() as cache:
+        if folder is not None:
+            environment.pop("PYTHONPATH", None)
+            environment["HUGGINGFACE_HUB_CACHE"] = cache  # where the peer keeps the graph that it has optimised
+        process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder, start_new_session=True)
         try:
             deadline = time.monotonic() + START_S
             while not answers(f"http://{HOST}:{port}{ready}"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import Any
 
 import httpx
 import numpy as np
+import psutil
 import pytest
 
 from acclimate.cli.main import main
@@ -259,6 +261,29 @@ def test_a_fault_of_ours_has_the_shape_of_all_errors(world: World, monkeypatch: 
         error = refused(client.get("/v1/documents/x"), 500, None)
         assert error["code"] == "internal_error" and "secret" not in str(error)
         assert client.get("/v1/models").status_code == 200
+
+
+@pytest.mark.long
+def test_clients_that_hang_up_take_no_memory(world: World) -> None:
+    body = json.dumps({"input": ["the sun in the field"] * 40, "model": "farm@query"}).encode()
+    head = b"POST /v1/embeddings HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    head += b"content-length: %d\r\n\r\n" % len(body)
+    parts = [head[:30], head, head + body[:50], head + body]
+
+    def hang_up(client: httpx.Client, times: int) -> None:
+        for number in range(times):
+            with socket.create_connection((client.base_url.host, client.base_url.port or 0)) as connection:
+                connection.sendall(parts[number % len(parts)])
+        until(lambda: "acclimate_requests_in_flight 1.0" in client.get("/metrics").text)
+
+    with started(world, "--idle-s", "0.5", "--cache-mb", "0") as service:
+        wait_until_ready(service.client)
+        hang_up(service.client, 1000)
+        process = psutil.Process(service.process.pid)
+        before, files = process.memory_info().rss, process.num_fds()
+        hang_up(service.client, 4000)
+        until(lambda: process.num_fds() <= files)
+        assert process.memory_info().rss < 1.1 * before
 
 
 @pytest.mark.slow
