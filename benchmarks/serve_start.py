@@ -15,6 +15,7 @@ import platform
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -48,15 +49,19 @@ def start(run: Path) -> tuple[float, float]:
         port = str(probe.getsockname()[1])
     command = [sys.executable, "-m", "acclimate", "serve", str(run), "--port", port]
     started = time.perf_counter()
-    process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    try:
-        wait(process, f"http://{HOST}:{port}/livez", None)
-        alive_s = time.perf_counter() - started
-        wait(process, f"http://{HOST}:{port}/v1/embeddings", {"model": f"{run.name}@query", "input": "rain"})
-        return alive_s, time.perf_counter() - started
-    finally:
-        process.terminate()
-        process.wait()
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stderr=log)
+        try:
+            wait(process, f"http://{HOST}:{port}/livez", None)
+            alive_s = time.perf_counter() - started
+            wait(process, f"http://{HOST}:{port}/v1/embeddings", {"model": f"{run.name}@query", "input": "rain"})
+            return alive_s, time.perf_counter() - started
+        except TimeoutError as error:
+            log.seek(0)
+            raise SystemExit(f"{error}:\n{log.read().decode()[-2000:]}") from None
+        finally:
+            process.terminate()
+            process.wait()
 
 
 def wait(process: subprocess.Popen[bytes], url: str, body: dict[str, str] | None) -> None:
@@ -73,7 +78,7 @@ def wait(process: subprocess.Popen[bytes], url: str, body: dict[str, str] | None
         except OSError:
             pass  # it does not listen yet
         time.sleep(POLL_S)
-    raise SystemExit(f"{url} has not answered")
+    raise TimeoutError(f"{url} has not answered")
 
 
 if __name__ == "__main__":
