@@ -168,6 +168,9 @@ class Edge:
                 why = reason
                 task.cancel()
 
+        def lost() -> None:
+            end(_HungUp())
+
         def late() -> None:
             said = f"not done within {deadline_s:g} s; what it began to write may still be written"
             end(ServiceError(said, status=504))
@@ -175,7 +178,7 @@ class Edge:
         deadline_s = self.site.deadline_s(scope["path"])
         left_s = deadline_s + GRACE_S - (time.perf_counter() - exchange.started)
         timer = asyncio.get_running_loop().call_later(left_s, late)
-        connection.when_lost = lambda: end(_HungUp())
+        connection.when_lost = lost
         try:
             await self.app(scope, replay, send)
         except asyncio.CancelledError:
@@ -185,7 +188,8 @@ class Edge:
             raise why from None
         finally:
             timer.cancel()
-            connection.when_lost = None
+            if connection.when_lost is lost:  # the connection's next request may have begun
+                connection.when_lost = None
 
     async def _refuse(
         self, error: ServiceError, scope: Scope, receive: Receive, send: Send, exchange: Exchange
