@@ -6,6 +6,7 @@ limit in float32: the model's matrix products alone, on all cores, without a ser
 environment of its own:
 
     python -m venv peer && peer/bin/pip install 'infinity-emb[server,torch]==0.0.78' 'torch==2.13.0'
+    peer/bin/pip install 'optimum[onnxruntime]==2.1.0' 'transformers==4.57.6' 'numpy<2'  # for --onnx
     python benchmarks/serve.py --infinity-python peer/bin/python [--onnx] [--encoding float] [--wrk wrk]
 
 Parts: --parts peer mixed overload. With the defaults all of them take seven minutes. Processor time per request, of the
