@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,15 @@ from hypothesis import strategies as st
 
 from acclimate.feedback.evidence import Taught, divide, steps_of
 from acclimate.feedback.labels import Label, labels_of
-from acclimate.feedback.position import LEAST_CLICKS, click_weight, examination, with_swap
+from acclimate.feedback.position import (
+    LEAST_CLICKS,
+    MOST_OF_ONE_USER,
+    Examination,
+    PairClicks,
+    click_weight,
+    examination,
+    with_swap,
+)
 from acclimate.feedback.records import StoredMark
 
 
@@ -58,36 +67,74 @@ def test_clicks_count_once_a_user_by_the_weight_of_their_places() -> None:
         StoredMark(4, 0.0, "q", "b", "click", "bob", "l", rank=1, space="elsewhere"),
         StoredMark(5, 0.0, "q", "c", "relevant", "bob", "l", rank=1, space="elsewhere"),
     ]
-    found, counts = labels_of(rows, space="s", shares=[1.0, 0.5, 0.25])
-    assert [(one.document, one.weight, one.explicit) for one in found] == [("a", 4.0 + 2.0, False), ("c", 1.0, True)]
+    found, counts = labels_of(rows, space="s", examined=Examination(2.0, 0.1, 500))
+    assert [(one.document, one.weight, one.explicit) for one in found] == [("a", 9.0 + 4.0, False), ("c", 1.0, True)]
     assert counts["clicks in another space: not used"] == 1
     assert counts["judgements in another space: used"] == 1
 
 
-def test_examination_is_found_again_from_clicks_on_swapped_neighbours() -> None:
-    """Simulated: looking falls as 1 / rank; documents differ in how good they are."""
-    draw, truth = random.Random(0), [1.0, 0.5, 1 / 3, 0.25]
+def clicked(upper: int, lower: int, pair: int = 1, users: int = 100) -> list[PairClicks]:
+    """So many clicks on both places, of so many users."""
+    return [
+        PairClicks(f"u{user}", pair, upper // users + (user < upper % users), lower // users + (user < lower % users))
+        for user in range(users)
+    ]
+
+
+@pytest.mark.parametrize("severity", [0.0, 0.5, 1.0, 2.0])
+def test_examination_is_found_again_from_clicks_on_swapped_neighbours(severity: float) -> None:
+    """Simulated: looking falls as rank^-severity; documents differ in how good they are."""
+    draw = random.Random(0)
     good = {name: draw.uniform(0.2, 0.9) for name in "abcd"}
-    clicks: dict[int, tuple[int, int]] = {}
-    for _ in range(40_000):
-        shown, pair = with_swap("abcd", 0.5, draw)
-        if pair is None:
-            continue
-        upper, lower = clicks.get(pair, (0, 0))
-        clicked = [draw.random() < truth[place] * good[name] for place, name in enumerate(shown)]
-        clicks[pair] = upper + clicked[pair - 1], lower + clicked[pair]
-    assert examination(clicks) == pytest.approx(truth, rel=0.15)
+    rows: Counter[tuple[str, int, bool]] = Counter()
+    for number in range(8_000):
+        shown, pair = with_swap("abcd", 1.0, draw)
+        assert pair is not None
+        for place in (pair, pair + 1):
+            if draw.random() < place**-severity * good[shown[place - 1]]:
+                rows[f"u{number}", pair, place == pair] += 1
+    found = examination(
+        PairClicks(user, pair, up * count, (1 - up) * count) for (user, pair, up), count in rows.items()
+    )
+    assert found is not None
+    assert abs(found.severity - severity) < 3 * found.error < 0.4
+    assert found.clicks == rows.total()
 
 
-def test_too_few_clicks_say_nothing_and_a_gap_ends_it() -> None:
-    half = LEAST_CLICKS // 2
-    assert examination({}) == []
-    assert examination({1: (half, half - 1)}) == []
-    assert examination({1: (2 * half, half), 3: (half, half)}) == [1.0, 0.5]
-    assert examination({1: (half, 5 * half)}) == [1.0, 1.0], "never more than the place above"
-    assert click_weight(9, [1.0, 0.5]) == 2.0
-    assert click_weight(9, [1.0, 0.0]) == 10.0
-    assert click_weight(3, []) == click_weight(None, [1.0, 0.1]) == 1.0
+def test_the_severity_of_one_pair_is_the_logarithm_of_its_odds() -> None:
+    """Rank 1 has three times the clicks of rank 2: 2^s = 3; its error is 1 / (ln 2 sqrt(n p (1 - p)))."""
+    found = examination(clicked(300, 100))
+    assert found is not None
+    assert found.severity == pytest.approx(math.log2(3))
+    assert found.error == pytest.approx(1 / (math.log(2) * math.sqrt(400 * 0.75 * 0.25)))
+    assert found.shares(3) == pytest.approx([1.0, 1 / 3, 3 ** -math.log2(3)])
+    assert found.shifted(1.0).severity == pytest.approx(found.severity + found.error)
+    assert found.shifted(-99.0).severity == 0.0
+
+
+def test_too_few_clicks_say_nothing_and_extremes_have_a_bound() -> None:
+    enough = int(LEAST_CLICKS)
+    assert examination([]) is None
+    assert examination(clicked(enough - 1, 0)) is None
+    only_upper, only_lower = examination(clicked(enough, 0)), examination(clicked(0, enough))
+    assert only_upper is not None and only_upper.severity == 5.0
+    assert only_lower is not None and only_lower.severity == 0.0, "no place is looked at more often than one above"
+
+
+def test_one_user_alone_moves_no_place() -> None:
+    assert examination([PairClicks("flood", 1, 10_000, 0)]) is None
+    honest = clicked(200, 100)
+    plain, flooded = examination(honest), examination([*honest, PairClicks("flood", 1, 10_000, 0)])
+    assert plain is not None and flooded is not None
+    assert flooded.clicks == 300 + MOST_OF_ONE_USER
+    assert flooded.severity == pytest.approx(math.log2(220 / 100))
+
+
+def test_a_click_weighs_the_inverse_of_how_often_its_place_is_looked_at() -> None:
+    examined = Examination(1.0, 0.1, 500)
+    assert click_weight(4, examined) == 4.0
+    assert click_weight(99, examined) == 10.0
+    assert click_weight(3, None) == click_weight(None, examined) == 1.0
 
 
 @given(share=st.floats(0, 1), hits=st.lists(st.integers(), unique=True, max_size=8), seed=st.integers(0, 99))
@@ -114,6 +161,7 @@ def test_later_queries_are_new_unseen_and_on_one_side_only() -> None:
         decided_until=12,
         least_users=2,
         seen=lambda query: query == "query 20",
+        judges=lambda _: True,
         seed=0,
     )
     assert [one.query for one in found.later] == [f"query {number}" for number in range(13, 20)]
@@ -122,9 +170,33 @@ def test_later_queries_are_new_unseen_and_on_one_side_only() -> None:
     assert found.later_users == 5
 
 
+def test_labels_that_cannot_judge_are_learned_from() -> None:
+    """The later half of those that can, which are the even ones; the others are learned from."""
+    rows = labels([f"u{number % 5}" for number in range(10)])
+    found = divide(
+        rows,
+        later_fraction=0.5,
+        decided_until=0,
+        least_users=2,
+        seen=lambda _: False,
+        judges=lambda label: label.seq % 2 == 0,
+        seed=0,
+    )
+    assert [one.seq for one in found.later] == [6, 8, 10]
+    assert [one.seq for one in found.earlier] == [1, 2, 3, 4, 5, 7, 9]
+
+
 def test_a_flood_by_one_user_judges_nothing_alone_and_little_beside_others() -> None:
     def later(owners: Sequence[str]) -> Counter[str]:
-        found = divide(labels(owners), later_fraction=1.0, decided_until=0, least_users=5, seen=lambda _: False, seed=0)
+        found = divide(
+            labels(owners),
+            later_fraction=1.0,
+            decided_until=0,
+            least_users=5,
+            seen=lambda _: False,
+            judges=lambda _: True,
+            seed=0,
+        )
         return Counter(user for one in found.later for user in one.users)
 
     assert later(["flood"] * 10_000) == {}

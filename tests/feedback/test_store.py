@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from acclimate.errors import StorageError, UsageError
+from acclimate.feedback.position import PairClicks
 from acclimate.feedback.records import Impression, Mark, StoredMark
 from acclimate.feedback.store import FeedbackStore
 
@@ -47,7 +48,8 @@ def test_what_is_stored_comes_back(store: FeedbackStore) -> None:
         "users": 2,
         "queries": 2,
     }
-    assert store.clicks_by_pair() == {2: (1, 0)}
+    assert store.pair_clicks() == [PairClicks("ann", 2, 1, 0)]
+    assert store.pair_clicks(until=0) == []
 
 
 @pytest.mark.parametrize(

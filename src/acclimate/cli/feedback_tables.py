@@ -18,8 +18,13 @@ def show_feedback(report: Mapping[str, Any]) -> None:
     out = new_console()
     for name, count in report["counts"].items():
         out.print(f"{name}: {count:,}")
-    shares = ", ".join(f"rank {rank}: {share:.2f}" for rank, share in enumerate(report["examined"], start=1))
-    out.print(f"looked at, as a share of rank 1: {shares or 'not known (serve with --swaps to measure it)'}")
+    examined = report["examined"]
+    if examined is None:
+        out.print("looked at, as a share of rank 1: not known (serve with --swaps to measure it)")
+        return
+    shares = ", ".join(f"rank {rank}: {share:.2f}" for rank, share in enumerate(examined["shares"], start=1))
+    severity = f"severity {examined['severity']:.2f} ± {examined['error']:.2f}, by {examined['clicks']:,} clicks"
+    out.print(f"looked at, as a share of rank 1: {shares} ({severity})")
 
 
 def show_imported(report: Mapping[str, Any]) -> None:

@@ -42,6 +42,7 @@ def compare_means(
     seed: int,
     clusters: Clusters | None = None,
     folds: int = 1,
+    limit: float = 1.0,
 ) -> Delta:
     """Difference of the means of two models on the same queries, with an interval and a p-value that agree.
 
@@ -49,19 +50,20 @@ def compare_means(
     changed queries, where a bootstrap's percentiles are too narrow. A function of the seed alone.
 
     Args:
-        base_N: the base model's score per query, between 0 and 1.
+        base_N: the base model's score per query, between 0 and `limit`.
         adapted_N: the adapted model's score on the same queries in the same order.
         flips: random sign flips, where there are too many clusters to try all.
         confidence: level of the interval, e.g. 0.95.
         seed: fixes the flips.
         clusters: of the queries; each for itself if not given.
         folds: of a cross-validation whose tests these are, together: the interval is wider (`fold_inflation`).
+        limit: the largest difference that two scores can have.
 
     Returns:
         {"value", "low", "high", "p", "clusters"} of adapted - base.
     """
     delta_N = np.asarray(adapted_N, np.float64) - np.asarray(base_N, np.float64)
-    return _tested(delta_N, clusters, 1.0, flips=flips, confidence=confidence, seed=seed, folds=folds)
+    return _tested(delta_N, clusters, limit, flips=flips, confidence=confidence, seed=seed, folds=folds)
 
 
 def compare_correlations(

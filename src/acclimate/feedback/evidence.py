@@ -36,29 +36,32 @@ def divide(
     decided_until: int,
     least_users: int,
     seen: Callable[[str], bool],
+    judges: Callable[[Label], bool],
     seed: int,
 ) -> Evidence:
     """Divide labels into those of earlier queries and those of later ones.
 
     Args:
         labels: in the order of their first marks.
-        later_fraction: share of the queries, the latest ones, that judge.
+        later_fraction: share of the queries that can judge, the latest ones, that do.
         decided_until: the number of the last mark that has been a part of a decision; queries first marked before it
             are learned from.
         least_users: no user marks more than 1 / least_users of the later queries; with fewer users there are none.
         seen: whether a training of the present adapter has seen a query.
+        judges: whether a label can judge; queries that have none are learned from.
         seed: by which a crowding user's queries are drawn.
     """
     by_query: dict[str, list[Label]] = defaultdict(list)
     for label in labels:
         by_query[label.key].append(label)
     order = list(by_query)  # by the first mark of each
+    judging = [key for key in order if any(label.relevant and judges(label) for label in by_query[key])]
     late = {
         key
-        for key in order[len(order) - math.ceil(later_fraction * len(order)) :]
+        for key in judging[len(judging) - math.ceil(later_fraction * len(judging)) :]
         if by_query[key][0].seq > decided_until and not any(seen(label.query) for label in by_query[key])
     }
-    owners = {key: _owner(by_query[key]) for key in late if any(label.relevant for label in by_query[key])}
+    owners = {key: _owner(by_query[key]) for key in late}
     kept = _without_crowding(owners, least_users, seed)
     later = tuple(label for key in order if key in kept for label in by_query[key])
     earlier = tuple(label for key in order if key not in late for label in by_query[key])

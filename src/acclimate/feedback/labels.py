@@ -7,11 +7,11 @@ outvote each other; a tie is no label. Explicit marks outweigh clicks.
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from acclimate.core.same_text import same_text_key
-from acclimate.feedback.position import click_weight
+from acclimate.feedback.position import Examination, click_weight
 from acclimate.feedback.records import CLICK, EXPLICIT, RELEVANT, StoredMark
 
 
@@ -52,7 +52,7 @@ class _Said:
 
 
 def labels_of(
-    marks: Iterable[StoredMark], *, space: str | None = None, shares: Sequence[float] = ()
+    marks: Iterable[StoredMark], *, space: str | None = None, examined: Examination | None = None
 ) -> tuple[list[Label], dict[str, int]]:
     """Make labels, in the order of their first marks.
 
@@ -60,7 +60,7 @@ def labels_of(
         marks: the oldest first.
         space: digest of the present space of the documents. Clicks on what another space has ranked are left out:
             their places say nothing about it. Judgements stay: they are about the texts.
-        shares: how often each place is looked at (`position.examination`).
+        examined: how often each place is looked at; None: every click weighs 1.
 
     Returns:
         the labels, and how many marks were used as what, or not used, and why.
@@ -80,7 +80,7 @@ def labels_of(
         one = said.setdefault((same_text_key(mark.query), mark.document), _Said(mark.query, mark.document))
         if mark.mark == CLICK:
             weight, first = one.clicks.get(mark.user, (0.0, mark.seq))
-            one.clicks[mark.user] = max(weight, click_weight(mark.rank, shares)), first
+            one.clicks[mark.user] = max(weight, click_weight(mark.rank, examined)), first
         else:
             one.votes[mark.user] = mark.mark == RELEVANT, mark.seq
     labels = []

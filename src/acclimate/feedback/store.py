@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from acclimate.core.same_text import same_text_key
 from acclimate.errors import AcclimateError, StorageError, UsageError
+from acclimate.feedback.position import PairClicks
 from acclimate.feedback.records import (
     ANYBODY,
     CLICK,
@@ -176,8 +177,7 @@ class FeedbackStore:
 
     def known(self, impressions: Iterable[str]) -> set[str]:
         """Return those of the ids that impressions have."""
-        with self._errors():
-            return set(self._impressions(set(impressions)))
+        return set(self.impressions_of(impressions))
 
     def impressions(self) -> Iterator[Impression]:
         """All impressions, in the order in which they were stored."""
@@ -221,15 +221,25 @@ class FeedbackStore:
         found = {"impressions": self._count("impressions"), "impressions in random order": random}
         return found | {"marks": self._count("marks"), **by_name, "users": users, "queries": len(queries)}
 
-    def clicks_by_pair(self) -> dict[int, tuple[int, int]]:
-        """Clicks on both places of the pairs that were put in random order: upper rank -> (upper, lower)."""
+    def pair_clicks(self, until: int | None = None) -> list[PairClicks]:
+        """Clicks on both places of the pairs that were put in random order, by user and pair.
+
+        Args:
+            until: the `seq` of the last mark that counts.
+        """
         with self._errors():
             rows = self.db.execute(
-                "SELECT pair, sum(rank = pair), sum(rank = pair + 1) FROM marks JOIN impressions ON id = impression "
-                "WHERE mark = ? AND pair IS NOT NULL GROUP BY pair",
-                (CLICK,),
+                'SELECT "user", pair, sum(rank = pair), sum(rank = pair + 1) '
+                "FROM marks JOIN impressions ON id = impression "
+                'WHERE mark = ? AND rank IN (pair, pair + 1) AND seq <= ? GROUP BY "user", pair',
+                (CLICK, self.seq if until is None else until),
             ).fetchall()
-        return {pair: (int(upper), int(lower)) for pair, upper, lower in rows}
+        return [PairClicks(user, pair, int(upper), int(lower)) for user, pair, upper, lower in rows]
+
+    def impressions_of(self, ids: Iterable[str]) -> dict[str, Impression]:
+        """Find impressions by their ids; unknown ones are not in it."""
+        with self._errors():
+            return self._impressions(set(ids))
 
     @contextmanager
     def transaction(self) -> Iterator[None]:

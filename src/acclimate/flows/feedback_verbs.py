@@ -21,6 +21,9 @@ from acclimate.runs.run_folder import RunFolder, is_run
 from acclimate.runs.tasks import Task, one_task
 from acclimate.types import Queries, Rejected
 
+SHARES = 5
+"""Ranks of which it is told how often they are looked at."""
+
 
 def feedback_info(run: str | Path, *, config: Config = None, **settings: Any) -> Result:
     """Describe a run's feedback.
@@ -31,12 +34,14 @@ def feedback_info(run: str | Path, *, config: Config = None, **settings: Any) ->
         settings: `index_at`, where the documents are.
 
     Returns:
-        "counts" of impressions, marks, users and queries; "examined": how often each place is looked at, as a share of
-        the first, as far as swaps tell.
+        "counts" of impressions, marks, users and queries; "examined": how often places are looked at, as far as
+        swaps tell: "severity" with its standard "error", by so many "clicks", and "shares" of the first ranks; or None.
     """
     task = _task(run, config, settings)
     with closing(FeedbackStore(task.folder.feedback, read_only=True)) as store:
-        return Result({"counts": store.counts(), "examined": examination(store.clicks_by_pair())}, store.path)
+        found = examination(store.pair_clicks())
+        examined = None if found is None else {**dataclasses.asdict(found), "shares": found.shares(SHARES)}
+        return Result({"counts": store.counts(), "examined": examined}, store.path)
 
 
 def import_feedback(
@@ -113,7 +118,7 @@ def rollback(run: str | Path) -> Result:
     from acclimate.flows.refresh import rollback as flow
 
     with commanded(by=called("rollback", run)):
-        return Result(flow(Path(run)), RunFolder(Path(run)).adapter)
+        return Result(flow(Path(run), configured("rollback", {}, None, Path(run))), RunFolder(Path(run)).adapter)
 
 
 def _task(run: str | Path, config: Config, settings: dict[str, Any]) -> Task:

@@ -17,7 +17,8 @@ from acclimate.data.dataset import Dataset, held_out, write_dataset
 from acclimate.errors import DataError
 from acclimate.feedback.evidence import Evidence, divide
 from acclimate.feedback.labels import Label, labels_of
-from acclimate.feedback.position import examination
+from acclimate.feedback.opinions import OPINIONS_FILE, opinions, write_opinions
+from acclimate.feedback.position import Examination, examination
 from acclimate.feedback.reports import LearnedFrom
 from acclimate.feedback.store import FeedbackStore
 from acclimate.files import hash_folder, write_json, write_jsonl
@@ -37,9 +38,10 @@ from acclimate.types import Corpus, Example, Qrels, Queries
 TAUGHT_FILE = "taught.jsonl"
 """The rows of feedback, with who says so."""
 PARTS_FILE = "parts.json"
-"""{"gate", "later"}: ids of the dev queries that judge, and of those of the later feedback, which are in the test split
-beside the run's own."""
+"""{"gate", "later", "examined"}: ids of the dev queries that judge, and of those of the later feedback, which are in
+the test split beside the run's own; how often places are looked at (`Examination`), or null."""
 DAY_S = 86_400
+_CLICKS_JUDGE_NOTHING = "; clicks judge nothing, as too few are known on neighbours in random order (serve --swaps)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,29 +93,36 @@ def _made(task: Task, refresh: RunFolder, adapter: Path, snapshot: Snapshot, con
     corpus, new_documents = _documents(data, task)
     store = FeedbackStore(task.folder.feedback, read_only=True)
     try:
-        shares = examination(store.clicks_by_pair())
-        labels, marks = labels_of(store.marks(snapshot.until), space=current.space.digest, shares=shares)
+        space = current.space.digest
+        examined = examination(store.pair_clicks(snapshot.until))
+        labels, marks = labels_of(store.marks(snapshot.until), space=space, examined=examined)
+        there = [one for one in labels if one.document in corpus]
+        evidence = _divided(there, data, adapter, snapshot, examined, config)
+        later_queries, later = _later(evidence)
+        names = {same_text_key(text): name for name, text in later_queries.items()}
+        found = store.marks(snapshot.until)
+        said = opinions(found, store.impressions_of, names, space=space, clicks=examined is not None)
     finally:
         store.close()
-    evidence = _divided([one for one in labels if one.document in corpus], data, adapter, snapshot, config)
     rows, not_used = _rows(evidence, corpus, data)
     rows, not_used["labels of users who mark more than the steps can take"] = _takable(rows, config)
     not_used["documents that are gone"] = sum(one.document not in corpus for one in labels)
     not_used["later queries of users who mark more than others together"] = evidence.crowded_out
     gate = _gate(data, config)
-    later_queries, later = _later(evidence)
-    _check_enough(rows, later_queries, evidence, config)
+    _check_enough(rows, later_queries, evidence, examined, config)
     number = int(refresh.path.name)
     replay = _replay(data, config, number)
     dataset = _dataset(data, corpus, rows, replay, (later_queries, later))
     report = _report(rows, replay, evidence, gate, config, base)
     report["marks"], report["not_used"] = marks, {why: count for why, count in not_used.items() if count}
-    report["clicks"] = _said_of_clicks(shares, marks)
+    report["clicks"] = _said_of_clicks(examined, marks)
     report["new_documents"], report["negatives_age_days"] = new_documents, _age_days(task.negatives)
 
     def write(folder: Path) -> LearnedFrom:
         write_dataset(folder, dataset, [])
-        write_json(folder / PARTS_FILE, {"gate": sorted(gate), "later": sorted(later)})
+        known = None if examined is None else dataclasses.asdict(examined)
+        write_json(folder / PARTS_FILE, {"gate": sorted(gate), "later": sorted(later), "examined": known})
+        write_opinions(folder / OPINIONS_FILE, said)
         taught = (
             {"anchor": row.label.query, "positive": row.positive, "users": sorted(row.label.users)}
             | {"weight": row.label.weight, "explicit": row.label.explicit}
@@ -135,7 +144,14 @@ def _documents(data: Dataset, task: Task) -> tuple[Corpus, int]:
     return data.corpus | indexed, len(indexed.keys() - data.corpus.keys())
 
 
-def _divided(labels: Sequence[Label], data: Dataset, adapter: Path, snapshot: Snapshot, config: RunConfig) -> Evidence:
+def _divided(
+    labels: Sequence[Label],
+    data: Dataset,
+    adapter: Path,
+    snapshot: Snapshot,
+    examined: Examination | None,
+    config: RunConfig,
+) -> Evidence:
     seen = trained_on([str(adapter)])
     own = {same_text_key(data.queries[query]) for query in data.qrels.get("train", {})}
     held = held_out(data)
@@ -146,6 +162,7 @@ def _divided(labels: Sequence[Label], data: Dataset, adapter: Path, snapshot: Sn
         decided_until=snapshot.decided_until,
         least_users=settings.least_users,
         seen=lambda query: same_text_key(query) in own or seen.has_text(query),
+        judges=lambda label: label.explicit or examined is not None,
         seed=config.seed,
     )
 
@@ -212,12 +229,15 @@ def _gate(data: Dataset, config: RunConfig) -> set[str]:
     return gate
 
 
-def _check_enough(rows: Sequence[_Row], later: Queries, evidence: Evidence, config: RunConfig) -> None:
+def _check_enough(
+    rows: Sequence[_Row], later: Queries, evidence: Evidence, examined: Examination | None, config: RunConfig
+) -> None:
     needed = config.refresh
+    clicks = "" if examined is not None or all(row.label.explicit for row in rows) else _CLICKS_JUDGE_NOTHING
     if len(later) < needed.least_later or evidence.later_users < needed.least_users:
         raise DataError(
             f"too little feedback to judge by: {len(later)} later queries of {evidence.later_users} users, which "
-            "no training has seen and no decision has used",
+            f"no training has seen and no decision has used{clicks}",
             possible=f"{needed.least_later} queries of {needed.least_users} users, or more",
             fix="Wait for more marks, with the user's name in each; or lower --least-later.",
         )
@@ -293,12 +313,15 @@ def _report(
     }
 
 
-def _said_of_clicks(shares: Sequence[float], marks: Mapping[str, int]) -> str:
+def _said_of_clicks(examined: Examination | None, marks: Mapping[str, int]) -> str:
     if "clicks" not in marks:
         return "none"
-    if shares:
-        return f"corrected for their places, as measured down to rank {len(shares)}"
-    return "advisory: nothing is known of how much they owe to their places (serve with --swaps to measure it)"
+    if examined is not None:
+        severity = f"{examined.severity:.2f} ± {examined.error:.2f}"
+        return (
+            f"weighed by their places: rank r is looked at r^-{severity} as often as rank 1 ({examined.clicks} clicks)"
+        )
+    return "advisory, they judge nothing: how much they owe to their places is not known (serve with --swaps)"
 
 
 def _age_days(negatives: Path) -> float | None:

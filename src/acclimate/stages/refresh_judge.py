@@ -11,12 +11,16 @@ from typing import Any, NamedTuple
 from acclimate.configs import RunConfig, effective
 from acclimate.data.dataset import Dataset
 from acclimate.evaluation.compare import MAIN_MEASURE, METHOD, ModelScores, deltas, score
+from acclimate.evaluation.later_feedback import compare_by_feedback, depth_of
 from acclimate.evaluation.measures import relative_loss
 from acclimate.evaluation.promotion import GuardMeasured, Measured, objections
+from acclimate.feedback.opinions import OPINIONS_FILE, read_opinions
+from acclimate.feedback.position import Examination
 from acclimate.feedback.reports import Judged
 from acclimate.files import hash_folder, read_json
 from acclimate.models.adapter import load_adapter
 from acclimate.models.encoder import Encoder
+from acclimate.retrieval.rank import rank
 from acclimate.runs.guards import guard_data, guard_hashes, guard_names
 from acclimate.runs.opening import open_dataset
 from acclimate.runs.resolve import load_pair
@@ -63,7 +67,13 @@ def _made(task: Task, refresh: RunFolder, before: Path, parts: Path, config: Run
     measured = partial(_measured, models, cache=refresh.cache, config=config)
     seen = trained_on([str(refresh.adapter)])
     gate = measured(_asking(data, "dev", named["gate"])) | {"margin": config.refresh.gate_margin}
-    later = measured(without_seen(_asking(data, "test", named["later"]), seen, "later feedback")[0])
+    later = _by_feedback(
+        models,
+        without_seen(_asking(data, "test", named["later"]), seen, "later feedback")[0],
+        parts,
+        refresh.cache,
+        config,
+    )
     guards = _guards(models, refresh, config)
     against = objections(gate, guards, later, guard_bound=config.evaluate.guard_bound)
     test: dict[str, Any] = {}
@@ -110,6 +120,19 @@ def _compared(data: Dataset, before: ModelScores, after: ModelScores, config: Ru
         "candidate": after.measures[measure] or 0.0,
         "delta": deltas(before, after, config.evaluate, config.seed)[measure],
     }
+
+
+def _by_feedback(models: _Models, data: Dataset, parts: Path, cache: Path, config: RunConfig) -> Measured:
+    """The same by what searchers have made of what they were shown."""
+    queries = {name: data.queries[name] for name in data.qrels["test"]}
+    said = [one for one in read_opinions(parts.with_name(OPINIONS_FILE)) if one.query in queries]
+    known = read_json(parts)["examined"]
+    before, candidate = (
+        rank(model, queries, data.corpus, depth_of(said), cache=cache, label="judge")
+        for model in (models.before, models.candidate)
+    )
+    examined = None if known is None else Examination(**known)
+    return compare_by_feedback(said, before, candidate, examined, config.evaluate, config.seed)
 
 
 def _score(model: Encoder, data: Dataset, cache: Path, config: RunConfig) -> ModelScores:
