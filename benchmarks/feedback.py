@@ -1,7 +1,9 @@
 """Learning from feedback with simulated searchers, whose truth is known: what is promoted, and what is refused.
 
-Half of the training queries are withheld as the future: searchers type them, and see what the adapter in use finds
-among all documents. They look at rank r with the probability 1 / r, and click on what they look at:
+The data is cut to `--pairs` training queries and 200 test queries, with the documents that answer them. Half of the
+training queries are withheld as the future: searchers type them, four of 60 users each, and see the ten documents that
+the adapter in use finds; in half of the searches two neighbours are in random order. They look at rank r with the
+probability 1 / r, and click on what they look at:
 
 - useful: on a right document in 90 % of the cases, on another one in 5 %;
 - places: on any document in half of the cases: clicks say nothing but places (A/A: feedback without news);
@@ -20,6 +22,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
+import os
 import random
 import shutil
 import statistics
@@ -30,14 +34,17 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+from scipy.stats import t as students
+
 from common import machine, once, read_beir, table
 
 KINDS = ("useful", "places", "random", "adversarial", "rounds")
+TEST_QUERIES = 200
 SHOWN = 10
-USERS = 60
-SWAPS = 0.2
-SETTINGS: dict[str, Any] = {"refresh_steps": 20, "gate_margin": 0.02, "sign_flips": 1000}
-TRAIN = {"sides": "query", "batch_size": 64, "epochs": 0.5, "dev_documents": 500, "rank": 8}
+USERS, PER_QUERY = 60, 4
+SWAPS = 0.5
+SETTINGS: dict[str, Any] = {"refresh_steps": 8, "refresh_rate": 0.5, "later_fraction": 0.5, "gate_fraction": 0.7, "sign_flips": 1000}
+TRAIN = {"sides": "query", "batch_size": 64, "epochs": 1.0, "dev_documents": 300, "rank": 8, "eval_steps": 4}
 ROUNDS = 3
 
 
@@ -47,9 +54,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--guard", type=Path)
+    parser.add_argument("--pairs", type=int, default=3000, help="training queries of the data that are used")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--queries", type=int, default=800, help="typed in a trial, or a round")
+    parser.add_argument("--queries", type=int, default=600, help="typed in a trial, or a round")
     parser.add_argument("--minutes", type=float, default=1e9)
     arguments = parser.parse_args()
     end = time.monotonic() + 60 * arguments.minutes
@@ -59,13 +67,15 @@ def main() -> None:
             if time.monotonic() < end and (kind != "rounds" or number == 0):
                 run = arguments.out / kind / f"{number:02d}"
                 once(run, lambda run=run, kind=kind, number=number: trial(run, shared, kind, number, arguments))
+                shutil.rmtree(run / "run", ignore_errors=True)
     results = {kind: read(arguments.out / kind) for kind in KINDS}
     print(f"{arguments.data.name}, {arguments.queries:,} queries of {USERS} users a trial, {machine()}\n")
-    print(table(("searchers", "trials", "promoted", "test NDCG@10", "gate", "later", "seconds"), rows(results)))
+    print(table(("searchers", "decisions", "promoted", "test NDCG@10", "gate", "later", "seconds"), rows(results)))
     for result in results["rounds"]:
         for row in result["decisions"]:
-            guards = ", ".join(f"{one['name']} {-one['forgotten']:+.2%} to the base" for one in row["guard"])
-            print(f"round: {row['outcome']}, test {row['test']['delta']['value']:+.4f}, {guards}; {row['reason']}")
+            guards = ", ".join(f"{one['name']} {-one['forgotten']:+.2%} to the base" for one in row.get("guard", []))
+            change = f"test {row['test']['delta']['value']:+.4f}, {guards}; " if "test" in row else ""
+            print(f"round: {row['outcome']}, {change}{row['reason']}")
 
 
 def trained(arguments: argparse.Namespace) -> Path:
@@ -73,35 +83,39 @@ def trained(arguments: argparse.Namespace) -> Path:
     from acclimate.flows import verbs
 
     known, run = arguments.out / "known", arguments.out / "run"
-    withhold(arguments.data, known)
+    withhold(arguments.data, known, arguments.pairs)
     if not (run / "adapter" / "adapter_config.json").is_file():
-        verbs.prepare(known, out=run, dev_fraction=0.15)
+        verbs.prepare(known, out=run, dev_fraction=0.3)
         verbs.mine(run)
         verbs.train(run, **TRAIN)
     return run
 
 
-def withhold(data: Path, known: Path) -> None:
-    """Write a BEIR folder with half of the training queries; the others are still to come."""
+def withhold(data: Path, known: Path, pairs: int) -> None:
+    """Write a BEIR folder with half of the training queries that are used; the others are still to come."""
     if (known / "future.json").exists():
         return
     corpus, queries, qrels = read_beir(data)
-    names = sorted(qrels["train"])
-    random.Random(0).shuffle(names)
-    future = names[: len(names) // 2]
+    names = {split: sorted(judged) for split, judged in qrels.items()}
+    for some in names.values():
+        random.Random(0).shuffle(some)
+    used = names["train"][:pairs]
+    future, past, test = used[: len(used) // 2], used[len(used) // 2 :], names["test"][:TEST_QUERIES]
+    answers = {key for split in ("train", "test") for name in used + test for key in qrels[split].get(name, {})}
     (known / "qrels").mkdir(parents=True, exist_ok=True)
-    shutil.copy(data / "corpus.jsonl", known)
-    kept = {"train": {name: qrels["train"][name] for name in names[len(future) :]}, "test": qrels["test"]}
-    asked = [name for split in kept.values() for name in split]
-    (known / "queries.jsonl").write_text(
-        "".join(json.dumps({"_id": name, "text": queries[name]}) + "\n" for name in asked), encoding="utf-8"
-    )
-    for split, judged in kept.items():
-        lines = [f"{query}\t{key}\t{grade}" for query, grades in judged.items() for key, grade in grades.items()]
+    write_rows(known / "corpus.jsonl", {key: text for key, text in corpus.items() if key in answers})
+    write_rows(known / "queries.jsonl", {name: queries[name] for name in past + test})
+    for split, some in (("train", past), ("test", test)):
+        lines = [f"{query}\t{key}\t{grade}" for query in some for key, grade in qrels[split][query].items()]
         (known / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n")
     right = {queries[name]: [key for key, grade in qrels["train"][name].items() if grade > 0] for name in future}
     (known / "future.json").write_text(json.dumps({query: keys for query, keys in right.items() if keys}))
-    assert corpus
+
+
+def write_rows(path: Path, texts: Mapping[str, str]) -> None:
+    """Write id and text of each."""
+    lines = (json.dumps({"_id": name, "text": text}) + "\n" for name, text in texts.items())
+    path.write_text("".join(lines), encoding="utf-8")
 
 
 def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -113,7 +127,7 @@ def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.N
 
     own = run / "run"
     if not own.is_dir():
-        shutil.copytree(shared, run / "copy", symlinks=True)
+        copy(shared, run / "copy")
         (run / "copy").rename(own)
     guard = {"guard": (str(arguments.guard),)} if kind == "rounds" and arguments.guard else {}
     future: dict[str, list[str]] = json.loads((arguments.out / "known" / "future.json").read_text())
@@ -134,6 +148,17 @@ def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.N
     return {"decisions": found + undecided, "seconds": round(time.monotonic() - begun, 1)}
 
 
+def copy(shared: Path, own: Path) -> None:
+    """Copy the run; the base's vectors, which are never changed in place, are shared."""
+    cache = Path(".work") / "cache"
+    shutil.rmtree(own, ignore_errors=True)
+    shutil.copytree(
+        shared, own, symlinks=True, ignore=lambda folder, _: [cache.name] if folder.endswith(".work") else []
+    )
+    if (shared / cache).is_dir():
+        shutil.copytree(shared / cache, own / cache, copy_function=os.link)
+
+
 def simulate(run: Path, future: Mapping[str, Sequence[str]], kind: str, seed: int) -> None:
     """Write what the searchers of one kind see and mark."""
     from acclimate.data.dataset import load_dataset
@@ -148,12 +173,13 @@ def simulate(run: Path, future: Mapping[str, Sequence[str]], kind: str, seed: in
     found = rank(model, {query: query for query in future}, corpus, SHOWN, cache=run / ".work" / "cache")
     impressions, marks = [], []
     for query, right in future.items():
-        shown, pair = with_swap(list(found[query]), SWAPS, draw)
-        number = uuid.UUID(int=draw.getrandbits(128)).hex
-        space = model.space.digest
-        impressions.append(Impression(number, time.time(), query, tuple(shown), "", space, pair=pair))
-        user = f"user {draw.randrange(USERS)}"
-        marks += [Mark(key, mark, None, number, user) for key, mark in SEARCHERS[kind](shown, set(right), draw)]
+        for user in draw.sample(range(USERS), PER_QUERY):
+            shown, pair = with_swap(list(found[query]), SWAPS, draw)
+            number = uuid.UUID(int=draw.getrandbits(128)).hex
+            space = model.space.digest
+            impressions.append(Impression(number, time.time(), query, tuple(shown), "", space, pair=pair))
+            clicked = SEARCHERS[kind](shown, set(right), draw)
+            marks += [Mark(key, mark, None, number, f"user {user}") for key, mark in clicked]
     with closing(FeedbackStore(run / "feedback.sqlite", create=True)) as store:
         store.add_impressions(impressions)
         assert not store.add_marks(marks).refused
@@ -212,8 +238,14 @@ PARTS = ("test", "gate", "later")
 
 
 def spread(values: Sequence[float]) -> str:
-    """The mean of some differences, and the least and the largest."""
-    return f"{statistics.fmean(values):+.4f} ({min(values):+.4f} to {max(values):+.4f})" if values else "-"
+    """The mean of some trials' differences, and its 95 % interval (Student's t)."""
+    if not values:
+        return "-"
+    if len(values) == 1:
+        return f"{values[0]:+.4f}"
+    half = float(students.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    mean = statistics.fmean(values)
+    return f"{mean:+.4f} [{mean - half:+.4f}, {mean + half:+.4f}]"
 
 
 if __name__ == "__main__":

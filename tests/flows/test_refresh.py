@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import time
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -21,13 +23,19 @@ from acclimate.evaluation.dev import dev_set
 from acclimate.feedback.records import Mark
 from acclimate.feedback.store import FeedbackStore
 from acclimate.files import hash_folder, iter_jsonl, read_json
+from acclimate.flows import feedback_verbs
 from acclimate.flows import refresh as flow
+from acclimate.flows import watch as watching
 from acclimate.flows.watch import Due
 from acclimate.runs import refreshes, versions
 from acclimate.runs.refreshes import decisions, judged_report
 from acclimate.runs.resolve import load
 from acclimate.runs.run_folder import RunFolder
 from tests.flows.feedback_world import REFRESH, make_run, mark, queries_to_come
+
+
+BOUND_S = 600
+"""How long a refresh may take in a process of its own before a test gives up."""
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +140,25 @@ def test_marks_that_teach_nothing_are_counted(run: RunFolder) -> None:
     assert test not in anchors
 
 
+@pytest.mark.slow
+def test_new_documents_join_mining_and_texts_of_elsewhere_are_retained(run: RunFolder, tmp_path: Path) -> None:
+    main(["mine", str(run.path)])
+    main(["index", str(run.path)])
+    new = {f"new{number}": f"w{number} w{number + 1} w{number + 2}" for number in range(20)}
+    (tmp_path / "new.jsonl").write_text("".join(f'{{"_id": "{name}", "text": "{text}"}}\n' for name, text in new.items()))
+    main(["index", str(run.path), str(tmp_path / "new.jsonl")])
+    (tmp_path / "retained.txt").write_text("".join(f"w5{number} w4{number}\n" for number in range(10)))
+    mark(run)
+    refreshed(run, retain_data=str(tmp_path / "retained.txt"))
+    part = run.refresh(1)
+    learned = read_json(part.dataset / "report.json")
+    assert learned["new_documents"] == 20
+    assert 0.0 <= learned["negatives_age_days"] < 1.0, "those of the run, which are mined anew"
+    mined = {text for row in read_examples(part.negatives / EXAMPLES_FILE) for text in row.negatives}
+    assert not mined.isdisjoint(new.values())
+    assert read_json(part.adapter / "report.json")["train"]["retained_excluded"] == 0
+
+
 def test_a_promotion_and_a_rollback_to_the_same_vectors(run: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
     mark(run)
     promote_anything(monkeypatch)
@@ -183,16 +210,6 @@ def test_only_so_many_versions_and_candidates_are_kept(run: RunFolder, monkeypat
     kept = {it.name for it in versions.versions(run)}
     assert kept == {first, *made[1:]}, "a training's version is not deleted"
     assert not any(run.refresh(1).adapters.glob("*/"))
-
-
-@pytest.mark.parametrize(("sides", "said"), [("both", "changes documents too")])
-def test_an_adapter_of_documents_is_not_refreshed(trained: Path, tmp_path: Path, sides: str, said: str) -> None:
-    shutil.copytree(trained / "run", tmp_path / "run", symlinks=True)
-    run = RunFolder(tmp_path / "run")
-    main(["train", str(run.path), "--sides", sides])
-    mark(run)
-    with pytest.raises(UsageError, match=said):
-        refreshed(run)
 
 
 @pytest.mark.slow
@@ -269,6 +286,34 @@ def test_when_a_refresh_is_due() -> None:
     assert due.reason(99, 0.0) == "" and "100 new marks" in due.reason(100, 0.0)
     assert due.reason(0, 9999999.0) == "" and "2 hours" in due.reason(1, 7200.0)
     assert Due(100, None).reason(99, 1e9) == ""
+
+
+@pytest.mark.slow
+def test_it_watches_until_it_is_stopped(run: RunFolder) -> None:
+    """The real loop, in a process of its own: what fails is told, and what is due is done, one after the other."""
+    mark(run, 3)
+    child = os.fork()
+    if child == 0:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        signal.alarm(2 * BOUND_S)
+        watching.POLL_S = 0.05
+        config = feedback_verbs.refreshing(run.path, None, REFRESH)
+        try:
+            watching.watch(run.path, config, Due(3, None))
+        except KeyboardInterrupt:
+            os._exit(os.nice(0))
+        finally:
+            os._exit(99)
+    for number in (1, 2):
+        mark(run, 40, seed=number)
+        end = time.monotonic() + BOUND_S
+        while len(decisions(run)) < number:
+            assert time.monotonic() < end
+            time.sleep(0.05)
+    os.kill(child, signal.SIGINT)
+    nice = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    assert nice == min(19, os.nice(0) + watching.NICE)
+    assert [row["number"] for row in decisions(run)] == [1, 2]
 
 
 def test_the_commands_say_what_there_is(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:

@@ -86,7 +86,7 @@ def refresh(run: str | Path, *, config: Config = None, **settings: Any) -> Resul
     """Learn from a run's feedback, and promote what comes of it only if it is shown to be better.
 
     Args:
-        run: the run's folder, with an adapter of queries.
+        run: the run's folder, with an adapter; where that changes documents, its index goes with it.
         config: see `Config`; what it does not say is as the run was trained.
         settings: such as `refresh_steps=30`.
 

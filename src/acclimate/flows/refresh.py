@@ -6,6 +6,7 @@ marks; what is in use is the old version or the new one, whole.
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from acclimate.configs import RunConfig
 from acclimate.errors import StorageError, UsageError
 from acclimate.feedback.store import FeedbackStore
 from acclimate.files import CONFIG_FILE, locked, read_json
+from acclimate.flows.index_switch import check_can_move, index_of_version, only_task
 from acclimate.flows.record import refresh as bring_up_to_date
 from acclimate.models.adapter import Adapter, load_adapter
 from acclimate.progress import say
@@ -59,13 +61,13 @@ def refresh(run: Path, config: RunConfig) -> Decision:
         part = folder.refresh(number)
         if not judged_report(part).is_file():
             _try(folder, part, config)
-        return _settle(folder, part, number)
+        return _settle(folder, part, number, config)
 
 
 def _try(folder: RunFolder, part: RunFolder, config: RunConfig) -> None:
     """Make a candidate and judge it."""
-    task = _only_task(folder, config)
-    before = _version_in_use(folder)
+    task = only_task(folder, config)
+    before = _version_in_use(folder, task)
     adapter = load_adapter(before, config.model)
     learned = refresh_data(task, part, before, _snapshot(folder, part), config)
     config = _settings(task.config, adapter, before, learned["learning_rate"])
@@ -77,7 +79,7 @@ def _try(folder: RunFolder, part: RunFolder, config: RunConfig) -> None:
     refresh_judge(task, part, before, part.dataset / PARTS_FILE, config)
 
 
-def _settle(folder: RunFolder, part: RunFolder, number: int) -> Decision:
+def _settle(folder: RunFolder, part: RunFolder, number: int, config: RunConfig) -> Decision:
     """Do what was decided: all of it can be done again where a kill came between."""
     judged = read_json(judged_report(part))
     decision: Decision = {
@@ -92,9 +94,11 @@ def _settle(folder: RunFolder, part: RunFolder, number: int) -> Decision:
     }
     if judged["promotes"]:
         in_use = versions.in_use_now(folder)
-        if in_use == judged["before"]:
+        if in_use in (judged["before"], judged["version"]):
             versions.take(folder, part.adapter)
-            versions.promote(folder, judged["version"])
+            with index_of_version(only_task(folder, config), judged["version"]) as publish:
+                versions.promote(folder, judged["version"])
+                publish()
             in_use = judged["version"]
         if in_use == judged["version"]:
             decision["outcome"] = "promoted"
@@ -110,15 +114,24 @@ def _settle(folder: RunFolder, part: RunFolder, number: int) -> Decision:
     return decision
 
 
-def rollback(run: Path) -> Decision:
+def rollback(run: Path, config: RunConfig) -> Decision:
     """Let the version before the present one be in use again, at once: also while a refresh is at work.
+
+    Of an adapter that changes documents the index goes back too: what has come into it since is encoded first.
 
     Raises:
         UsageError: there is none.
+        StorageError: another process writes the index that has to go back.
     """
     folder = RunFolder(run)
     before = versions.in_use_now(folder)
-    back = versions.rollback(folder)
+    tasks = tasks_of(run, replace(config, task=None))
+    alone = len(tasks) == 1
+    with (
+        index_of_version(tasks[0], versions.before_present(folder).name) if alone else nullcontext(_nothing) as publish
+    ):
+        back = versions.rollback(folder)
+        publish()
     decision: Decision = {
         "time": now(),
         "outcome": "rolled back",
@@ -135,20 +148,15 @@ def rollback(run: Path) -> Decision:
     return decision
 
 
-def _only_task(folder: RunFolder, config: RunConfig) -> Task:
-    tasks = tasks_of(folder.path, replace(config, task=None))
-    if len(tasks) > 1:
-        raise UsageError(f"{folder.path} has several tasks, and feedback is of one", possible="a run with one data set")
-    if tasks[0].kind == "pairs":
-        raise UsageError(f"{folder.path} holds labelled pairs: nothing is searched", possible="a run with documents")
-    return tasks[0]
+def _nothing() -> None:
+    """What is left to do where no index goes with the adapter."""
 
 
-def _version_in_use(folder: RunFolder) -> Path:
+def _version_in_use(folder: RunFolder, task: Task) -> Path:
     """The adapter that the refresh goes on from.
 
     Raises:
-        UsageError: a whole model, or an adapter that changes documents, whose vectors elsewhere would be outdated.
+        UsageError: a whole model; an adapter that changes documents, whose index is on a server.
         StorageError: there is none.
     """
     name = versions.in_use_now(folder)
@@ -158,12 +166,7 @@ def _version_in_use(folder: RunFolder) -> Path:
     if adapter_folder(found) is None:
         raise UsageError(f"{folder.adapter} is a whole model", possible="an adapter, which a refresh can go on from")
     if load_adapter(found).sides != "query":
-        raise UsageError(
-            f"the adapter of {folder.path} changes documents too: with every promotion, all their vectors would be "
-            "outdated, in its index and wherever else they are",
-            possible="an adapter of queries only",
-            fix=f"Train one: acclimate train {folder.path} --sides query",
-        )
+        check_can_move(task)
     return found
 
 

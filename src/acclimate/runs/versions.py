@@ -90,6 +90,16 @@ def promote(run: RunFolder, name: str) -> Version:
         return _set(run, found[0], "promotion")
 
 
+def before_present(run: RunFolder) -> Version:
+    """The version that `rollback` would lead to.
+
+    Raises:
+        UsageError: there is none.
+    """
+    with _switching(run):
+        return _version(run, _before_present(run)[-1])
+
+
 def rollback(run: RunFolder) -> Version:
     """Let `RUN/adapter` lead to the version before the present one, as it did then.
 
@@ -97,13 +107,27 @@ def rollback(run: RunFolder) -> Version:
         UsageError: there is none.
     """
     with _switching(run):
-        history = _followed(run)
-        earlier = [entry for entry in history[:-1] if (run.adapters / entry.version).is_dir()]
-        if not earlier:
-            raise UsageError(f"{run.adapter} has led to no other version", fix="Promote one by its name.")
+        earlier = _before_present(run)
         _lead_to(run, earlier[-1].version)  # first the link: until the history follows, it is of an unfinished step
         _write_history(run, earlier)
-        return Version(earlier[-1].version, run.adapters / earlier[-1].version, earlier[-1].by)
+        return _version(run, earlier[-1])
+
+
+def _before_present(run: RunFolder) -> list[_Entry]:
+    """What was in use before, the last one last.
+
+    Raises:
+        UsageError: nothing was.
+    """
+    history = _followed(run)
+    earlier = [entry for entry in history[:-1] if (run.adapters / entry.version).is_dir()]
+    if not earlier:
+        raise UsageError(f"{run.adapter} has led to no other version", fix="Promote one by its name.")
+    return earlier
+
+
+def _version(run: RunFolder, entry: _Entry) -> Version:
+    return Version(entry.version, run.adapters / entry.version, entry.by)
 
 
 def add(run: RunFolder, fresh: Path) -> str:

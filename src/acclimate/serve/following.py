@@ -9,6 +9,8 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable
 
+from acclimate.serve.answers import space_of
+from acclimate.serve.indexes import ServedIndex
 from acclimate.serve.logs import log
 from acclimate.serve.site import Site
 
@@ -22,7 +24,7 @@ async def follow(site: Site) -> None:
         if site.loaded is not None and site.loaded.engine.ready:
             await _try(site, told, "adapters", _adapters(site))
             for name, index in site.indexes.items():
-                await _try(site, told, f"index {name}", index.follow)
+                await _try(site, told, f"index {name}", _index(site, index))
 
 
 def _keys(site: Site) -> Callable[[], Awaitable[None]]:
@@ -40,6 +42,13 @@ def _adapters(site: Site) -> Callable[[], Awaitable[None]]:
             log("adapter swapped", name=model.name, sha256=model.sha256)
 
     return refreshed
+
+
+def _index(site: Site, index: ServedIndex) -> Callable[[], Awaitable[None]]:
+    async def looked() -> None:
+        await index.follow(space_of(site.service.registry.pin(index.model).served, index.task))
+
+    return looked
 
 
 async def _try(site: Site, told: dict[str, str], what: str, look: Callable[[], Awaitable[None]]) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -20,6 +21,7 @@ from acclimate.core.analyser import Analyser, language_of
 from acclimate.core.filters import Metadata
 from acclimate.core.highlights import Span, highlights
 from acclimate.errors import AcclimateError, StorageError
+from acclimate.retrieval.index.beside import put_in_place
 from acclimate.retrieval.index.feeding import Encode, Fed, Whole, feed, remove
 from acclimate.retrieval.index.local.store import FILE
 from acclimate.retrieval.index.of_run import is_folder
@@ -41,6 +43,8 @@ READERS = 4
 """Threads that search; a local index searches one at a time anyway, but reads its documents' rows beside that."""
 WAITING = 256
 """Calls that may wait for an index; beyond that they are refused."""
+EARLIER_S = 60.0
+"""How long an index that was replaced by one of another space is kept, for requests that were encoded before."""
 SAMPLE = 200
 """Documents that are looked at for the names of the metadata fields."""
 
@@ -77,6 +81,8 @@ class ServedIndex:
         self.place, self.fusion, self.refusal = run.place, run.fusion, run.refusal
         self.metrics = metrics
         self._opened: _Opened | None = None
+        self._earlier: _Opened | None = None
+        """One of another space that was replaced: searched until its adapter is replaced too."""
         self._lock = threading.Lock()
         self._epoch: int | None = None
         self._waiting = 0
@@ -101,7 +107,7 @@ class ServedIndex:
         """
 
         def found() -> list[Hit]:
-            with self._open() as index:
+            with self._open(searched=space) as index:
                 if space is not None:
                     check_space(index.space, space, self.name)
                 return index.search(query)
@@ -219,14 +225,19 @@ class ServedIndex:
 
         return await self._in(self._writer, removed, writes=True)
 
-    async def follow(self) -> None:
-        """Look for what others have written: the next search would, too, but later."""
+    async def follow(self, space: SpaceId) -> None:
+        """Look for what others have written: the next search would, too, but later.
+
+        Args:
+            space: of the run's model: an index of another one that was replaced a while ago is put away.
+        """
 
         def looked() -> None:
             if not _is_there(self.place):
                 return
-            with self._open() as index:
+            with self._open(searched=space) as index:
                 info = index.info()
+            self._put_earlier_away(space)
             epoch = int(info.details.get("seq", 0))
             self.metrics.documents.labels(self.name).set(info.documents)
             self.metrics.epoch.labels(self.name).set(epoch)
@@ -239,8 +250,9 @@ class ServedIndex:
         """Wait for what is being written, and put the index away."""
         self._readers.shutdown(cancel_futures=True)
         self._writer.shutdown(cancel_futures=True)
-        if self._opened is not None:
-            self._opened.index.close()
+        for opened in (self._opened, self._earlier):
+            if opened is not None:
+                opened.index.close()
 
     async def _in(self, threads: ThreadPoolExecutor, call: Callable[[], T], *, writes: bool = False) -> T:
         if self._waiting >= WAITING:
@@ -260,20 +272,26 @@ class ServedIndex:
             self._waiting -= 1
 
     @contextmanager
-    def _open(self, space: SpaceId | None = None, first: Sequence[Document] = ()) -> Iterator[Index]:
-        """Give the index; another one where it was replaced on disk (by `index --reencode`, for one).
+    def _open(
+        self, space: SpaceId | None = None, first: Sequence[Document] = (), searched: SpaceId | None = None
+    ) -> Iterator[Index]:
+        """Give the index; another one where it was replaced on disk (by a refresh, or by `index --reencode`).
 
         Args:
             space: make one for it, where there is none.
             first: what shall be written into one that is made: they say in which language it is.
+            searched: the earlier one is given where it is that which has this space.
         """
         with self._lock:
             inode = _inode(self.place)
-            if self._opened is None or self._opened.inode != inode:
-                fresh = self._found_or_made(space, first)
-                _retire(self._opened)
-                self._opened = fresh
+            if self._opened is None or (inode and self._opened.inode != inode):
+                self._change(self._found_or_made(space, first))
+            assert self._opened is not None
+            if searched not in (None, self._opened.index.space) and self._earlier is None and self._replaced(searched):
+                self._change(self._found_or_made(None, ()))
             opened = self._opened
+            if self._earlier is not None and self._earlier.index.space == searched != opened.index.space:
+                opened = self._earlier
             opened.users += 1
         try:
             yield opened.index
@@ -282,6 +300,29 @@ class ServedIndex:
                 opened.users -= 1
                 if opened.is_replaced:
                     _retire(opened)
+
+    def _replaced(self, space: SpaceId | None) -> bool:
+        """Whether an index of this space lay beside, whole, and is now in place: a kill came before that was done."""
+        return space is not None and is_folder(self.place) and put_in_place(Path(self.place), space)
+
+    def _change(self, fresh: _Opened) -> None:
+        """Search another index from now on; one of another space may still be asked for."""
+        if self._opened is not None and self._opened.index.space != fresh.index.space:
+            _retire(self._earlier)
+            self._earlier = self._opened
+            self._earlier.replaced_at = time.monotonic()
+        else:
+            _retire(self._opened)
+        self._opened = fresh
+
+    def _put_earlier_away(self, space: SpaceId) -> None:
+        """Close the earlier index where the model has left its space, and no request can be left that has it."""
+        with self._lock:
+            earlier = self._earlier
+            if earlier is None or earlier.index.space == space or time.monotonic() - earlier.replaced_at < EARLIER_S:
+                return
+            _retire(earlier)
+            self._earlier = None
 
     def _found_or_made(self, space: SpaceId | None, first: Sequence[Document]) -> _Opened:
         if _is_there(self.place):
@@ -333,6 +374,7 @@ class _Opened:
     inode: int
     users: int = 0
     is_replaced: bool = False
+    replaced_at: float = 0.0
 
 
 def _retire(opened: _Opened | None) -> None:

@@ -25,6 +25,7 @@ from acclimate.models.reranker import Reranker
 from acclimate.models.text_encoder import TextEncoder
 from acclimate.progress import say
 from acclimate.retrieval.answers import Refusal
+from acclimate.retrieval.index.beside import put_in_place
 from acclimate.retrieval.index.of_run import has_index, index_place, is_folder, opened_index, read_fusion, refusal_of
 from acclimate.retrieval.index.records import Fusion, check_space
 from acclimate.retrieval.routing import BASE, ROUTE_MODES
@@ -333,6 +334,10 @@ def _run(name: str, model: str, task: Task, registry: Registry) -> ServedRun:
     place = index_place(task)
     there = has_index(task) and (not is_folder(place) or Path(place).is_dir())
     if there:
+        with opened_index(place) as index:
+            differs = index.space != space
+        if differs and is_folder(place):
+            put_in_place(Path(place), space)  # what a kill has left undone
         with opened_index(place) as index:
             check_space(index.space, space, place)
     fusion, choice = read_fusion(task, space)

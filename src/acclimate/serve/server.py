@@ -125,12 +125,14 @@ class Process:
         site = self.site
         try:
             service = await asyncio.to_thread(self._opened)
+            from acclimate.serve.answers import space_of
             from acclimate.serve.feedback import ServedFeedback
             from acclimate.serve.indexes import ServedIndex
 
             for run in service.runs:
                 index = site.indexes[run.name] = ServedIndex(run, site.metrics)
-                await index.follow()  # opened now, not by the first search
+                model = service.registry.pin(run.model).served
+                await index.follow(space_of(model, run.task))  # opened now, not by the first search
                 if site.settings.feedback and not site.settings.read_only:
                     site.feedback[run.name] = ServedFeedback(run.feedback, index, site.settings.swaps, site.metrics)
             service.engine.start()

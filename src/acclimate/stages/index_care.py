@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from acclimate import processes
 from acclimate.configs import RunConfig
 from acclimate.errors import UsageError
-from acclimate.files import open_output, replace_folder, storage_errors, work_folder
-from acclimate.ownership import check_replaceable, claim_work
+from acclimate.files import open_output
+from acclimate.ownership import check_replaceable
 from acclimate.progress import progress, say
 from acclimate.retrieval.index.adopting import SAMPLED, likeness
-from acclimate.retrieval.index.feeding import Whole, feed
+from acclimate.retrieval.index.beside import built_beside
 from acclimate.retrieval.index.local.index import LocalIndex
-from acclimate.retrieval.index.local.store import objection
-from acclimate.retrieval.index.of_run import index_for, index_place, is_folder, opened_index, read_fusion
-from acclimate.retrieval.index.protocol import Index
+from acclimate.retrieval.index.of_run import index_place, is_folder, opened_index, read_fusion
 from acclimate.retrieval.index.records import Stored
 from acclimate.runs.opening import load_current
 from acclimate.runs.run_folder import RunFolder
@@ -129,35 +123,15 @@ def reencode_index(run: Path, config: RunConfig) -> dict[str, Any]:
             f"{place} is on a server", fix=f"Make an index in a folder, and move it there: acclimate index {run} --to"
         )
     encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading)
-    work = work_folder(Path(place))
-    fresh = work / encoder.space.digest[:16]  # an unfinished one of another model is no start for this one
-    with ExitStack() as until_it_is_replaced:
-        with opened_index(place) as old:
-            if processes.is_main():  # what is written into the old one from here on would be lost
-                until_it_is_replaced.enter_context(LocalIndex.sole_writer(Path(place)))
-            processes.on_main(lambda: _prepare_work(Path(place)))
-            count = old.count()
-            writer = index_for(str(fresh), encoder, run, old.analyser) if processes.is_main() else nullcontext()
-            with writer as new, progress("index", count, "documents") as advance:
-                fed = feed(new, _each(old), lambda texts: encoder.encode(texts, "document"), advance)
-                if new is not None and new.count() > count:  # deleted since an earlier start
-                    new.delete([one.document.id for one in new.iterate() if not old.get([one.document.id])])
-
-        def publish() -> None:
-            replace_folder(fresh, Path(place), lambda folder: objection(folder) == "")
-            shutil.rmtree(work, ignore_errors=True)
-
-        processes.on_main(publish)
-    encoded = processes.from_main(fed.encoded)
+    with built_beside(Path(place), encoder) as built:
+        built.publish()
     seconds = round(time.monotonic() - started, 3)
-    return {"place": place, "documents": count, "encoded": encoded, "timings": {"index_s": seconds}}
-
-
-def _prepare_work(place: Path) -> None:
-    """Make sure that an index may be replaced, and that there is a folder for work in progress beside it."""
-    check_replaceable(place, objection, option="--at")
-    with storage_errors(place):
-        claim_work(work_folder(place).parent)
+    return {
+        "place": place,
+        "documents": built.documents,
+        "encoded": built.encoded,
+        "timings": {"index_s": seconds},
+    }
 
 
 def export_index(run: Path, out: Path, config: RunConfig) -> dict[str, Any]:
@@ -184,10 +158,6 @@ def export_index(run: Path, out: Path, config: RunConfig) -> dict[str, Any]:
             written += 1
             advance()
     return {"place": place, "documents": written, "out": str(out)}
-
-
-def _each(index: Index) -> Iterator[Whole]:
-    return (Whole(stored.document.id, (stored.document,)) for stored in index.iterate())
 
 
 def _row(stored: Stored) -> dict[str, Any]:

@@ -14,11 +14,13 @@ import numpy as np
 import pytest
 
 from acclimate.feedback.store import FeedbackStore
+from acclimate.flows.index_switch import index_of_version
 from acclimate.flows.refresh import rollback
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.runs.refreshes import decisions
 from acclimate.runs.run_folder import RunFolder
+from acclimate.runs.tasks import one_task
 from acclimate.runs.versions import add, promote
 from tests.serve.http.test_embeddings import refused
 from tests.serve.http.test_limits import until
@@ -164,6 +166,55 @@ def test_of_several_runs_an_impression_says_which(own: World) -> None:
         assert client.post("/v1/feedback", json=named).json()["stored"] == 1
 
 
+def test_under_load_an_adapter_of_documents_and_its_index_are_replaced_together(tmp_path: Path) -> None:
+    """Every search is answered, and by what the version that it names finds among vectors of its own."""
+    world = make_world(tmp_path)
+    encoder = Encoder.load(str(world.base), device="cpu", dtype="float32")
+    run, config = RunFolder(world.farm), world.config()
+    fresh = tmp_path / "fresh"
+    fresh.mkdir()
+    save_adapter(fresh, adapter_of(encoder, seed=9), encoder.source)
+    replies: list[tuple[str, Any]] = []
+    with served(world, world.farm, poll_s=0.05) as client:
+
+        def ask() -> tuple[str, Any]:
+            reply = client.post("/v1/search", json={"query": "wheat rice", "top_k": 5, "mode": "dense"})
+            assert reply.status_code == 200, reply.text
+            return reply.headers["x-acclimate-sha256"], [(hit["id"], hit["score"]) for hit in reply.json()["hits"]]
+
+        first = ask()
+        stop, failures = threading.Event(), list[BaseException]()
+
+        def load() -> None:
+            try:
+                while not stop.is_set():
+                    replies.append(ask())
+            except BaseException as error:
+                failures.append(error)
+
+        threads = [threading.Thread(target=load) for _ in range(3)]
+        for thread in threads:
+            thread.start()
+        name = add(run, fresh)
+        with index_of_version(one_task(run.path, config), name) as publish:
+            assert ask()[0] == first[0], "the old one serves until the new one is whole and in use"
+            promote(run, name)
+            publish()
+        until(lambda: bool(replies) and replies[-1][0] != first[0])
+        second = ask()
+        rollback(run.path, config)
+        until(lambda: replies[-1][0] == first[0])
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+    assert second[0] != first[0] and second[1] != first[1]
+    for found, hits in replies:
+        expected = (first if found == first[0] else second)[1]
+        assert [name for name, _ in hits] == [name for name, _ in expected]
+        assert [score for _, score in hits] == pytest.approx([score for _, score in expected], abs=1e-5)
+
+
 def test_under_load_a_promotion_and_a_rollback_fail_no_request(tmp_path: Path) -> None:
     """Every reply names the hash that it was computed with, and is what that version computes."""
     world = make_world(tmp_path)
@@ -199,7 +250,7 @@ def test_under_load_a_promotion_and_a_rollback_fail_no_request(tmp_path: Path) -
         name = add(run, fresh)
         promote(run, name)
         until(lambda: bool(replies) and replies[-1][0] != first_hash)
-        rollback(run.path)
+        rollback(run.path, world.config())
         until(lambda: replies[-1][0] == first_hash)
         stop.set()
         for thread in threads:

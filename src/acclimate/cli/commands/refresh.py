@@ -23,7 +23,7 @@ def refresh(
     """Learn from RUN's feedback; what comes of it is used only if it is shown to be better.
 
     Args:
-        run: the run's folder, with an adapter of queries.
+        run: the run's folder, with an adapter; where that changes documents, its index goes with it.
         watch: go on until ctrl-C, and refresh whenever it is due.
         after_marks: with --watch: due after so many new marks.
         after_hours: with --watch: also due after so many hours, if anything was marked.

@@ -14,6 +14,7 @@ from acclimate.files import iter_jsonl, read_json, write_json
 from acclimate.models.text_encoder import TextEncoder
 from acclimate.ownership import check_replaceable, json_object
 from acclimate.retrieval.answers import Refusal
+from acclimate.retrieval.index.beside import bring_back, put_in_place
 from acclimate.retrieval.index.opening import open_index
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Fusion, check_space
@@ -54,7 +55,7 @@ def opened_index(place: str) -> Iterator[Index]:
     Raises:
         StorageError: there is none, or it is damaged or out of reach.
     """
-    if is_folder(place) and not Path(place).is_dir():
+    if not _is_there(place):
         raise StorageError(f"{place}: there is no index", fix="Make it with: acclimate index RUN [CORPUS …]")
     with closing(open_index(place)) as index:
         yield index
@@ -74,21 +75,36 @@ def index_for(place: str, encoder: HasSpace, run: Path, analyser: Analyser | Non
         UsageError: it holds vectors of another space; all that differs is named.
         StorageError: it is not there, damaged, or out of reach.
     """
-    if analyser is None and is_folder(place) and not Path(place).is_dir():
+    if not _is_there(place) and analyser is None:
         raise StorageError(f"{place}: there is no index", fix=f"Make it with: acclimate index {run} [CORPUS …]")
     try:
-        index = open_index(place, None if analyser is None else encoder.space, analyser)
-        try:
-            check_space(index.space, encoder.space, place)
-        except BaseException:
-            index.close()
-            raise
+        index = _of_space(place, encoder.space, analyser)
     except UsageError as error:
-        if (there := _space_of(place)) is not None and there != encoder.space:
+        there = _space_of(place)
+        if there is None or there == encoder.space:
+            raise
+        if not (is_folder(place) and put_in_place(Path(place), encoder.space)):
             raise _other_space(place, there, encoder.space, run) from error
-        raise
+        index = _of_space(place, encoder.space, analyser)
     with closing(index):
         yield index
+
+
+def _is_there(place: str) -> bool:
+    """Whether there is an index; one on a server is taken to be there."""
+    if is_folder(place):
+        bring_back(Path(place))
+    return not is_folder(place) or Path(place).is_dir()
+
+
+def _of_space(place: str, space: SpaceId, analyser: Analyser | None) -> Index:
+    index = open_index(place, None if analyser is None else space, analyser)
+    try:
+        check_space(index.space, space, place)
+    except BaseException:
+        index.close()
+        raise
+    return index
 
 
 def read_fusion(task: Task, space: SpaceId) -> tuple[Fusion, FusionChoice | None]:
