@@ -43,7 +43,13 @@ TEST_QUERIES = 200
 SHOWN = 10
 USERS, PER_QUERY = 60, 4
 SWAPS = 0.5
-SETTINGS: dict[str, Any] = {"refresh_steps": 8, "refresh_rate": 0.5, "later_fraction": 0.5, "gate_fraction": 0.7, "sign_flips": 1000}
+SETTINGS: dict[str, Any] = {
+    "refresh_steps": 16,
+    "refresh_rate": 0.5,
+    "later_fraction": 0.5,
+    "gate_fraction": 0.7,
+    "sign_flips": 1000,
+}
 TRAIN = {"sides": "query", "batch_size": 64, "epochs": 1.0, "dev_documents": 300, "rank": 8, "eval_steps": 4}
 ROUNDS = 3
 
@@ -57,7 +63,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3000, help="training queries of the data that are used")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--queries", type=int, default=600, help="typed in a trial, or a round")
+    parser.add_argument("--queries", type=int, default=1400, help="typed in a trial, or a round")
     parser.add_argument("--minutes", type=float, default=1e9)
     arguments = parser.parse_args()
     end = time.monotonic() + 60 * arguments.minutes

@@ -28,12 +28,12 @@ from acclimate.flows import refresh as flow
 from acclimate.flows import watch as watching
 from acclimate.flows.watch import Due
 from acclimate.runs import refreshes, versions
-from acclimate.runs.refreshes import decisions, judged_report
+from acclimate.runs.refreshes import Decision, decisions, judged_report
 from acclimate.runs.resolve import load
 from acclimate.runs.run_folder import RunFolder
 from tests.flows.feedback_world import REFRESH, make_run, mark, queries_to_come
 
-
+DECISION: Decision = {"time": "now", "outcome": "kept aside", "reason": "none", "before": "a", "version": "b"}
 BOUND_S = 600
 """How long a refresh may take in a process of its own before a test gives up."""
 
@@ -145,7 +145,9 @@ def test_new_documents_join_mining_and_texts_of_elsewhere_are_retained(run: RunF
     main(["mine", str(run.path)])
     main(["index", str(run.path)])
     new = {f"new{number}": f"w{number} w{number + 1} w{number + 2}" for number in range(20)}
-    (tmp_path / "new.jsonl").write_text("".join(f'{{"_id": "{name}", "text": "{text}"}}\n' for name, text in new.items()))
+    (tmp_path / "new.jsonl").write_text(
+        "".join(f'{{"_id": "{name}", "text": "{text}"}}\n' for name, text in new.items())
+    )
     main(["index", str(run.path), str(tmp_path / "new.jsonl")])
     (tmp_path / "retained.txt").write_text("".join(f"w5{number} w4{number}\n" for number in range(10)))
     mark(run)
@@ -279,6 +281,26 @@ def killed_at(point: str, run: RunFolder) -> int:
         finally:
             os._exit(1)
     return os.WTERMSIG(os.waitpid(child, 0)[1])
+
+
+def test_a_kill_while_what_is_bulky_is_deleted_leaves_no_half_of_it(
+    run: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(run.dataset, run.refresh(1).dataset)
+    monkeypatch.setattr(refreshes, "is_listed", lambda _: True)
+    for number in (1, 2):
+        refreshes.record(run, {**DECISION, "number": number})
+
+    def stopped(folder: Path, **_: Any) -> None:
+        next(iter(sorted(folder.glob("*")))).unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(refreshes.shutil, "rmtree", lambda folder, **_: stopped(folder) if folder.is_dir() else None)
+        refreshes.tidy(run)
+    assert not run.refresh(1).dataset.exists()
+    refreshes.tidy(run)
+    assert [path for path in run.refreshes.rglob("*") if path.is_file() and path != run.decisions] == []
 
 
 def test_when_a_refresh_is_due() -> None:

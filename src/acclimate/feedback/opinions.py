@@ -85,7 +85,7 @@ def opinions(
         Opinion(
             query,
             user,
-            known[impression].shown if impression in known else (),
+            known[impression].shown if impression is not None and impression in known else (),
             said,
             {
                 document: rank

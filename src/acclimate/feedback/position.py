@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import random
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -59,11 +59,14 @@ class Examination:
 
     def weight(self, rank: int) -> float:
         """The weight of a click at a rank (from 1): the inverse of how often it is looked at, `MOST_WEIGHT` at most."""
-        return min(MOST_WEIGHT, rank**self.severity)
+        return min(MOST_WEIGHT, float(rank**self.severity))
 
 
 def with_swap(hits: Sequence[T], share: float, draw: random.Random) -> tuple[list[T], int | None]:
     """Put one pair of neighbours in random order, in a share of the calls.
+
+    The pair of ranks k and k + 1 is drawn with a probability in proportion to 1 / k: where more is clicked on, more is
+    learned.
 
     Args:
         hits: best first.
@@ -76,7 +79,8 @@ def with_swap(hits: Sequence[T], share: float, draw: random.Random) -> tuple[lis
     shown = list(hits)
     if len(shown) < 2 or draw.random() >= share:
         return shown, None
-    upper = draw.randrange(len(shown) - 1)
+    pairs = range(len(shown) - 1)
+    upper = draw.choices(pairs, [1 / (pair + 1) for pair in pairs])[0]
     if draw.random() < 0.5:
         shown[upper], shown[upper + 1] = shown[upper + 1], shown[upper]
     return shown, upper + 1
@@ -95,7 +99,7 @@ def examination(clicks: Iterable[PairClicks]) -> Examination | None:
     total = sum(upper.values()) + sum(lower.values())
     if total < LEAST_CLICKS:
         return None
-    odds = {pair: math.log((pair + 1) / pair) for pair in upper | lower}
+    odds = {pair: math.log((pair + 1) / pair) for pair in {*upper, *lower}}
     severity, information = 1.0, 0.0
     for _ in range(ROUNDS):
         slope = information = 0.0
@@ -115,7 +119,7 @@ def _within(severity: float) -> float:
     return min(MOST_SEVERE, max(0.0, severity))
 
 
-def _counted(clicks: Iterable[PairClicks]) -> tuple[Mapping[int, float], Mapping[int, float]]:
+def _counted(clicks: Iterable[PairClicks]) -> tuple[dict[int, float], dict[int, float]]:
     """Clicks on the upper and the lower place of each pair; no user counts for more than `MOST_OF_ONE_USER`."""
     of_user: dict[str, list[PairClicks]] = defaultdict(list)
     for one in clicks:

@@ -7,11 +7,13 @@ the next refresh where a kill came between.
 from __future__ import annotations
 
 import json
+import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
 
 from acclimate.files import REPORT_FILE, discard, held, iter_jsonl, storage_errors, work_folder, write_text
+from acclimate.ownership import is_listed
 from acclimate.runs.run_folder import RunFolder
 
 Outcome: TypeAlias = Literal["promoted", "kept aside", "rolled back"]
@@ -83,11 +85,23 @@ def tidy(run: RunFolder) -> None:
     for number in done[:-1]:
         refresh = run.refresh(number)
         for bulky in (refresh.dataset, refresh.negatives, refresh.steps):
-            discard(bulky, bulky)
+            _delete(bulky)
     for number in done[:-KEPT]:
         refresh = run.refresh(number)
         for candidate in (refresh.adapter, *refresh.adapters.glob("*/")):
-            discard(candidate, candidate)
+            _delete(candidate)
+
+
+def _delete(folder: Path) -> None:
+    """Delete an artifact: a kill leaves it whole, or nothing where it was."""
+    gone = work_folder(folder) / "gone"
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.is_dir() and not folder.is_symlink() and is_listed(folder):
+        gone.parent.mkdir(parents=True, exist_ok=True)
+        folder.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+    else:
+        discard(folder, folder)
 
 
 def judged_report(refresh: RunFolder) -> Path:

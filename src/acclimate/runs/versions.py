@@ -15,7 +15,6 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeAlias, get_args
 
 from acclimate.errors import StorageError, UsageError
 from acclimate.files import (
@@ -24,18 +23,15 @@ from acclimate.files import (
     fsync_tree,
     hash_folder,
     held,
-    read_json,
     recover,
     storage_errors,
     work_folder,
-    write_json,
 )
 from acclimate.progress import say
 from acclimate.runs.run_folder import FOLDS, RunFolder
 from acclimate.runs.shared_files import share_files
+from acclimate.runs.version_history import Entry, SetBy, read_history, write_history
 
-SetBy: TypeAlias = Literal["training", "promotion", "hand"]
-"""Who made `RUN/adapter` lead to a version; "hand": a link that none of these functions made."""
 NAME_CHARS = 16
 """Hexadecimal digits of the hash in a version's name."""
 
@@ -50,14 +46,6 @@ class Version:
     """Who made `RUN/adapter` lead to it; None: it leads elsewhere."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Entry:
-    """One step of the history."""
-
-    version: str
-    by: SetBy
-
-
 def versions(run: RunFolder) -> list[Version]:
     """All versions of a run's adapter, the oldest first; writes only what a kill or an older release left undone."""
     if not (run.adapter.is_symlink() and run.adapter.is_dir()):
@@ -67,7 +55,7 @@ def versions(run: RunFolder) -> list[Version]:
     folders = sorted(_folders(run), key=lambda folder: (folder.stat().st_mtime_ns, folder.name))
     listed = [Version(it.name, it, found.by if found and found.version == it.name else None) for it in folders]
     if found and not run.adapter.is_symlink() and found.version not in [it.name for it in folders]:
-        listed.append(Version(found.version, run.adapter, found.by if _history(run) else "training"))
+        listed.append(Version(found.version, run.adapter, found.by if read_history(run) else "training"))
     return listed
 
 
@@ -109,11 +97,11 @@ def rollback(run: RunFolder) -> Version:
     with _switching(run):
         earlier = _before_present(run)
         _lead_to(run, earlier[-1].version)  # first the link: until the history follows, it is of an unfinished step
-        _write_history(run, earlier)
+        write_history(run, earlier)
         return _version(run, earlier[-1])
 
 
-def _before_present(run: RunFolder) -> list[_Entry]:
+def _before_present(run: RunFolder) -> list[Entry]:
     """What was in use before, the last one last.
 
     Raises:
@@ -126,7 +114,7 @@ def _before_present(run: RunFolder) -> list[_Entry]:
     return earlier
 
 
-def _version(run: RunFolder, entry: _Entry) -> Version:
+def _version(run: RunFolder, entry: Entry) -> Version:
     return Version(entry.version, run.adapters / entry.version, entry.by)
 
 
@@ -191,7 +179,7 @@ def in_use(adapter: Path) -> Path:
     if adapter.is_dir() or adapter != run.adapter:
         return adapter
     remains = [_legacy_copy(run), work_folder(run.adapters) / "old"]
-    remains += [run.adapters / entry.version for entry in reversed(_history(run))]
+    remains += [run.adapters / entry.version for entry in reversed(read_history(run))]
     found = next((folder for folder in remains if folder.is_dir()), None)
     if found is None:
         return adapter
@@ -215,7 +203,7 @@ def restore(run: RunFolder) -> None:
         pass
 
 
-def _say_kept(run: RunFolder, current: _Entry, name: str) -> None:
+def _say_kept(run: RunFolder, current: Entry, name: str) -> None:
     how = "was promoted" if current.by == "promotion" else "was put there by hand"
     say(
         f"{run.adapter} stays what it is: {current.version} {how}. The newly trained one is {run.adapters / name}; "
@@ -257,7 +245,7 @@ def _finish(run: RunFolder) -> None:
     if put_away.exists() and not os.path.lexists(run.adapter):
         put_away.rename(run.adapter)
     if not run.adapter.is_dir():  # also a link that leads nowhere
-        for entry in reversed(_history(run)):
+        for entry in reversed(read_history(run)):
             if (run.adapters / entry.version).is_dir():
                 _lead_to(run, entry.version)
                 return
@@ -269,9 +257,9 @@ def _adopt(run: RunFolder) -> None:
         return
     name = _name_of(run.adapter)
     is_copy = _is_whole(run.adapters / name)
-    history = _history(run)
+    history = read_history(run)
     if name not in [entry.version for entry in history]:
-        _write_history(run, [*history, _Entry(name, "hand" if history else "training")])
+        write_history(run, [*history, Entry(name, "hand" if history else "training")])
     link = _spare_link(run, name)
     if link is None:
         if not is_copy:
@@ -309,27 +297,27 @@ def _of_whole_run(run: RunFolder) -> list[Path]:
 def _set(run: RunFolder, name: str, by: SetBy) -> Version:
     """First the history, then the link: until the link follows, the entry is of a step that is not finished."""
     history = _followed(run)
-    if not history or history[-1] != _Entry(name, by):
-        _write_history(run, [*history, _Entry(name, by)])
+    if not history or history[-1] != Entry(name, by):
+        write_history(run, [*history, Entry(name, by)])
     _lead_to(run, name)
     return Version(name, run.adapters / name, by)
 
 
-def _current(run: RunFolder) -> _Entry | None:
+def _current(run: RunFolder) -> Entry | None:
     history = _followed(run)
     return history[-1] if history else None
 
 
-def _followed(run: RunFolder) -> list[_Entry]:
+def _followed(run: RunFolder) -> list[Entry]:
     """The history up to where `RUN/adapter` leads now; a version that it does not name was set by hand."""
     if not run.adapter.is_dir():
         return []
     name = _version_at(run)
-    history = _history(run)
+    history = read_history(run)
     for length in range(len(history), 0, -1):
         if history[length - 1].version == name:
             return history[:length]
-    return [*history, _Entry(name, "hand")]
+    return [*history, Entry(name, "hand")]
 
 
 def _version_at(run: RunFolder) -> str:
@@ -338,24 +326,6 @@ def _version_at(run: RunFolder) -> str:
         return _name_of(run.adapter)
     place = run.adapter.resolve()
     return place.name if place.parent == run.adapters.resolve() else str(place)
-
-
-def _history(run: RunFolder) -> list[_Entry]:
-    if not run.adapter_history.exists():
-        return []
-    rows = read_json(run.adapter_history).get("history")
-    try:
-        found = [_Entry(str(row["version"]), row["by"]) for row in rows or []]
-    except (TypeError, KeyError):
-        found = [_Entry("", "hand")]
-    if any(entry.by not in get_args(SetBy) or not entry.version for entry in found):
-        raise StorageError(f"{run.adapter_history} is damaged", fix="Delete it; the versions stay.")
-    return found
-
-
-def _write_history(run: RunFolder, history: list[_Entry]) -> None:
-    run.adapters.mkdir(parents=True, exist_ok=True)
-    write_json(run.adapter_history, {"history": [{"version": entry.version, "by": entry.by} for entry in history]})
 
 
 def _lead_to(run: RunFolder, name: str) -> None:

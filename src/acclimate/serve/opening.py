@@ -335,11 +335,9 @@ def _run(name: str, model: str, task: Task, registry: Registry) -> ServedRun:
     there = has_index(task) and (not is_folder(place) or Path(place).is_dir())
     if there:
         with opened_index(place) as index:
-            differs = index.space != space
-        if differs and is_folder(place):
-            put_in_place(Path(place), space)  # what a kill has left undone
-        with opened_index(place) as index:
-            check_space(index.space, space, place)
+            found = index.space
+        if found == space or not (is_folder(place) and put_in_place(Path(place), space)):  # what a kill left undone
+            check_space(found, space, place)
     fusion, choice = read_fusion(task, space)
     kept, refusal = task.folder.feedback, refusal_of(choice)
     return ServedRun(name, model, task.name, place, kept, fusion, there, refusal)

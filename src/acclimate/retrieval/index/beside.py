@@ -86,7 +86,7 @@ def put_in_place(place: Path, space: SpaceId) -> bool:
         bring_back(place)
         with LocalIndex.sole_writer(place):
             with contextlib.closing(_opened(place)) as old:
-                is_whole = read_json(_mark(fresh))["state"] == old.state
+                is_whole = bool(read_json(_mark(fresh))["state"] == old.state)
             if is_whole:
                 _replace(place, fresh, keep=True)
     except (AcclimateError, OSError):
