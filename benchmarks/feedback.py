@@ -1,16 +1,18 @@
 """Learning from feedback with simulated searchers, whose truth is known: what is promoted, and what is refused.
 
 The data is cut to `--pairs` training queries and 200 test queries, with the documents that answer them. Half of the
-training queries are withheld as the future: searchers type them, four of 60 users each, and see the ten documents that
-the adapter in use finds; in half of the searches two neighbours are in random order. They look at rank r with the
-probability 1 / r, and click on what they look at:
+training queries, those of other topics (by the first word of the answer: in NL2Bash the command), are withheld as the
+future: searchers type them, four of 60 users each, and see the ten documents that the adapter in use finds; in half of
+the searches two neighbours are in random order. They look at rank r with the probability 1 / r, and click on what they
+look at:
 
 - useful: on a right document in 90 % of the cases, on another one in 5 %;
 - places: on any document in half of the cases: clicks say nothing but places (A/A: feedback without news);
 - random: they judge one of the documents that are shown, drawn by chance, to be relevant;
 - adversarial: they click on a wrong document in 90 % of the cases, on a right one in 5 %.
 
-Each trial is a refresh of the same run by other searchers; `rounds` are three useful ones in a row, with a guard.
+Each trial is a refresh of the same run by other searchers; `rounds` are three useful ones in a row, each of a third of
+the queries, with a guard.
 
     python benchmarks/feedback.py DATA --out FOLDER [--guard DATA] [--trials 20] [--kinds useful,random] [--minutes 30]
 
@@ -29,6 +31,7 @@ import shutil
 import statistics
 import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -63,7 +66,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=3000, help="training queries of the data that are used")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--queries", type=int, default=1400, help="typed in a trial, or a round")
+    parser.add_argument("--queries", type=int, default=1000, help="typed in a trial")
     parser.add_argument("--minutes", type=float, default=1e9)
     arguments = parser.parse_args()
     end = time.monotonic() + 60 * arguments.minutes
@@ -106,7 +109,8 @@ def withhold(data: Path, known: Path, pairs: int) -> None:
     for some in names.values():
         random.Random(0).shuffle(some)
     used = names["train"][:pairs]
-    future, past, test = used[: len(used) // 2], used[len(used) // 2 :], names["test"][:TEST_QUERIES]
+    past, future = divided(used, {name: corpus[min(qrels["train"][name])].split()[0] for name in used})
+    test = names["test"][:TEST_QUERIES]
     answers = {key for split in ("train", "test") for name in used + test for key in qrels[split].get(name, {})}
     (known / "qrels").mkdir(parents=True, exist_ok=True)
     write_rows(known / "corpus.jsonl", {key: text for key, text in corpus.items() if key in answers})
@@ -116,6 +120,17 @@ def withhold(data: Path, known: Path, pairs: int) -> None:
         (known / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n")
     right = {queries[name]: [key for key, grade in qrels["train"][name].items() if grade > 0] for name in future}
     (known / "future.json").write_text(json.dumps({query: keys for query, keys in right.items() if keys}))
+
+
+def divided(names: Sequence[str], topics: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Queries by their topics: those of the largest ones, about half of all, and the others."""
+    sizes = Counter(topics.values())
+    past, count = set[str](), 0
+    for topic, size in sizes.most_common():
+        if count < len(names) // 2:
+            past.add(topic)
+            count += size
+    return [name for name in names if topics[name] in past], [name for name in names if topics[name] not in past]
 
 
 def write_rows(path: Path, texts: Mapping[str, str]) -> None:
@@ -140,8 +155,10 @@ def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.N
     names = sorted(future)
     random.Random(number).shuffle(names)
     begun, undecided = time.monotonic(), list[dict[str, Any]]()
-    for part in range(ROUNDS if kind == "rounds" else 1):
-        typed = names[part * arguments.queries : (part + 1) * arguments.queries]
+    parts = ROUNDS if kind == "rounds" else 1
+    size = arguments.queries // parts
+    for part in range(parts):
+        typed = names[part * size : (part + 1) * size]
         if not (own / f"typed-{part}").exists():
             simulate(own, {query: future[query] for query in typed}, "useful" if kind == "rounds" else kind, number)
             (own / f"typed-{part}").touch()

@@ -48,11 +48,11 @@ def test_a_click_is_weighed_by_how_often_its_place_is_looked_at_and_a_judgement_
     assert gains([said("ab", b=-1.0)], before, candidate, examined)["q"] == pytest.approx((-SECOND, -1.0))
 
 
-def test_users_count_alike_and_so_do_the_searches_of_one() -> None:
+def test_users_add_up_and_the_searches_of_one_are_averaged() -> None:
     before, candidate = run("a", "b"), run("b", "a")
     often = [said("ab", user="often", a=1.0) for _ in range(9)]
     found = gains([*often, said("ab", b=1.0)], before, candidate, None)
-    assert found["q"] == pytest.approx(((1 + SECOND) / 2, (1 + SECOND) / 2))
+    assert found["q"] == pytest.approx((1 + SECOND, 1 + SECOND))
 
 
 def test_what_was_judged_without_a_search_counts_by_its_place_among_ten() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -32,8 +33,9 @@ def compare_by_feedback(
 ) -> Measured:
     """Compare a candidate with the ranking in use by what was marked (`feedback.opinions.gains`).
 
-    The places' severity is an estimate: the interval reaches from the lowest low end to the highest high end of those
-    at both ends of the severity's own interval, of the same confidence.
+    The places' severity is an estimate. Its error and that of the queries are independent, so the interval's halves are
+    the roots of the sum of two squares: by the queries, and by how much the difference changes where the severity is at
+    the ends of its own interval, of the same confidence.
 
     Args:
         said: by searchers, of these queries.
@@ -43,24 +45,26 @@ def compare_by_feedback(
         config: the confidence, and how many sign flips.
         seed: fixes the flips.
     """
-    found = [_compared(said, before, candidate, one, config, seed) for one in _possible(examined, config.confidence)]
-    middle = found[0]
-    ends = [one["delta"] for one in found]
-    one_sided = len({delta["value"] > 0 for delta in ends}) == 1
-    doubt = {
-        "low": min(delta["low"] for delta in ends),
-        "high": max(delta["high"] for delta in ends),
-        "p": max(delta["p"] for delta in ends) if one_sided else 1.0,
-    }
-    return {**middle, "delta": middle["delta"] | doubt}
-
-
-def _possible(examined: Examination | None, confidence: float) -> list[Examination | None]:
-    """The examination as it is estimated, and at both ends of its interval."""
+    middle = _compared(said, before, candidate, examined, config, seed)
     if examined is None:
-        return [None]
-    errors = float(norm.isf((1 - confidence) / 2))
-    return [examined, examined.shifted(-errors), examined.shifted(errors)]
+        return middle
+    errors = float(norm.isf((1 - config.confidence) / 2))
+    ends = [
+        _compared(said, before, candidate, examined.shifted(side * errors), config, seed)["delta"]["value"]
+        for side in (-1, 1)
+    ]
+    return {**middle, "delta": _widened(middle["delta"], min(ends), max(ends))}
+
+
+def _widened(delta: Delta, least: float, most: float) -> Delta:
+    """The interval and p of a difference that lies, by another error, between these two."""
+    value = delta["value"]
+    below, above = value - delta["low"], delta["high"] - value
+    low = value - math.hypot(below, max(0.0, value - least))
+    high = value + math.hypot(above, max(0.0, most - value))
+    by_queries, in_all = (below, value - low) if value > 0 else (above, high - value)
+    narrower = by_queries / in_all if in_all else 1.0
+    return {**delta, "low": low, "high": high, "p": float(2 * norm.sf(narrower * norm.isf(delta["p"] / 2)))}
 
 
 def _compared(
@@ -79,7 +83,7 @@ def _compared(
         flips=config.sign_flips,
         confidence=config.confidence,
         seed=seed,
-        limit=MOST_WEIGHT * max(len(one.judged) + len(one.clicked) for one in said),
+        limit=MOST_WEIGHT * sum(len(one.judged) + len(one.clicked) for one in said),
     )
     return {
         "measure": MEASURE,

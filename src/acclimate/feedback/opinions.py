@@ -9,7 +9,7 @@ marks favour the ranking that was shown, even over a better one. Three things ma
   candidate alone would have shown could not be marked, and what it alone has dropped is the same accident seen from the
   other side (condensed lists: Sakai 2007).
 - A document's gain is 1 / log2(1 + place), its place being that among these documents, so that both rankings share out
-  the same gains: if all of them are marked alike, neither is better. A mean over queries (NDCG) would not have that.
+  the same gains: if all of them are marked alike, neither is better.
 
 "Clicked over skipped above" (Joachims 2002) is no help here: each such pair contradicts the ranking that was shown, so
 any other order wins.
@@ -126,7 +126,9 @@ def gains(
         examined: by which clicks are weighed.
 
     Returns:
-        Query -> both rankings' gain: the mean over its users, and over the searches of each.
+        Query -> both rankings' gain: the sum over its users, and of each the mean over the searches with a mark. A mean
+        over users would be one over those who have marked: where few click, as the answer stands low, it would count
+        for more, and more by chance.
     """
     of_user: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(lambda: defaultdict(list))
     for one in said:
@@ -134,7 +136,7 @@ def gains(
         values = dict(one.judged) | {name: click_weight(rank, examined) for name, rank in one.clicked.items()}
         total = [sum(value * _gain(of.get(name)) for name, value in values.items()) for of in places]
         of_user[one.query][one.user].append((total[0], total[1]))
-    return {query: _mean([_mean(rows) for rows in users.values()]) for query, users in of_user.items()}
+    return {query: _sum([_mean(rows) for rows in users.values()]) for query, users in of_user.items()}
 
 
 def _places(shown: Sequence[str], *rankings: Sequence[str]) -> list[dict[str, int]]:
@@ -150,5 +152,10 @@ def _gain(place: int | None) -> float:
     return 0.0 if place is None else 1.0 / math.log2(1 + place)
 
 
+def _sum(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
+    return sum(row[0] for row in rows), sum(row[1] for row in rows)
+
+
 def _mean(rows: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    return sum(row[0] for row in rows) / len(rows), sum(row[1] for row in rows) / len(rows)
+    before, candidate = _sum(rows)
+    return before / len(rows), candidate / len(rows)
