@@ -3,8 +3,8 @@
 The data is cut to `--pairs` training queries and 200 test queries, with the documents that answer them. Half of the
 training queries, those of other topics (by the first word of the answer: in NL2Bash the command), are withheld as the
 future: searchers type them, four of 60 users each, and see the ten documents that the adapter in use finds; in half of
-the searches two neighbours are in random order. They look at rank r with the probability 1 / r, and click on what they
-look at:
+the searches two neighbours are in random order, as they were in 6,000 searches before, which say how places are looked
+at and nothing else. They look at rank r with the probability 1 / r, and click on what they look at:
 
 - useful: on a right document in 90 % of the cases, on another one in 5 %;
 - places: on any document in half of the cases: clicks say nothing but places (A/A: feedback without news);
@@ -35,9 +35,12 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scipy.stats import t as students
+
+if TYPE_CHECKING:
+    from acclimate.feedback.records import Impression, Mark
 
 from common import machine, once, read_beir, table
 
@@ -54,6 +57,7 @@ SETTINGS: dict[str, Any] = {
     "sign_flips": 1000,
 }
 TRAIN = {"sides": "query", "batch_size": 64, "epochs": 1.0, "dev_documents": 300, "rank": 8, "eval_steps": 4}
+HISTORY, EARLIER_USERS = 6000, 600
 ROUNDS = 3
 
 
@@ -194,7 +198,7 @@ def simulate(run: Path, future: Mapping[str, Sequence[str]], kind: str, seed: in
     draw, model = random.Random(f"{kind} {seed}"), load(run)
     corpus = load_dataset(run / "dataset").corpus
     found = rank(model, {query: query for query in future}, corpus, SHOWN, cache=run / ".work" / "cache")
-    impressions, marks = [], []
+    impressions, marks = history(sorted(corpus), draw)
     for query, right in future.items():
         for user in draw.sample(range(USERS), PER_QUERY):
             shown, pair = with_swap(list(found[query]), SWAPS, draw)
@@ -206,6 +210,21 @@ def simulate(run: Path, future: Mapping[str, Sequence[str]], kind: str, seed: in
     with closing(FeedbackStore(run / "feedback.sqlite", create=True)) as store:
         store.add_impressions(impressions)
         assert not store.add_marks(marks).refused
+
+
+def history(documents: Sequence[str], draw: random.Random) -> tuple[list[Impression], list[Mark]]:
+    """What is known of places from before: searches in random order, of a version with another space."""
+    from acclimate.feedback.position import with_swap
+    from acclimate.feedback.records import Impression, Mark
+
+    impressions, marks = [], []
+    for search in range(HISTORY):
+        shown, pair = with_swap(draw.sample(documents, SHOWN), 1.0, draw)
+        number = uuid.UUID(int=draw.getrandbits(128)).hex
+        impressions.append(Impression(number, 0.0, f"earlier {search}", tuple(shown), "", "earlier", pair=pair))
+        clicked = SEARCHERS["places"](shown, set(), draw)
+        marks += [Mark(key, mark, None, number, f"earlier {search % EARLIER_USERS}") for key, mark in clicked]
+    return impressions, marks
 
 
 Marked = list[tuple[str, str]]
