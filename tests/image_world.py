@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     BitImageProcessorPil,
     CLIPConfig,
@@ -19,10 +23,15 @@ from transformers import (
     CLIPVisionModel,
     Dinov2Config,
     Dinov2Model,
+    PreTrainedTokenizerFast,
+    SiglipConfig,
     SiglipImageProcessorPil,
+    SiglipModel,
     SiglipVisionConfig,
     SiglipVisionModel,
 )
+
+from tests.tiny_run import WORDS
 
 SIDE = 32
 VISION: dict[str, Any] = {
@@ -83,19 +92,34 @@ def tiny_clip_vision(folder: Path) -> Path:
     return folder
 
 
+def _words(folder: Path) -> dict[str, Any]:
+    """A tokenizer of the tiny BERT's words with an end token, and the settings of a text tower that reads it."""
+    vocabulary = {"[PAD]": 0, "[UNK]": 1} | {word: number + 2 for number, word in enumerate(WORDS)}
+    end = vocabulary["[END]"] = len(vocabulary)
+    tokenizer = Tokenizer(WordLevel(vocabulary, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = Whitespace()
+    tokenizer.post_processor = TemplateProcessing(single="$A [END]", special_tokens=[("[END]", end)])
+    special = {"pad_token": "[PAD]", "unk_token": "[UNK]", "eos_token": "[END]"}
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(folder)
+    sizes = {name: VISION[name] for name in ("hidden_size", "intermediate_size", "num_attention_heads")}
+    ids = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": end}
+    return {**sizes, **ids, "num_hidden_layers": 1, "vocab_size": len(vocabulary), "max_position_embeddings": 12}
+
+
 def tiny_clip(folder: Path) -> Path:
     """A random CLIP of both images and texts."""
     torch.manual_seed(0)
-    text = {
-        "hidden_size": 32,
-        "intermediate_size": 64,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 4,
-        "vocab_size": 99,
-    }
-    CLIPModel(CLIPConfig(text_config=text, vision_config=VISION, projection_dim=24)).save_pretrained(folder)
+    CLIPModel(CLIPConfig(text_config=_words(folder), vision_config=VISION, projection_dim=24)).save_pretrained(folder)
     size = {"shortest_edge": SIDE}
     CLIPImageProcessorPil(size=size, crop_size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
+    return folder
+
+
+def tiny_siglip(folder: Path) -> Path:
+    """A random SigLIP of both images and texts."""
+    torch.manual_seed(0)
+    SiglipModel(SiglipConfig(text_config=_words(folder), vision_config=VISION)).save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": SIDE, "width": SIDE}).save_pretrained(folder)
     return folder
 
 

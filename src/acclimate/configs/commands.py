@@ -82,6 +82,21 @@ READING = (
 FEW_PAIRS = ("anchor_column", "positive_column", "label_column", "columns", "min_chars")
 """How pairs are read that are neither split nor searched in a corpus."""
 
+ON_IMAGES = (
+    *ENCODER,
+    "seed",
+    "limit",
+    "images",
+    "sign_flips",
+    "confidence",
+    "warmup_fraction",
+    "max_grad_norm",
+    "eval_steps",
+    "patience",
+    "checkpoint_steps",
+)
+"""What `adapt` reads where its data are images."""
+
 READS: dict[str, tuple[str, ...]] = {
     "adapt": (
         *ENCODER,
@@ -146,18 +161,14 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
         "shard",
         "checkpoint_steps",
     ),
-    "adapt on images": (
-        *ENCODER,
-        "seed",
-        "limit",
-        "images",
-        "sign_flips",
-        "confidence",
-        "warmup_fraction",
-        "max_grad_norm",
-        "eval_steps",
-        "patience",
-        "checkpoint_steps",
+    "adapt on images": ON_IMAGES,
+    "adapt on images with --image-lora": (
+        *ON_IMAGES,
+        "targets",
+        "rank",
+        "alpha",
+        "lora_dropout",
+        "activation_memory_gb",
     ),
     "search by a picture": (*ENCODER, "index_at", *PICTURE),
     "index RUN CORPUS": (*ENCODER, "index_at", "chunk_tokens", "chunk_overlap", "text_field"),

@@ -8,7 +8,8 @@ from typing import Literal, TypeAlias
 from acclimate.configs.checks import check_above, check_at_least, check_fraction
 from acclimate.errors import UsageError
 
-Head: TypeAlias = Literal["linear", "mlp"]
+Head: TypeAlias = Literal["linear", "mlp", "none"]
+TowerSides: TypeAlias = Literal["image", "texts", "both"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,8 @@ class ImagesConfig:
     max_megapixels: int = 64
     """Images that claim more millions of pixels are rejected before they are decoded."""
     head: Head = "mlp"
-    """What maps an image's features into the texts' space: linear, or one hidden layer."""
+    """What maps an image's features into the texts' space: linear, or one hidden layer. none: they lie there already,
+    because the texts' model is the image model itself (a CLIP or a SigLIP)."""
     head_width: int = 512
     """Size of the hidden layer."""
     head_dropout: float = 0.1
@@ -47,6 +49,9 @@ class ImagesConfig:
     """AdamW's decoupled weight decay of the head."""
     image_temperature: float = 0.07
     """Temperature of InfoNCE at the start; it is learned."""
+    image_lora: TowerSides | None = None
+    """LoRA on the image model, too, instead of a frozen one: on its image tower, or, where it is the texts' model as
+    well, on its text tower or on both. Its rank and targets are those of trainings on texts."""
     image_negatives: int = 4
     """Hard negative texts per image and step, mined across both modalities; 0 switches mining off."""
 

@@ -45,16 +45,16 @@ def adapt_images(
         UsageError: a setting of trainings on texts, several data sets, or a dry run.
         AcclimateError: whatever a stage raises; finished stages stay on disk.
     """
-    check_settings("adapt on images", settings)
+    check_settings(f"adapt on images{' with --image-lora' if config.images.image_lora else ''}", settings)
     if source is None or config.datasets:
         raise UsageError("images are one data set, named on the command line", fix="Leave [[datasets]] out.")
     if dry_run:
         raise UsageError(
-            "--dry-run with --image-model", fix="Leave it out: after the features are computed, it is seconds."
+            "--dry-run with --image-model", fix="Leave it out: a head takes seconds, once its features are computed."
         )
     started, folder = time.monotonic(), RunFolder(run)
     tower = ImageEncoder.load(image_model(config), device=config.device)
-    text_encoder(folder, config)  # what cannot be used is refused before any work
+    text_encoder(folder, config, tower)  # what cannot be used is refused before any work
     with stage_of(run, config, "acclimate.adapt", page=True) as more:
         for part, kind in _parts(folder).items():
             if marker(part) is None:

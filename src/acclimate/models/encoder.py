@@ -37,7 +37,7 @@ from acclimate.models.devices import CHUNK_TOKENS, choose_device, to_device
 from acclimate.models.dtypes import check_dtype, choose_dtype
 from acclimate.models.heads import load_heads
 from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
-from acclimate.models.loading import TransformerSize, load_base, load_tokenizer, transformer_size
+from acclimate.models.loading import TransformerSize, load_base, load_tokenizer, shared_copy, transformer_size
 from acclimate.models.reading import Reading, check_prompts, read_texts
 from acclimate.models.tokens import TokenCache, Tokens, tokenise, tokenizer_fingerprint
 from acclimate.progress import progress
@@ -292,8 +292,7 @@ class Encoder:
     def fork(self) -> Encoder:
         """Another Encoder over the same weights (shared, not copied): LoRA attached to it leaves this one alone."""
         twin = copy.copy(self)
-        shared = {id(tensor): tensor for tensor in (*self.model.parameters(), *self.model.buffers())}
-        twin.model = copy.deepcopy(self.model, shared)
+        twin.model = shared_copy(self.model)
         return twin
 
     def _adapter_open(self, model: nn.Module, role: Role) -> AbstractContextManager[None]:

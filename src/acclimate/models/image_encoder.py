@@ -56,6 +56,11 @@ class ImageEncoder:
             found[start : start + len(features_NF)] = features_NF
         return found
 
+    def pixels(self, pictures: Sequence[bytes], numbers: Sequence[int]) -> NDArray[np.float32]:
+        """Decode and prepare some pictures, by threads: [N, C, H, W]."""
+        with ThreadPoolExecutor(DECODERS) as pool:
+            return np.stack(list(pool.map(lambda number: self._pixels(pictures, number), numbers)))
+
     def batches(self, pictures: Sequence[bytes], *, label: str = "") -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (number of the first image, features) batch by batch."""
         starts = list(range(0, len(pictures), BATCH_IMAGES))
@@ -130,7 +135,7 @@ def _write(
                 rows, place = known[name]
                 stream.seek(start + number * row_bytes)
                 stream.write(np.ascontiguousarray(rows[place], np.float32).data)
-        for first, features_NF in encoder.batches(_Some(pictures, missing), label=label):
+        for first, features_NF in encoder.batches(SomePictures(pictures, missing), label=label):
             for place, row in enumerate(features_NF):
                 stream.seek(start + missing[first + place] * row_bytes)
                 stream.write(np.ascontiguousarray(row, np.float32).data)
@@ -148,7 +153,7 @@ def _known(folder: Path, width: int) -> dict[str, tuple[NDArray[np.float32], int
     return found
 
 
-class _Some(Sequence[bytes]):
+class SomePictures(Sequence[bytes]):
     """Some of the pictures, read one by one."""
 
     def __init__(self, pictures: Sequence[bytes], numbers: Sequence[int]) -> None:

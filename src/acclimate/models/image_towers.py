@@ -7,8 +7,9 @@ Shapes: N images, C channels, H height, W width, F features.
 
 from __future__ import annotations
 
+import copy
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from acclimate.core.lora import attach_set
 from acclimate.data.images.pictures import require_pillow
 from acclimate.errors import ModelError, first_line
 from acclimate.files import hash_file, hash_text
@@ -24,7 +26,7 @@ from acclimate.formats.sources import hash_weights, locate
 from acclimate.formats.transformers_io import model_errors, quiet_transformers
 from acclimate.models.backends.sessions import require
 from acclimate.models.devices import choose_device
-from acclimate.models.loading import load_base
+from acclimate.models.loading import load_base, shared_copy
 
 PROCESSOR_FILE = "preprocessor_config.json"
 PROCESSOR_EXAMPLE = (
@@ -90,16 +92,17 @@ class TransformersTower:
         sha256: hash of the weights.
         fingerprint: see `ImageTower`.
         features: number of features.
+        folder: where its files lie.
         model: the module.
     """
 
     def __init__(self, folder: Path, identity: str, device: torch.device) -> None:
         self.id, self.sha256, self.device = identity, hash_weights(folder), device
         processor_hash = _processor_hash(folder)
+        self.folder = folder
         self.fingerprint = hash_text(self.sha256, processor_hash, hash_file(folder / "config.json"))
         self._processor = load_processor(folder)
         self.model: nn.Module = load_base(folder, torch.float32, device, None)
-        self._run = _pooled(self.model, folder)
         probe = np.zeros((PROBE_PIXELS, PROBE_PIXELS, 3), np.uint8)
         try:
             self.features = int(self.forward(self.pixels(probe)[None]).shape[1])
@@ -113,8 +116,32 @@ class TransformersTower:
     def forward(self, pixels_NCHW: NDArray[np.float32]) -> NDArray[np.float32]:
         """Compute features [N, F]."""
         with torch.inference_mode():
-            features_NF = self._run(torch.from_numpy(pixels_NCHW).to(self.device)).float().cpu()
-        return np.asarray(features_NF.numpy())
+            return np.asarray(self.pooled(pixels_NCHW).cpu().numpy())
+
+    def pooled(self, pixels_NCHW: NDArray[np.float32]) -> Tensor:
+        """Compute features [N, F] on the tower's device, under whatever grad mode is on."""
+        return _pooled(self.model, self.folder)(torch.from_numpy(pixels_NCHW).to(self.device)).float()
+
+    def fork(self) -> TransformersTower:
+        """Another tower over the same weights (shared, not copied): LoRA attached to it leaves this one alone."""
+        twin = copy.copy(self)
+        twin.model = shared_copy(self.model)
+        return twin
+
+    def with_lora(self, modules: Mapping[str, tuple[Tensor, Tensor]], sha256: str) -> TransformersTower:
+        """Another tower with finished LoRA matrices; this one stays as it is.
+
+        Args:
+            modules: see `core.lora.attach_weights`.
+            sha256: of them: part of the fingerprint, by which features are cached.
+
+        Raises:
+            ModelError: they do not fit this model.
+        """
+        twin = self.fork()
+        attach_set(twin.model, [modules])
+        twin.fingerprint = hash_text(self.fingerprint, sha256)
+        return twin
 
 
 class GraphTower:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import inspect
 from pathlib import Path
@@ -145,6 +146,12 @@ def freeze(model: Any, info: dict[str, Any], folder: Path, device: torch.device)
         frozen = frozen.to(device)
     freeze_linears(frozen)
     return frozen
+
+
+def shared_copy(model: nn.Module) -> nn.Module:
+    """A copy of a model over the same weights (shared, not copied): what is attached to it leaves the model alone."""
+    shared = {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+    return copy.deepcopy(model, shared)
 
 
 def load_tokenizer(folder: Path, *, lowercase: bool = False) -> Any:

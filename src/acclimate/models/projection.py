@@ -22,16 +22,20 @@ from torch import Tensor, nn
 
 from acclimate.configs.images import Head
 from acclimate.core.pooling import unit
-from acclimate.errors import ModelError, StorageError
+from acclimate.errors import ModelError, StorageError, UsageError
 from acclimate.files import CONFIG_FILE, read_json, storage_errors, write_json
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.models.image_encoder import ImageEncoder
+from acclimate.models.image_towers import TransformersTower
+from acclimate.models.tower_lora import TowerLora
 from acclimate.text_use import SpaceId
 
 OFFSET = "trained_offset"
 """The metric that says what to take off the cosines of trained classes, where an image may be of others."""
 KIND = "projection"
 WEIGHTS_FILE = "projection.safetensors"
+LORA_FOLDER = "tower"
+"""The folder with PEFT's files of what was trained on the tower itself."""
 LEAST_SPREAD = 1e-6
 
 
@@ -41,7 +45,7 @@ class ProjectionHead(nn.Module):
     Args:
         features: F.
         dim: D.
-        head: linear, or mlp: one hidden layer with GELU.
+        head: linear; mlp: one hidden layer with GELU; or none: features are brought to unit length, nothing else.
         width: W, of the mlp.
         dropout: share of the standardised features and of the hidden layer that training leaves out.
     """
@@ -55,11 +59,18 @@ class ProjectionHead(nn.Module):
         self.dropout = dropout
         self.register_buffer("mean_F", torch.zeros(features))
         self.register_buffer("spread_F", torch.ones(features))
-        sizes = [features, dim] if head == "linear" else [features, width, dim]
+        if head == "none" and features != dim:
+            raise UsageError(
+                f"--head none: images have {features} features, the texts' vectors {dim} dimensions",
+                possible="linear, mlp",
+            )
+        sizes = {"none": [features], "linear": [features, dim], "mlp": [features, width, dim]}[head]
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in itertools.pairwise(sizes))
 
     def standardise_by(self, features_NF: Tensor) -> None:
-        """Take mean and spread of each feature from those of the training."""
+        """Take mean and spread of each feature from those of the training, where there are layers."""
+        if not self.layers:
+            return
         self.mean_F.copy_(features_NF.mean(0))
         self.spread_F.copy_(features_NF.std(0).clamp_min(LEAST_SPREAD))
 
@@ -82,8 +93,21 @@ class Projection:
     """Hash of the tower and of its pixels' preparation: with another one the features are others."""
     space: SpaceId
     """The document side of the texts' space: images and texts lie in one index."""
+    lora: TowerLora | None = None
+    """What was trained on the tower's own model."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """What the training measured."""
+
+    def adapted(self, encoder: ImageEncoder) -> ImageEncoder:
+        """The tower with what was trained on it.
+
+        Raises:
+            ModelError: the matrices do not fit it.
+        """
+        if self.lora is None:
+            return encoder
+        assert isinstance(encoder.tower, TransformersTower)  # `check_tower` has seen its weights
+        return ImageEncoder(encoder.tower.with_lora(self.lora.modules, self.lora.sha256))
 
     def check_tower(self, encoder: ImageEncoder, where: str) -> None:
         """Make sure that an encoder gives the features that the head was trained on.
@@ -104,7 +128,8 @@ PROCESSOR_WORDS = "preprocessor_config.json or config.json"
 
 
 def save_projection(folder: Path, projection: Projection) -> None:
-    """Write a projection into an existing folder: weights, and `acclimate.json` with tower, space and sizes.
+    """Write a projection into an existing folder: weights, and `acclimate.json` with tower, space and sizes; what was
+    trained on the tower itself as PEFT's files beside them.
 
     Raises:
         StorageError: it cannot be written.
@@ -122,8 +147,12 @@ def save_projection(folder: Path, projection: Projection) -> None:
         },
         "space": dataclasses.asdict(projection.space),
         "head": projection.head.shape,
+        "lora": None if projection.lora is None else projection.lora.sides,
         "metrics": dict(projection.metrics),
     }
+    if projection.lora is not None:
+        (folder / LORA_FOLDER).mkdir()
+        projection.lora.save(folder / LORA_FOLDER, projection.tower_id)
     write_json(folder / ADAPTER_FILE, facts)
 
 
@@ -159,6 +188,7 @@ def load_projection(folder: Path) -> Projection:
             tower_sha256=facts["tower"]["sha256"],
             tower_fingerprint=facts["tower"]["fingerprint"],
             space=SpaceId(**facts["space"]),
+            lora=TowerLora.load(folder / LORA_FOLDER, facts["lora"]) if facts.get("lora") else None,
             metrics=facts.get("metrics", {}),
         )
     except (OSError, SafetensorError) as error:
@@ -178,7 +208,7 @@ class ProjectedImages:
 
     def __init__(self, encoder: ImageEncoder, projection: Projection, where: str = "the projection") -> None:
         projection.check_tower(encoder, where)
-        self.encoder, self.projection = encoder, projection
+        self.encoder, self.projection = projection.adapted(encoder), projection
 
     @classmethod
     def open(cls, folder: Path, *, image_model: str | None = None, device: str = "auto") -> ProjectedImages:
@@ -218,8 +248,8 @@ class ProjectedImages:
 
     @property
     def fingerprint(self) -> str:
-        """The tower's; the head beside it is in the folder's hash."""
-        return self.projection.tower_fingerprint
+        """The tower's, with what was trained on it; the head beside it is in the folder's hash."""
+        return self.encoder.tower.fingerprint
 
     def encode(self, pictures: Sequence[bytes], *, label: str = "") -> NDArray[np.float32]:
         """Encode pictures (`data.images.pictures`) as unit rows [N, D]."""

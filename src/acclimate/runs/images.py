@@ -13,6 +13,9 @@ from acclimate.configs import RunConfig
 from acclimate.data.images.dataset import ImageBytes, ImageDataset, load_image_dataset
 from acclimate.errors import UsageError
 from acclimate.models.image_encoder import ImageEncoder, cached_features
+from acclimate.models.image_text import ImageTexts
+from acclimate.models.image_towers import TransformersTower
+from acclimate.models.projection import ProjectedImages
 from acclimate.models.text_encoder import TextEncoder
 from acclimate.runs.opening import load_current
 from acclimate.runs.run_folder import RunFolder
@@ -34,9 +37,26 @@ def image_model(config: RunConfig) -> str:
     return config.images.image_model
 
 
-def text_encoder(run: RunFolder, config: RunConfig) -> TextEncoder:
-    """Load what encodes the texts beside images: the run's adapter, if there is one, else its model; frozen."""
+def text_encoder(run: RunFolder, config: RunConfig, encoder: ImageEncoder) -> TextEncoder | ImageTexts:
+    """Load what encodes the texts beside images: the run's adapter, if there is one, else its model; frozen.
+
+    Where the settings name one model for both (a CLIP, a SigLIP), it is the text tower of the image model.
+
+    Raises:
+        ModelError: it has none; or the texts' model cannot be found or used.
+    """
+    if config.model is not None and config.model == config.images.image_model:
+        return ImageTexts.of(encoder.tower)
     return load_current(run.adapter, config.base_model, **config.loading)
+
+
+def adapted_texts(texts: TextEncoder | ImageTexts, images: ProjectedImages) -> TextEncoder | ImageTexts:
+    """Return the texts' encoder with what was trained on the image model's text tower, where something was."""
+    lora, tower = images.projection.lora, images.encoder.tower
+    if not isinstance(texts, ImageTexts) or lora is None:
+        return texts
+    assert isinstance(tower, TransformersTower)  # it carries LoRA
+    return ImageTexts(tower, lora.text_sha256)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -49,19 +69,22 @@ class TextVectors:
     query_TD: NDArray[np.float32]
     same: bool
     """Whether a text has the same vector in both roles: the model has no prompts."""
+    own_texts: ImageTexts | None = None
+    """What encoded them, where it is the text tower of the image model."""
 
     def of(self, role: Role) -> NDArray[np.float32]:
         """The vectors of a role."""
         return self.query_TD if role == "query" else self.document_TD
 
 
-def text_vectors(encoder: TextEncoder, texts: Sequence[str]) -> TextVectors:
+def text_vectors(encoder: TextEncoder | ImageTexts, texts: Sequence[str]) -> TextVectors:
     """Encode texts as documents and as queries."""
     document_TD = encoder.encode(texts, "document", label="texts")
     same = encoder.role_fingerprint("query") == encoder.role_fingerprint("document")
     query_TD = document_TD if same else encoder.encode(texts, "query", label="texts")
     same = same or bool(np.array_equal(document_TD, query_TD))
-    return TextVectors(encoder.space, encoder.fingerprint, document_TD, query_TD, same)
+    own = encoder if isinstance(encoder, ImageTexts) else None
+    return TextVectors(encoder.space, encoder.fingerprint, document_TD, query_TD, same, own)
 
 
 def open_images(folder: Path) -> tuple[ImageDataset, ImageBytes]:

@@ -62,6 +62,8 @@ class ServedRun:
     """Whether there is one, of the model's space; one of another space was refused with an error."""
     refusal: Refusal | None
     """Which questions are not answered; None where the dev split has not said so."""
+    folder: Path
+    """Of the run, or of its task: where a projection of pictures may be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -340,4 +342,4 @@ def _run(name: str, model: str, task: Task, registry: Registry) -> ServedRun:
             check_space(found, space, place)
     fusion, choice = read_fusion(task, space)
     kept, refusal = task.folder.feedback, refusal_of(choice)
-    return ServedRun(name, model, task.name, place, kept, fusion, there, refusal)
+    return ServedRun(name, model, task.name, place, kept, fusion, there, refusal, task.folder.path)

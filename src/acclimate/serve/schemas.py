@@ -10,23 +10,34 @@ from pydantic_core import PydanticCustomError
 
 from acclimate.feedback.records import MAX_QUERY_CHARACTERS
 from acclimate.retrieval.index.records import MAX_ID_BYTES, MAX_TOP_K, Mode
+from acclimate.serve.image_input import GivenPicture, input_of_messages, item_of
 
 MAX_NAME = 256
 _TEXT = {"type": "string"}
 _IDS = {"type": "array", "items": {"type": "integer", "minimum": 0}, "minItems": 1}
+_ITEM = {
+    "anyOf": [
+        {"type": "object", "properties": {name: _TEXT}, "required": [name], "additionalProperties": False}
+        for name in ("text", "image")
+    ]
+}
 _INPUT = {
     "anyOf": [
         _TEXT,
         {"type": "array", "items": _TEXT, "minItems": 1},
         _IDS,
         {"type": "array", "items": _IDS, "minItems": 1},
+        {"type": "array", "items": _ITEM, "minItems": 1},
     ],
     "title": "Input",
 }
 
 
-def _input(value: Any) -> list[str] | list[list[int]]:
-    """Read what OpenAI's clients send as `input`: one or several texts, or token ids; the first wrong item is named."""
+def _input(value: Any) -> list[str] | list[list[int]] | list[str | GivenPicture]:
+    """Read what OpenAI's clients send as `input`: one or several texts, or token ids; the first wrong item is named.
+
+    Or what Jina's send: objects with a text or a picture each.
+    """
     if isinstance(value, str):
         return [_text(value, None)]
     if not isinstance(value, list) or not value:
@@ -35,6 +46,8 @@ def _input(value: Any) -> list[str] | list[list[int]]:
         return [_text(item, place) for place, item in enumerate(value)]
     if isinstance(value[0], list):
         return [_ids(item) for item in value]
+    if isinstance(value[0], dict):
+        return [item_of(item, place) for place, item in enumerate(value)]
     return [_ids(value)]
 
 
@@ -63,6 +76,11 @@ def _document_text(value: Any) -> str:
 
 
 Input: TypeAlias = Annotated[Any, PlainValidator(_input), WithJsonSchema(_INPUT)]
+Messages: TypeAlias = Annotated[
+    Any,
+    PlainValidator(input_of_messages),
+    WithJsonSchema({"type": "array", "items": {"type": "object"}, "minItems": 1, "title": "Messages"}),
+]
 _TEXTS = {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "minItems": 1}], "title": "Inputs"}
 Texts: TypeAlias = Annotated[
     list[str], FailFast(), Field(min_length=1), BeforeValidator(_one_or_more), WithJsonSchema(_TEXTS)
@@ -88,9 +106,10 @@ class _Ours(BaseModel):
 
 
 class EmbeddingsRequest(_Theirs):
-    """`POST /v1/embeddings`, as OpenAI has it."""
+    """`POST /v1/embeddings`, as OpenAI has it; pictures as Jina (`input`) and vLLM (`messages`) have them."""
 
-    input: Input
+    input: Input = Field(None, description="Texts, token ids, or objects with a text or a picture each.")
+    messages: Messages = Field(None, description="One picture or text, as vLLM has it; in place of input.")
     model: Name = Field(description="NAME, base, base:NAME, NAME@query or NAME@document: see /v1/models.")
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: int | None = Field(None, ge=1, le=1_000_000, description="Fewer than all: only of Matryoshka models.")

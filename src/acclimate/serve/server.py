@@ -128,8 +128,12 @@ class Process:
             from acclimate.serve.answers import space_of
             from acclimate.serve.feedback import ServedFeedback
             from acclimate.serve.indexes import ServedIndex
+            from acclimate.serve.pictures import open_pictures
 
             for run in service.runs:
+                pictures = await asyncio.to_thread(open_pictures, run.folder, run.model, self.config.device)
+                if pictures is not None:
+                    site.pictures[run.name] = pictures
                 index = site.indexes[run.name] = ServedIndex(run, site.metrics)
                 model = service.registry.pin(run.model).served
                 await index.follow(space_of(model, run.task))  # opened now, not by the first search
@@ -188,6 +192,8 @@ async def _put_away(site: Site) -> None:
         await asyncio.to_thread(feedback.close)
     if site.writer is not None:
         site.writer.close()
+    for pictures in site.pictures.values():
+        await asyncio.to_thread(pictures.close)
     for index in site.indexes.values():
         await asyncio.to_thread(index.close)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:  # torch, which /livez does not wait for
     from acclimate.serve.feedback import ServedFeedback
     from acclimate.serve.indexes import ServedIndex
     from acclimate.serve.opening import Service
+    from acclimate.serve.pictures import ServedPictures
     from acclimate.serve.writer import Writer
 
 ANSWERS = "/v1/answer"
@@ -40,6 +41,8 @@ class Site:
     """None while the models are loaded."""
     indexes: dict[str, ServedIndex] = field(default_factory=dict)
     """Name of a run -> its index."""
+    pictures: dict[str, ServedPictures] = field(default_factory=dict)
+    """The same names -> what turns pictures into vectors, of runs that have a projection."""
     feedback: dict[str, ServedFeedback] = field(default_factory=dict)
     """The same names -> what is shown and marked there; empty where it is not kept."""
     failure: Exception | None = None
@@ -91,6 +94,23 @@ class Site:
                 status=403,
                 fix="Send it to the one service that writes.",
             )
+
+    def pictures_of(self, model: str) -> ServedPictures:
+        """Find what turns pictures into vectors in the space of a model.
+
+        Raises:
+            ServiceError: 422 there is none.
+        """
+        found = [one for one in self.pictures.values() if one.model == model]
+        if not found:
+            names = dict.fromkeys(one.model for one in self.pictures.values())
+            raise ServiceError(
+                f"no pictures are served for the model {model[:80]!r}",
+                status=422,
+                field="model",
+                possible=", ".join(names) or "texts: no run is served that has a projection of pictures",
+            )
+        return found[0]
 
     def index(self, name: str | None) -> ServedIndex:
         """Find an index by the name of its run; with one run, no name is needed.

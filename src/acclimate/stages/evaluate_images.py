@@ -25,8 +25,15 @@ from acclimate.evaluation.image_measures import (
 )
 from acclimate.files import hash_folder
 from acclimate.models.image_encoder import ImageEncoder
-from acclimate.models.projection import OFFSET, load_projection, project
-from acclimate.runs.images import TextVectors, image_features, open_images, text_encoder, text_vectors
+from acclimate.models.projection import OFFSET, ProjectedImages, load_projection, project
+from acclimate.runs.images import (
+    TextVectors,
+    adapted_texts,
+    image_features,
+    open_images,
+    text_encoder,
+    text_vectors,
+)
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 
@@ -84,7 +91,7 @@ def evaluate_images(
         ModelError: the tower is not the one that the projection was trained on.
     """
     run = RunFolder(out.parent)
-    encoder = text_encoder(run, config)
+    encoder = text_encoder(run, config, tower)
     doubt = Doubt(config.evaluate.sign_flips, config.evaluate.confidence, config.seed)
     settings = {"sign_flips": doubt.flips, "confidence": doubt.confidence, "seed": doubt.seed, "method": METHOD}
     inputs = {
@@ -97,11 +104,12 @@ def evaluate_images(
     def make() -> Work[Mapping[str, Any]]:
         dataset, pictures = open_images(images)
         trained = load_projection(projection)
-        trained.check_tower(tower, str(projection))
+        own = ProjectedImages(tower, trained, str(projection))
         features_NF = image_features(run, dataset, pictures, tower)
+        adapted_NF = image_features(run, dataset, pictures, own.encoder)
         pictures.close()
-        vectors = text_vectors(encoder, [text.text for text in dataset.texts])
-        image_ND = project(trained.head, features_NF)
+        vectors = text_vectors(adapted_texts(encoder, own), [text.text for text in dataset.texts])
+        image_ND = project(trained.head, adapted_NF)
         parts = {
             name: part
             for name, held_out in (("unseen", True), ("seen", False))

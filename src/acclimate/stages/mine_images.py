@@ -32,7 +32,7 @@ def mine_images(images: Path, out: Path, config: RunConfig, tower: ImageEncoder)
         DataError: there is no image to train on.
     """
     run = RunFolder(out.parent)
-    encoder = text_encoder(run, config)
+    encoder = text_encoder(run, config, tower)
     settings = {"image_negatives": config.images.image_negatives, "image_model": image_model(config)}
     inputs = {"images": hash_folder(images), "texts": encoder.fingerprint, "tower": tower.tower.fingerprint}
 

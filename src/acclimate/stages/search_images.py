@@ -19,7 +19,7 @@ from acclimate.models.projection import ProjectedImages, project
 from acclimate.retrieval.index.of_run import index_for, index_place
 from acclimate.retrieval.index.records import Query
 from acclimate.retrieval.top_k import top_k
-from acclimate.runs.images import image_features, open_images, text_encoder, text_vectors
+from acclimate.runs.images import adapted_texts, image_features, open_images, text_encoder, text_vectors
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import one_task
 
@@ -78,7 +78,7 @@ def search_images(run: Path, query: str | None, picture: Path | None, top: int, 
     folder = RunFolder(run)
     dataset, pictures = open_images(folder.images)
     encoder = open_projection(run, config)
-    texts = text_encoder(folder, config)
+    texts = adapted_texts(text_encoder(folder, config, encoder.encoder), encoder)
     if texts.space != encoder.space:
         raise StorageError(
             f"{folder.projection} was trained into another space than that of the run's texts",

@@ -76,7 +76,7 @@ def image_objective(
     def loss_fn(step: int) -> StepResult:
         rows = schedule.batch(step)
         draw = np.random.default_rng(step_seed(schedule.seed, step))
-        texts_M, target_N, positive_NM = _drawn(examples, rows, config.image_negatives, draw)
+        texts_M, target_N, positive_NM = drawn(examples, rows, config.image_negatives, draw)
         torch.manual_seed(step_seed(schedule.seed, step, 1))  # dropout
         head.train()
         features = torch.from_numpy(np.array(examples.features_NF[np.sort(rows)]))[np.argsort(np.argsort(rows))]
@@ -84,28 +84,29 @@ def image_objective(
         temperature = learned_temperature(trainable[TEMPERATURE], LOWEST_TEMPERATURE)
         logits_NM = image_ND @ text_TD[torch.from_numpy(texts_M).to(device)].T / temperature
         positive = torch.from_numpy(positive_NM).to(device)
-        loss = _loss(logits_NM, positive, torch.from_numpy(target_N).to(device))
+        loss = both_directions(logits_NM, positive, torch.from_numpy(target_N).to(device))
         loss.backward()  # type: ignore[no-untyped-call]
         return StepResult(loss.detach(), len(rows), metrics={"temperature": temperature.detach()})
 
     return loss_fn
 
 
-def _loss(logits_NM: Tensor, positive_NM: Tensor, target_N: Tensor) -> Tensor:
+def both_directions(logits_NM: Tensor, positive_NM: Tensor, target_N: Tensor) -> Tensor:
+    """InfoNCE from images to texts, where each image has one to find, and from texts to all their images."""
     forward = multi_positive_info_nce(logits_NM, positive_NM, target_N)
     return (forward + multi_positive_info_nce(logits_NM.T, positive_NM.T)) / 2
 
 
-def _drawn(
+def drawn(
     examples: ImageExamples, rows: NDArray[np.int64], negatives: int, draw: np.random.Generator
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """The step's texts [M], each image's drawn one among them [N], and which belongs to which [N, M]."""
-    drawn = np.array([draw.choice(examples.texts[row]) for row in rows], np.int64)
+    """Draw the step's texts [M], each image's own one among them [N], and which belongs to which [N, M]."""
+    chosen = np.array([draw.choice(examples.texts[row]) for row in rows], np.int64)
     hard = [
         draw.choice(own, min(negatives, len(own)), replace=False)
         for row in rows
         if negatives and len(own := examples.negatives[row])
     ]
-    texts_M = np.unique(np.concatenate([drawn, *hard]))
+    texts_M = np.unique(np.concatenate([chosen, *hard]))
     positive_NM = np.stack([np.isin(texts_M, examples.texts[row]) for row in rows])
-    return texts_M, np.searchsorted(texts_M, drawn), positive_NM
+    return texts_M, np.searchsorted(texts_M, chosen), positive_NM

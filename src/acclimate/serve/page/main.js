@@ -8,6 +8,7 @@ import { Filters } from "./filters.js";
 import { askForKey, listenToKeys } from "./key_dialog.js";
 import { goTo, listen, makeCurrent } from "./keyboard.js";
 import { Marks } from "./marks.js";
+import { Picture } from "./picture.js";
 import { card, drawMoves, move, summary } from "./results.js";
 import { drawRoute } from "./route.js";
 import { drawService } from "./service.js";
@@ -26,6 +27,7 @@ let status = () => "";
 
 const filters = new Filters(byId("fields"), byId("expression"), () => changed());
 const answer = new AnswerPane(byId("answer"), goTo);
+const picture = new Picture((file) => searchBy(file));
 
 // Connecting
 
@@ -85,6 +87,7 @@ function fillIndex() {
   byId("compare-choice").hidden = !comparable();
   byId("filter-sample").hidden = one.documents <= 200 || !one.fields.length;
   filters.show(one.fields);
+  picture.offer((capabilities.features.pictures ?? []).includes(one.name));
 }
 
 const comparable = () => index()?.models.some((name) => name !== "base") ?? false;
@@ -124,6 +127,11 @@ function changed() {
 
 function asked() {
   const request = { query: byId("query").value.trim(), index: index().name, mode: mode(), top_k: SHOWN };
+  if (picture.found) {
+    delete request.query;
+    Object.assign(request, picture.found, { mode: "dense", explain: true });
+    return filters.text ? { ...request, filter: filters.text } : request;
+  }
   const adapter = byId("adapter").value;
   if (adapter) request.adapter = adapter;
   if (filters.text) request.filter = filters.text;
@@ -132,10 +140,10 @@ function asked() {
 }
 
 async function search({ remember: keeps = true } = {}) {
-  if (!index() || !byId("query").value.trim()) return;
+  if (!index() || !(picture.found || byId("query").value.trim())) return;
   const request = asked();
   if (request.mode === "lexical") delete request.adapter;
-  if (keeps) remember(request);
+  if (keeps && request.query) remember(request);
   running?.abort();
   const own = (running = new AbortController());
   if (request.query !== last?.request.query) answer.clear();
@@ -153,8 +161,18 @@ async function search({ remember: keeps = true } = {}) {
   if (running === own) byId("results").setAttribute("aria-busy", "false");
 }
 
+/** Search by a picture instead of words, until there are words again. */
+async function searchBy(file) {
+  await guarded(async () => {
+    await picture.take(file, index().model);
+    await search();
+  });
+}
+
 async function compare(signal) {
-  if (!byId("compare").checked || !comparable() || obstacle(index(), last.request) || !last.reply.hits.length) return;
+  const { request } = last;
+  if (!byId("compare").checked || !comparable() || request.vector || obstacle(index(), request)) return;
+  if (!last.reply.hits.length) return;
   last.base = await askBase(index(), last.request, last.reply, signal);
   draw();
 }
@@ -194,7 +212,7 @@ async function guarded(work) {
 function draw() {
   const { request, reply, base, ms, marks } = last;
   const compares = byId("compare").checked && comparable();
-  const why = compares ? obstacle(index(), request) : null;
+  const why = compares ? (request.vector ? "compare_picture" : obstacle(index(), request)) : null;
   const both = compares && !why && reply.hits.length > 0;
   byId("columns").hidden = !reply.hits.length;
   byId("columns").classList.toggle("single", !both);
@@ -227,7 +245,7 @@ function title(request, reply) {
 
 function list(name, hits, { changes, depth }) {
   const { marks } = last;
-  const feedback = Boolean(capabilities.features.feedback);
+  const feedback = Boolean(capabilities.features.feedback && last.request.query);
   const items = hits.map((hit, place) =>
     card(hit, place + 1, {
       change: changes[place],
@@ -293,9 +311,15 @@ function listenToControls() {
   byId("search").addEventListener("submit", async (event) => {
     event.preventDefault();
     await connected;
+    picture.clear();
     search();
   });
   byId("ask-answer").addEventListener("click", askAnswer);
+  byId("clear-picture").addEventListener("click", () => {
+    picture.clear();
+    byId("query").focus();
+    search();
+  });
   byId("modes").addEventListener("change", changed);
   byId("adapter").addEventListener("change", changed);
   byId("rerank").addEventListener("change", changed);

@@ -32,6 +32,7 @@ FEATURES: Mapping[str, Callable[[Site], Any]] = {
     "feedback": lambda site: bool(site.feedback),
     "answer": lambda site: None if site.writer is None else site.writer.model,
     "route": lambda site: _routes(site),
+    "pictures": lambda site: list(site.pictures),
 }
 """What not every service has -> what there is to say of it; None or false where it is not there."""
 CACHES: Mapping[str, Callable[[Site], Any]] = {

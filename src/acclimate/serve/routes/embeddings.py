@@ -6,12 +6,14 @@ import base64
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import Response
 
 from acclimate.serve.answers import hash_headers, named_hash, remaining_s
 from acclimate.serve.errors import ServiceError
+from acclimate.serve.image_input import GivenPicture
 from acclimate.serve.replies import json_response
 from acclimate.serve.schemas import EmbeddingsRequest, TeiEmbedRequest
 from acclimate.serve.sides import asked_model, use_of
@@ -29,9 +31,15 @@ router = APIRouter(route_class=StrictRoute)
 async def embeddings(request: Request, body: EmbeddingsRequest) -> Response:
     """Vectors of one or several texts, in their order; `model` says with which adapter, or `base`."""
     site = site_of(request)
-    found, pinned = await _embedded(
-        request, _texts(site, body.input), body.model, body.input_type, body.prompt_name, body.dimensions
-    )
+    given = body.input if body.messages is None else body.messages
+    if given is None or (body.input is not None and body.messages is not None):
+        raise ServiceError("input: one of input and messages is needed", status=422, field="input")
+    if any(isinstance(item, GivenPicture) for item in given):
+        found, pinned = await _with_pictures(request, body, given)
+    else:
+        found, pinned = await _embedded(
+            request, _texts(site, given), body.model, body.input_type, body.prompt_name, body.dimensions
+        )
     named, vectors = named_hash(pinned), list[Any](found.vectors)
     if body.encoding_format == "base64":
         vectors = [base64.b64encode(row.astype("<f4", copy=False).tobytes()).decode() for row in vectors]
@@ -93,6 +101,30 @@ async def _embedded(
         texts, pinned=pinned, role=role, task=task, dim=dimensions, deadline_s=remaining_s(request)
     )
     return found, pinned
+
+
+async def _with_pictures(
+    request: Request, body: EmbeddingsRequest, items: Sequence[str | GivenPicture]
+) -> tuple[Embedded, Pinned]:
+    """The vectors of pictures, and of texts among them, in the order of the request."""
+    from acclimate.serve.engine import Embedded
+    from acclimate.serve.pictures import check_same_space
+
+    site, name = site_of(request), asked_model(body.model).name
+    pictures = site.pictures_of(name)
+    pinned = site.service.registry.pin(name)
+    check_same_space(pictures, pinned.served.space)
+    if body.dimensions not in (None, pinned.served.dim):
+        possible = f"{pinned.served.dim}, all of them, of pictures"
+        raise ServiceError(f"dimensions = {body.dimensions}", status=400, field="dimensions", possible=possible)
+    is_picture = np.array([isinstance(item, GivenPicture) for item in items])
+    given = [item.data for item in items if isinstance(item, GivenPicture)]
+    vectors, tokens = np.empty((len(items), pinned.served.dim), np.float32), 0
+    vectors[is_picture] = await pictures.vectors(given, remaining_s(request))
+    if texts := [item for item in items if isinstance(item, str)]:
+        of_texts, pinned = await _embedded(request, texts, body.model, body.input_type, body.prompt_name, None)
+        vectors[~is_picture], tokens = of_texts.vectors, of_texts.tokens
+    return Embedded(vectors, tokens), pinned
 
 
 def _texts(site: Site, given: list[str] | list[list[int]]) -> list[str]:

@@ -1,0 +1,130 @@
+"""Pictures in requests for vectors, in the forms of Jina and vLLM; and an index that is searched by one."""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+import torch
+
+from acclimate.data.images.pictures import normalise_picture
+from acclimate.models.encoder import Encoder
+from acclimate.models.image_encoder import ImageEncoder
+from acclimate.models.projection import ProjectedImages, Projection, ProjectionHead, save_projection
+from tests.image_world import encoded, picture, tiny_graph
+from tests.serve.http.world import World, adapter_of, copy_run, served, write_run
+
+FILE = encoded(picture(3, 1), "PNG")
+
+
+def in_base64(data: bytes) -> str:
+    return base64.b64encode(data).decode()
+
+
+def refused(reply: httpx.Response, status: int, message: str) -> None:
+    assert reply.status_code == status, reply.text[:500]
+    assert message in reply.json()["error"]["message"] + str(reply.json()["error"].get("fix"))
+
+
+def add_projection(run: Path, tower: Path, encoder: Encoder) -> ProjectedImages:
+    """A random projection into the space of an encoder's documents."""
+    torch.manual_seed(0)
+    images = ImageEncoder.load(str(tower), device="cpu")
+    head = ProjectionHead(images.tower.features, encoder.use.dim, "linear").eval()
+    (run / "projection").mkdir()
+    tower_facts = (str(tower), images.tower.sha256, images.tower.fingerprint)
+    facts = dict(zip(("tower_id", "tower_sha256", "tower_fingerprint"), tower_facts, strict=True))
+    save_projection(run / "projection", Projection(head=head, space=encoder.space, **facts))
+    return ProjectedImages.open(run / "projection", device="cpu")
+
+
+@pytest.fixture(scope="module")
+def images(world: World, base: Encoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, ProjectedImages]:
+    """A copy of the run `farm` with a projection, and what that gives."""
+    folder = tmp_path_factory.mktemp("pictures")
+    run = copy_run(world.farm, folder / "farm")
+    return run, add_projection(run, tiny_graph(folder / "tower"), base.with_adapter(adapter_of(base, seed=1)))
+
+
+@pytest.fixture(scope="module")
+def shop(world: World, images: tuple[Path, ProjectedImages]) -> Iterator[httpx.Client]:
+    with served(world, images[0]) as client:
+        yield client
+
+
+def asked(client: httpx.Client, **body: Any) -> httpx.Response:
+    return client.post("/v1/embeddings", json={"model": "farm", **body})
+
+
+def test_a_picture_has_the_vector_of_the_projection(
+    shop: httpx.Client, images: tuple[Path, ProjectedImages]
+) -> None:
+    plain = normalise_picture(FILE, side=288, max_pixels=10**6).data
+    expected = images[1].encode([plain])[0]
+    url = f"data:image/png;base64,{in_base64(FILE)}"
+    jina = [{"image": in_base64(FILE)}, {"text": "wheat rust"}, {"image": url}]
+    reply = asked(shop, input=jina, input_type="document").json()
+    vectors = np.array([row["embedding"] for row in reply["data"]])
+    np.testing.assert_allclose(vectors[[0, 2]], np.stack([expected, expected]), atol=1e-5)
+    alone = asked(shop, input="wheat rust", input_type="document").json()
+    np.testing.assert_allclose(vectors[1], alone["data"][0]["embedding"], atol=1e-5)
+    assert reply["usage"] == alone["usage"]
+    content = [{"type": "image_url", "image_url": {"url": url}}]
+    vllm = asked(shop, messages=[{"role": "user", "content": content}], encoding_format="base64").json()
+    decoded = np.frombuffer(base64.b64decode(vllm["data"][0]["embedding"]), "<f4")
+    np.testing.assert_allclose(decoded, expected, atol=1e-6)
+    text = asked(shop, messages=[{"role": "user", "content": "wheat rust"}], input_type="document").json()
+    np.testing.assert_allclose(text["data"][0]["embedding"], alone["data"][0]["embedding"], atol=1e-6)
+
+
+def test_its_vector_searches_the_index(shop: httpx.Client) -> None:
+    reply = asked(shop, input=[{"image": in_base64(FILE)}]).json()
+    body = {"vector": reply["data"][0]["embedding"], "space": reply["acclimate"]["space"], "top_k": 3}
+    assert len(shop.post("/v1/search", json=body).json()["hits"]) == 3
+    assert shop.get("/v1/capabilities").json()["features"]["pictures"] == ["farm"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "message"),
+    [
+        ({"input": [{"image": "https://example.org/a.jpg"}]}, 422, "is a URL"),
+        ({"input": [{"image": "not base64!"}]}, 422, "item 0 is no base64"),
+        ({"input": [{"text": "a"}, {"image": "data:image/png,abc"}]}, 422, "item 1 is no data URL in base64"),
+        ({"input": [{"picture": "abc"}]}, 422, "item 0 is neither"),
+        ({"input": [{"image": "abcd", "text": "a"}]}, 422, "item 0 is neither"),
+        ({"input": [{"image": in_base64(b"no picture at all")}]}, 422, "item 0: no image"),
+        ({"input": [{"image": in_base64(FILE)}] * 65}, 413, "65 pictures"),
+        ({"input": [{"image": in_base64(FILE)}], "dimensions": 4}, 400, "dimensions = 4"),
+        ({"input": [{"image": in_base64(FILE)}], "model": "base"}, 422, "no pictures are served for the model 'base'"),
+        ({"messages": [{"role": "user", "content": [{"type": "audio"}]}]}, 422, "messages: the part is neither"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}] * 2}]}, 422, "messages: 2 parts"),
+        ({"messages": []}, 422, "messages: 0 parts"),
+        ({}, 422, "one of input and messages is needed"),
+        ({"input": "a", "messages": [{"role": "user", "content": "a"}]}, 422, "one of input and messages"),
+    ],
+)
+def test_what_is_no_picture_is_refused(body: dict[str, Any], status: int, message: str, shop: httpx.Client) -> None:
+    refused(asked(shop, **body), status, message)
+
+
+def test_a_service_without_a_projection_says_so(client: httpx.Client) -> None:
+    refused(asked(client, input=[{"image": in_base64(FILE)}]), 422, "no run is served that has a projection")
+
+
+def test_a_tower_that_is_gone_and_another_space(world: World, base: Encoder, tmp_path: Path) -> None:
+    """The texts are served all the same; vectors of another space never come out."""
+    write_run(tmp_path / "gone", base, adapter_of(base, seed=2))
+    write_run(tmp_path / "other", base, adapter_of(base, seed=3))
+    for name in ("gone", "other"):
+        add_projection(tmp_path / name, tiny_graph(tmp_path / f"tower-{name}"), base)
+    (tmp_path / "tower-gone" / "tower.onnx").unlink()
+    with served(world, tmp_path / "gone", tmp_path / "other") as client:
+        assert client.get("/v1/capabilities").json()["features"]["pictures"] == ["other"]
+        found = client.post("/v1/embeddings", json={"model": "other", "input": [{"image": in_base64(FILE)}]})
+        refused(found, 409, "another space")
