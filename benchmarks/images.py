@@ -1,11 +1,16 @@
 """Photographs of groceries beside texts: 20 of 81 classes never seen, five draws of them.
 
-    python benchmarks/images.py --data GROCERY_IMAGES --tower FOLDER --out results/images [--variants default …]
+    python benchmarks/images.py GROCERY_IMAGES --tower FOLDER --out results/images [--variants plain default …]
+    python benchmarks/images.py GROCERY_IMAGES --tower FOLDER --out results/images --speed
+    python benchmarks/images.py GROCERY_IMAGES --tower FOLDER --out results/images --passages RUN
 
 GROCERY_IMAGES has images.jsonl and classes.json; FOLDER an ONNX image encoder with its preprocessor_config.json. Every
 variant of every seed is a run of `acclimate adapt`; features are computed in the first and taken over by the others.
-With `--index CORPUS` (JSONL of passages) and `--index-model` an index is searched by photographs of unseen classes, and
-what they find is counted by the names in `--names` (JSON: class -> names in the passages' language).
+What is done is kept: started again, it goes on, and prints the table of what is there.
+
+grocery_looks.json says what each product looks like. It was written from general knowledge of the products, without a
+look at the photographs. RUN of `--passages` has an index of passages in Chinese; a projection is trained into its space
+and what photographs of unseen fruit and vegetables find there is counted by grocery_names_zh.json.
 """
 
 from __future__ import annotations
@@ -13,8 +18,10 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
+import statistics
+import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +30,8 @@ import numpy as np
 import acclimate
 from acclimate.configs import RunConfig
 from acclimate.data.images.dataset import ImageBytes, load_image_dataset
+from acclimate.data.images.pictures import decode
+from acclimate.models.image_encoder import BATCH_IMAGES, ImageEncoder
 from acclimate.models.projection import ProjectedImages, project
 from acclimate.ownership import claim_work
 from acclimate.retrieval.index.of_run import index_for
@@ -32,27 +41,49 @@ from acclimate.runs.run_folder import RunFolder
 from common import machine, once, table
 
 SEEDS = range(5)
-PLAIN = {"image_negatives": 0, "image_templates": ("{class}", "{description}")}
+HERE = Path(__file__).resolve().parent
+PLAIN: dict[str, Any] = {"image_negatives": 0, "image_templates": ("{class}", "{description}")}
+LOOKS: dict[str, Any] = {"image_templates": ("{look}", "{class}, {coarse}: {look}")}
 VARIANTS: dict[str, dict[str, Any]] = {
+    "plain": PLAIN,
     "default": {},
-    "linear head": {"head": "linear"},
-    "no mined negatives": {"image_negatives": 0},
-    "no templates": {"image_templates": ("{class}", "{description}")},
+    "looks": LOOKS,
+    "looks, linear head": {**LOOKS, "head": "linear"},
+    "looks, no mined negatives": {**LOOKS, "image_negatives": 0},
 }
-"""Name -> settings beside the defaults."""
+"""Name -> settings beside the defaults. plain is the prototype: names and descriptions, no mined negatives."""
 COLUMNS: dict[str, tuple[str, ...]] = {
     "class of unseen among 20": ("unseen", "class_accuracy"),
     "text → image P@10, unseen": ("unseen", "text_to_image", "precision@10"),
+    "the same among all images": ("all", "text_to_image", "precision@10"),
     "class of seen among 61": ("seen", "class_accuracy"),
-    "class of unseen among 81": ("all", "class_accuracy", "unseen"),
-    "class of seen among 81": ("all", "class_accuracy", "seen"),
-    "calibrated: unseen among 81": ("all", "calibrated", "unseen"),
-    "calibrated: seen among 81": ("all", "calibrated", "seen"),
+    "unseen among 81": ("all", "class_accuracy", "unseen"),
+    "seen among 81": ("all", "class_accuracy", "seen"),
+    "mild: unseen": ("all", "calibrated", "mild", "unseen"),
+    "mild: seen": ("all", "calibrated", "mild", "seen"),
+    "balanced: unseen": ("all", "calibrated", "balanced", "unseen"),
+    "balanced: seen": ("all", "calibrated", "balanced", "seen"),
     "image → image P@10, unseen": ("unseen", "image_to_image", "precision@10"),
     "the same by the tower": ("unseen", "image_to_image_by_tower", "precision@10"),
 }
 RESAMPLES = 2000
 """Of the bootstrap over seeds behind an interval."""
+SPEED_IMAGES = 512
+
+
+def source(data: Path, out: Path) -> Path:
+    """The data set with what each class looks like, in a folder of its own; the images stay where they are."""
+    folder = out / "source"
+    folder.mkdir(parents=True, exist_ok=True)
+    looks = json.loads((HERE / "grocery_looks.json").read_text(encoding="utf-8"))
+    classes = [
+        {**entry, "look": looks[entry["class"]]} for entry in json.loads((data / "classes.json").read_text("utf-8"))
+    ]
+    (folder / "classes.json").write_text(json.dumps(classes), encoding="utf-8")
+    rows = [json.loads(line) for line in (data / "images.jsonl").open(encoding="utf-8")]
+    placed = [{**row, "image": str((data / row["image"]).resolve())} for row in rows]
+    (folder / "images.jsonl").write_text("".join(json.dumps(row) + "\n" for row in placed), encoding="utf-8")
+    return folder
 
 
 def adapt(data: Path, tower: Path, run: Path, seed: int, settings: Mapping[str, Any], features: Path) -> dict[str, Any]:
@@ -84,7 +115,7 @@ def value(result: Mapping[str, Any], path: tuple[str, ...]) -> float:
     return float(found["value"])
 
 
-def interval(values: list[float]) -> str:
+def interval(values: Sequence[float]) -> str:
     """Mean over the seeds with its 95 % interval: seeds drawn anew."""
     array, draw = np.array(values), np.random.default_rng(0)
     means = array[draw.integers(len(array), size=(RESAMPLES, len(array)))].mean(1)
@@ -92,68 +123,147 @@ def interval(values: list[float]) -> str:
     return f"{array.mean():.3f} [{low:.3f}, {high:.3f}]"
 
 
-def compared(out: Path, data: Path, tower: Path, variants: list[str]) -> None:
-    """Run the variants with all seeds, and print a table of them."""
-    for name in variants:
-        for seed in SEEDS:
-            run = out / f"{name.replace(' ', '-')}-{seed}"
-            run.mkdir(parents=True, exist_ok=True)
-            once(
-                run,
-                lambda run=run, seed=seed, name=name: adapt(
-                    data, tower, run / "run", seed, VARIANTS[name], out / "features"
-                ),
-            )
-    rows = []
-    for name in variants:
-        results = [json.loads((out / f"{name.replace(' ', '-')}-{seed}" / "result.json").read_text()) for seed in SEEDS]
-        rows.append([name, *(interval([value(result, path) for result in results]) for path in COLUMNS.values())])
-    print(table(["", *COLUMNS], rows))
+def place_of(out: Path, name: str, seed: int) -> Path:
+    """Where a run and its result lie."""
+    return out / f"{name.replace(',', '').replace(' ', '-')}-{seed}"
 
 
-def searched(run: Path, corpus: Path, names: Path, model: str | None) -> None:
-    """Search an index of passages by the photographs of unseen classes: precision@10 against chance."""
-    aliases = json.loads(names.read_text(encoding="utf-8"))
-    settings: dict[str, Any] = {"device": "cpu", "dtype": "float32"} | ({"model": model} if model else {})
-    acclimate.index(run, corpus, **settings)
-    texts = [json.loads(line)["text"] for line in corpus.open(encoding="utf-8")]
+def compared(out: Path, data: Path, tower: Path, variants: Sequence[str]) -> None:
+    """Run the variants with all seeds, and print a table of what is there."""
+    for seed in SEEDS:
+        for name in variants:
+            place = place_of(out, name, seed)
+            place.mkdir(parents=True, exist_ok=True)
+
+            def work(place: Path = place, seed: int = seed, name: str = name) -> Mapping[str, object]:
+                return adapt(data, tower, place / "run", seed, VARIANTS[name], out / "features")
+
+            once(place, work)
+    results = {
+        name: {
+            seed: json.loads(path.read_text())
+            for seed in SEEDS
+            if (path := place_of(out, name, seed) / "result.json").is_file()
+        }
+        for name in VARIANTS
+    }
+    done = {name: found for name, found in results.items() if found}
+    rows = [
+        [column, *(interval([value(result, path) for result in found.values()]) for found in done.values())]
+        for column, path in COLUMNS.items()
+    ]
+    print(table(["", *(f"{name} ({len(found)} seeds)" for name, found in done.items())], rows))
+    plain = done.get("plain", {})
+    for name, found in done.items():
+        both = sorted(plain.keys() & found.keys())
+        if name != "plain" and both:
+            rows = [
+                [column, interval([value(found[seed], path) - value(plain[seed], path) for seed in both])]
+                for column, path in COLUMNS.items()
+            ]
+            print(f"\n{name}, above plain, the same draws ({len(both)} seeds):\n" + table(["", "difference"], rows))
+
+
+def speed(out: Path, data: Path, tower: Path) -> None:
+    """Print images per second: decoding and preparing by threads, the tower alone, and both as `features` does."""
+    rows = [json.loads(line) for line in (data / "images.jsonl").open(encoding="utf-8")]
+    pictures = [Path(row["image"]).read_bytes() for row in rows[:: len(rows) // SPEED_IMAGES][:SPEED_IMAGES]]
+    encoder = ImageEncoder.load(str(tower), device="cpu")
+    prepared = encoder.pixels(pictures, range(len(pictures)))
+
+    def alone() -> None:
+        for start in range(0, len(pictures), BATCH_IMAGES):
+            encoder.tower.forward(prepared[start : start + BATCH_IMAGES])
+
+    parts: dict[str, Callable[[], object]] = {
+        "decode": lambda: [decode(data) for data in pictures],
+        "decode and prepare": lambda: encoder.pixels(pictures, range(len(pictures))),
+        "the tower alone": alone,
+        "the whole": lambda: encoder.features(pictures),
+    }
+    seconds: dict[str, list[float]] = {name: [] for name in parts}
+    for _ in range(3):
+        for name, work in parts.items():
+            started = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - started)
+    found = [[name, f"{len(pictures) / statistics.median(taken):.0f}"] for name, taken in seconds.items()]
+    print(table(["", "images/s"], found))
+    (out / "speed.json").write_text(json.dumps(seconds))
+
+
+def passages(out: Path, data: Path, tower: Path, run: Path) -> None:
+    """Search the index of a run by photographs of unseen classes: precision@10 by the passages' naming of the crop."""
+    names = json.loads((HERE / "grocery_names_zh.json").read_text(encoding="utf-8"))
+    for seed in SEEDS:
+        place = out / f"passages-{seed}"
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / "run").exists():
+            subprocess.run(["cp", "-a", str(run), str(place / "run")], check=True)
+
+        def work(place: Path = place, seed: int = seed) -> Mapping[str, object]:
+            adapt(data, tower, place / "run", seed, LOOKS, out / "features")
+            return _searched(place / "run", names)
+
+        once(place, work)
+    results = [json.loads(path.read_text()) for path in sorted(out.glob("passages-*/result.json"))]
+    shown = []
+    for result in results:
+        for name, one in result["classes"].items():
+            row = [f"{one[key]:.3f}" for key in ("precision", "chance", "possible")]
+            shown.append([name, str(one["photographs"]), *row])
+    print(table(["unseen class", "photographs", "precision@10", "by chance", "possible"], shown))
+    means = [
+        interval([statistics.mean(one[key] for one in result["classes"].values()) for result in results])
+        for key in ("precision", "chance", "possible")
+    ]
+    print(table(["mean over classes", "by chance", "possible"], [means]))
+    print("texts encoded for it:", {result["encoded"] for result in results})
+
+
+def _searched(run: Path, names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     folder = RunFolder(run)
     dataset = load_image_dataset(folder.images)
     pictures = ImageBytes(folder.images, dataset.items)
     images = ProjectedImages.open(folder.projection, device="cpu")
     vectors = project(images.projection.head, image_features(folder, dataset, pictures, images.encoder))
-    rows = [
-        row for row in dataset.rows("test", held_out=True) if dataset.groups[dataset.items[row].group].name in aliases
-    ]
-    precision: dict[str, list[float]] = {}
+    found: dict[str, Any] = {}
     with index_for(str(folder.index), images, run) as index:
-        for row in rows:
-            name = dataset.groups[dataset.items[row].group].name
-            hits = index.search(Query(None, vectors[row], "dense", 10))
-            right = [any(alias in hit.text for alias in aliases[name]) for hit in hits]
-            precision.setdefault(name, []).append(float(np.mean(right)))
-    shown = []
-    for name, values in sorted(precision.items()):
-        share = np.mean([any(alias in text for alias in aliases[name]) for text in texts])
-        shown.append([name, str(len(values)), f"{np.mean(values):.3f}", f"{share:.3f}"])
-    print(table(["unseen class", "photographs", "precision@10", "by chance"], shown))
+        texts = [stored.document.text for stored in index.iterate()]
+        for group, one in enumerate(dataset.groups):
+            named = [text for text in texts if any(alias in text for alias in names.get(one.name, ()))]
+            rows = [row for row in dataset.rows("test", held_out=True) if dataset.items[row].group == group]
+            if not rows or not named:  # of a crop that no passage names, nothing can be found
+                continue
+            hits = [index.search(Query(None, vectors[row], "dense", 10)) for row in rows]
+            right = [[any(alias in hit.text for alias in names[one.name]) for hit in ten] for ten in hits]
+            found[one.name] = {
+                "photographs": len(rows),
+                "precision": float(np.mean(right)),
+                "chance": len(named) / len(texts),
+                "possible": min(10, len(named)) / 10,
+            }
+    return {"classes": found, "passages": len(texts), "encoded": len(dataset.texts)}
 
 
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("data", type=Path)
     parser.add_argument("--tower", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("results/images"))
-    parser.add_argument("--variants", nargs="*", default=["default"], choices=list(VARIANTS))
-    parser.add_argument("--index", type=Path)
-    parser.add_argument("--index-model")
-    parser.add_argument("--names", type=Path)
+    parser.add_argument("--variants", nargs="*", default=["plain", "default", "looks"], choices=list(VARIANTS))
+    parser.add_argument("--speed", action="store_true")
+    parser.add_argument("--passages", type=Path)
     arguments = parser.parse_args()
+    data = source(arguments.data, arguments.out)
     print(machine())
-    compared(arguments.out, arguments.data, arguments.tower, arguments.variants)
-    if arguments.index is not None:
-        searched(arguments.out / "default-0" / "run", arguments.index, arguments.names, arguments.index_model)
+    if arguments.speed:
+        speed(arguments.out, data, arguments.tower)
+    elif arguments.passages is not None:
+        passages(arguments.out, data, arguments.tower, arguments.passages)
+    else:
+        compared(arguments.out, data, arguments.tower, arguments.variants)
 
 
 if __name__ == "__main__":

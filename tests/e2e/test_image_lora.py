@@ -114,10 +114,9 @@ def test_a_model_of_images_and_texts(write: Callable[[Path], Path], sides: str, 
     own = ImageTexts(images.encoder.tower, lora.text_sha256)  # type: ignore[arg-type]
     np.testing.assert_allclose(own.encode(words), normal(read, dim=1).numpy(), atol=1e-5)
     assert own.space == images.space
-    found = acclimate.search_pictures(run, "w3 w23", top=2)
-    np.testing.assert_allclose(
-        found["texts"][0]["score"], float((own.encode(["w3 w23"]) @ own.encode([found["texts"][0]["text"]]).T)[0, 0]), atol=1e-4
-    )
+    found = acclimate.search_pictures(run, "w3 w23", top=2)["texts"][0]
+    query, document = own.encode(["w3 w23"])[0], own.encode([found["text"]])[0]
+    np.testing.assert_allclose(found["score"], query @ document, atol=1e-4)
 
 
 def test_a_second_start_trains_nothing_anew(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

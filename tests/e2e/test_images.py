@@ -72,6 +72,8 @@ def test_the_run_has_its_parts_and_its_page(world: Path) -> None:
     )
     assert {"class_accuracy", "image_to_image", "image_to_image_by_tower"} <= set(summary["unseen"])
     assert 0 <= summary["all"]["harmonic_mean"] <= 1
+    among_all = summary["all"]["text_to_image"]["precision@10"]
+    assert among_all["chance"] < summary["unseen"]["text_to_image"]["precision@10"]["chance"]
     page = (run / "report.html").read_text()
     assert page.count("data:image/jpeg;base64,") > 20
     assert "img-src data:" in page and not re.search(r"(?:src|href)=.?http", page)
@@ -215,4 +217,5 @@ def test_a_trained_class_without_dev_images_counts_for_the_offset(world: Path, t
             sign_flips=100,
             held_out_classes=1,
         )
-    assert 0 <= result["images"]["all"]["offset"] < 1
+    balanced, mild = result["images"]["all"]["calibrated"].values()
+    assert 0 <= mild["offset"] < 1 and 0 <= balanced["offset"] < 1

@@ -13,7 +13,7 @@ from acclimate.evaluation.image_measures import (
     expected_by_chance,
     harmonic,
     retrieval,
-    trained_offset,
+    trained_offsets,
 )
 
 DOUBT = Doubt(200, 0.95, 0)
@@ -69,6 +69,16 @@ def test_the_offset_gives_classes_that_were_not_trained_on_a_chance() -> None:
     images /= np.linalg.norm(images, axis=1, keepdims=True)
     own, trained = np.array([0, 1]), np.array([True, False])
     assert class_accuracy(images, classes, own, DOUBT)["value"] == 0.5
-    offset = trained_offset(images, classes, own, trained)
-    assert 0 < offset < 0.2
+    offset, mild = trained_offsets(images, classes, own, trained)
+    assert 0 < offset < 0.2 and mild == offset  # this one costs nothing on the trained class
     assert class_accuracy(images, classes, own, DOUBT, np.array([offset, 0], np.float32))["value"] == 1
+
+
+def test_the_mild_offset_costs_little_on_trained_classes() -> None:
+    """Two classes; an image of the trained one is lost from 0.2 on, one of the other is won at 0.1, three at 0.5."""
+    classes = np.eye(2, dtype=np.float32)
+    gaps = np.array([0.19, 0.9, 0.09, 0.45, 0.45, 0.45])  # by how much the trained class is nearer
+    images = np.stack([0.5 + gaps / 2, 0.5 - gaps / 2], 1).astype(np.float32)
+    own, trained = np.array([0, 0, 1, 1, 1, 1]), np.array([True, False])
+    found = trained_offsets(images, classes, own, trained)
+    assert 0.09 < found.mild < 0.19 and found.balanced > 0.45

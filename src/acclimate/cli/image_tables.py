@@ -32,8 +32,10 @@ def show_images(summary: Mapping[str, Any], run: Path) -> None:
             _row(table, part, f"class accuracy among {found[part]['groups']}", measured)
         if measured := found.get("all", {}).get("class_accuracy", {}).get(part):
             _row(table, part, f"class accuracy among all {found['all']['classes']}", measured)
-        if measured := found.get("all", {}).get("calibrated", {}).get(part):
-            _row(table, part, f"the same, {found['all']['offset']:.2f} off the trained classes", measured)
+        for measured in found.get("all", {}).get("calibrated", {}).values():
+            _row(table, part, f"the same, {measured['offset']:.2f} off the trained classes", measured[part])
+    if measured := found.get("all", {}).get("text_to_image", {}).get("precision@10"):
+        _row(table, "unseen", "text to image among all images: precision@10", measured)
     out.print(table)
     out.print(
         f"trained {train['trainable']:,} parameters on {counted(counts['train'], 'images')}; "

@@ -64,7 +64,7 @@ flag of that name is, for a release, the older spelling of train-reranker."""
 REFRESH = ("sign_flips", "confidence", "guard", "guard_bound", "retain_data", "activation_memory_gb")
 """What `refresh` reads of other sections, besides what the run's own `config.toml` says of mining and training."""
 
-PICTURE = ("image_model", "image_side", "max_megapixels")
+PICTURE = ("image_model", "image_side", "max_megapixels", "frames")
 """What encodes a picture that is a query."""
 
 READING = (

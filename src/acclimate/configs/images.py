@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 from acclimate.configs.checks import check_above, check_at_least, check_fraction
 from acclimate.errors import UsageError
 
+MAX_FRAMES = 64
 Head: TypeAlias = Literal["linear", "mlp", "none"]
 TowerSides: TypeAlias = Literal["image", "texts", "both"]
 
@@ -32,6 +33,8 @@ class ImagesConfig:
     """Images are kept with at most this many pixels on the shorter side."""
     max_megapixels: int = 64
     """Images that claim more millions of pixels are rejected before they are decoded."""
+    frames: int = 8
+    """Frames that are drawn evenly from a video; its features are their mean."""
     head: Head = "mlp"
     """What maps an image's features into the texts' space: linear, or one hidden layer. none: they lie there already,
     because the texts' model is the image model itself (a CLIP or a SigLIP)."""
@@ -56,8 +59,10 @@ class ImagesConfig:
     """Hard negative texts per image and step, mined across both modalities; 0 switches mining off."""
 
     def __post_init__(self) -> None:
-        for name in ("image_side", "max_megapixels", "head_width", "image_batch_size"):
+        for name in ("image_side", "max_megapixels", "head_width", "image_batch_size", "frames"):
             check_at_least(name, getattr(self, name), 1)
+        if self.frames > MAX_FRAMES:
+            raise UsageError(f"frames = {self.frames}", possible=f"1 to {MAX_FRAMES}")
         check_at_least("image_negatives", self.image_negatives, 0)
         if self.held_out_classes is not None:
             check_at_least("held_out_classes", self.held_out_classes, 0)

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.counting import counted
-from acclimate.data.images.pictures import decode
+from acclimate.data.images.pictures import decode_frames
 from acclimate.files import MAY_NOT, hash_text, storage_errors
 from acclimate.models.image_towers import ImageTower, open_tower
 from acclimate.progress import progress, say
@@ -57,9 +57,10 @@ class ImageEncoder:
         return found
 
     def pixels(self, pictures: Sequence[bytes], numbers: Sequence[int]) -> NDArray[np.float32]:
-        """Decode and prepare some pictures, by threads: [N, C, H, W]."""
+        """Decode and prepare some pictures, by threads: [N, C, H, W]; of a video its middle frame."""
         with ThreadPoolExecutor(DECODERS) as pool:
-            return np.stack(list(pool.map(lambda number: self._pixels(pictures, number), numbers)))
+            found = pool.map(lambda number: self._pixels(pictures, number), numbers)
+            return np.stack([frames_KCHW[len(frames_KCHW) // 2] for frames_KCHW in found])
 
     def batches(self, pictures: Sequence[bytes], *, label: str = "") -> Iterator[tuple[int, NDArray[np.float32]]]:
         """Yield (number of the first image, features) batch by batch."""
@@ -72,12 +73,20 @@ class ImageEncoder:
                     begun.append([pool.submit(self._pixels, pictures, number) for number in batch])
                 if place >= BATCHES_AHEAD:
                     futures = begun.pop(0)
-                    pixels_NCHW = np.stack([future.result() for future in futures])
-                    yield starts[place - BATCHES_AHEAD], self.tower.forward(pixels_NCHW)
+                    yield starts[place - BATCHES_AHEAD], self._pooled([future.result() for future in futures])
                     advance(len(futures))
 
     def _pixels(self, pictures: Sequence[bytes], number: int) -> NDArray[np.float32]:
-        return self.tower.pixels(decode(pictures[number]))
+        return np.stack([self.tower.pixels(image) for image in decode_frames(pictures[number])])
+
+    def _pooled(self, pictures: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Features of a batch; of a video the mean over its frames."""
+        counts = np.array([len(frames_KCHW) for frames_KCHW in pictures])
+        features = self.tower.forward(np.concatenate(pictures))
+        if counts.max() == 1:
+            return features
+        sums = np.add.reduceat(features, np.cumsum(counts) - counts, axis=0)
+        return np.asarray(sums / counts[:, None], np.float32)
 
 
 def cached_features(

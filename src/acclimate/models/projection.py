@@ -30,8 +30,8 @@ from acclimate.models.image_towers import TransformersTower
 from acclimate.models.tower_lora import TowerLora
 from acclimate.text_use import SpaceId
 
-OFFSET = "trained_offset"
-"""The metric that says what to take off the cosines of trained classes, where an image may be of others."""
+OFFSETS = {"balanced": "trained_offset", "mild": "mild_offset"}
+"""Name -> the metric that says what to take off the cosines of trained classes, where an image may be of others."""
 KIND = "projection"
 WEIGHTS_FILE = "projection.safetensors"
 LORA_FOLDER = "tower"

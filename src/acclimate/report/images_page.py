@@ -71,7 +71,7 @@ def render(path: Path, run: RunParts) -> str:
         claim=_claim(report),
         lead=_lead(dataset, report),
         accuracy=_accuracy(report),
-        results=[_result(name, report[name]) for name in PARTS if name in report],
+        results=[_result(name, report[name]) for name in PARTS if name in report] + _among_all(report),
         shown={name: strips for name, strips in shown.items() if any(strips.values())},
         parts=PARTS,
         curves=[curve for curve in curves if curve],
@@ -112,8 +112,11 @@ def _accuracy(report: Mapping[str, Any]) -> Table | None:
     if every := report.get("all"):
         for name, found in every["class_accuracy"].items():
             rows.append(_measured(f"{name} classes, among all {every['classes']}", found))
-        for name, found in every.get("calibrated", {}).items():
-            rows.append(_measured(f"the same, {every['offset']:.2f} off the trained ones: {name}", found))
+        for kind, found in every.get("calibrated", {}).items():
+            rows += [
+                _measured(f"{name} classes, {found['offset']:.2f} off the trained ones ({kind})", found[name])
+                for name in every["class_accuracy"]
+            ]
     if not rows:
         return None
     columns = ("Images of", "Accuracy", "Interval", "By chance", "Images")
@@ -131,6 +134,16 @@ def _result(name: str, part: Mapping[str, Any]) -> Table:
         f"{name.capitalize()} groups ({PARTS[name]}): {count(part['images'])} images, {count(part['texts'])} texts"
     )
     return Table(caption, ("Search", "Score", "Interval", "By chance", "Queries"), tuple(rows))
+
+
+def _among_all(report: Mapping[str, Any]) -> list[Table]:
+    """How well texts of unseen groups find their images among those of all groups."""
+    found = report.get("all", {}).get("text_to_image")
+    if not found:
+        return []
+    rows = tuple(_measured(f"Text → image: {measure}", found[measure]) for measure in MEASURES if measure in found)
+    caption = "Texts of unseen groups, among the test images of all groups"
+    return [Table(caption, ("Search", "Score", "Interval", "By chance", "Queries"), rows)]
 
 
 def _measured(head: str, found: Mapping[str, Any]) -> Row:

@@ -1,7 +1,8 @@
 """Pictures in a request for vectors, in the forms that others have defined.
 
 Jina: `"input": [{"image": "<base64, or data:image/…;base64,…>"}, {"text": "…"}]`. vLLM: `"messages"` in place of
-`"input"`, as in a chat, with one picture or one text (`image_url` with a `data:` URL). Nothing is fetched: a URL is refused.
+`"input"`, as in a chat, with one picture or one text (`image_url` with a `data:` URL). Nothing is fetched: a URL is
+refused.
 """
 
 from __future__ import annotations
@@ -68,7 +69,9 @@ def _told(count: int) -> dict[str, Any]:
 
 def _picture(given: str, place: int) -> GivenPicture:
     if given[:8].lower().startswith(("http://", "https://")):
-        raise PydanticCustomError("input", "item {place} is a URL: send the picture itself, as base64", {"place": place})
+        raise PydanticCustomError(
+            "input", "item {place} is a URL: send the picture itself, as base64", {"place": place}
+        )
     head, comma, rest = given.partition(",")
     if comma and not (head.startswith("data:") and head.endswith(";base64")):
         raise PydanticCustomError("input", "item {place} is no data URL in base64", {"place": place})

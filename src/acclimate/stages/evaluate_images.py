@@ -25,7 +25,7 @@ from acclimate.evaluation.image_measures import (
 )
 from acclimate.files import hash_folder
 from acclimate.models.image_encoder import ImageEncoder
-from acclimate.models.projection import OFFSET, ProjectedImages, load_projection, project
+from acclimate.models.projection import OFFSETS, ProjectedImages, load_projection, project
 from acclimate.runs.images import (
     TextVectors,
     adapted_texts,
@@ -38,7 +38,7 @@ from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 
 Part: TypeAlias = Literal["unseen", "seen"]
-METHOD = 2
+METHOD = 3
 """Changes when the same vectors would get other numbers."""
 MAX_QUERIES = 2000
 """Images that are queries, at most, drawn evenly."""
@@ -124,7 +124,7 @@ def evaluate_images(
             "shown": {name: _shown(part) for name, part in parts.items()},
         }
         if dataset.kind == "classes" and len(parts) == 2:
-            report["all"] = _among_all(dataset, parts, vectors, doubt, trained.metrics.get(OFFSET))
+            report["all"] = _among_all(dataset, parts, vectors, doubt, trained.metrics)
         report["verdict"] = _verdict(report)
         return Work(lambda _: report)
 
@@ -197,24 +197,33 @@ def _among_all(
     parts: Mapping[str, TestPart],
     vectors: TextVectors,
     doubt: Doubt,
-    offset: float | None,
+    metrics: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Accuracy with the texts of all classes to choose from: what was trained on attracts what was not.
+    """Accuracy with the texts of all classes to choose from: what was trained on attracts what was not; and how well
+    texts of unseen groups find their images among those of all.
 
-    Once more with an offset taken off the cosines of the classes that were trained on, which the training has chosen on
-    classes that it held out of a head of its own (`train_projection`).
+    Once more with an offset taken off the cosines of the classes that were trained on: with each of those that the
+    training has chosen on classes that it held out of a head of its own (`training.projection_training.offsets_of`).
     """
     group_T = np.array([text.group for text in dataset.texts], np.int64)
     classes = np.unique(group_T)
     accuracy = {name: _accuracy(part, classes, vectors.document_TD, group_T, doubt) for name, part in parts.items()}
     found: dict[str, Any] = {"classes": len(classes), "class_accuracy": accuracy, "harmonic_mean": _both(accuracy)}
-    if offset is not None:
-        bias_C = np.array([0.0 if dataset.groups[group].held_out else offset for group in classes], np.float32)
-        calibrated = {
-            name: _accuracy(part, classes, vectors.document_TD, group_T, doubt, bias_C) for name, part in parts.items()
-        }
-        found |= {"offset": offset, "calibrated": calibrated, "calibrated_harmonic_mean": _both(calibrated)}
-    return found
+    calibrated: dict[str, dict[str, Any]] = {}
+    for kind, metric in OFFSETS.items():
+        if metric in metrics:
+            offset = float(metrics[metric])
+            bias_C = np.array([0.0 if dataset.groups[group].held_out else offset for group in classes], np.float32)
+            with_it = {
+                name: _accuracy(part, classes, vectors.document_TD, group_T, doubt, bias_C)
+                for name, part in parts.items()
+            }
+            calibrated[kind] = {"offset": offset, **with_it, "harmonic_mean": _both(with_it)}
+    unseen, images_ND = parts["unseen"], np.concatenate([parts["unseen"].image_ND, parts["seen"].image_ND])
+    belongs_TN = np.zeros((len(unseen.texts), len(images_ND)), bool)
+    belongs_TN[:, : len(unseen.rows)] = unseen.belongs_NT.T
+    found["text_to_image"] = retrieval(unseen.query_TD, images_ND, belongs_TN, unseen.group_T.tolist(), doubt)
+    return {**found, "calibrated": calibrated}
 
 
 def _both(accuracy: Mapping[str, Measured]) -> float:

@@ -26,6 +26,7 @@ OF_PREPARE = (
     "image_dev_fraction",
     "image_side",
     "max_megapixels",
+    "frames",
 )
 """The settings of images on which the prepared ones depend."""
 

@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from acclimate.configs import RunConfig
 from acclimate.core.filter_language import parse_filter
-from acclimate.data.images.pictures import normalise_picture, require_pillow
+from acclimate.data.images.pictures import require_pillow
+from acclimate.data.images.video import normalise
 from acclimate.data.records import BadRowError
 from acclimate.data.texts import typed_text
 from acclimate.errors import DataError, StorageError, UsageError
@@ -130,8 +131,7 @@ def read_picture(path: Path, config: RunConfig) -> bytes:
     with open_input(path) as stream:
         data = stream.read()
     try:
-        limit = config.images.max_megapixels * 1_000_000
-        return normalise_picture(data, side=config.images.image_side, max_pixels=limit).data
+        return normalise(data, config.images).data
     except BadRowError as error:
         raise DataError(f"{path}: {error}", fix="Give another picture.") from None
 

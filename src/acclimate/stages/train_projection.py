@@ -14,7 +14,7 @@ from acclimate.errors import UsageError
 from acclimate.files import hash_config, hash_folder, work_folder
 from acclimate.mining.image_negatives import NEGATIVES_FILE, read_mined
 from acclimate.models.image_encoder import ImageEncoder
-from acclimate.models.projection import OFFSET, Projection, save_projection
+from acclimate.models.projection import OFFSETS, Projection, save_projection
 from acclimate.ownership import check_replaceable
 from acclimate.runs.images import TextVectors, image_features, image_model, open_images, text_encoder, text_vectors
 from acclimate.runs.records import not_metrics
@@ -22,7 +22,7 @@ from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.training.fit import training_numbers
 from acclimate.training.image_objective import TEMPERATURE
-from acclimate.training.projection_training import Trained, World, train_head, trained_offset_of
+from acclimate.training.projection_training import Trained, World, train_head, offsets_of
 from acclimate.training.setup import checkpoints
 
 OF_TRAINING = (
@@ -89,11 +89,11 @@ def train_projection(
         world = World(dataset, features_NF, vectors, mined, config, identity, tower, pictures)
         check_replaceable(run.projection_metrics, not_metrics)
         trained = train_head(world, checkpoints(out), run.projection_metrics)
-        offset = trained_offset_of(world, work_folder(out) / "offset")
+        offsets = offsets_of(world, work_folder(out) / "offset")
         pictures.close()
 
         def write(folder: Path) -> Mapping[str, Any]:
-            training = _report(trained, dataset) | offset
+            training = _report(trained, dataset) | offsets
             save_projection(folder, _projection(trained, tower, vectors, training))
             return {"train": training}
 
@@ -102,9 +102,7 @@ def train_projection(
     return step("train the projection", out, settings, inputs, make, seconds="train_projection_s", alone=True)
 
 
-def _projection(
-    trained: Trained, tower: ImageEncoder, vectors: TextVectors, training: Mapping[str, Any]
-) -> Projection:
+def _projection(trained: Trained, tower: ImageEncoder, vectors: TextVectors, training: Mapping[str, Any]) -> Projection:
     lora, space = trained.lora, vectors.space
     if lora is not None and lora.text_sha256 is not None:
         space = replace(space, document_adapter=lora.text_sha256)
@@ -115,7 +113,7 @@ def _projection(
         tower_sha256=tower.tower.sha256,
         tower_fingerprint=tower.tower.fingerprint,
         space=space,
-        metrics={name: training[name] for name in ("steps", "best_step", "best_score", OFFSET) if name in training},
+        metrics={name: training[name] for name in ("steps", "best_step", "best_score", *OFFSETS.values()) if name in training},
     )
 
 

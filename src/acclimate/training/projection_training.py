@@ -18,11 +18,11 @@ from acclimate.configs import RunConfig
 from acclimate.core.lora import trainable_parameters as lora_parameters
 from acclimate.data.images.dataset import ImageDataset
 from acclimate.errors import DataError, UsageError
-from acclimate.evaluation.image_measures import class_vectors, trained_offset
+from acclimate.evaluation.image_measures import class_vectors, trained_offsets
 from acclimate.models.image_encoder import ImageEncoder
 from acclimate.models.image_text import ImageTexts
 from acclimate.models.image_towers import TransformersTower
-from acclimate.models.projection import OFFSET, ProjectionHead, project
+from acclimate.models.projection import OFFSETS, ProjectionHead, project
 from acclimate.models.tower_lora import TowerLora, tower_layers
 from acclimate.progress import say
 from acclimate.runs.images import TextVectors, numbered_texts
@@ -134,7 +134,7 @@ def train_head(world: World, folder: Path, metrics: Path) -> Trained:
     return Trained(head.eval().cpu(), _finished(tower, world.config), state, schedule, trainable)
 
 
-def trained_offset_of(world: World, folder: Path) -> dict[str, float]:
+def offsets_of(world: World, folder: Path) -> dict[str, float]:
     """Choose what to take off the cosines of trained classes, by a head that a quarter of them was held out of.
 
     {} for captions, where there are too few classes or no dev images of the others, and beside LoRA: it would train
@@ -165,7 +165,8 @@ def trained_offset_of(world: World, folder: Path) -> dict[str, float]:
     rows = np.array([*dev, *unseen])
     own_N = np.searchsorted(trained, dataset.group_N[rows])
     trained_C = np.array([group not in pseudo for group in trained])
-    return {OFFSET: trained_offset(project(head, world.features_NF[rows]), class_CD, own_N, trained_C)}
+    found = trained_offsets(project(head, world.features_NF[rows]), class_CD, own_N, trained_C)
+    return {OFFSETS[name]: value for name, value in found._asdict().items()}
 
 
 def _with_new_lora(world: World) -> TransformersTower:

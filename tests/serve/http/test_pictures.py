@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -62,9 +61,7 @@ def asked(client: httpx.Client, **body: Any) -> httpx.Response:
     return client.post("/v1/embeddings", json={"model": "farm", **body})
 
 
-def test_a_picture_has_the_vector_of_the_projection(
-    shop: httpx.Client, images: tuple[Path, ProjectedImages]
-) -> None:
+def test_a_picture_has_the_vector_of_the_projection(shop: httpx.Client, images: tuple[Path, ProjectedImages]) -> None:
     plain = normalise_picture(FILE, side=288, max_pixels=10**6).data
     expected = images[1].encode([plain])[0]
     url = f"data:image/png;base64,{in_base64(FILE)}"

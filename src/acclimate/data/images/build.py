@@ -15,9 +15,10 @@ from acclimate.core.same_text import text_id
 from acclimate.counting import counted
 from acclimate.data.images.classes import ImageClass, class_texts
 from acclimate.data.images.dataset import BYTES_FILE, ImageDataset, ImageGroup, ImageItem, ImageText
-from acclimate.data.images.pictures import Picture, normalise_picture
+from acclimate.data.images.pictures import Picture
 from acclimate.data.images.rows import ImageRow, image_rows
 from acclimate.data.images.split import drop_copies, split_images
+from acclimate.data.images.video import normalise
 from acclimate.data.records import BadRowError
 from acclimate.errors import DataError, UsageError
 from acclimate.files import storage_errors
@@ -121,7 +122,7 @@ def _decoded(
     """Rows with their pictures, in order, read and decoded by threads."""
 
     def load(row: ImageRow) -> Picture:
-        return normalise_picture(row.read(), side=config.image_side, max_pixels=config.max_megapixels * 1_000_000)
+        return normalise(row.read(), config)
 
     with ThreadPoolExecutor(max(1, threads)) as pool:
         for row, future in _begun(rows, pool, load):

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from acclimate.configs.images import MAX_FRAMES
 from acclimate.data.records import BadRowError
 from acclimate.errors import MissingExtraError
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "PPM")
 """What is decoded. Others of Pillow's formats hand the file to a program (EPS) or are no photographs."""
+KEPT_FORMATS = ("JPEG", "WEBP")
+"""In which pictures, and frames of videos, are kept."""
 MAX_BYTES = 64 * 1024 * 1024
 MIN_SIDE = 8
 """Fewer pixels than this on a side are an icon or a tracking pixel, no picture."""
@@ -34,7 +37,8 @@ SIXTEEN_BITS = 257
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """An image as it is kept: JPEG bytes, upright, RGB, without metadata (a phone's photographs say where it was)."""
+    """An image as it is kept: JPEG bytes, upright, RGB, without metadata (a phone's photographs say where it was); of a
+    video some frames, as WebP."""
 
     data: bytes
     width: int
@@ -80,7 +84,7 @@ def normalise_picture(data: bytes, *, side: int, max_pixels: int) -> Picture:
     except Exception as error:  # decoders of a dozen formats raise whatever they stumble over
         raise BadRowError(f"broken image ({_said(error)})") from None
     if min(image.size) > side:
-        image = _scaled(image, side)
+        image = scaled(image, side)
     elif plain_jpeg and b"Photoshop" not in data[:4096]:
         return Picture(data, image.width, image.height, tuple(changes))
     out = io.BytesIO()
@@ -89,12 +93,26 @@ def normalise_picture(data: bytes, *, side: int, max_pixels: int) -> Picture:
 
 
 def decode(data: bytes) -> PillowImage.Image:
-    """Decode the bytes of a `Picture`: an RGB image, in memory."""
+    """Decode the bytes of a `Picture`: an RGB image, in memory; of several frames the first."""
+    return decode_frames(data, 1)[0]
+
+
+def decode_frames(data: bytes, most: int | None = None) -> list[PillowImage.Image]:
+    """Decode the bytes of a `Picture`: one RGB image, or the frames that were drawn from a video.
+
+    Args:
+        data: JPEG, or WebP of several frames.
+        most: decode so many at most.
+    """
     from PIL import Image
 
-    with Image.open(io.BytesIO(data), formats=("JPEG",)) as image:
-        image.load()
-        return image.convert("RGB") if image.mode != "RGB" else image
+    with Image.open(io.BytesIO(data), formats=KEPT_FORMATS) as image:
+        found = []
+        for number in range(min(getattr(image, "n_frames", 1), most or MAX_FRAMES)):
+            image.seek(number)
+            image.load()
+            found.append(image.convert("RGB") if image.mode != "RGB" or image.format != "JPEG" else image)
+        return found
 
 
 def thumbnail(data: bytes, side: int = 96) -> bytes:
@@ -126,14 +144,18 @@ def _open(data: bytes, max_pixels: int) -> Any:
         raise BadRowError(f"no image ({', '.join(known)} are read)") from None
     except Exception as error:  # as in `normalise_picture`
         raise BadRowError(f"broken image ({_said(error)})") from None
-    width, height = image.size
+    check_shape(*image.size, max_pixels)
+    return image
+
+
+def check_shape(width: int, height: int, max_pixels: int) -> None:
+    """Raise a `BadRowError` for pictures that are too large, too small, or strips."""
     if width * height > max_pixels:
         raise BadRowError(f"too many pixels ({width:,} x {height:,}, at most {max_pixels:,})")
     if min(width, height) < MIN_SIDE:
         raise BadRowError(f"too small ({width} x {height} pixels, at least {MIN_SIDE} on a side)")
     if max(width, height) > MAX_ASPECT * min(width, height):
         raise BadRowError(f"a strip ({width} x {height} pixels, at most {MAX_ASPECT} times as long as wide)")
-    return image
 
 
 def _rotated(image: Any) -> bool:
@@ -172,7 +194,8 @@ def _to_bytes(values: np.ndarray) -> np.ndarray:
     return ((values - low) * (255 / max(high - low, 1e-12))).astype(np.uint8)
 
 
-def _scaled(image: Any, side: int) -> Any:
+def scaled(image: Any, side: int) -> Any:
+    """Scale an image down to a shorter side of so many pixels."""
     from PIL import Image
 
     scale = side / min(image.size)

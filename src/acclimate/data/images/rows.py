@@ -14,6 +14,7 @@ from typing import Any
 from acclimate.data.hub import is_saved, load_saved
 from acclimate.data.images.classes import CLASSES_FILE, ImageClass, by_name, read_classes
 from acclimate.data.images.pictures import MAX_BYTES
+from acclimate.data.images.video import FILES as VIDEO_FILES
 from acclimate.data.kinds import is_table_name
 from acclimate.data.names import ANCHORS, POSITIVES, SPLIT_NAMES, TEXTS, TITLE
 from acclimate.data.records import BadRowError, normalise
@@ -21,13 +22,13 @@ from acclimate.data.tables import Row, Rows, read_table
 from acclimate.errors import DataError
 from acclimate.types import Rejected, Split
 
-IMAGES = ("image", "image_path", "img", "picture", "photo", "jpg", "png", "file_name")
-"""Names of the column that holds images; the first that is there counts."""
+IMAGES = ("image", "image_path", "img", "picture", "photo", "jpg", "png", "video", "video_path", "file_name")
+"""Names of the column that holds images or videos; the first that is there counts."""
 CAPTIONS = (*TEXTS, "caption", "captions", "description", TITLE, *ANCHORS, *POSITIVES, "document")
 """Columns whose texts belong to the row's image."""
 CLASSES = ("class", "label", "category", "class_name")
 SPLITS_OF = ("split",)
-FILES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif")
+FILES = (".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif", *VIDEO_FILES)
 BATCH_ROWS = 64
 """Rows of a columnar file held at a time: each may hold an image."""
 URL = re.compile(r"(https?|ftp|s3|gs)://", re.IGNORECASE)
