@@ -18,7 +18,7 @@ from transformers import (
     SiglipVisionModel,
 )
 
-from acclimate.data.images.pictures import decode
+from acclimate.data.images.pictures import decode, decode_frames
 from acclimate.errors import ModelError
 from acclimate.models import image_encoder
 from acclimate.models.image_encoder import ImageEncoder, cached_features
@@ -91,9 +91,9 @@ def test_features_are_computed_once_and_those_of_before_are_taken(
 
     def counting(data: bytes) -> object:
         decoded.append(data)
-        return decode(data)
+        return decode_frames(data)
 
-    monkeypatch.setattr(image_encoder, "decode", counting)
+    monkeypatch.setattr(image_encoder, "decode_frames", counting)
     names = [str(number) for number in range(len(PICTURES))]
     first = cached_features(encoder, PICTURES[:20], names[:20], tmp_path / "cache")
     again = cached_features(encoder, PICTURES[:20], names[:20], tmp_path / "cache")

@@ -63,7 +63,7 @@ class ServedRun:
     refusal: Refusal | None
     """Which questions are not answered; None where the dev split has not said so."""
     folder: Path
-    """Of the run, or of its task: where a projection of pictures may be."""
+    """The run's, or its task's: where a projection of pictures may be."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.training.fit import training_numbers
 from acclimate.training.image_objective import TEMPERATURE
-from acclimate.training.projection_training import Trained, World, train_head, offsets_of
+from acclimate.training.projection_training import Trained, World, offsets_of, train_head
 from acclimate.training.setup import checkpoints
 
 OF_TRAINING = (
@@ -113,7 +113,9 @@ def _projection(trained: Trained, tower: ImageEncoder, vectors: TextVectors, tra
         tower_sha256=tower.tower.sha256,
         tower_fingerprint=tower.tower.fingerprint,
         space=space,
-        metrics={name: training[name] for name in ("steps", "best_step", "best_score", *OFFSETS.values()) if name in training},
+        metrics={
+            name: training[name] for name in ("steps", "best_step", "best_score", *OFFSETS.values()) if name in training
+        },
     )
 
 

@@ -6,7 +6,7 @@ Legend: N images of the step, M texts of the step, n of a chunk, D dimensions.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,7 +26,7 @@ from acclimate.models.image_text import ImageTexts
 from acclimate.models.image_towers import TransformersTower
 from acclimate.models.projection import ProjectionHead, project
 from acclimate.training.fit import LossFn, StepResult
-from acclimate.training.gradcache import activation_bytes_per_token, chunked_backward
+from acclimate.training.gradcache import Encode, activation_bytes_per_token, chunked_backward
 from acclimate.training.image_objective import LOWEST_TEMPERATURE, TEMPERATURE, ImageExamples, both_directions, drawn
 from acclimate.training.schedule import TaskSchedule
 
@@ -73,7 +73,7 @@ def tower_objective(
 
     Args:
         parts: what computes images and texts.
-        examples: `features_NF` is not read; `text_TD` is, unless the text tower trains.
+        examples: `features_NF` is read where only the text tower trains, `text_TD` where it does not.
         schedule: which images a step has.
         config: `images.image_negatives`, `train.activation_memory_gb`.
         trainable: of head, temperature and LoRA.
@@ -83,49 +83,73 @@ def tower_objective(
     image_tokens, max_tokens = _budget(tower, config)
     per_chunk = int(max(1, min(BATCH_IMAGES, max_tokens // image_tokens)))
     temperature = trainable[TEMPERATURE]
+    trains_images = config.images.image_lora != "texts" or len(parts.head.layers) > 0
 
     def loss_fn(step: int) -> StepResult:
         rows = schedule.batch(step)
         draw = np.random.default_rng(step_seed(schedule.seed, step))
         texts_M, target_N, positive_NM = drawn(examples, rows, config.images.image_negatives, draw)
-        pixels = parts.encoder.pixels(parts.pictures, parts.rows[rows].tolist())
         target, positive = torch.from_numpy(target_N).to(device), torch.from_numpy(positive_NM).to(device)
+        pixels = parts.encoder.pixels(parts.pictures, parts.rows[rows].tolist()) if trains_images else None
+        fixed_ND = None if trains_images else torch.from_numpy(project(parts.head, examples.features_NF[rows]))
         words = [parts.words[text] for text in texts_M] if parts.texts is not None else []
+        images = len(rows) if pixels is not None else 0  # computed here, before those of the words
 
         def encode(chunk: np.ndarray) -> Tensor:
-            if chunk[0] < len(rows):
-                return parts.head(tower.pooled(pixels[chunk]))  # type: ignore[no-any-return]
-            assert parts.texts is not None
-            return parts.texts.forward([words[place - len(rows)] for place in chunk])
+            if pixels is not None and chunk[0] < images:
+                found: Tensor = parts.head(tower.pooled(pixels[chunk]))
+                return found
+            assert parts.texts is not None  # there are words
+            return parts.texts.forward([words[place - images] for place in chunk])
 
         def loss_of(vectors: Tensor) -> Tensor:
-            own = vectors[len(rows) :] if words else text_TD[torch.from_numpy(texts_M).to(device)]
-            logits_NM = vectors[: len(rows)] @ own.T / learned_temperature(temperature, LOWEST_TEMPERATURE)
+            image_ND = vectors[:images] if fixed_ND is None else fixed_ND.to(device)
+            own = vectors[images:] if words else text_TD[torch.from_numpy(texts_M).to(device)]
+            logits_NM = image_ND @ own.T / learned_temperature(temperature, LOWEST_TEMPERATURE)
             return both_directions(logits_NM, positive, target)
 
-        chunks = [*_chunks(0, len(rows), per_chunk), *_chunks(len(rows), len(rows) + len(words), per_chunk)]
-        parts.head.train()
-        with held(tower.model):
-            tower.model.train()
-            loss = chunked_backward(
-                encode,
-                chunks,
-                loss_of,
-                torch.zeros(len(rows) + len(words), text_TD.shape[1], device=device),
-                tokens=[image_tokens * len(chunk) for chunk in chunks],
-                max_tokens=max_tokens,
-                seed_of=lambda chunk: step_seed(schedule.seed, step, chunk),
-                parameters=[temperature],
-            )
-            tower.model.eval()
+        budget = (_chunks(images, len(words), per_chunk), image_tokens, max_tokens)
+        blank_ND = torch.zeros(images + len(words), text_TD.shape[1], device=device)
+        loss = _backward(parts, encode, loss_of, blank_ND, budget, temperature, step_seed(schedule.seed, step, 1))
         now = learned_temperature(temperature.detach(), LOWEST_TEMPERATURE)
         return StepResult(loss, len(rows), metrics={"temperature": now})
 
     return loss_fn
 
 
-def _chunks(start: int, end: int, size: int) -> list[np.ndarray]:
-    return [np.arange(first, min(first + size, end)) for first in range(start, end, size)]
+def _backward(
+    parts: TowerStep,
+    encode: Encode,
+    loss_of: Callable[[Tensor], Tensor],
+    blank_ND: Tensor,
+    budget: tuple[list[np.ndarray], int, float],
+    temperature: nn.Parameter,
+    seed: int,
+) -> float | Tensor:
+    """`gradcache.chunked_backward` with head and towers in training; the model is this thread's that long."""
+    chunks, tokens, max_tokens = budget
+    model = parts.tower.model
+    parts.head.train()
+    with held(model):
+        model.train()
+        loss = chunked_backward(
+            encode,
+            chunks,
+            loss_of,
+            blank_ND,
+            tokens=[tokens * len(chunk) for chunk in chunks],
+            max_tokens=max_tokens,
+            seed_of=lambda chunk: step_seed(seed, chunk),
+            parameters=[temperature],
+        )
+        model.eval()
+    return loss
+
+
+def _chunks(images: int, words: int, size: int) -> list[np.ndarray]:
+    """Positions of the images, then of the words; none of both is in one chunk."""
+    ends = ((0, images), (images, images + words))
+    return [np.arange(at, min(at + size, end)) for start, end in ends for at in range(start, end, size)]
 
 
 def _budget(tower: TransformersTower, config: RunConfig) -> tuple[int, float]:

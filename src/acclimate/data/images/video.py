@@ -80,7 +80,7 @@ def normalise_video(data: bytes, *, side: int, max_pixels: int, frames: int) -> 
 
 
 def _drawn(container: Any, stream: Any, count: int) -> list[Any]:
-    """The first frames at or after the middles of `count` equal parts; where the length is not told, of all frames."""
+    """The frames that are shown at the middles of `count` equal parts; where the length is not told, of all frames."""
     length = stream.duration or (None if container.duration is None else container.duration / 1e6 / stream.time_base)
     start = stream.start_time or 0
     if not length:
@@ -90,13 +90,13 @@ def _drawn(container: Any, stream: Any, count: int) -> list[Any]:
     for part in range(count):
         wanted = start + int(length * (part + 0.5) / count)
         container.seek(wanted, stream=stream)
-        last = None
+        shown = None
         for frame in container.decode(stream):
-            last = frame
-            if frame.pts is not None and frame.pts >= wanted:
+            if shown is not None and frame.pts is not None and frame.pts > wanted:
                 break
-        if last is not None:
-            found.setdefault(last.pts if last.pts is not None else -1 - part, last)
+            shown = frame
+        if shown is not None:
+            found.setdefault(part if shown.pts is None else shown.pts, shown)
     return list(found.values())
 
 
