@@ -9,8 +9,9 @@ variant of every seed is a run of `acclimate adapt`; features are computed in th
 What is done is kept: started again, it goes on, and prints the table of what is there.
 
 grocery_looks.json says what each product looks like. It was written from general knowledge of the products, without a
-look at the photographs. RUN of `--passages` has an index of passages in Chinese; a projection is trained into its space
-and what photographs of unseen fruit and vegetables find there is counted by grocery_names_zh.json.
+look at the photographs. grocery_names_zh.json has the Chinese names of crops, by class, and of what cartons hold, by
+coarse class. RUN of `--passages` has an index of passages in Chinese; a projection is trained into its space, onto
+these names, and what photographs of unseen crops find there is counted by which passages have one of their names.
 """
 
 from __future__ import annotations
@@ -43,13 +44,18 @@ from common import machine, once, table
 SEEDS = range(5)
 HERE = Path(__file__).resolve().parent
 PLAIN: dict[str, Any] = {"image_negatives": 0, "image_templates": ("{class}", "{description}")}
-LOOKS: dict[str, Any] = {"image_templates": ("{look}", "{class}, {coarse}: {look}")}
+LOOKS: dict[str, Any] = {
+    "image_templates": ("{look}", "{class}, {coarse}: {look}"),
+    "image_epochs": 30.0,
+    "head_dropout": 0.3,
+}
+CHINESE: dict[str, Any] = {**LOOKS, "image_templates": ("{zh}",)}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
     "default": {},
     "looks": LOOKS,
-    "looks, linear head": {**LOOKS, "head": "linear"},
-    "looks, no mined negatives": {**LOOKS, "image_negatives": 0},
+    "looks, 12 passes": {"image_templates": LOOKS["image_templates"]},
+    "30 passes, dropout 0.3": {"image_epochs": 30.0, "head_dropout": 0.3},
 }
 """Name -> settings beside the defaults. plain is the prototype: names and descriptions, no mined negatives."""
 COLUMNS: dict[str, tuple[str, ...]] = {
@@ -76,9 +82,12 @@ def source(data: Path, out: Path) -> Path:
     folder = out / "source"
     folder.mkdir(parents=True, exist_ok=True)
     looks = json.loads((HERE / "grocery_looks.json").read_text(encoding="utf-8"))
-    classes = [
-        {**entry, "look": looks[entry["class"]]} for entry in json.loads((data / "classes.json").read_text("utf-8"))
-    ]
+    names = json.loads((HERE / "grocery_names_zh.json").read_text(encoding="utf-8"))
+    classes = json.loads((data / "classes.json").read_text(encoding="utf-8"))
+    for entry in classes:
+        name = entry["class"]
+        crop = names["crops"].get(name)
+        entry |= {"look": looks[name], "zh": crop[0] if crop else names["cartons"][entry["coarse"]]}
     (folder / "classes.json").write_text(json.dumps(classes), encoding="utf-8")
     rows = [json.loads(line) for line in (data / "images.jsonl").open(encoding="utf-8")]
     placed = [{**row, "image": str((data / row["image"]).resolve())} for row in rows]
@@ -194,7 +203,7 @@ def speed(out: Path, data: Path, tower: Path) -> None:
 
 def passages(out: Path, data: Path, tower: Path, run: Path) -> None:
     """Search the index of a run by photographs of unseen classes: precision@10 by the passages' naming of the crop."""
-    names = json.loads((HERE / "grocery_names_zh.json").read_text(encoding="utf-8"))
+    names = json.loads((HERE / "grocery_names_zh.json").read_text(encoding="utf-8"))["crops"]
     for seed in SEEDS:
         place = out / f"passages-{seed}"
         place.mkdir(parents=True, exist_ok=True)
@@ -202,7 +211,7 @@ def passages(out: Path, data: Path, tower: Path, run: Path) -> None:
             subprocess.run(["cp", "-a", str(run), str(place / "run")], check=True)
 
         def work(place: Path = place, seed: int = seed) -> Mapping[str, object]:
-            adapt(data, tower, place / "run", seed, LOOKS, out / "features")
+            adapt(data, tower, place / "run", seed, CHINESE, out / "features")
             return _searched(place / "run", names)
 
         once(place, work)
