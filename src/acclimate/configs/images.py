@@ -40,9 +40,9 @@ class ImagesConfig:
     because the texts' model is the image model itself (a CLIP or a SigLIP)."""
     head_width: int = 512
     """Size of the hidden layer."""
-    head_dropout: float = 0.1
+    head_dropout: float = 0.3
     """Share of the features that is left out at random in training."""
-    image_epochs: float = 12.0
+    image_epochs: float = 30.0
     """Passes over the training images."""
     image_batch_size: int = 256
     """Images per step."""
