@@ -23,7 +23,9 @@ from tests.retrieval.index.contract import SPACE
 
 
 def served(folder: Path) -> ServedIndex:
-    run = ServedRun("run", "base", None, str(folder / "index"), folder / "feedback.sqlite", Fusion(), False, None)
+    run = ServedRun(
+        "run", "base", None, str(folder / "index"), folder / "feedback.sqlite", Fusion(), False, None, folder
+    )
     return ServedIndex(run, Metrics())
 
 

@@ -13,7 +13,7 @@ from acclimate.core.losses.multi_positive import multi_positive_info_nce
 from acclimate.mining.image_negatives import mine_texts
 from acclimate.models.projection import ProjectionHead, project
 from acclimate.training.fit import fit
-from acclimate.training.image_objective import ImageExamples, image_objective, trainable_parameters
+from acclimate.training.image_objective import ImageExamples, drawn, image_objective, trainable_parameters
 from acclimate.training.schedule import TaskSchedule
 
 
@@ -102,6 +102,16 @@ def test_a_text_that_says_the_same_is_no_negative() -> None:
     texts[1] = texts[0]
     found = mine_texts(examples.features_NF, texts, [np.array([number]) for number in own], own, 3)
     assert all(1 not in one.texts for number, one in zip(own, found, strict=True) if number == 0)
+
+
+def test_what_is_said_of_two_classes_is_no_negative_of_either() -> None:
+    """Images 0 and 1 of two classes; text 2 is another copy of text 0, for the second class."""
+    texts = np.array([[1, 0], [0, 1], [1, 0]], np.float32)
+    examples = ImageExamples(np.zeros((2, 3), np.float32), texts, [np.array([0, 1]), np.array([2])], [np.array([])] * 2)
+    for seed in range(8):
+        own, target, positive = drawn(examples, np.array([0, 1]), 0, np.random.default_rng(seed))
+        assert own[target[1]] == 2 and positive[1].tolist() == [number != 1 for number in own]
+        assert positive[0].all()
 
 
 @pytest.mark.parametrize("negatives", [0, 3])

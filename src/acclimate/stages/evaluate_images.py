@@ -142,7 +142,7 @@ def _part(
     if not len(rows):
         return None
     texts = dataset.texts_of(int(row) for row in rows)
-    belongs_NT = np.stack([np.isin(texts, dataset.items[row].texts) for row in rows])
+    belongs_NT = _belongs(dataset, rows, texts)
     tower_NF = np.asarray(features_NF[rows])
     tower_NF = tower_NF / np.maximum(np.linalg.norm(tower_NF, axis=1, keepdims=True), 1e-12)
     return TestPart(
@@ -156,6 +156,13 @@ def _part(
         group_N=dataset.group_N[rows],
         group_T=np.array([dataset.texts[text].group for text in texts], np.int64),
     )
+
+
+def _belongs(dataset: ImageDataset, rows: NDArray[np.int64], texts: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Which text is true of which image [N, T]: what is said of two classes is true of the images of both."""
+    numbers = {text: number for number, text in enumerate(dict.fromkeys(one.text for one in dataset.texts))}
+    words_T = np.array([numbers[one.text] for one in dataset.texts])
+    return np.stack([np.isin(words_T[texts], words_T[list(dataset.items[row].texts)]) for row in rows])
 
 
 def _measured(dataset: ImageDataset, part: TestPart, doubt: Doubt) -> dict[str, Any]:
@@ -220,9 +227,8 @@ def _among_all(
             }
             calibrated[kind] = {"offset": offset, **with_it, "harmonic_mean": _both(with_it)}
     unseen, images_ND = parts["unseen"], np.concatenate([parts["unseen"].image_ND, parts["seen"].image_ND])
-    belongs_TN = np.zeros((len(unseen.texts), len(images_ND)), bool)
-    belongs_TN[:, : len(unseen.rows)] = unseen.belongs_NT.T
-    found["text_to_image"] = retrieval(unseen.query_TD, images_ND, belongs_TN, unseen.group_T.tolist(), doubt)
+    belongs_NT = _belongs(dataset, np.concatenate([unseen.rows, parts["seen"].rows]), unseen.texts)
+    found["text_to_image"] = retrieval(unseen.query_TD, images_ND, belongs_NT.T, unseen.group_T.tolist(), doubt)
     return {**found, "calibrated": calibrated}
 
 

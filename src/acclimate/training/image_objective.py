@@ -25,6 +25,9 @@ TEMPERATURE = "log_temperature"
 LOWEST_TEMPERATURE = 0.01
 """A learned temperature stays above it, as CLIP's does."""
 
+SAME_WORDS = 1 - 1e-5
+"""Texts whose cosine is higher are the same."""
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageExamples:
@@ -108,5 +111,8 @@ def drawn(
         if negatives and len(own := examples.negatives[row])
     ]
     texts_M = np.unique(np.concatenate([chosen, *hard]))
-    positive_NM = np.stack([np.isin(texts_M, examples.texts[row]) for row in rows])
+    own_NM = np.stack([np.isin(texts_M, examples.texts[row]) for row in rows])
+    vectors_MD = examples.text_TD[texts_M]
+    same_MM = vectors_MD @ vectors_MD.T > SAME_WORDS  # the same text may be said of two classes: no negative of either
+    positive_NM = own_NM.astype(np.float32) @ same_MM.astype(np.float32) > 0
     return texts_M, np.searchsorted(texts_M, chosen), positive_NM
