@@ -20,6 +20,7 @@ import acclimate
 from acclimate.configs import RunConfig
 from acclimate.data.images.pictures import decode
 from acclimate.errors import ModelError, UsageError
+from acclimate.models.encoder import Encoder
 from acclimate.models.image_text import ImageTexts
 from acclimate.models.image_towers import load_processor
 from acclimate.models.projection import ProjectedImages
@@ -32,7 +33,9 @@ from tests.image_world import (
     tiny_siglip_vision,
     write_class_folders,
 )
+from tests.models.adapted import random_adapter
 from tests.models.tiny import as_sentence_transformer
+from tests.serve.http.world import write_run
 from tests.tiny_run import write_tiny_bert
 
 QUICK: dict[str, Any] = {
@@ -152,6 +155,20 @@ def test_what_cannot_train_is_refused(settings: dict[str, Any], message: str, wo
             image_model=str(tower),
             **given,
         )
+
+
+def test_a_run_s_adapter_says_which_base_its_texts_need(world: Path, tmp_path: Path) -> None:
+    """Images come to a run on texts: its model is not named again, and its index stays."""
+    base = Encoder.load(str(world / "bert"), device="cpu", dtype="float32")
+    write_run(tmp_path / "run", base, random_adapter(base))
+    (tmp_path / "run" / "adapter" / "settings.json").write_text(json.dumps({"model": str(world / "bert")}))
+    settings = {name: value for name, value in QUICK.items() if name != "rank"}
+    tower = tiny_graph(tmp_path / "tower")
+    config = RunConfig(device="cpu", dtype="float32")
+    acclimate.adapt(world / "images", out=tmp_path / "run", config=config, image_model=str(tower), **settings)
+    texts = acclimate.load(str(tmp_path / "run"), device="cpu", dtype="float32")
+    images = ProjectedImages.open(tmp_path / "run" / "projection", device="cpu")
+    assert images.space == texts.space and images.space.document_adapter is not None
 
 
 def test_a_graph_does_not_train(world: Path, tmp_path: Path) -> None:

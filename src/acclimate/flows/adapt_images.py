@@ -16,6 +16,7 @@ from acclimate.flows.record import stage_of
 from acclimate.models.image_encoder import ImageEncoder
 from acclimate.ownership import check_replaceable, marker, written_by
 from acclimate.runs.images import image_model, text_encoder
+from acclimate.runs.resolve import with_base_of
 from acclimate.runs.run_folder import RunFolder
 from acclimate.stages.evaluate_images import evaluate_images
 from acclimate.stages.mine_images import mine_images
@@ -52,6 +53,8 @@ def adapt_images(
         raise UsageError(
             "--dry-run with --image-model", fix="Leave it out: a head takes seconds, once its features are computed."
         )
+    if config.model is None:  # a run's adapter says which base it needs
+        config = with_base_of(run, config)
     started, folder = time.monotonic(), RunFolder(run)
     tower = ImageEncoder.load(image_model(config), device=config.device)
     text_encoder(folder, config, tower)  # what cannot be used is refused before any work
