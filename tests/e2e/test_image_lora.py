@@ -160,7 +160,7 @@ def test_what_cannot_train_is_refused(settings: dict[str, Any], message: str, wo
 def test_a_run_s_adapter_says_which_base_its_texts_need(world: Path, tmp_path: Path) -> None:
     """Images come to a run on texts: its model is not named again, and its index stays."""
     base = Encoder.load(str(world / "bert"), device="cpu", dtype="float32")
-    write_run(tmp_path / "run", base, random_adapter(base))
+    write_run(tmp_path / "run", base, random_adapter(base, dim=base.use.dim))
     (tmp_path / "run" / "adapter" / "settings.json").write_text(json.dumps({"model": str(world / "bert")}))
     settings = {name: value for name, value in QUICK.items() if name != "rank"}
     tower = tiny_graph(tmp_path / "tower")

@@ -111,8 +111,8 @@ def drawn(
         if negatives and len(own := examples.negatives[row])
     ]
     texts_M = np.unique(np.concatenate([chosen, *hard]))
-    own_NM = np.stack([np.isin(texts_M, examples.texts[row]) for row in rows])
-    vectors_MD = examples.text_TD[texts_M]
-    same_MM = vectors_MD @ vectors_MD.T > SAME_WORDS  # the same text may be said of two classes: no negative of either
-    positive_NM = own_NM.astype(np.float32) @ same_MM.astype(np.float32) > 0
+    # The same text may be said of two classes: it is a negative of neither.
+    vectors_DM = examples.text_TD[texts_M].T
+    nearest = [(examples.text_TD[examples.texts[row]] @ vectors_DM).max(0) for row in rows]
+    positive_NM = np.stack(nearest) > SAME_WORDS
     return texts_M, np.searchsorted(texts_M, chosen), positive_NM
