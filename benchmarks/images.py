@@ -213,6 +213,8 @@ def passages(out: Path, data: Path, tower: Path, run: Path) -> None:
 
         once(place, work)
     results = [json.loads(path.read_text()) for path in sorted(out.glob("passages-*/result.json"))]
+    if not results:
+        return
     shown = []
     for result in results:
         for name, one in result["classes"].items():
