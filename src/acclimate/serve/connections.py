@@ -14,6 +14,8 @@ from acclimate.serve.errors import ServiceError
 from acclimate.serve.replies import error_response
 
 MAX_HEAD_BYTES = 65_536
+LOOK_AGAIN_S = 0.05
+"""When the event loop was held up, its timers come before what has arrived meanwhile; so that is looked at first."""
 
 
 class Connection(HttpToolsProtocol):
@@ -109,10 +111,13 @@ class _Patience:
     def begin(self) -> None:
         """Begin to wait, or go on waiting."""
         if self._timer is None:
-            self._timer = self._connection.loop.call_later(self._seconds, self._connection.transport.abort)
+            self._timer = self._connection.loop.call_later(self._seconds, self._look_again)
 
     def end(self) -> None:
         """Wait no more."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+    def _look_again(self) -> None:
+        self._timer = self._connection.loop.call_later(LOOK_AGAIN_S, self._connection.transport.abort)

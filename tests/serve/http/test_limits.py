@@ -7,12 +7,17 @@ import json
 import socket
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
 import pytest
+import uvloop
 
+from acclimate.serve.connections import _Patience
 from tests.models.adapted import WORDS
 from tests.serve.http.test_embeddings import refused
 from tests.serve.http.world import PATIENCE_S, World, copy_run, served
@@ -53,6 +58,34 @@ def until(holds: Callable[[], bool]) -> None:
     while not holds():
         assert time.monotonic() < end
         time.sleep(0.02)
+
+
+def test_a_client_is_not_given_up_for_what_held_up_the_event_loop() -> None:
+    """After a callback of a socket uvloop runs timers that are due, before it reads from other sockets."""
+    given_up: list[bool] = []
+
+    async def served() -> None:
+        loop, (ours, theirs), (busy, sender) = asyncio.get_running_loop(), socket.socketpair(), socket.socketpair()
+        connection: Any = SimpleNamespace(loop=loop, transport=SimpleNamespace(abort=partial(given_up.append, True)))
+        patience = _Patience(connection, 0.1)
+
+        def hold_up() -> None:
+            loop.remove_reader(busy)
+            theirs.send(b"in time")
+            time.sleep(0.2)
+
+        patience.begin()
+        loop.add_reader(ours, patience.end)
+        loop.add_reader(busy, hold_up)
+        sender.send(b"much to do")
+        await asyncio.sleep(0.4)
+        loop.remove_reader(ours)
+        for one in (ours, theirs, busy, sender):
+            one.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(served())
+    assert not given_up
 
 
 def test_what_was_stored_before_an_error_is_said(world: World, tmp_path: Path) -> None:
