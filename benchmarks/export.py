@@ -13,7 +13,7 @@ The peers are sentence-transformers' own backends on the folder that `export` wr
 an environment of its own, because optimum lags behind transformers:
 
     python -m venv A && A/bin/pip install 'sentence-transformers[onnx]<6' 'transformers<5' 'optimum-onnx[onnxruntime]'
-    python -m venv B && B/bin/pip install 'sentence-transformers>=6' 'transformers<5.6' 'optimum-intel[openvino]' datasets
+    python -m venv B && B/bin/pip install 'sentence-transformers>=6' 'transformers<5.6' 'optimum-intel[openvino]'
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+import openvino
 import pytest
 from transformers import BertConfig, BertModel
 
@@ -25,6 +26,7 @@ from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.backends.engine_encoder import EngineEncoder
 from acclimate.models.encoder import Encoder
 from acclimate.models.text_encoder import TextEncoder
+from acclimate.runs.exporting import batches_of
 from acclimate.runs.records import remembered
 from acclimate.runs.resolve import load, resolve
 from acclimate.runs.run_folder import RunFolder
@@ -307,6 +309,27 @@ def test_other_architectures(tmp_path: Path, model_type: str) -> None:
     base = as_sentence_transformer(made, "cls")
     write_adapter(tmp_path / "adapter", base, strength=0.1)
     assert export(tmp_path / "adapter", tmp_path / "out", config(base, "onnx"))["parity"]["min_cosine"] > 0.9999
+
+
+@pytest.mark.slow
+def test_int8_for_openvino_is_calibrated(world: Path, tmp_path: Path) -> None:
+    """Smaller, near, found by `load`; a layer that is kept is left out of it."""
+    report = export(world / "run", tmp_path / "out", config(world / "base", "openvino", int8=True, max_loss=0.9))
+    assert report["gate"]["recipe"] == "calibrated" and report["gate"]["passed"] and report["size"] < 0.4
+    assert report["parity"]["min_cosine"] > 0.9999
+    cosines = np.einsum("nd,nd->n", load(tmp_path / "out").encode(texts()), live(world).encode(texts()))
+    assert 0.95 < cosines.mean() < 0.999999
+    export(world / "run", tmp_path / "float", config(world / "base", "openvino"))
+    graph = tmp_path / "float" / "openvino" / "openvino_model.xml"
+    layers = layers_of(graph, "openvino")
+    assert len(layers) == 6
+    batches = batches_of(live(world).tokenise(texts()))
+    rounded = []
+    for kept in ([], layers):
+        write_form(graph, tmp_path / "again.xml", "calibrated", kept=kept, calibration=batches)
+        operations = openvino.Core().read_model(str(tmp_path / "again.xml")).get_ordered_ops()
+        rounded.append(sum(node.get_type_name() == "FakeQuantize" for node in operations))
+    assert rounded[1] < rounded[0]
 
 
 def test_what_cannot_be_folded_or_read(world: Path, tmp_path: Path) -> None:

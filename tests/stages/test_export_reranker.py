@@ -190,4 +190,4 @@ def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert "w1 w2" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="2"):
         main(["export", str(run / "reranker"), "--out", out, "--rerank-depth", "20"])
-    assert "export in float32 does not read --rerank-depth" in capsys.readouterr().err
+    assert "export in float32 does not read rerank_depth" in capsys.readouterr().err

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.configs import RunConfig, check_settings, with_overrides
-from acclimate.errors import MissingExtraError, ModelError
+from acclimate.errors import DataError, MissingExtraError, ModelError
 from acclimate.flows.settings import Config, configured, measuring
 from acclimate.flows.verbs import at_work_in
 from acclimate.ownership import called
@@ -106,6 +106,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "onnx float32": {"format": "onnx"},
     "onnx int8": {"format": "onnx", "int8": True},
     "openvino float32": {"format": "openvino"},
+    "openvino int8": {"format": "openvino", "int8": True},
 }
 """Exports that `tune` measures, and their settings."""
 
@@ -125,7 +126,7 @@ def _exports(run: Path, config: RunConfig) -> tuple[dict[str, Path], dict[str, s
         asked = replace(config, export=replace(config.export, int8=False, float16=False))
         try:
             stage(run, out, with_overrides(asked, settings))
-        except (MissingExtraError, ModelError) as error:
+        except (MissingExtraError, ModelError, DataError) as error:
             skipped[name] = str(error)
             say(f"tune: {name} is left out: {error}")
         else:

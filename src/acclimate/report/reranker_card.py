@@ -9,13 +9,13 @@ from acclimate.evaluation.int8_choice import Proof
 from acclimate.evaluation.parity import ScoreParity
 
 _INPUTS = (
-    "takes `input_ids`, `attention_mask` and, where the architecture has them, `token_type_ids` (int64 [pairs, tokens], "
-    "padded at the right) and gives `logits` [pairs, 1], raw, before any sigmoid"
+    "takes `input_ids`, `attention_mask` and, where the architecture has them, `token_type_ids` (int64 [pairs, "
+    "tokens], padded at the right) and gives `logits` [pairs, 1], raw, before any sigmoid"
 )
 _READERS = {
     "onnx": f"`onnx/model.onnx` {_INPUTS}.",
     "openvino": f"`openvino/openvino_model.xml` {_INPUTS}.",
-    "sentence-transformers": "Load it with sentence-transformers: `CrossEncoder(THIS_FOLDER).predict([(query, text)])`.",
+    "sentence-transformers": "In sentence-transformers: `CrossEncoder(THIS_FOLDER).predict([(query, text)])`.",
 }
 
 
@@ -50,13 +50,13 @@ def render(report: RerankerExportReport) -> str:
     parts = [
         _front_matter(str(base["id"])),
         "# A reranker\n",
-        f"Made with Acclimate from `{base['id']}` (weights sha256 `{base['sha256']}`). It reads query and text together "
-        f"and gives one score; higher is better. Pairs are cut at {report['max_tokens']} tokens.\n",
+        f"Made with Acclimate from `{base['id']}` (weights sha256 `{base['sha256']}`). It reads query and text "
+        f"together and gives one score; higher is better. Pairs are cut at {report['max_tokens']} tokens.\n",
         f"## This export: {report['format']}, {report['precision']}\n",
         f"{_READERS[report['format']]}\n",
         f"Compared with the model that it was made from on {parity['pairs']} pairs, read by {parity['reader']}: the "
-        f"largest difference of two scores in {precision} is {parity['max_difference']:.6f}, where they have a standard "
-        f"deviation of {parity['spread']:.3f}.\n",
+        f"largest difference of two scores in {precision} is {parity['max_difference']:.6f}, where they have a "
+        f"standard deviation of {parity['spread']:.3f}.\n",
         proven(report["gate"], report["size"]) if "gate" in report else "",
         "## Licence\n\nThis model is made from the base model's weights, so the base model's licence applies to it, "
         "and the training data may add conditions of its own. Acclimate's licence (Apache-2.0) covers the tool only.\n",
@@ -76,8 +76,8 @@ def proven(gate: Proof, size: float) -> str:
     verdict = "passed" if gate["passed"] else "**not passed: this model was written with --force**"
     stayed = f" {len(kept)} of its layers, those that cost most, stayed in float32." if kept else ""
     return (
-        f"INT8 has {size:.0%} of float32's bytes ({gate['recipe']}).{stayed} The gate is {verdict}: {test['measure']} on "
-        f"{test['queries']} held-out queries or pairs is {test['int8']:.4f}, {test['float32']:.4f} in float32; the "
+        f"INT8 has {size:.0%} of float32's bytes ({gate['recipe']}).{stayed} The gate is {verdict}: {test['measure']} "
+        f"on {test['queries']} held-out queries or pairs is {test['int8']:.4f}, {test['float32']:.4f} in float32; the "
         f"difference lies between {delta['low']:+.4f} and {delta['high']:+.4f}, and {-test['bound']:.4f} is accepted.\n"
     )
 

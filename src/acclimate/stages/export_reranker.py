@@ -173,8 +173,8 @@ class _Making:
         bound = SAME_SCORE * max(1.0, float(np.abs(self.expected).max()))
         if not found["max_difference"] <= bound:
             raise ModelError(
-                f"{name} reads scores from the export that are not the model's: {found['max_difference']:.6f} apart for "
-                f"the text {found['worst'][:60]!r}",
+                f"{name} reads scores from the export that are not the model's: {found['max_difference']:.6f} apart "
+                f"for the text {found['worst'][:60]!r}",
                 possible=f"{bound:.6f} or less",
                 fix="Nothing was written. Export it as sentence-transformers, or report this.",
             )

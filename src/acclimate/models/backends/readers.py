@@ -86,7 +86,7 @@ def cross_encoder_reader(folder: Path) -> PairReader:
 
 
 def pair_graph_reader(folder: Path, engine: Engine) -> PairReader:
-    """The graph behind the folder's tokenizer, which joins, cuts and pads by itself, by its chat template if it has one."""
+    """The graph behind the folder's tokenizer, which joins (by its chat template if it has one), cuts and pads."""
     with quiet_transformers(), model_errors(folder):
         tokenizer: Any = AutoTokenizer.from_pretrained(str(folder))
     session = open_session(engine, folder / GRAPHS[engine], output=LOGITS)
