@@ -52,7 +52,7 @@ def same(export: Path, live: Reranker) -> float:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose reranker is a whole small model with a large vocabulary, its ONNX export, float32 and INT8."""
+    """A run whose reranker is a whole small model with a large vocabulary, and its ONNX export in float32."""
     run = tmp_path_factory.mktemp("run")
     write_tiny_retrieval(run / "dataset")
     as_sentence_transformer(write_tiny_bert(run / "embedder"))
@@ -63,7 +63,6 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     save_reranker(run / "reranker", Reranker.load(str(base), device="cpu", dtype="float32"), {"best_step": 3})
     (run / "config.toml").write_text(dump_config(config(run, "onnx")), encoding="utf-8")
     export_reranker(run / "reranker", run / "onnx", config(run, "onnx"))
-    export_reranker(run / "reranker", run / "int8", config(run, "onnx", int8=True, max_loss=0.9))
     return run
 
 
@@ -80,7 +79,9 @@ def test_a_graph_gives_the_models_scores(run: Path) -> None:
     assert "reads query and text together" in (run / "onnx" / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_int8_is_smaller_near_and_proven(run: Path) -> None:
+    export_reranker(run / "reranker", run / "int8", config(run, "onnx", int8=True, max_loss=0.9))
     report = json.loads((run / "int8" / "report.json").read_text())
     assert report["precision"] == "int8" and report["size"] < 0.45 and report["gate"]["passed"]
     assert [row["dev"]["split"] for row in report["gate"]["tried"]] == ["dev"] * len(report["gate"]["tried"])
@@ -161,11 +162,6 @@ def test_what_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
         Reranker.load(str(run / "onnx"), device="cuda")
     with pytest.raises(UsageError, match="is an export, which has no weights to train"):
         train_reranker(run / "dataset", None, run / "adapter", str(run / "onnx"), out, config(run, "onnx"))
-    monkeypatch.setattr(
-        "acclimate.stages.export_reranker.pair_graph_reader", lambda *_: lambda pairs: np.ones(len(pairs))
-    )
-    with pytest.raises(ModelError, match="reads scores from the export that are not the model's"):
-        export_reranker(run / "reranker", out, config(run, "onnx"))
     damaged = tmp_path / "damaged"
     shutil.copytree(run / "onnx", damaged)
     (damaged / "onnx" / "model.onnx").unlink()
@@ -180,14 +176,28 @@ def test_what_is_refused(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not out.exists()
 
 
+@pytest.mark.slow
+def test_other_scores_are_not_shipped(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "acclimate.stages.export_reranker.pair_graph_reader", lambda *_: lambda pairs: np.ones(len(pairs))
+    )
+    with pytest.raises(ModelError, match="reads scores from the export that are not the model's"):
+        export_reranker(run / "reranker", tmp_path / "out", config(run, "onnx"))
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
 def test_the_command(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "st")
-    main(["export", str(run / "reranker"), "--out", out])
+    main(["export", str(run / "reranker"), "--out", out, "--format", "sentence-transformers"])
     shown = capsys.readouterr().out
     assert "read by sentence-transformers in float32: largest difference" in shown and shown.endswith(f"{out}\n")
     (tmp_path / "texts.txt").write_text(f"{WORDS[1]} {WORDS[2]}\n{WORDS[5]}\n")
-    main(["rerank", "w1 w2", "--texts", str(tmp_path / "texts.txt"), "--reranker", str(run / "int8")])
+    main(["rerank", "w1 w2", "--texts", str(tmp_path / "texts.txt"), "--reranker", str(run / "onnx")])
     assert "w1 w2" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="2"):
+        main(["export", str(run / "reranker"), "--out", out, "--int8", "--format", "gguf"])
+    assert "--format gguf of a reranker" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="2"):
         main(["export", str(run / "reranker"), "--out", out, "--rerank-depth", "20"])
     assert "export in float32 does not read rerank_depth" in capsys.readouterr().err

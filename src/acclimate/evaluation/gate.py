@@ -169,8 +169,7 @@ def rerank_gate(
         per_query = evaluate_run(run, {query: qrels[query] for query in retrieved})[1]
         scores.append(np.array([per_query[query][MAIN_MEASURE["retrieval"]] for query in retrieved]))
     clusters = query_clusters({query: qrels[query] for query in retrieved}, data.queries, data.corpus)
-    how = {"confidence": config.confidence, "flips": config.sign_flips, "seed": seed}
-    delta = compare_means(*scores, clusters=clusters, **how)
+    delta = compare_means(*scores, confidence=config.confidence, flips=config.sign_flips, seed=seed, clusters=clusters)
     return _judged(split, MAIN_MEASURE["retrieval"], len(scores[0]), float(scores[0].mean()), delta, loss)
 
 

@@ -48,8 +48,9 @@ class Proof(TypedDict):
 class Forms(Protocol):
     """An export whose weights are written in one form after the other."""
 
-    recipes: Sequence[Recipe]
-    """The fastest first."""
+    @property
+    def recipes(self) -> Sequence[Recipe]:
+        """The fastest first."""
 
     def write(self, recipe: Recipe, kept: Sequence[str]) -> float:
         """Write the form; return its share of float32's bytes."""

@@ -29,6 +29,8 @@ CALIBRATION = 300
 """Training texts that ranges of activations are measured on."""
 LEAST = 32
 """Fewest of them."""
+PROBED = 16
+"""Number of them for a look at one layer."""
 
 
 def check_asked(asked: ExportConfig) -> None:
@@ -117,16 +119,18 @@ class GraphForms:
         for graph, whole in zip(self._graphs, self._whole, strict=True):
             shutil.move(graph.parent, whole.parent)
 
-    def write(self, recipe: Recipe, kept: Sequence[str] = ()) -> None:
+    def write(self, recipe: Recipe, kept: Sequence[str] = (), *, probing: bool = False) -> None:
         """Write all graphs in this form.
 
         Args:
             recipe: see `formats.int8`.
             kept: layers that stay in float32, in all graphs.
+            probing: for a look at one layer: calibrate on a few texts, which is faster.
         """
         for number, (whole, graph) in enumerate(zip(self._whole, self._graphs, strict=True)):
             shutil.rmtree(graph.parent, ignore_errors=True)
             batches = self._calibration(number) if recipe == "calibrated" else []
+            batches = evenly(batches, PROBED) if probing else batches
             write_form(whole, graph, recipe, kept=kept, calibration=batches)
 
     def layers(self) -> list[str]:

@@ -229,8 +229,8 @@ class _Int8:
         if split == "dev" and not (data.qrels.get("dev") or data.pairs.get("dev")):
             return None
         reference, candidate = self._made.reference, EngineEncoder.open(self._made.folder)
-        how = {"loss": config.export.max_loss, "seed": config.seed}
-        found = gate(reference, candidate, data, split, config.evaluate, cache=self._cache, **how)
+        loss, seed = config.export.max_loss, config.seed
+        found = gate(reference, candidate, data, split, config.evaluate, loss=loss, seed=seed, cache=self._cache)
         say(f"export: {split} {found['measure']}: {found['float32']:.4f} in float32, {found['int8']:.4f} in INT8")
         return found
 
@@ -239,7 +239,7 @@ class _Int8:
         layers = self.graphs.layers()
 
         def error(layer: str) -> float:
-            self.write(recipe, [other for other in layers if other != layer])
+            self.graphs.write(recipe, [other for other in layers if other != layer], probing=True)
             read = EngineEncoder.open(self._made.folder).encode
             return 1 - parity(self._made.reference, read, self._made.texts, layer)["mean_cosine"]
 

@@ -136,11 +136,10 @@ class _Making:
         }
         size = self.whole_bytes
         if asked.format in GRAPHS:
-            engine = cast(Engine, asked.format)
-            report["parity"] = self._write_graph(engine)
-            write_engine(self.folder, engine, precision, self.made_from, None)
+            report["parity"] = self._write_graph(asked.format)
+            write_engine(self.folder, asked.format, precision, self.made_from, None)
             if asked.int8:
-                self._write_int8(report, engine, force=force)
+                self._write_int8(report, asked.format, force=force)
             size = graph_bytes(self.folder)
         else:
             report["parity"] = self._compared("sentence-transformers", cross_encoder_reader(self.folder))
@@ -216,9 +215,16 @@ class _Int8:
         if split == "dev" and not self._data.qrels.get("dev"):
             return None
         config, candidate = self._made.config, Reranker.load(str(self._made.folder), device="cpu")
-        how = {"loss": config.export.max_loss, "seed": config.seed}
-        retrieved = self._retrieved[split]
-        found = rerank_gate(self._made.reference, candidate, retrieved, self._data, split, config.evaluate, **how)
+        found = rerank_gate(
+            self._made.reference,
+            candidate,
+            self._retrieved[split],
+            self._data,
+            split,
+            config.evaluate,
+            loss=config.export.max_loss,
+            seed=config.seed,
+        )
         say(f"export: {split} {found['measure']}: {found['float32']:.4f} in float32, {found['int8']:.4f} in INT8")
         return found
 
@@ -227,7 +233,7 @@ class _Int8:
         layers = self.graphs.layers()
 
         def error(layer: str) -> float:
-            self.write(recipe, [other for other in layers if other != layer])
+            self.graphs.write(recipe, [other for other in layers if other != layer], probing=True)
             return self._made.scored()["mean_difference"]
 
         return most_costly(layers, error)
