@@ -106,6 +106,7 @@ def quantise(model: Any, folder: Path, backend: str, train: list[str]) -> None:
         quantization_config=OVQuantizationConfig(num_samples=len(texts)),
         model_name_or_path=str(folder),
         dataset_name=str(own),
+        dataset_config_name="default",
         dataset_split="train",
         column_name="text",
     )

@@ -113,9 +113,9 @@ class ScoreParity(TypedDict):
     reader: str
     pairs: int
     max_difference: float
-    """Of raw logits, the largest of all pairs."""
+    """The largest difference of two raw logits."""
     mean_difference: float
-    """Its mean; without sign, as the largest."""
+    """The mean difference, without its sign."""
     spread: float
     """Standard deviation of the model's own logits over these pairs."""
     worst: str

@@ -28,7 +28,7 @@ class RerankerExportReport(TypedDict, total=False):
     base: Mapping[str, Any]
     """id and sha256 of the weights that it was made from."""
     max_tokens: int
-    """Of query, text and what is put around them."""
+    """Query, text and what is put around them together."""
     parity: ScoreParity
     """Scores before INT8, read by code that is not ours."""
     gate: Proof

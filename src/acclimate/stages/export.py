@@ -204,7 +204,7 @@ class _Making:
 
 
 def _precision(asked: ExportConfig) -> Precision:
-    """Of the weights that are compared; INT8 is made of float32."""
+    """How the weights that are compared are stored; INT8 is made of float32."""
     return "float16" if asked.float16 else "float32"
 
 

@@ -240,7 +240,7 @@ class _Int8:
 
     @cached_property
     def _retrieved(self) -> dict[Split, Run]:
-        """Of every split's queries the documents that are put in order, by the run's embedding model."""
+        """Split -> what the run's embedding model finds for its queries: what is put in order."""
         config, dataset = self._made.config, cast(Path, self._made.dataset)
         retriever, _ = load_retriever(_adapter(dataset), config.rerank.retriever, config.model, device="cpu")
         found: dict[Split, Run] = {}

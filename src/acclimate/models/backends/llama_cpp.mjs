@@ -32,6 +32,6 @@ if (process.argv.includes("--check")) {
 }
 let asked = "";
 for await (const part of process.stdin.setEncoding("utf8")) asked += part;
-const found = JSON.stringify({ vectors: await vectors(JSON.parse(asked)) });
+const answer = JSON.stringify({ vectors: await vectors(JSON.parse(asked)) });
 // The process ends here: to take llama.cpp down in good order would wait for its threads, and nothing is left to keep.
-process.stdout.write(found, () => process.exit(0));
+process.stdout.write(answer, () => process.exit(0));
