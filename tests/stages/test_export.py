@@ -253,6 +253,9 @@ def test_what_is_refused_before_anything_is_read(world: Path, tmp_path: Path, mo
         export(world / "run", out, config(base, "onnx"))
     with pytest.raises(MissingExtraError, match=r"pip install 'acclimate\[onnx\]'"):
         load(world / "onnx")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "nncf" else found(name, *rest))
+    with pytest.raises(MissingExtraError, match=r"A model for openvino in INT8.*pip install 'acclimate\[openvino\]'"):
+        export(world / "run", out, config(base, "openvino", int8=True))
     assert not out.exists()
 
 

@@ -49,9 +49,7 @@ def check_asked(asked: ExportConfig) -> None:
         require("gguf")
     elif asked.format != "sentence-transformers":
         require("onnx")
-        require(asked.format)
-        if asked.int8 and asked.format == "openvino":
-            require("nncf")
+        require(asked.format, int8=asked.int8)
 
 
 def dataset_for(model: Path, data: Path | None, *, needed: bool) -> Path | None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -37,21 +37,21 @@ class Session(Protocol):
         """
 
 
-PACKAGES: dict[Target | Literal["nncf"], tuple[str, ...]] = {
+PACKAGES: dict[Target, tuple[str, ...]] = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
     "openvino": ("openvino",),
-    "nncf": ("nncf",),
     "gguf": ("gguf",),
 }
-"""Engine, or what quantises for one -> the packages that it needs."""
-EXTRAS: dict[str, str] = {"nncf": "openvino"}
-"""The extra that holds them, where it has another name."""
+"""Engine, which is also the extra's name -> what it needs."""
+QUANTISERS: dict[Target, tuple[str, ...]] = {"openvino": ("nncf",)}
+"""Engine -> what it needs beside these to be written in INT8; of the same extra."""
 
 
-def require(engine: Target | Literal["nncf"]) -> None:
-    """Raise a `MissingExtraError` unless what the engine needs is installed."""
-    if any(importlib.util.find_spec(package) is None for package in PACKAGES[engine]):
-        raise MissingExtraError(f"A model for {engine}", EXTRAS.get(engine, engine))
+def require(engine: Target, *, int8: bool = False) -> None:
+    """Raise a `MissingExtraError` unless what the engine, or INT8 for it, needs is installed."""
+    packages = (*PACKAGES[engine], *(QUANTISERS.get(engine, ()) if int8 else ()))
+    if any(importlib.util.find_spec(package) is None for package in packages):
+        raise MissingExtraError(f"A model for {engine}{' in INT8' if int8 else ''}", engine)
 
 
 def check_settings(where: str, engine: Engine, precision: Precision, device: str, dtype: str) -> None:
