@@ -109,12 +109,11 @@ def tiny_bert(folder: Path, *, seed: int = 0, max_tokens: int = 64, **settings: 
     return _write(folder, BertModel, config, _wrap(tokenizer, max_tokens), seed)
 
 
-def tiny_reranker(folder: Path, *, seed: int = 0, num_labels: int = 1, max_tokens: int = 64) -> Path:
-    """A BertForSequenceClassification folder."""
+def tiny_reranker(folder: Path, *, seed: int = 0, num_labels: int = 1, max_tokens: int = 64, **settings: Any) -> Path:
+    """A BertForSequenceClassification folder; `settings` override its config."""
     tokenizer = wordpiece_tokenizer()
-    config = BertConfig(
-        vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=max_tokens, num_labels=num_labels, **SIZES
-    )
+    own = SIZES | {"vocab_size": tokenizer.get_vocab_size(), "num_labels": num_labels}
+    config = BertConfig(max_position_embeddings=max_tokens, **own | settings)
     return _write(folder, BertForSequenceClassification, config, _wrap(tokenizer, max_tokens), seed)
 
 

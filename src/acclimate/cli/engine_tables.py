@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from acclimate.cli.tables import new_console, plain_table, shown_number
+from acclimate.cli.tables import PERCENT, new_console, plain_table, shown_number
 from acclimate.counting import counted
 from acclimate.runs.run_folder import RunFolder
 
@@ -53,3 +53,38 @@ def show_tuned(report: Mapping[str, Any], run: Path) -> None:
     chosen = report["chosen"]
     console.print(f"chosen for {report['tuned_for']}: {chosen['backend']}, {counted(chosen['threads'], 'threads')}")
     console.print(str(RunFolder(run).tuned), soft_wrap=True)
+
+
+def show_export(report: Mapping[str, Any], folder: Path) -> None:
+    """How near an export is to the model, how large it is, and what the gate says."""
+    console = new_console()
+    lines = [
+        f"{report['format']}, {report['precision']}: {report['bytes'] / 1e6:.1f} MB of weights, "
+        f"{PERCENT * report['size']:.0f} % of float32's" + ("; two models" if report.get("models", 1) > 1 else "")
+    ]
+    reranks = report.get("kind") == "reranker"
+    if parity := report.get("parity"):
+        precision = "float32" if "gate" in report else report["precision"]
+        found = (
+            f"largest difference {parity['max_difference']:.6f} of {parity['pairs']} scores"
+            if reranks
+            else f"smallest cosine {parity['min_cosine']:.6f} of {parity['texts']} texts"
+        )
+        lines.append(f"read by {parity['reader']} in {precision}: {found}")
+    else:
+        lines.append("not compared with the model: what reads it is not here")
+    if proof := report.get("gate"):
+        test, kept = proof["test"], len(proof["kept"])
+        near = (
+            f"mean difference of scores {report['scores']['mean_difference']:.4f}"
+            if reranks
+            else f"mean cosine {report['cosine']['mean_cosine']:.4f}"
+        )
+        form = proof["recipe"] + (f", {counted(kept, 'layers')} in float32" if kept else "")
+        lines.append(
+            f"INT8 ({form}): test "
+            f"{test['measure']} {shown_number(test['int8'])}, in float32 {shown_number(test['float32'])}; {near}; gate "
+            + ("passed" if proof["passed"] else "NOT passed")
+        )
+    for line in [*lines, str(folder)]:
+        console.print(line, soft_wrap=True)

@@ -298,34 +298,6 @@ def show_merge(report: Mapping[str, Any], folder: Path) -> None:
     console.print(str(folder), soft_wrap=True)
 
 
-def show_export(report: Mapping[str, Any], folder: Path) -> None:
-    """How near an export is to the model, how large it is, and what the gate says."""
-    console = new_console()
-    console.print(
-        f"{report['format']}, {report['precision']}: {report['bytes'] / 1e6:.1f} MB of weights, "
-        f"{PERCENT * report['size']:.0f} % of float32's" + ("; two models" if report["models"] > 1 else ""),
-        soft_wrap=True,
-    )
-    if parity := report.get("parity"):
-        precision = "float32" if "gate" in report else report["precision"]
-        console.print(
-            f"read by {parity['reader']} in {precision}: smallest cosine {parity['min_cosine']:.6f} of "
-            f"{parity['texts']} texts",
-            soft_wrap=True,
-        )
-    else:
-        console.print("not compared with the model: what reads it is not here", soft_wrap=True)
-    if proof := report.get("gate"):
-        test = proof["test"]
-        console.print(
-            f"INT8 ({proof['recipe']}): test {test['measure']} {shown_number(test['int8'])}, in float32 "
-            f"{shown_number(test['float32'])}; mean cosine {report['cosine']['mean_cosine']:.4f}; gate "
-            + ("passed" if proof["passed"] else "NOT passed"),
-            soft_wrap=True,
-        )
-    console.print(str(folder), soft_wrap=True)
-
-
 def _curve(curve: Mapping[str, Any]) -> Table:
     table = Table(title="from the base (0) to the model (1)", box=SIMPLE_HEAD)
     for name in (

@@ -131,7 +131,7 @@ READS: dict[str, tuple[str, ...]] = {
     "hypernetwork-train": (*ENCODER, "seed"),
     "hypernetwork-evaluate": ("model", "device", "dtype", *COMPARISON),
     "merge": ("model", "pooling", "device", "dtype", "seed", "limit", "merge", "guard", "guard_bound"),
-    "export": ("model", "seed", "export", "sign_flips", "confidence"),
+    "export": ("model", "seed", "export", "sign_flips", "confidence", "retriever", "rerank_depth"),
     "vectors": (*ENCODER, *COMPARISON, "vectors"),
     "tune": ("model", "seed", "sign_flips", "confidence", "max_loss", "tune"),
     "index": (*ENCODER, "index"),
@@ -185,6 +185,7 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
     "evaluate of one model on DATA": (*ENCODER, *COMPARISON, "limit", *READING, "top_k"),
     "merge of one adapter": ("model", "device", "dtype", "method", "weights", "merged_rank", "folded"),
     "export in float32": ("model", "format", "float16", "int8"),
+    "export of an embedding model": ("model", "seed", "export", "sign_flips", "confidence"),
     "rerank QUERY --texts FILE": ("device", "dtype", *RERANKER),
 }
 """What a command takes of its settings where its arguments make it one of several things."""

@@ -18,6 +18,10 @@ from acclimate.types import PAIR_ROLE, ROLES, Role
 
 SAME = 0.9999
 """Cosine from which on two float32 vectors are of the same model."""
+SAME_SCORE = 1e-3
+"""Largest difference of two raw logits of one model in float32, as a share of 1 and of the logit's size."""
+PER_QUERY = 2
+"""Texts for each query, where a reranker is compared."""
 OF_EACH = 8
 """Number of texts of each kind, per role: the shortest, the longest, those between."""
 SAMPLE = (
@@ -100,6 +104,61 @@ def parity(
         "min_cosine": float(min(cosines)),
         "mean_cosine": float(np.mean(cosines)),
         "worst": worst[:200],
+    }
+
+
+class ScoreParity(TypedDict):
+    """How near an exported reranker's scores are to those of the model that it was made from."""
+
+    reader: str
+    pairs: int
+    max_difference: float
+    """The largest difference of two raw logits."""
+    mean_difference: float
+    """The mean difference, without its sign."""
+    spread: float
+    """Standard deviation of the model's own logits over these pairs."""
+    worst: str
+    """The text of the pair with the largest difference, its first characters."""
+
+
+def parity_pairs(data: Dataset | None, fits: Callable[[str, str], bool]) -> list[tuple[str, str]]:
+    """Choose real queries and texts of a run, short and long ones, each query with several texts.
+
+    Args:
+        data: the run's; sentences of our own if there is none.
+        fits: whether a pair is within the limit of tokens; longer ones are shortened.
+    """
+    texts = {role: _spread(found) for role, found in _texts(data).items()}
+    pairs = []
+    for number, query in enumerate(texts["query"]):
+        for step in range(PER_QUERY):
+            text = texts["document"][(number + step * len(texts["query"])) % len(texts["document"])]
+            while len(query) + len(text) > 2 and not fits(query, text):
+                query, text = (side[: max(1, 3 * len(side) // 4)] for side in (query, text))
+            pairs.append((query, text))
+    return list(dict.fromkeys(pairs))
+
+
+def score_parity(
+    expected: NDArray[np.float32], found: NDArray[np.float32], pairs: Sequence[tuple[str, str]], reader: str
+) -> ScoreParity:
+    """Compare two rerankers' raw logits, pair by pair.
+
+    Args:
+        expected: of the model that was exported, [N].
+        found: of the export, [N].
+        pairs: N queries and texts.
+        reader: what read the export.
+    """
+    difference = np.abs(np.asarray(found, np.float64) - expected)
+    return {
+        "reader": reader,
+        "pairs": len(pairs),
+        "max_difference": float(difference.max()),
+        "mean_difference": float(difference.mean()),
+        "spread": float(np.std(expected)),
+        "worst": pairs[int(difference.argmax())][1][:200],
     }
 
 

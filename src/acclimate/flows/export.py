@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from acclimate.configs import RunConfig, check_settings, with_overrides
-from acclimate.errors import MissingExtraError, ModelError
-from acclimate.flows.settings import Config, measuring
+from acclimate.errors import DataError, MissingExtraError, ModelError
+from acclimate.flows.settings import Config, configured, measuring
 from acclimate.flows.verbs import at_work_in
 from acclimate.ownership import called
 from acclimate.progress import say
@@ -29,7 +30,7 @@ def export(
     """Write a trained model for other engines, compared with the model itself; INT8 behind a gate on held-out queries.
 
     Args:
-        run: a run, an adapter folder, or a fully trained or merged model.
+        run: a run, an adapter folder, or a fully trained or merged model; or the folder of a reranker (`RUN/reranker`).
         out: the folder to write.
         data: run or dataset whose texts are compared and whose splits the gate uses; the run's own if not given.
         force: write an INT8 model that does not pass the gate too, marked as such.
@@ -38,13 +39,20 @@ def export(
         settings: such as `format="onnx", int8=True`.
 
     Returns:
-        what `out/report.json` holds: "parity", "size", for INT8 "gate", and more.
+        what `out/report.json` holds: "parity", "size", for INT8 "gate", and more; of a reranker "kind" is "reranker".
     """
-    effective = measuring("export", settings, config, Path(run))
+    from acclimate.formats.reranker_folder import is_reranker_folder
+    from acclimate.stages.export import export as embedder
+    from acclimate.stages.export_reranker import export_reranker
+
+    reranks = is_reranker_folder(Path(run))
+    around = RunFolder.around(Path(run)).path if reranks else Path(run)
+    effective = (configured if reranks else measuring)("export", settings, config, around)
     if not effective.export.int8:
         check_settings("export in float32", settings)
-    from acclimate.stages.export import export as stage
-
+    elif not reranks:
+        check_settings("export of an embedding model", settings)
+    stage: Callable[..., Any] = export_reranker if reranks else embedder
     report = stage(Path(run), Path(out), effective, data=None if data is None else Path(data), force=force)
     if push is not None:
         from acclimate.formats.hub_upload import upload
@@ -98,6 +106,7 @@ TUNED: dict[str, dict[str, Any]] = {
     "onnx float32": {"format": "onnx"},
     "onnx int8": {"format": "onnx", "int8": True},
     "openvino float32": {"format": "openvino"},
+    "openvino int8": {"format": "openvino", "int8": True},
 }
 """Exports that `tune` measures, and their settings."""
 
@@ -117,7 +126,7 @@ def _exports(run: Path, config: RunConfig) -> tuple[dict[str, Path], dict[str, s
         asked = replace(config, export=replace(config.export, int8=False, float16=False))
         try:
             stage(run, out, with_overrides(asked, settings))
-        except (MissingExtraError, ModelError) as error:
+        except (MissingExtraError, ModelError, DataError) as error:
             skipped[name] = str(error)
             say(f"tune: {name} is left out: {error}")
         else:

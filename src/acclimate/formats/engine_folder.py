@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from acclimate.errors import ModelError
-from acclimate.files import hash_file, hash_text, write_json
+from acclimate.files import hash_file, hash_text, read_json, write_json
 from acclimate.formats.facts import ADAPTER_FILE, read_facts
 from acclimate.formats.folders import TransformerFolder, read_folder
 from acclimate.formats.sources import ModelSource
@@ -77,7 +77,7 @@ def write_engine(folder: Path, engine: Target, precision: Precision, made_from: 
         made_from: see `EngineFolder.made_from`.
         space: see `EngineFolder.space`.
     """
-    facts = {name: value for name, value in read_facts(folder).items() if name != "use"}
+    facts = read_json(folder / ADAPTER_FILE)
     facts[KEY] = {
         "name": engine,
         "precision": precision,
@@ -105,7 +105,7 @@ def read_engine(folder: Path) -> EngineFolder:
         raise ModelError(f"{folder / ADAPTER_FILE}: engine is {said!r}", possible=", ".join(GRAPHS))
     engine: Engine = said["name"]
     files = read_folder(folder)
-    hashes = {role: _hash_graph(graph_of(files, role, engine)) for role in ("document", "query")}
+    hashes = {role: hash_graph(graph_of(files, role, engine)) for role in ("document", "query")}
     use = dataclasses.replace(facts["use"], lowercase=files.lowercase)
     query_sha256 = hashes["query"] if files.query_transformer else None
     source = ModelSource(folder.resolve().name, files, hashes["document"], use, query_sha256)
@@ -118,7 +118,12 @@ def graph_bytes(folder: Path) -> int:
     return sum(part.stat().st_size for graph in graphs for part in graph.parent.iterdir())
 
 
-def _hash_graph(graph: Path) -> str:
+def hash_graph(graph: Path) -> str:
+    """Hash a graph and all that lies beside it.
+
+    Raises:
+        ModelError: it is missing.
+    """
     if not graph.is_file():
         raise ModelError(f"{graph} is missing", fix="Export the model again.")
     return hash_text(*(f"{part.name}\0{hash_file(part)}" for part in sorted(graph.parent.iterdir())))

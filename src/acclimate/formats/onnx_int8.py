@@ -16,7 +16,7 @@ Shapes: V rows of the table, D dimensions.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -26,8 +26,6 @@ import numpy as np
 from acclimate.files import storage_errors
 
 Recipe: TypeAlias = Literal["dynamic", "blocks"]
-RECIPES: tuple[Recipe, ...] = ("dynamic", "blocks")
-"""The fastest first."""
 BLOCK = 128
 INTEGER_PRODUCT = 4
 """MatMulNBits' accuracy_level that rounds activations to 8 bits too."""
@@ -35,13 +33,14 @@ MIN_ROWS = 1000
 """Tables with fewer rows (positions, token types) stay as they are."""
 
 
-def quantise(graph: Path, out: Path, recipe: Recipe) -> None:
+def quantise(graph: Path, out: Path, recipe: Recipe, kept: Sequence[str] = ()) -> None:
     """Write the INT8 form of a float32 graph.
 
     Args:
         graph: made by `models.backends.graph.write_onnx`.
         out: the file to write; another one.
         recipe: see the top of this file.
+        kept: layers whose matrix products stay in float32, by the names that `layers_of` gives.
 
     Raises:
         StorageError: it cannot be written.
@@ -51,12 +50,21 @@ def quantise(graph: Path, out: Path, recipe: Recipe) -> None:
     large = any(part != graph for part in graph.parent.iterdir())  # its weights lie beside it
     with storage_errors(out), _quiet():
         out.parent.mkdir(parents=True, exist_ok=True)
-        model = _dynamic(graph, out, large) if recipe == "dynamic" else _blocks(graph)
+        model = _dynamic(graph, out, large, kept) if recipe == "dynamic" else _blocks(graph, kept)
         _quantise_tables(model)
         onnx.save(model, str(out), save_as_external_data=large, location=f"{out.name}.data")
 
 
-def _dynamic(graph: Path, out: Path, large: bool) -> Any:
+def layers_of(graph: Path) -> list[str]:
+    """Names of the matrix products with a weight, in the order of the graph."""
+    import onnx
+
+    found = onnx.load(str(graph), load_external_data=False).graph
+    weights = {item.name for item in found.initializer}
+    return [node.name for node in found.node if node.op_type == "MatMul" and node.input[1] in weights]
+
+
+def _dynamic(graph: Path, out: Path, large: bool, kept: Sequence[str]) -> Any:
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
@@ -66,6 +74,7 @@ def _dynamic(graph: Path, out: Path, large: bool) -> Any:
         per_channel=True,
         weight_type=QuantType.QInt8,
         op_types_to_quantize=["MatMul"],
+        nodes_to_exclude=list(kept),
         use_external_data_format=large,
         extra_options={"MatMulConstBOnly": True},
     )
@@ -75,12 +84,19 @@ def _dynamic(graph: Path, out: Path, large: bool) -> Any:
     return model
 
 
-def _blocks(graph: Path) -> Any:
+def _blocks(graph: Path, kept: Sequence[str]) -> Any:
     import onnx
     from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     model = onnx.load(str(graph))
-    quantiser = MatMulNBitsQuantizer(model, bits=8, block_size=BLOCK, is_symmetric=True, accuracy_level=INTEGER_PRODUCT)
+    quantiser = MatMulNBitsQuantizer(
+        model,
+        bits=8,
+        block_size=BLOCK,
+        is_symmetric=True,
+        accuracy_level=INTEGER_PRODUCT,
+        nodes_to_exclude=list(kept),
+    )
     quantiser.process()
     return quantiser.model.model
 

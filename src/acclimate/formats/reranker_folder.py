@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, get_args
 
 from acclimate.errors import ModelError
 from acclimate.files import hash_folder, read_json
 from acclimate.formats import peft
+from acclimate.formats.engine_folder import GRAPHS, KEY, Engine, Precision, hash_graph
 from acclimate.formats.facts import ADAPTER_FILE, check_base
 from acclimate.formats.families import CLASSIFIER_TYPES
 from acclimate.formats.folders import is_causal, read_folder, read_model_config
@@ -20,6 +21,15 @@ FOLDER_KIND = "reranker"
 KINDS: dict[str, RerankerKind] = {"ForSequenceClassification": "cross-encoder", "ForCausalLM": "yes-no"}
 """Ending of the architecture's name -> kind of reranker."""
 POSSIBLE = "a sequence-classification model with one label (BGE and others), Qwen3-Reranker, or a run with a reranker"
+
+
+@dataclass(frozen=True)
+class RerankerGraph:
+    """The graph of an exported reranker."""
+
+    path: Path
+    engine: Engine
+    precision: Precision
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,13 @@ class RerankerSource:
     """What the folder says beside the weights; None where it says nothing."""
     max_tokens: int | None
     """As `instruction`."""
+    graph: RerankerGraph | None = None
+    """In the place of weights: an export."""
+
+    @property
+    def base(self) -> dict[str, str]:
+        """What is recorded of it where something is made from it."""
+        return {"id": self.id, "sha256": self.sha256}
 
     @property
     def fingerprint(self) -> str:
@@ -63,6 +80,8 @@ def resolve_reranker(name: str, *, base: str | None = None) -> RerankerSource:
     facts = read_json(folder / ADAPTER_FILE) if (folder / ADAPTER_FILE).is_file() else {}
     if facts and facts.get("kind") != FOLDER_KIND:
         raise ModelError(f"{folder} holds an adapter of an embedding model, no reranker", possible=POSSIBLE)
+    if KEY in facts:
+        return _exported(folder, facts)
     if not (folder / peft.CONFIG_FILE).is_file():
         return _describe(folder, hub_id, None, facts)
     recorded = read_json(folder / peft.CONFIG_FILE).get("base_model_name_or_path")
@@ -73,13 +92,35 @@ def resolve_reranker(name: str, *, base: str | None = None) -> RerankerSource:
     return found
 
 
+def is_reranker_folder(folder: Path) -> bool:
+    """Whether a folder holds a reranker: one of ours, or a sequence-classification model that is not."""
+    if (folder / ADAPTER_FILE).is_file():
+        return read_json(folder / ADAPTER_FILE).get("kind") == FOLDER_KIND
+    if not (folder / "config.json").is_file() or (folder / "1_Pooling").is_dir():
+        return False
+    names = read_json(folder / "config.json").get("architectures") or []
+    return any(str(name).endswith("ForSequenceClassification") for name in names)
+
+
+def _exported(folder: Path, facts: dict[str, Any]) -> RerankerSource:
+    """What `export` wrote."""
+    said = facts[KEY]
+    if not isinstance(said, dict) or said.get("name") not in GRAPHS or said.get("precision") not in get_args(Precision):
+        raise ModelError(f"{folder / ADAPTER_FILE}: {KEY} is {said!r}", possible=", ".join(GRAPHS))
+    graph = RerankerGraph(folder / GRAPHS[said["name"]], said["name"], said["precision"])
+    sha256 = hash_graph(graph.path)
+    return replace(_describe(folder, None, None, facts, sha256), id=folder.resolve().name, graph=graph)
+
+
 def _locate(name: str) -> tuple[Path, str | None]:
     """An adapter's folder, or whatever `locate` finds."""
     folder = Path(name).expanduser()
     return (folder, None) if (folder / peft.CONFIG_FILE).is_file() else locate(name)
 
 
-def _describe(folder: Path, hub_id: str | None, adapter: Path | None, facts: dict[str, Any]) -> RerankerSource:
+def _describe(
+    folder: Path, hub_id: str | None, adapter: Path | None, facts: dict[str, Any], sha256: str | None = None
+) -> RerankerSource:
     embeds = (folder / "1_Pooling").is_dir()
     folder = read_folder(folder).transformer if embeds else folder
     config = read_model_config(folder, folder)
@@ -97,7 +138,7 @@ def _describe(folder: Path, hub_id: str | None, adapter: Path | None, facts: dic
     return RerankerSource(
         id=hub_id or str(folder.resolve()),
         folder=folder,
-        sha256=hash_weights(folder),
+        sha256=sha256 or hash_weights(folder),
         config=config,
         kind="cross-encoder" if headless or kind is None else kind,
         headless=headless,

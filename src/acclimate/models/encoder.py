@@ -38,8 +38,9 @@ from acclimate.models.dtypes import check_dtype, choose_dtype
 from acclimate.models.heads import load_heads
 from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
 from acclimate.models.loading import TransformerSize, load_base, load_tokenizer, shared_copy, transformer_size
-from acclimate.models.reading import Reading, check_prompts, read_texts
-from acclimate.models.tokens import TokenCache, Tokens, tokenise, tokenizer_fingerprint
+from acclimate.models.reading import check_prompts
+from acclimate.models.text_user import TextUser
+from acclimate.models.tokens import TokenCache, Tokens, tokenizer_fingerprint
 from acclimate.progress import progress
 from acclimate.text_use import LoadSettings, SpaceId, TextUse, text_settings
 from acclimate.types import ROLES, Pooling, Role
@@ -53,7 +54,7 @@ ONE_TOKEN = Tokens(np.zeros(1, np.int32), np.array([0, 1]))
 """What a process computes that has no text left, where the others need it for theirs."""
 
 
-class Encoder:
+class Encoder(TextUser):
     """A frozen embedding model, maybe with an adapter.
 
     Attributes:
@@ -82,12 +83,9 @@ class Encoder:
         *,
         token_cache: TokenCache | None = None,
     ) -> None:
+        super().__init__(tokenizer, use, token_cache)
         self.model = model
-        self.tokenizer = tokenizer
         self.source = source
-        self.use = use
-        self.task: str | None = None
-        self.token_cache = token_cache
         self.adapter: Adapter | None = None
         self.query_map: QueryMap | None = None
         self.query_model: nn.Module | None = None
@@ -188,18 +186,6 @@ class Encoder:
             forget_gathered(self.model)
         return vectors if len(unique) == len(texts) else vectors[places]
 
-    def tokenise(self, texts: Sequence[str], role: Role = "document", task: str | None = None) -> Tokens:
-        """Tokens of the texts with their prompt before them, cut to `max_tokens`."""
-        prompt = self.use.prompts.prompt(role, task or self.task)
-        prompted = [prompt + text for text in texts] if prompt else texts
-        if self.token_cache is not None:
-            return self.token_cache.tokenise(self.tokenizer, prompted, self.use.max_tokens)
-        return tokenise(self.tokenizer, prompted, self.use.max_tokens)
-
-    def reading(self, texts: Sequence[str], role: Role = "document") -> Reading:
-        """Find out what of texts reaches the model: unknown tokens, and texts that it cannot tell apart."""
-        return read_texts(self.tokenizer, texts, self.use.max_tokens, self.use.prompts.prompt(role, self.task))
-
     def forward_tokens(self, tokens: Tokens, indices: NDArray[np.int64], role: Role = "document") -> Tensor:
         """Unit vectors [len(indices), D] of one chunk, in the order of `indices`, under whatever grad mode is on.
 
@@ -238,17 +224,6 @@ class Encoder:
         if self.heads is not None:
             pooled_ND = self.heads(pooled_ND)
         return truncate_dim(pooled_ND, dim) if dim < self.source.files.dim else unit(pooled_ND)
-
-    def for_task(self, task: str | None) -> Encoder:
-        """The same encoder, weights and all, with the prompts of another task; None is the default one.
-
-        Raises:
-            UsageError: its prompts know no such task.
-        """
-        self.use.prompts.prompt("query", task)
-        view = copy.copy(self)
-        view.task = task
-        return view
 
     def with_own_use(self) -> Encoder:
         """The same encoder, weights and all, that uses texts as the model's own files say, without a task."""

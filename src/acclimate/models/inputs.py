@@ -45,7 +45,7 @@ def packed_inputs(
         lengths: tokens per text, int64 [N].
         segments: BERT's token types, int64 [T]; all 0 if not given.
     """
-    device, accepted = next(model.parameters()).device, _accepted(model)
+    device, accepted = device_of(model), _accepted(model)
     input_ids = to_device(torch.from_numpy(ids.astype(np.int64))[None], device)
     inputs: dict[str, Any] = {"input_ids": input_ids, **packing(model, lengths)}
     if "position_ids" in accepted:
@@ -72,7 +72,7 @@ def padded_inputs(
         pad_id: stands where no token is.
         segments: BERT's token types, int64 [T]; the model's own default if not given.
     """
-    device, accepted = next(model.parameters()).device, _accepted(model)
+    device, accepted = device_of(model), _accepted(model)
     rows = np.repeat(np.arange(len(lengths)), lengths)
 
     def padded(values: NDArray[Any] | int, blank: int) -> Tensor:
@@ -86,6 +86,11 @@ def padded_inputs(
     if "use_cache" in accepted:
         inputs["use_cache"] = False
     return inputs
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a model runs: the CPU if it has no weights of its own, as the graph of another engine has none."""
+    return next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
 
 
 def _accepted(model: nn.Module) -> frozenset[str]:

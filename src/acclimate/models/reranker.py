@@ -27,10 +27,12 @@ from acclimate.formats.folders import position_limit
 from acclimate.formats.reranker_folder import POSSIBLE, RerankerKind, RerankerSource, resolve_reranker
 from acclimate.formats.transformers_io import model_errors, quiet_transformers
 from acclimate.models.attention import PACKED_ATTENTION
+from acclimate.models.backends.pair_graph import ScoringGraph
+from acclimate.models.backends.sessions import check_settings
 from acclimate.models.chunked import fill, unique_rows
 from acclimate.models.devices import CHUNK_TOKENS, choose_device
 from acclimate.models.dtypes import choose_dtype
-from acclimate.models.inputs import packed_inputs, padded_inputs
+from acclimate.models.inputs import device_of, packed_inputs, padded_inputs
 from acclimate.models.loading import freeze, load_tokenizer, zero_dropout
 from acclimate.models.reranker_kinds import YES_NO_MAX_TOKENS, CrossEncoder, Kind, Pairs, YesNo
 from acclimate.progress import progress
@@ -47,7 +49,7 @@ class Reranker:
     """A frozen reranker, maybe with an adapter.
 
     Attributes:
-        model: the transformer with its head, without dropout.
+        model: the transformer with its head, without dropout; of an export its graph.
         tokenizer: its fast tokenizer.
         source: where it comes from.
         kind: how pairs become tokens, and hidden states a score.
@@ -62,9 +64,9 @@ class Reranker:
         self.source = source
         self.kind = kind
         self.max_tokens = max_tokens
-        self.device = next(model.parameters()).device
-        config: Any = model.config
-        self.packed: bool = config._attn_implementation == PACKED_ATTENTION
+        self.device = device_of(model)
+        config: Any = getattr(model, "config", None)
+        self.packed: bool = config is not None and config._attn_implementation == PACKED_ATTENTION
 
     @classmethod
     def load(
@@ -81,18 +83,20 @@ class Reranker:
         """Load a reranker.
 
         Args:
-            name: a folder (a model's or an adapter's), or a hub id; `runs.resolve.load_reranker` also takes runs.
+            name: a folder (a model's, an adapter's, or what `export` wrote), or a hub id; `runs.resolve.load_reranker`
+                also takes runs.
             instruction: what makes a text relevant (Qwen3-Reranker only); the folder's own, else the model card's.
             max_tokens: query, text and what is put around them; the folder's own, else the model's limit.
             base: where an adapter's base is, if its own record does not lead there.
             head_seed: give an encoder without a classification head a new, random one. Only training wants that.
             device: auto, cpu, cuda, cuda:1 or mps.
-            dtype: auto, float32 or bfloat16.
+            dtype: auto, float32 or bfloat16; of an export its own.
 
         Raises:
             ModelError: not found, damaged, an embedding model, a classifier of several labels, or a causal model whose
                 tokenizer has no yes and no.
             UsageError: a limit, device, dtype or instruction that cannot be.
+            MissingExtraError: an export whose engine is not installed.
         """
         return cls.open(
             resolve_reranker(name, base=base),
@@ -117,9 +121,12 @@ class Reranker:
         """Load a reranker that was found; arguments and errors are those of `load`."""
         if source.headless and head_seed is None:
             raise ModelError(f"{source.id} is an embedding model, no reranker: it has no head", possible=POSSIBLE)
-        torch_device = choose_device(device)
         tokenizer = load_tokenizer(source.folder)
         kind = _kind(source, tokenizer, instruction, max_tokens)
+        if (graph := source.graph) is not None:
+            check_settings(source.id, graph.engine, graph.precision, device, dtype)
+            return cls(ScoringGraph.open(graph.engine, graph.path), tokenizer, source, kind, kind.max_tokens)
+        torch_device = choose_device(device)
         model = _load_model(source, kind, choose_dtype(dtype, torch_device, source.folder), torch_device, head_seed)
         if source.adapter is not None:
             weights = peft.read(source.adapter, with_head=True)
@@ -189,7 +196,8 @@ class Reranker:
         with lora.held(model):
             if not self.packed:
                 pad_id = self.tokenizer.pad_token_id or 0
-                return self.kind.score_padded(model, padded_inputs(model, ids, positions, lengths, pad_id, segments))
+                inputs = padded_inputs(model, ids, positions, lengths, pad_id, segments)
+                return model(**inputs) if self.source.graph else self.kind.score_padded(model, inputs)
             body = model.base_model
             hidden_TD = body(**packed_inputs(body, ids, positions, lengths, segments)).last_hidden_state[0]
             return self.kind.score_packed(model, hidden_TD, torch.from_numpy(lengths).to(self.device))

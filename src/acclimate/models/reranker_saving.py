@@ -46,23 +46,28 @@ def save_reranker_adapter(
     _write_beside(folder, reranker, metrics)
 
 
-def save_reranker(folder: Path, reranker: Reranker, metrics: Mapping[str, Any]) -> None:
+def save_reranker(
+    folder: Path, reranker: Reranker, metrics: Mapping[str, Any], base: Mapping[str, str] | None = None
+) -> None:
     """Write a whole reranker in float32, LoRA folded into its weights.
 
     Args:
         folder: exists; an artifact in the making.
         reranker: trained in float32.
         metrics: what training measured.
+        base: id and sha256 of the weights that it was made from; those that the reranker was loaded from if None.
     """
     merge_into(reranker.model)
     model: Any = reranker.model
     model.config._attn_implementation = None  # ours is not for other readers
     with storage_errors(folder), quiet_transformers():
         model.to("cpu", torch.float32).save_pretrained(str(folder))
-    _write_beside(folder, reranker, metrics)
+    _write_beside(folder, reranker, metrics, base)
 
 
-def _write_beside(folder: Path, reranker: Reranker, metrics: Mapping[str, Any]) -> None:
+def _write_beside(
+    folder: Path, reranker: Reranker, metrics: Mapping[str, Any], base: Mapping[str, str] | None = None
+) -> None:
     """Tokenizer, our facts, sentence-transformers' view."""
     with storage_errors(folder), quiet_transformers():
         tokenizer = AutoTokenizer.from_pretrained(str(reranker.source.folder))
@@ -73,7 +78,7 @@ def _write_beside(folder: Path, reranker: Reranker, metrics: Mapping[str, Any]) 
         tokenizer.save_pretrained(str(folder))
     facts = {
         "kind": FOLDER_KIND,
-        "base": {"id": reranker.source.id, "sha256": reranker.source.sha256},
+        "base": dict(base or reranker.source.base),
         "instruction": reranker.kind.instruction,
         "max_tokens": reranker.max_tokens,
         "metrics": dict(metrics),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import TypedDict
 
-from acclimate.evaluation.gate import Gate
+from acclimate.evaluation.int8_choice import Proof
 from acclimate.evaluation.parity import Parity
-from acclimate.formats.onnx_int8 import Recipe
+from acclimate.report.reranker_card import proven
 from acclimate.report.summary import Base
 from acclimate.types import Sides
 
@@ -27,26 +27,6 @@ _READERS = {
         "cut longer texts yourself: llama.cpp refuses them."
     ),
 }
-
-
-class Tried(TypedDict):
-    """A form of INT8 that was tried, and what dev said of it."""
-
-    recipe: Recipe
-    size: float
-    """Share of float32's bytes."""
-    dev: Gate | None
-    """None where there is no dev split."""
-
-
-class Proof(TypedDict):
-    """The gate: what was tried, what was chosen, whether it is proven."""
-
-    passed: bool
-    recipe: Recipe
-    """See `formats.onnx_int8`."""
-    tried: list[Tried]
-    test: Gate
 
 
 class ExportReport(TypedDict, total=False):
@@ -107,14 +87,8 @@ def _two_models(report: ExportReport) -> str:
 
 
 def _proof(report: ExportReport) -> str:
-    gate, cosine = report["gate"], report["cosine"]
-    test = gate["test"]
-    delta = test["delta"]
-    verdict = "passed" if gate["passed"] else "**not passed: this model was written with --force**"
-    return (
-        f"INT8 has {report['size']:.0%} of float32's bytes. The gate is {verdict}: {test['measure']} on "
-        f"{test['queries']} held-out queries or pairs is {test['int8']:.4f}, {test['float32']:.4f} in float32; the "
-        f"difference lies between {delta['low']:+.4f} and {delta['high']:+.4f}, and {-test['bound']:.4f} is accepted. "
+    cosine = report["cosine"]
+    return proven(report["gate"], report["size"]) + (
         f"The cosine of its vectors with float32's is {cosine['mean_cosine']:.4f} on average, and "
         f"{cosine['min_cosine']:.4f} at least; encoded alone, {report['alone']['mean_cosine']:.4f} on average.\n"
     )

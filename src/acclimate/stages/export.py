@@ -4,13 +4,15 @@ before anything is written; INT8 also passes a gate on held-out queries."""
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
-from acclimate.configs import RunConfig, effective
-from acclimate.data.dataset import Dataset, is_dataset, load_dataset
+from acclimate.configs import ExportConfig, RunConfig, effective
+from acclimate.data.dataset import Dataset, load_dataset
 from acclimate.errors import ModelError, UsageError
 from acclimate.evaluation.gate import Gate, gate
+from acclimate.evaluation.int8_choice import choose, most_costly, refuse_unproven
 from acclimate.evaluation.parity import SAME, Parity, below_limit, parity, parity_texts
 from acclimate.files import hash_folder, write_text
 from acclimate.formats.engine_folder import (
@@ -25,27 +27,31 @@ from acclimate.formats.engine_folder import (
 )
 from acclimate.formats.folders import read_folder
 from acclimate.formats.gguf_file import check_gguf, write_gguf
-from acclimate.formats.onnx_int8 import RECIPES, Recipe, quantise
+from acclimate.formats.int8 import RECIPES, Recipe
+from acclimate.formats.openvino_int8 import Batch
 from acclimate.formats.sources import resolve_model, weight_files
 from acclimate.models.backends.engine_encoder import EngineEncoder
 from acclimate.models.backends.graph import convert_to_openvino, write_onnx
 from acclimate.models.backends.llama_cpp import INSTALL, has_llama_cpp, llama_cpp_reader
 from acclimate.models.backends.readers import Reader, graph_reader, sentence_transformers_reader
-from acclimate.models.backends.sessions import require
 from acclimate.progress import say
 from acclimate.report import export_card, model_card
-from acclimate.report.export_card import ExportReport, Tried
+from acclimate.report.export_card import ExportReport
 from acclimate.report.summary import MergeReport, summary_of
+from acclimate.runs.exporting import (
+    GraphForms,
+    batches_of,
+    calibration_texts,
+    check_asked,
+    check_calibration,
+    dataset_for,
+    drop_weights,
+)
 from acclimate.runs.folded import adapted_folder, write_folded
 from acclimate.runs.resolve import load, resolve, trained_hash
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
-from acclimate.types import Split
-
-HALVES = ("openvino", "gguf")
-"""Formats with a form in float16."""
-MAX_SIZE = 0.5
-"""INT8: the largest share of float32's bytes."""
+from acclimate.types import ROLES, Role, Split
 
 
 def export(model: Path, out: Path, config: RunConfig, *, data: Path | None = None, force: bool = False) -> ExportReport:
@@ -64,12 +70,18 @@ def export(model: Path, out: Path, config: RunConfig, *, data: Path | None = Non
 
     Raises:
         UsageError: nothing to export, an export already, INT8 of a format that has none, or without data.
+        DataError: too few training texts to calibrate INT8 on.
         MissingExtraError: the engine's packages are not installed.
         ModelError: the base is another one; the architecture cannot be traced; the vectors differ; the gate fails.
     """
     trained = adapted_folder(model)
-    _check(model, trained, config)
-    dataset = _dataset_of(model, data, needed=config.export.int8)
+    if is_engine_folder(trained):
+        raise UsageError(f"{model} is an export already", fix="Export the run that it was made from.")
+    check_asked(config.export)
+    dataset = dataset_for(model, data, needed=config.export.int8)
+    read = None if dataset is None else load_dataset(dataset)
+    if read is not None:
+        check_calibration(config.export, sum(map(len, calibration_texts(read).values())))
     settings = {**effective(config, "export"), "force": force}
     if config.export.int8:
         settings |= {name: getattr(config.evaluate, name) for name in ("sign_flips", "confidence")}
@@ -77,7 +89,7 @@ def export(model: Path, out: Path, config: RunConfig, *, data: Path | None = Non
     inputs |= {"dataset": hash_folder(dataset)} if dataset else {}
 
     def write(folder: Path) -> ExportReport:
-        made = _Making(folder, trained, config, None if dataset is None else load_dataset(dataset))
+        made = _Making(folder, trained, config, read)
         report = made.finish(RunFolder.around(dataset).cache if dataset else None, force=force)
         card = model_card.render(cast(MergeReport, made.facts), summary_of(model))
         write_text(folder / "README.md", card + export_card.render(report))
@@ -105,7 +117,7 @@ class _Making:
         asked = self.config.export
         report: ExportReport = {
             "format": asked.format,
-            "precision": "float16" if asked.float16 else "float32",
+            "precision": _precision(asked),
             "base": self.facts["base"],
             "sides": self.facts["sides"],
             "models": len(self.transformers),
@@ -116,12 +128,12 @@ class _Making:
             return self._sized(report, self.whole_bytes)
         if asked.format == "gguf":
             self._write_gguf(report)
-        else:
-            report["parity"] = self._write_graphs(asked.format)
-        precision: Precision = "float16" if asked.float16 else "float32"
-        write_engine(self.folder, asked.format, precision, self.made_from, self.reference.space)
+            write_engine(self.folder, "gguf", _precision(asked), self.made_from, self.reference.space)
+            return self._sized(report, graph_bytes(self.folder))
+        report["parity"] = self._write_graphs(asked.format)
+        write_engine(self.folder, asked.format, _precision(asked), self.made_from, self.reference.space)
         if asked.int8:
-            self._write_int8(report, cache, force=force)
+            self._write_int8(report, asked.format, cache, force=force)
         return self._sized(report, graph_bytes(self.folder))
 
     def _write_graphs(self, engine: Engine) -> Parity:
@@ -133,7 +145,8 @@ class _Making:
             if engine == "openvino":
                 convert_to_openvino(graph, part / GRAPHS["openvino"], half=self.config.export.float16)
                 shutil.rmtree(graph.parent)
-        self._drop_weights()
+        for part in self.transformers:
+            drop_weights(part)
         return self._compared(engine, graph_reader(self.folder, engine))
 
     def _write_gguf(self, report: ExportReport) -> None:
@@ -142,17 +155,12 @@ class _Making:
         check_gguf(source, use)
         for part in self.transformers:
             write_gguf(part / GGUF, part, source, use, half=self.config.export.float16)
-        self._drop_weights()
+            drop_weights(part)
         if not has_llama_cpp():
             say("warning: the file was not compared with the model, because llama.cpp is not here: " + INSTALL)
             return
         self.texts = below_limit(self.texts, self.reference)  # llama.cpp cuts none
         report["parity"] = self._compared("llama.cpp", llama_cpp_reader(self.folder, use.dim, use.max_tokens))
-
-    def _drop_weights(self) -> None:
-        for part in self.transformers:
-            for weights in (*weight_files(part), part / "model.safetensors.index.json"):
-                weights.unlink(missing_ok=True)
 
     def _compared(self, name: str, read: Reader) -> Parity:
         """Compare the folder with the model.
@@ -170,54 +178,23 @@ class _Making:
             )
         return found
 
-    def _write_int8(self, report: ExportReport, cache: Path | None, *, force: bool) -> None:
-        """Choose on dev the smallest form that holds, prove it on test.
+    def _write_int8(self, report: ExportReport, engine: Engine, cache: Path | None, *, force: bool) -> None:
+        """Choose on dev the first form that holds, prove it on test.
 
         Raises:
             ModelError: it is not proven, and not forced.
         """
-        data = cast(Dataset, self.data)  # `_dataset_of` has refused to go on without
-        whole = self.folder.with_name("float32")
-        shutil.rmtree(whole, ignore_errors=True)
-        for number, part in enumerate(self.transformers):
-            shutil.move(part / "onnx", whole / str(number))
-        tried: list[Tried] = []
-        for recipe in RECIPES:
-            candidate = self._quantised(whole, recipe)
-            share = graph_bytes(self.folder) / self.whole_bytes
-            tried.append({"recipe": recipe, "size": share, "dev": self._gate(candidate, data, "dev", cache)})
-            if _chosen(tried) is tried[-1] and (tried[-1]["dev"] or {"holds": True})["holds"]:
-                break
-        chosen = _chosen(tried)
-        candidate = candidate if chosen is tried[-1] else self._quantised(whole, chosen["recipe"])
-        proof = cast(Gate, self._gate(candidate, data, "test", cache))
-        passed = proof["holds"] and chosen["size"] <= MAX_SIZE
+        forms = _Int8(self, engine, cache)
+        proof = choose(forms)
+        candidate = EngineEncoder.open(self.folder)
         report["precision"] = "int8"
-        report["gate"] = {"passed": passed, "recipe": chosen["recipe"], "tried": tried, "test": proof}
-        report["cosine"] = parity(self.reference, candidate.encode, self.texts, "onnx in INT8")
-        report["alone"] = parity(self.reference, candidate.encode_alone, self.texts, "onnx in INT8, text by text")
-        if not passed:
-            _refuse(report, force)
-        shared = passed and proof["interchangeable"]
-        write_engine(self.folder, "onnx", "int8", self.made_from, self.reference.space if shared else None)
-        shutil.rmtree(whole)
-
-    def _quantised(self, whole: Path, recipe: Recipe) -> EngineEncoder:
-        for number, part in enumerate(self.transformers):
-            graph = part / GRAPHS["onnx"]
-            shutil.rmtree(graph.parent, ignore_errors=True)
-            quantise(whole / str(number) / graph.name, graph, recipe)
-        write_engine(self.folder, "onnx", "int8", self.made_from, None)
-        return EngineEncoder.open(self.folder)
-
-    def _gate(self, candidate: EngineEncoder, data: Dataset, split: Split, cache: Path | None) -> Gate | None:
-        """What the gate measures; None where there is no dev split to choose by."""
-        if split == "dev" and not (data.qrels.get("dev") or data.pairs.get("dev")):
-            return None
-        loss, seed = self.config.export.max_loss, self.config.seed
-        found = gate(self.reference, candidate, data, split, self.config.evaluate, loss=loss, seed=seed, cache=cache)
-        say(f"export: {split} {found['measure']}: {found['float32']:.4f} in float32, {found['int8']:.4f} in INT8")
-        return found
+        report["gate"] = proof
+        report["cosine"] = parity(self.reference, candidate.encode, self.texts, f"{engine} in INT8")
+        report["alone"] = parity(self.reference, candidate.encode_alone, self.texts, f"{engine} in INT8, text by text")
+        refuse_unproven(proof, force)
+        shared = proof["passed"] and proof["test"]["interchangeable"]
+        write_engine(self.folder, engine, "int8", self.made_from, self.reference.space if shared else None)
+        forms.graphs.discard()
 
     def _sized(self, report: ExportReport, size: int) -> ExportReport:
         report["bytes"] = size
@@ -226,59 +203,50 @@ class _Making:
         return report
 
 
-def _chosen(tried: list[Tried]) -> Tried:
-    """The first form that is small enough and holds on dev; else the best of those that are small enough."""
-    small = [row for row in tried if row["size"] <= MAX_SIZE] or tried[:1]
-    holding = [row for row in small if row["dev"] is None or row["dev"]["holds"]]
-    return holding[0] if holding else max(small, key=lambda row: row["dev"]["int8"] if row["dev"] else 0.0)
+def _precision(asked: ExportConfig) -> Precision:
+    """How the weights that are compared are stored; INT8 is made of float32."""
+    return "float16" if asked.float16 else "float32"
 
 
-def _refuse(report: ExportReport, force: bool) -> None:
-    """Say why an INT8 model does not pass.
+class _Int8:
+    """The export in the forms of INT8; see `evaluation.int8_choice.Forms`."""
 
-    Raises:
-        ModelError: unless forced.
-    """
-    found = report["gate"]
-    test, size = found["test"], next(row["size"] for row in found["tried"] if row["recipe"] == found["recipe"])
-    low, bound = test["delta"]["low"], test["bound"]
-    why = [f"it has {size:.0%} of float32's bytes, more than {MAX_SIZE:.0%}"] if size > MAX_SIZE else []
-    if not test["holds"]:
-        why.append(
-            f"its {test['measure']} on the test split may be {-low:.4f} lower, by the interval, "
-            f"which is more than {bound:.4f}"
-        )
-    reason = f"INT8 does not pass the gate: {', and '.join(why)}"
-    if not force:
-        raise ModelError(reason, fix="Nothing was written. Export float32, or write it all the same with --force.")
-    say(f"warning: {reason}")
+    def __init__(self, made: _Making, engine: Engine, cache: Path | None) -> None:
+        self.recipes = RECIPES[engine]
+        self.graphs = GraphForms(made.folder, made.transformers, engine, self._calibration)
+        self._made, self._engine, self._cache = made, engine, cache
+        self._data = cast(Dataset, made.data)  # `dataset_for` has refused to go on without
 
+    def write(self, recipe: Recipe, kept: Sequence[str]) -> float:
+        """Write all graphs; the share of float32's bytes."""
+        self.graphs.write(recipe, kept)
+        write_engine(self._made.folder, self._engine, "int8", self._made.made_from, None)
+        return graph_bytes(self._made.folder) / self._made.whole_bytes
 
-def _check(model: Path, trained: Path, config: RunConfig) -> None:
-    """Everything that can be refused before a model is read."""
-    asked = config.export
-    if is_engine_folder(trained):
-        raise UsageError(f"{model} is an export already", fix="Export the run that it was made from.")
-    if asked.int8 and asked.format != "onnx":
-        raise UsageError(f"--int8 with --format {asked.format}", possible="--int8 with --format onnx")
-    if asked.float16 and (asked.int8 or asked.format not in HALVES):
-        other = "--int8" if asked.int8 else f"--format {asked.format}"
-        raise UsageError(f"--float16 with {other}", possible=f"--float16 with --format {' or '.join(HALVES)}")
-    if asked.format != "sentence-transformers":
-        require("gguf" if asked.format == "gguf" else "onnx")
-        require(asked.format)
+    def gate(self, split: Split) -> Gate | None:
+        """What the gate measures; None where there is no dev split to choose by."""
+        data, config = self._data, self._made.config
+        if split == "dev" and not (data.qrels.get("dev") or data.pairs.get("dev")):
+            return None
+        reference, candidate = self._made.reference, EngineEncoder.open(self._made.folder)
+        loss, seed = config.export.max_loss, config.seed
+        found = gate(reference, candidate, data, split, config.evaluate, loss=loss, seed=seed, cache=self._cache)
+        say(f"export: {split} {found['measure']}: {found['float32']:.4f} in float32, {found['int8']:.4f} in INT8")
+        return found
 
+    def costly(self, recipe: Recipe) -> list[str]:
+        """Layers, first the one that alone in INT8 turns the vectors most."""
+        layers = self.graphs.layers()
 
-def _dataset_of(model: Path, data: Path | None, *, needed: bool) -> Path | None:
-    """The dataset whose texts are compared: the given one, or that of the model's run, if there is one.
+        def error(layer: str) -> float:
+            self.graphs.write(recipe, [other for other in layers if other != layer], probing=True)
+            read = EngineEncoder.open(self._made.folder).encode
+            return 1 - parity(self._made.reference, read, self._made.texts, layer)["mean_cosine"]
 
-    Raises:
-        UsageError: there is none, and the given folder, or the gate, needs one.
-    """
-    places = [data] if data else [model, RunFolder.around(model).path]
-    found = (folder for place in places for folder in (RunFolder(place).dataset, place) if is_dataset(folder))
-    dataset = next(found, None)
-    if dataset is None and (data or needed):
-        what = " that the gate of --int8 could measure on" if needed else ""
-        raise UsageError(f"{places[0]} holds no dataset{what}", fix="Name a run or a dataset with --data.")
-    return dataset
+        return most_costly(layers, error)
+
+    def _calibration(self, number: int) -> list[Batch]:
+        """Training texts of the roles whose texts go through a transformer."""
+        made, texts = self._made, calibration_texts(self._data)
+        roles: Sequence[Role] = ROLES if len(made.transformers) == 1 else (("document", "query")[number],)
+        return [batch for role in roles for batch in batches_of(made.reference.tokenise(texts[role], role))]

@@ -76,12 +76,14 @@ def train_reranker(
 
     Raises:
         DataError: no example has a negative.
-        UsageError: the dataset holds labelled pairs, or the base is itself an adapter.
+        UsageError: the dataset holds labelled pairs, or the base is itself an adapter or an export.
         ModelError: the base cannot be used.
         AcclimateError: the loss is not finite.
         Interrupted: ctrl-C; a second start goes on from the last checkpoint.
     """
     data, rows = open_retrieval_dataset(dataset), negatives or dataset
+    if reranker_source(base).graph is not None:
+        raise UsageError(f"{base} is an export, which has no weights to train", fix="Name what it was exported from.")
     inputs = {
         "dataset": hash_folder(dataset),
         "reranker": reranker_source(base).fingerprint,

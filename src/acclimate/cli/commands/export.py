@@ -26,7 +26,7 @@ def export(
     """Write RUN's model for other engines; its vectors are compared before it is shipped, and INT8 passes a gate.
 
     Args:
-        run: a run, an adapter folder, or a fully trained or merged model.
+        run: a run, an adapter folder, a fully trained or merged model, or a reranker's folder (RUN/reranker).
         out: the folder to write.
         data: run or dataset whose texts are compared and whose splits the gate uses; the run's own if not given.
         force: write an INT8 model that does not pass the gate too, marked as such.
@@ -34,10 +34,10 @@ def export(
         config: TOML file with settings; flags win over it.
         settings: of the export.
     """
-    from acclimate.cli import tables
+    from acclimate.cli import engine_tables
     from acclimate.flows.export import export as verb
 
-    tables.show_export(verb(run, out=out, data=data, force=force, push=push, config=config, **settings), out)
+    engine_tables.show_export(verb(run, out=out, data=data, force=force, push=push, config=config, **settings), out)
 
 
 COMMAND = Command("export", export, example="acclimate export runs/farm --format onnx --int8 --out farm-int8")

@@ -5,7 +5,6 @@ Shapes: N texts, L tokens of the longest, D dimensions.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Unpack
@@ -21,11 +20,12 @@ from acclimate.errors import UsageError
 from acclimate.files import hash_config
 from acclimate.formats.engine_folder import EngineFolder, read_engine
 from acclimate.formats.sources import ModelSource
-from acclimate.models.backends.sessions import Session, open_session
+from acclimate.models.backends.sessions import Session, check_settings, open_session
 from acclimate.models.chunked import fill, unique_rows
 from acclimate.models.loading import load_tokenizer
-from acclimate.models.reading import Reading, check_prompts, read_texts
-from acclimate.models.tokens import Tokens, tokenise, tokenizer_fingerprint
+from acclimate.models.reading import check_prompts
+from acclimate.models.text_user import TextUser
+from acclimate.models.tokens import Tokens, tokenizer_fingerprint
 from acclimate.progress import progress
 from acclimate.text_use import LoadSettings, SpaceId, TextUse, text_settings
 from acclimate.types import ROLES, Role
@@ -34,7 +34,7 @@ CHUNK_TOKENS = 4096
 """Tokens of one batch; texts of about one length are in it, so that little of it is padding."""
 
 
-class EngineEncoder:
+class EngineEncoder(TextUser):
     """A `TextEncoder` over a graph of onnxruntime or openvino, on the CPU.
 
     Attributes:
@@ -45,8 +45,8 @@ class EngineEncoder:
     """
 
     def __init__(self, folder: EngineFolder, use: TextUse, tokenizer: Any, sessions: Mapping[Role, Session]) -> None:
-        self.folder, self.use, self.tokenizer = folder, use, tokenizer
-        self.task: str | None = None
+        super().__init__(tokenizer, use)
+        self.folder = folder
         self._sessions = sessions
 
     @classmethod
@@ -113,26 +113,6 @@ class EngineEncoder:
         """Vectors of texts of which none depends on another, each in a batch of its own."""
         return np.concatenate([self.encode([text], role) for text in texts])
 
-    def tokenise(self, texts: Sequence[str], role: Role = "document", task: str | None = None) -> Tokens:
-        """Tokens of the texts with their prompt before them, cut to `max_tokens`."""
-        prompt = self.use.prompts.prompt(role, task or self.task)
-        return tokenise(self.tokenizer, [prompt + text for text in texts], self.use.max_tokens)
-
-    def reading(self, texts: Sequence[str], role: Role = "document") -> Reading:
-        """Find out what of texts reaches the model: see `Encoder.reading`."""
-        return read_texts(self.tokenizer, texts, self.use.max_tokens, self.use.prompts.prompt(role, self.task))
-
-    def for_task(self, task: str | None) -> EngineEncoder:
-        """The same encoder with the prompts of another task; None is the default one.
-
-        Raises:
-            UsageError: its prompts know no such task.
-        """
-        self.use.prompts.prompt("query", task)
-        view = copy.copy(self)
-        view.task = task
-        return view
-
     @property
     def space(self) -> SpaceId:
         """The space of the model that it was made from, where the export has shown that both may be mixed; else its
@@ -186,8 +166,7 @@ def _check(folder: EngineFolder, settings: LoadSettings) -> None:
         raise UsageError(f"pooling = {pooling!r}, and the graph of {where} pools by {folder.use.pooling!r}")
     if (dim := settings.get("dim") or 0) > folder.use.dim:
         raise UsageError(f"dim = {dim} with {where}", possible=f"1 to {folder.use.dim}")
-    if (device := settings.get("device", "auto")) not in ("auto", "cpu"):
-        raise UsageError(f"device = {device!r} with {where}, an export for {folder.engine}", possible="auto, cpu")
-    if (dtype := settings.get("dtype", "auto")) not in ("auto", folder.precision) or settings.get("quantise_base"):
-        asked = f"dtype = {dtype!r}" if dtype != "auto" else "a quantised base"
-        raise UsageError(f"{asked} with {where}", fix="An export has its number format already.")
+    if settings.get("quantise_base"):
+        raise UsageError(f"a quantised base with {where}", fix="An export has its number format already.")
+    device, dtype = settings.get("device", "auto"), settings.get("dtype", "auto")
+    check_settings(where, folder.engine, folder.precision, device, dtype)

@@ -1,4 +1,6 @@
-"""A whole embedding model as one ONNX graph: transformer, pooling, Dense layers, fewer dimensions, unit rows.
+"""A whole model as one ONNX graph.
+
+An embedding model's: transformer, pooling, Dense layers, fewer dimensions, unit rows. A reranker's is in `pair_graph`.
 
 Shapes: N texts, L tokens of the longest, D dimensions. Inputs: input_ids, attention_mask and, where the architecture
 has them, token_type_ids, int64 [N, L]. Outputs: last_hidden_state [N, L, hidden], for readers that pool themselves, and
@@ -10,7 +12,7 @@ from __future__ import annotations
 import inspect
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,14 +22,15 @@ from torch import Tensor, nn
 
 from acclimate.core.frozen_linear import thaw_linears
 from acclimate.core.pooling import pool_padded, truncate_dim, unit
-from acclimate.errors import ModelError, StorageError, first_line
+from acclimate.errors import ModelError, first_line
 from acclimate.files import storage_errors
+from acclimate.formats.openvino_int8 import save_graph
 from acclimate.formats.sources import ModelSource
 from acclimate.models.heads import load_heads
 from acclimate.models.loading import load_base
 from acclimate.text_use import TextUse
 
-HIDDEN, EMBEDDING = "last_hidden_state", "sentence_embedding"
+HIDDEN, EMBEDDING, LOGITS = "last_hidden_state", "sentence_embedding", "logits"
 ONE_FILE_BYTES = 1_900_000_000
 """Weights beyond it lie in a file beside the graph: protobuf ends at 2 GiB."""
 
@@ -77,27 +80,53 @@ def write_onnx(graph: Path, transformer: Path, source: ModelSource, use: TextUse
     thaw_linears(model)  # a layout of oneDNN's is no operation of ONNX
     text_graph = TextGraph(model, load_heads(source.files.heads, cpu), source, use).eval()
     longest = min(source.files.position_limit, use.max_tokens)
-    length = min(7, longest)
-    ids_NL = torch.ones(2, length, dtype=torch.int64)
-    given = (ids_NL, torch.ones_like(ids_NL), *([torch.zeros_like(ids_NL)] if text_graph.has_types else []))
+    trace(graph, text_graph, text_graph.inputs, [HIDDEN, EMBEDDING], longest, str(transformer), source.files.model_type)
+
+
+def trace(
+    graph: Path,
+    module: nn.Module,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    longest: int,
+    where: str,
+    model_type: str,
+) -> None:
+    """Write a module as an ONNX graph in float32, for batches of any size.
+
+    Args:
+        graph: the file to write; its folder is made.
+        module: takes int64 [N, L], as many as there are inputs.
+        inputs: their names.
+        outputs: names of what it gives.
+        longest: the largest L.
+        where: the model's folder, for the message.
+        model_type: its architecture, for the message.
+
+    Raises:
+        ModelError: torch cannot trace this architecture.
+        StorageError: the file cannot be written.
+    """
+    ids_NL = torch.ones(2, min(7, longest), dtype=torch.int64)
+    given = tuple(torch.zeros_like(ids_NL) if name == "token_type_ids" else ids_NL.clone() for name in inputs)
     axes = {0: torch.export.Dim("batch", min=1), 1: torch.export.Dim("length", min=1, max=longest)}
     try:
         with _quiet():
             program: Any = torch.onnx.export(
-                text_graph,
+                module,
                 given,
                 dynamo=True,
-                input_names=text_graph.inputs,
-                output_names=[HIDDEN, EMBEDDING],
+                input_names=list(inputs),
+                output_names=list(outputs),
                 dynamic_shapes=(axes,) * len(given),
                 verbose=False,
             )
     except Exception as error:
         raise ModelError(
-            f"{transformer}: torch.onnx cannot trace the architecture {source.files.model_type} ({first_line(error)})",
+            f"{where}: torch.onnx cannot trace the architecture {model_type} ({first_line(error)})",
             fix="Export it as sentence-transformers, which every tool that runs torch reads.",
         ) from error
-    size = sum(parameter.nbytes for parameter in text_graph.parameters())
+    size = sum(parameter.nbytes for parameter in module.parameters())
     with storage_errors(graph):
         graph.parent.mkdir(parents=True, exist_ok=True)
         program.save(str(graph), external_data=size > ONE_FILE_BYTES)
@@ -121,12 +150,7 @@ def convert_to_openvino(onnx: Path, graph: Path, *, half: bool = False) -> None:
         model = openvino.convert_model(str(onnx))
     except Exception as error:  # its classes have no common name
         raise ModelError(f"OpenVINO cannot read the model's graph ({first_line(error)})") from error
-    with storage_errors(graph):
-        graph.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            openvino.save_model(model, str(graph), compress_to_fp16=half)
-        except RuntimeError as error:  # it has no other name for a disk that takes no more
-            raise StorageError(f"{graph} cannot be written ({first_line(error)})") from error
+    save_graph(model, graph, half=half)
 
 
 @contextmanager

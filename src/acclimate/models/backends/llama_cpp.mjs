@@ -24,7 +24,6 @@ async function vectors({ model: modelPath, contextSize, texts }) {
     const context = await model.createEmbeddingContext({ contextSize, threads: 1 });
     const rows = [];
     for (const text of texts) rows.push([...(await context.getEmbeddingFor(text)).vector]);
-    await llama.dispose();
     return rows;
 }
 
@@ -33,4 +32,6 @@ if (process.argv.includes("--check")) {
 }
 let asked = "";
 for await (const part of process.stdin.setEncoding("utf8")) asked += part;
-process.stdout.write(JSON.stringify({ vectors: await vectors(JSON.parse(asked)) }));
+const answer = JSON.stringify({ vectors: await vectors(JSON.parse(asked)) });
+// The process ends here: to take llama.cpp down in good order would wait for its threads, and nothing is left to keep.
+process.stdout.write(answer, () => process.exit(0));

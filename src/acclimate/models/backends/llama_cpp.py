@@ -23,6 +23,8 @@ from acclimate.types import Role
 
 INSTALL = "npm install node-llama-cpp, beside node 20 or newer"
 SCRIPT = Path(__file__).with_name("llama_cpp.mjs")
+START_S, TEXT_S = 300.0, 60.0
+"""Seconds after which llama.cpp is given up: to load a model, and for each text."""
 
 
 @cache
@@ -51,7 +53,15 @@ def llama_cpp_reader(folder: Path, dim: int, max_tokens: int) -> Reader:
             "texts": [prompts[role] + text for text in texts],
         }
         node = shutil.which("node") or "node"
-        done = subprocess.run([node, str(SCRIPT)], input=json.dumps(asked), capture_output=True, text=True)
+        patience_s = START_S + TEXT_S * len(texts)
+        try:
+            done = subprocess.run(
+                [node, str(SCRIPT)], input=json.dumps(asked), capture_output=True, text=True, timeout=patience_s
+            )
+        except subprocess.TimeoutExpired:
+            raise ModelError(
+                f"llama.cpp has not read the export within {patience_s:.0f} seconds", fix="Try it on an idle machine."
+            ) from None
         if done.returncode != 0:
             raise ModelError(f"llama.cpp cannot read the export ({first_line(ValueError(done.stderr.strip()))})")
         vectors_ND = torch.tensor(json.loads(done.stdout)["vectors"], dtype=torch.float32)
