@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
 from PIL import Image
@@ -67,6 +68,21 @@ def encoded(image: Image.Image, kind: str = "JPEG", **settings: Any) -> bytes:
     """The bytes of an image file."""
     out = io.BytesIO()
     image.save(out, kind, **settings)
+    return out.getvalue()
+
+
+def video(levels: list[int], kind: str = "mp4", size: tuple[int, int] = (96, 64)) -> bytes:
+    """A video of grey frames, one of each level."""
+    out = io.BytesIO()
+    with av.open(out, "w", format=kind) as container:
+        stream = container.add_stream("mpeg4", rate=10)
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        for level in levels:
+            pixels = np.full((size[1], size[0], 3), level, np.uint8)
+            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
     return out.getvalue()
 
 

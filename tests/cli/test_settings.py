@@ -28,7 +28,7 @@ from acclimate.configs import READS, MineConfig, RunConfig, dump_config, setting
 from acclimate.configs.commands import READS_WHEN
 from tests.chat_server import ChatServer
 from tests.cli.reads import recorded_reads
-from tests.image_world import tiny_graph, write_class_folders
+from tests.image_world import tiny_graph, video, write_class_folders
 from tests.models import tiny
 from tests.tiny_run import WORDS, write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
 
@@ -164,10 +164,12 @@ def _learn(world: World) -> None:
 def _images(world: World, base: tuple[str, ...]) -> None:
     """Images in a run of their own; dev images, so that the settings of their evaluation are read."""
     images = write_class_folders(world.folder / "pictures", classes=6, images=10)
+    (images / "0" / "clip.mp4").write_bytes(video([60, 120, 180]))
     run, tower = world.folder / "of-pictures", tiny_graph(world.folder / "tower")
     quick = ("--image-epochs", "1", "--image-batch-size", "16", "--sign-flips", "100")
     world.do("adapt", images, "--out", run, *base, "--image-model", tower, *quick, mode="adapt on images")
-    world.do("search", run, "--image", images / "0" / "0.jpg", mode="search by a picture")
+    for query in ("0.jpg", "clip.mp4"):
+        world.do("search", run, "--image", images / "0" / query, mode="search by a picture")
 
 
 def _index(world: World) -> None:
@@ -330,6 +332,8 @@ def _export(world: World) -> None:
     world.do("export", world.run, "--out", out, *model, mode="export in float32")
     # The graph of so small a model is larger than its weights: the gate has refused it when all is read.
     world.do("export", world.run, "--out", out, *model, "--format", "onnx", "--int8", refused=True)
+    reranker, forced = world.run / "reranker", ("--int8", "--force", "--sign-flips", "100")
+    world.do("export", reranker, "--out", world.folder / "exported-reranker", "--format", "onnx", *forced)
     world.do("vectors", world.run, *model, "--device", "cpu", "--dtype", "float32", "--sign-flips", "100")
     world.do("tune", world.run, *model, "--tune-seconds", "0.001", "--sign-flips", "100")
 

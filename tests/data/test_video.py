@@ -6,7 +6,6 @@ import io
 import json
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -17,24 +16,9 @@ from acclimate.data.images.pictures import decode, decode_frames, thumbnail
 from acclimate.data.images.video import is_video, normalise, normalise_video
 from acclimate.data.records import BadRowError
 from acclimate.models.image_encoder import ImageEncoder
-from tests.image_world import encoded, picture, tiny_graph
+from tests.image_world import encoded, picture, tiny_graph, video
 
 LIMITS = {"side": 48, "max_pixels": 10**6}
-
-
-def video(levels: list[int], kind: str = "mp4", size: tuple[int, int] = (96, 64)) -> bytes:
-    """A video of grey frames, one of each level."""
-    out = io.BytesIO()
-    with av.open(out, "w", format=kind) as container:
-        stream = container.add_stream("mpeg4", rate=10)
-        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
-        for level in levels:
-            pixels = np.full((size[1], size[0], 3), level, np.uint8)
-            for packet in stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")):
-                container.mux(packet)
-        for packet in stream.encode():
-            container.mux(packet)
-    return out.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["mp4", "matroska", "avi"])

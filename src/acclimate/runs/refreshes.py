@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NotRequired, TypeAlias, TypedDict
@@ -102,6 +103,9 @@ def _delete(folder: Path) -> None:
         shutil.rmtree(gone, ignore_errors=True)
     else:
         discard(folder, folder)
+    for emptied in (gone.parent, gone.parent.parent):
+        with suppress(OSError):  # something else is there
+            emptied.rmdir()
 
 
 def judged_report(refresh: RunFolder) -> Path:
