@@ -75,7 +75,7 @@ def choose(forms: Forms) -> Proof:
 
     def attempt(recipe: Recipe, kept: Sequence[str] = ()) -> bool:
         size = forms.write(recipe, kept)
-        tried.append({"recipe": recipe, "kept": list(kept), "size": size, "dev": forms.gate("dev")})
+        tried.append({"recipe": recipe, "kept": list(kept), "size": size, "dev": _measured(forms, "dev")})
         return _holds(tried[-1])
 
     holds = any(attempt(recipe) for recipe in forms.recipes)
@@ -93,7 +93,7 @@ def choose(forms: Forms) -> Proof:
     )
     if chosen is not tried[-1]:
         forms.write(chosen["recipe"], chosen["kept"])
-    test = forms.gate("test")
+    test = _measured(forms, "test")
     assert test is not None  # the gate refuses data without a test split
     passed = test["holds"] and chosen["size"] <= MAX_SIZE
     return {"passed": passed, "recipe": chosen["recipe"], "kept": chosen["kept"], "tried": tried, "test": test}
@@ -134,6 +134,13 @@ def most_costly(layers: Sequence[str], error: Callable[[str], float]) -> list[st
     """
     found = {layer: error(layer) for layer in layers}
     return sorted(layers, key=lambda layer: -found[layer])
+
+
+def _measured(forms: Forms, split: Split) -> Gate | None:
+    found = forms.gate(split)
+    if found is not None:
+        say(f"export: {split} {found['measure']}: {found['float32']:.4f} in float32, {found['int8']:.4f} in INT8")
+    return found
 
 
 def _holds(row: Tried) -> bool:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TypedDict
-
-from acclimate.evaluation.int8_choice import Proof
 from acclimate.evaluation.parity import Parity
-from acclimate.report.reranker_card import proven
+from acclimate.report.exported import Exported, proven
 from acclimate.report.summary import Base
 from acclimate.types import Sides
 
@@ -29,11 +26,9 @@ _READERS = {
 }
 
 
-class ExportReport(TypedDict, total=False):
-    """What `export` reports."""
+class ExportReport(Exported, total=False):
+    """What `export` reports of an embedding model."""
 
-    format: str
-    precision: str
     base: Base
     sides: Sides
     models: int
@@ -41,18 +36,10 @@ class ExportReport(TypedDict, total=False):
     dim: int
     parity: Parity
     """Vectors before INT8, read by code that is not ours; missing where it is not here (llama.cpp)."""
-    gate: Proof
-    """INT8 only."""
     cosine: Parity
     """INT8 only: its vectors against the model's, each role's texts in one batch."""
     alone: Parity
     """INT8 only: the same, each text in a batch of its own, as a service answers."""
-    bytes: int
-    """Bytes of the weights, without tokenizer and settings."""
-    float32_bytes: int
-    size: float
-    """Share of float32's bytes."""
-    timings: dict[str, float]
 
 
 def render(report: ExportReport) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal
 
-from acclimate.evaluation.int8_choice import Proof
 from acclimate.evaluation.parity import ScoreParity
+from acclimate.report.exported import Exported, proven
 
 _INPUTS = (
     "takes `input_ids`, `attention_mask` and, where the architecture has them, `token_type_ids` (int64 [pairs, "
@@ -19,28 +19,18 @@ _READERS = {
 }
 
 
-class RerankerExportReport(TypedDict, total=False):
+class RerankerExportReport(Exported, total=False):
     """What `export` reports of a reranker."""
 
     kind: Literal["reranker"]
-    format: str
-    precision: str
     base: Mapping[str, Any]
     """id and sha256 of the weights that it was made from."""
     max_tokens: int
     """Query, text and what is put around them together."""
     parity: ScoreParity
     """Scores before INT8, read by code that is not ours."""
-    gate: Proof
-    """INT8 only."""
     scores: ScoreParity
     """INT8 only: its scores against the model's."""
-    bytes: int
-    """Bytes of the weights, without tokenizer and settings."""
-    float32_bytes: int
-    size: float
-    """Share of float32's bytes."""
-    timings: dict[str, float]
 
 
 def render(report: RerankerExportReport) -> str:
@@ -62,24 +52,6 @@ def render(report: RerankerExportReport) -> str:
         "and the training data may add conditions of its own. Acclimate's licence (Apache-2.0) covers the tool only.\n",
     ]
     return "\n".join(part for part in parts if part)
-
-
-def proven(gate: Proof, size: float) -> str:
-    """Say in Markdown what the gate of an INT8 model has shown.
-
-    Args:
-        gate: what was tried, and the proof.
-        size: share of float32's bytes.
-    """
-    test, kept = gate["test"], gate["kept"]
-    delta = test["delta"]
-    verdict = "passed" if gate["passed"] else "**not passed: this model was written with --force**"
-    stayed = f" {len(kept)} of its layers, those that cost most, stayed in float32." if kept else ""
-    return (
-        f"INT8 has {size:.0%} of float32's bytes ({gate['recipe']}).{stayed} The gate is {verdict}: {test['measure']} "
-        f"on {test['queries']} held-out queries or pairs is {test['int8']:.4f}, {test['float32']:.4f} in float32; the "
-        f"difference lies between {delta['low']:+.4f} and {delta['high']:+.4f}, and {-test['bound']:.4f} is accepted.\n"
-    )
 
 
 def _front_matter(base_id: str) -> str:

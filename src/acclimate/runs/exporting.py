@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -117,20 +118,32 @@ class GraphForms:
         for graph, whole in zip(self._graphs, self._whole, strict=True):
             shutil.move(graph.parent, whole.parent)
 
-    def write(self, recipe: Recipe, kept: Sequence[str] = (), *, probing: bool = False) -> None:
+    def write(self, recipe: Recipe, kept: Sequence[str] = ()) -> None:
         """Write all graphs in this form.
 
         Args:
             recipe: see `formats.int8`.
             kept: layers that stay in float32, in all graphs.
-            probing: for a look at one layer: calibrate on a few texts, which is faster.
         """
+        self._write(recipe, kept)
+
+    def write_one(self, recipe: Recipe, layer: str) -> None:
+        """Write all graphs with this layer alone in INT8, for a look at it: calibrated on a few texts, which is faster.
+
+        Args:
+            recipe: see `formats.int8`.
+            layer: one of `layers`.
+        """
+        self._write(recipe, [other for other in self.layers if other != layer], texts=PROBED)
+
+    def _write(self, recipe: Recipe, kept: Sequence[str], texts: int | None = None) -> None:
         for number, (whole, graph) in enumerate(zip(self._whole, self._graphs, strict=True)):
             shutil.rmtree(graph.parent, ignore_errors=True)
             batches = self._calibration(number) if recipe == "calibrated" else []
-            batches = evenly(batches, PROBED) if probing else batches
+            batches = batches if texts is None else evenly(batches, texts)
             write_form(whole, graph, recipe, kept=kept, calibration=batches)
 
+    @cached_property
     def layers(self) -> list[str]:
         """Names of the layers; two graphs of one export are of one architecture, and have the same."""
         return layers_of(self._whole[0], self.engine)

@@ -230,20 +230,17 @@ class _Int8:
             return None
         reference, candidate = self._made.reference, EngineEncoder.open(self._made.folder)
         loss, seed = config.export.max_loss, config.seed
-        found = gate(reference, candidate, data, split, config.evaluate, loss=loss, seed=seed, cache=self._cache)
-        say(f"export: {split} {found['measure']}: {found['float32']:.4f} in float32, {found['int8']:.4f} in INT8")
-        return found
+        return gate(reference, candidate, data, split, config.evaluate, loss=loss, seed=seed, cache=self._cache)
 
     def costly(self, recipe: Recipe) -> list[str]:
         """Layers, first the one that alone in INT8 turns the vectors most."""
-        layers = self.graphs.layers()
 
         def error(layer: str) -> float:
-            self.graphs.write(recipe, [other for other in layers if other != layer], probing=True)
+            self.graphs.write_one(recipe, layer)
             read = EngineEncoder.open(self._made.folder).encode
             return 1 - parity(self._made.reference, read, self._made.texts, layer)["mean_cosine"]
 
-        return most_costly(layers, error)
+        return most_costly(self.graphs.layers, error)
 
     def _calibration(self, number: int) -> list[Batch]:
         """Training texts of the roles whose texts go through a transformer."""

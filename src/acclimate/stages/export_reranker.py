@@ -31,7 +31,6 @@ from acclimate.models.backends.readers import PairReader, cross_encoder_reader, 
 from acclimate.models.reranker import LOADERS, Reranker
 from acclimate.models.reranker_kinds import YesNo
 from acclimate.models.reranker_saving import save_reranker
-from acclimate.progress import say
 from acclimate.report import reranker_card
 from acclimate.report.reranker_card import RerankerExportReport
 from acclimate.retrieval.own_documents import own_documents
@@ -215,7 +214,7 @@ class _Int8:
         if split == "dev" and not self._data.qrels.get("dev"):
             return None
         config, candidate = self._made.config, Reranker.load(str(self._made.folder), device="cpu")
-        found = rerank_gate(
+        return rerank_gate(
             self._made.reference,
             candidate,
             self._retrieved[split],
@@ -225,18 +224,15 @@ class _Int8:
             loss=config.export.max_loss,
             seed=config.seed,
         )
-        say(f"export: {split} {found['measure']}: {found['float32']:.4f} in float32, {found['int8']:.4f} in INT8")
-        return found
 
     def costly(self, recipe: Recipe) -> list[str]:
         """Layers, first the one that alone in INT8 changes the scores most."""
-        layers = self.graphs.layers()
 
         def error(layer: str) -> float:
-            self.graphs.write(recipe, [other for other in layers if other != layer], probing=True)
+            self.graphs.write_one(recipe, layer)
             return self._made.scored()["mean_difference"]
 
-        return most_costly(layers, error)
+        return most_costly(self.graphs.layers, error)
 
     @cached_property
     def _retrieved(self) -> dict[Split, Run]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -166,6 +166,30 @@ def test_of_several_runs_an_impression_says_which(own: World) -> None:
         assert client.post("/v1/feedback", json=named).json()["stored"] == 1
 
 
+@contextmanager
+def asked_by_three(ask: Callable[[], tuple[str, Any]], replies: list[tuple[str, Any]]) -> Iterator[None]:
+    """Three threads that ask again and again; no request may fail."""
+    stop, failures = threading.Event(), list[BaseException]()
+
+    def load() -> None:
+        try:
+            while not stop.is_set():
+                replies.append(ask())
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=load) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert failures == []
+
+
 def test_under_load_an_adapter_of_documents_and_its_index_are_replaced_together(tmp_path: Path) -> None:
     """Every search is answered, and by what the version that it names finds among vectors of its own."""
     world = make_world(tmp_path)
@@ -183,31 +207,16 @@ def test_under_load_an_adapter_of_documents_and_its_index_are_replaced_together(
             return reply.headers["x-acclimate-sha256"], [(hit["id"], hit["score"]) for hit in reply.json()["hits"]]
 
         first = ask()
-        stop, failures = threading.Event(), list[BaseException]()
-
-        def load() -> None:
-            try:
-                while not stop.is_set():
-                    replies.append(ask())
-            except BaseException as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=load) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        name = add(run, fresh)
-        with index_of_version(one_task(run.path, config), name) as publish:
-            assert ask()[0] == first[0], "the old one serves until the new one is whole and in use"
-            promote(run, name)
-            publish()
-        until(lambda: bool(replies) and replies[-1][0] != first[0])
-        second = ask()
-        rollback(run.path, config)
-        until(lambda: replies[-1][0] == first[0])
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert failures == []
+        with asked_by_three(ask, replies):
+            name = add(run, fresh)
+            with index_of_version(one_task(run.path, config), name) as publish:
+                assert ask()[0] == first[0], "the old one serves until the new one is whole and in use"
+                promote(run, name)
+                publish()
+            until(lambda: bool(replies) and replies[-1][0] != first[0])
+            second = ask()
+            rollback(run.path, config)
+            until(lambda: replies[-1][0] == first[0])
     assert second[0] != first[0] and second[1] != first[1]
     for found, hits in replies:
         expected = (first if found == first[0] else second)[1]
@@ -235,27 +244,12 @@ def test_under_load_a_promotion_and_a_rollback_fail_no_request(tmp_path: Path) -
             return reply.headers["x-acclimate-sha256"], [row["embedding"] for row in reply.json()["data"]]
 
         first_hash, first_vectors = ask()
-        stop, failures = threading.Event(), list[BaseException]()
-
-        def load() -> None:
-            try:
-                while not stop.is_set():
-                    replies.append(ask())
-            except BaseException as error:
-                failures.append(error)
-
-        threads = [threading.Thread(target=load) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        name = add(run, fresh)
-        promote(run, name)
-        until(lambda: bool(replies) and replies[-1][0] != first_hash)
-        rollback(run.path, world.config())
-        until(lambda: replies[-1][0] == first_hash)
-        stop.set()
-        for thread in threads:
-            thread.join()
-    assert failures == []
+        with asked_by_three(ask, replies):
+            name = add(run, fresh)
+            promote(run, name)
+            until(lambda: bool(replies) and replies[-1][0] != first_hash)
+            rollback(run.path, world.config())
+            until(lambda: replies[-1][0] == first_hash)
     hashes = {found for found, _ in replies}
     assert len(hashes) == 2
     for found, vectors in replies:
