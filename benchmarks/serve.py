@@ -1,9 +1,9 @@
 """Our service beside infinity-emb's, the same MiniLM on the same cores in the same run; mixed adapters; overload.
 
 Float32 on both sides, as many threads as cores, caches off, no text sent twice, the same encoding of the reply. All
-servers run at once, and all but the one that is measured are stopped by a signal. The last row of each group is the
-limit in float32: the model's matrix products alone, on all cores, without a server or a client. The peer lives in an
-environment of its own:
+servers run at once, and all but the one that is measured are stopped by a signal. The last two rows of each group are
+limits in float32, on all cores, without a server or a client: our encoder alone, and of it the matrix products of the
+linear layers alone. The peer lives in an environment of its own:
 
     python -m venv peer && peer/bin/pip install 'infinity-emb[server,torch]==0.0.78' 'torch==2.13.0'
     peer/bin/pip install 'optimum[onnxruntime]==2.1.0' 'transformers==4.57.6' 'numpy<2'  # for --onnx
@@ -168,10 +168,11 @@ def peer(model: Path, base: Encoder, words: Sequence[str], arguments: argparse.N
             ]
         )
         if name == servers[-1].name:
-            limit = products_alone(base, clients, LENGTHS[length] + 2)
-            rows.append(
-                [length, str(clients), "limit: products alone", f"{limit:.0f}", "", "", "", "", over(limit, rate)]
-            )
+            for limit, alone in (
+                ("the encoder alone", encoder_alone(base, words, clients, LENGTHS[length])),
+                ("linear layers alone", products_alone(base, clients, LENGTHS[length] + 2)),
+            ):
+                rows.append([length, str(clients), limit, f"{alone:.0f}", "", "", "", "", over(alone, rate)])
     print(
         table(
             [
@@ -201,6 +202,20 @@ def with_graph(model: Path, base: Encoder, folder: Path) -> Path:
 def over(limit: float, rate: float) -> str:
     """A cell: the limit over the last server's rate, which is the peer's."""
     return f"{limit / rate:.2f} x"
+
+
+def encoder_alone(base: Encoder, words: Sequence[str], texts: int, length: int, seconds: float = 2.0) -> float:
+    """Texts/s of `Encoder.encode` in float32, `texts` of them a call and none twice, on all cores."""
+    torch.set_num_threads(os.cpu_count() or 1)
+    generator = random.Random(0)
+    done, spent = 0, 0.0
+    while spent < seconds:
+        batch = [" ".join(generator.choices(words, k=length)) for _ in range(texts)]
+        started_at = time.perf_counter()
+        base.encode(batch)
+        spent += time.perf_counter() - started_at
+        done += texts
+    return done / spent
 
 
 def products_alone(base: Encoder, texts: int, tokens: int, seconds: float = 1.0) -> float:

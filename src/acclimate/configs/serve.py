@@ -41,7 +41,7 @@ class ServeConfig:
     """Most texts or documents of a request."""
     max_request_tokens: int = 300_000
     """Most tokens of a request, whatever its shape."""
-    batch_tokens: int = 1024
+    batch_tokens: int = 2048
     """Most tokens computed at once; the longest that a short request can be held up by another one."""
     cache_mb: float = 64.0
     """Memory for vectors that were computed before, in MB; 0 keeps none."""

@@ -48,7 +48,7 @@ class Limits:
     """Texts of one request."""
     request_tokens: int = 300_000
     """Tokens of one request, as the model reads them."""
-    batch_tokens: int = 1024
+    batch_tokens: int = 2048
     """Tokens of one batch; a single longer row is a batch of its own. Small batches answer soon, large ones cost less
     per token."""
 
