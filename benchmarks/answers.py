@@ -7,11 +7,11 @@ is the test suite's server, which cites at random, by number and by id, what is 
 by itself: what is refused is refused by the score. A third row takes from each question its own documents only, as the
 threshold was chosen: the questions are not asked again, their scores are those of the best document that is left.
 
-    python benchmarks/answers.py PATH/TO/BEIR --out FOLDER [--questions 200] [--documents 5000] [--dev 400]
+    python benchmarks/answers.py PATH/TO/BEIR --out FOLDER [--questions 200] [--skip 0] [--documents 5000] [--dev 400]
 
 With --documents the corpus is a sample: what is relevant to the questions and to `--dev` dev questions, and others up
-to that number. The run is kept and not made again; so are the replies of a pass that is finished. Shares have 95 %
-intervals (Clopper and Pearson).
+to that number. With --skip the first questions of the draw, which another run has asked, are left out. The run is kept
+and not made again; so are the replies of a pass that is finished. Shares have 95 % intervals (Clopper and Pearson).
 """
 
 from __future__ import annotations
@@ -49,12 +49,13 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--skip", type=int, default=0, help="leave out the first questions of the draw")
     parser.add_argument("--documents", type=int)
     parser.add_argument("--dev", type=int, default=400, help="dev questions, at most")
     arguments = parser.parse_args()
     data, run = arguments.data, arguments.out / "run"
     corpus, queries, splits = read_beir(data)
-    asked = drawn(splits["test"], arguments.questions)
+    asked = drawn(splits["test"], arguments.skip + arguments.questions)[arguments.skip :]
     if arguments.documents is not None:
         data = sampled(data, arguments.out / "data", asked, arguments.documents, arguments.dev)
         corpus = read_beir(data)[0]
