@@ -7,10 +7,12 @@ is the test suite's server, which cites at random, by number and by id, what is 
 by itself: what is refused is refused by the score. A third row takes from each question its own documents only, as the
 threshold was chosen: the questions are not asked again, their scores are those of the best document that is left.
 
-    python benchmarks/answers.py PATH/TO/BEIR --out FOLDER [--questions 200] [--skip 0] [--documents 5000] [--dev 400]
+    python benchmarks/answers.py PATH/TO/BEIR --out FOLDER [--questions 200] [--split test] [--skip 0]
+        [--documents 5000] [--dev 400]
 
 With --documents the corpus is a sample: what is relevant to the questions and to `--dev` dev questions, and others up
-to that number. With --skip the first questions of the draw, which another run has asked, are left out. The run is kept
+to that number; without it, --split train asks training questions that are not in the run's dev split (nothing is
+trained). With --skip the first questions of the draw, which another run has asked, are left out. The run is kept
 and not made again; so are the replies of a pass that is finished. Shares have 95 % intervals (Clopper and Pearson).
 """
 
@@ -49,35 +51,40 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--split", choices=["test", "train"], default="test", help="whose questions are asked")
     parser.add_argument("--skip", type=int, default=0, help="leave out the first questions of the draw")
     parser.add_argument("--documents", type=int)
     parser.add_argument("--dev", type=int, default=400, help="dev questions, at most")
     arguments = parser.parse_args()
     data, run = arguments.data, arguments.out / "run"
     corpus, queries, splits = read_beir(data)
-    asked = drawn(splits["test"], arguments.skip + arguments.questions)[arguments.skip :]
+    count = arguments.skip + arguments.questions
+    asked = drawn(splits["test"], count)[arguments.skip :]
     if arguments.documents is not None:
         data = sampled(data, arguments.out / "data", asked, arguments.documents, arguments.dev)
         corpus = read_beir(data)[0]
     refusal = made(data, run, arguments.dev / max(1, len(splits["train"])))
-    relevant = {name for query in asked for name, grade in splits["test"][query].items() if grade > 0}
+    judged = splits[arguments.split]
+    if arguments.split == "train":
+        asked = drawn(judged.keys() - dev_of(run), count)[arguments.skip :]
+    relevant = {name for query in asked for name, grade in judged[query].items() if grade > 0}
     started = time.monotonic()
     passes = {"with all documents": [], "their documents deleted": sorted(relevant)}
     found = {}
     for place, (name, gone) in enumerate(passes.items()):
-        kept = arguments.out / f"replies-{place}-{len(asked)}.json"
+        kept = arguments.out / f"replies-{place}-{arguments.split}-{arguments.skip}-{len(asked)}.json"
         if not kept.exists():
             with served(run) as client:
                 delete(client, gone)
                 replies = [answered(client, queries[query]) for query in asked]
             kept.write_text(json.dumps(replies))
         found[name] = json.loads(kept.read_text())
-    print(f"{arguments.data.name}, {len(corpus):,} documents, {len(asked)} test questions, {machine()}; ", end="")
-    print(f"{time.monotonic() - started:.0f} s\n")
+    print(f"{arguments.data.name}, {len(corpus):,} documents, {len(asked)} {arguments.split} questions, ", end="")
+    print(f"{machine()}; {time.monotonic() - started:.0f} s\n")
     print(f"threshold {refusal['threshold']:.4f}: {refusal['chosen']}; there {refusal['refused']:.1%} of the questions")
     print(f"without their documents are refused, and {refusal['answered']:.1%} of the others are not\n")
     shown = rows(found)
-    shown.append(alone_without(found["with all documents"], [splits["test"][query] for query in asked], refusal))
+    shown.append(alone_without(found["with all documents"], [judged[query] for query in asked], refusal))
     print(table(("", "answered", "refused", "citations", "of what was not retrieved", "struck"), shown))
 
 
@@ -114,12 +121,18 @@ def made(data: Path, run: Path, dev_fraction: float) -> dict[str, Any]:
     """A run with an index of the folder's corpus; the choice of its dev split."""
     import acclimate
 
-    if not (run / "fusion.json").exists():
-        acclimate.prepare(str(data), out=run, dev_fraction=dev_fraction)
-        acclimate.index(run)
+    acclimate.prepare(str(data), out=run, dev_fraction=dev_fraction)
+    acclimate.index(run)  # also what the passes of an earlier call have deleted
     choice: dict[str, Any] = json.loads((run / "fusion.json").read_text())
     refusal: dict[str, Any] = choice["refusal"]
     return refusal
+
+
+def dev_of(run: Path) -> set[str]:
+    """The questions of a run's dev split."""
+    from acclimate.data.dataset import load_dataset
+
+    return set(load_dataset(run / "dataset").qrels["dev"])
 
 
 @contextmanager

@@ -49,7 +49,7 @@ def hits(*scores: float) -> list[Hit]:
 def test_relevant_documents_and_their_chunks_are_taken_away() -> None:
     dense = {f"q{number}": hits(0.9, 0.8, 0.5 + number / 1000) for number in range(40)}
     qrels = {query: {"d0": 1, "whole": 2, "d2": 0} for query in dense}
-    choice = choose_refusal(dense, qrels, "m")
+    choice = choose_refusal(dense, qrels, "m", 0.9)
     threshold = choice["threshold"]
     assert threshold is not None and 0.5 + 0.036 <= threshold <= 0.5391 and choice["model"] == "m"
     assert (choice["queries"], choice["answered"]) == (40, 1.0) and choice["refused"] >= 0.9
@@ -58,7 +58,15 @@ def test_relevant_documents_and_their_chunks_are_taken_away() -> None:
 
 
 def test_too_few_queries_choose_nothing_and_say_so() -> None:
-    choice = choose_refusal({"q": hits(0.9, 0.1)}, {"q": {"d0": 1}}, "m")
+    choice = choose_refusal({"q": hits(0.9, 0.1)}, {"q": {"d0": 1}}, "m", 0.9)
     assert choice["threshold"] is None and "too few" in choice["chosen"] and choice["answered"] == 1.0
-    assert choose_refusal({"q": []}, {"q": {"d0": 1}}, "m")["queries"] == 0
+    assert choose_refusal({"q": []}, {"q": {"d0": 1}}, "m", 0.9)["queries"] == 0
     assert choice["refused"] == pytest.approx(0.0)
+
+
+def test_more_wanted_is_a_higher_threshold_and_nothing_wanted_is_none() -> None:
+    dense = {f"q{number}": hits(0.9, 0.1, number / 100) for number in range(40)}
+    qrels = {query: {"d0": 1, "whole": 1} for query in dense}
+    some, more, none = (choose_refusal(dense, qrels, "m", wanted) for wanted in (0.5, 0.9, 0.0))
+    assert some["threshold"] and more["threshold"] and some["threshold"] < more["threshold"]
+    assert (none["threshold"], none["answered"], none["chosen"]) == (None, 1.0, "nothing, as was asked for")

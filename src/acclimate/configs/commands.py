@@ -122,7 +122,7 @@ READS: dict[str, tuple[str, ...]] = {
     # `limit` queries) is not retained.
     "train": (*ENCODER, "seed", "limit", "train", "objective", *MINE_AGAIN, *RERANKER, "domain", "guard"),
     "train-reranker": (*ENCODER, "seed", *TRAIN_RERANKER, *RERANKER),
-    "evaluate": (*ENCODER, "seed", "limit", "evaluate", "domain", *READING, "index_at"),
+    "evaluate": (*ENCODER, "seed", "limit", "evaluate", "domain", *READING, "index_at", "refuse"),
     "evaluate-reranker": (*ENCODER, "seed", "retriever", "rerank_depth", *RERANKER, "sign_flips", "confidence"),
     "report": (),
     "versions": (),
@@ -178,7 +178,7 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
     "search without --rerank": (*ENCODER, "index_at", "experts"),
     "search --experts": ("model", "device", "dtype", "index_at", *RERANKER, "experts", "mixed_experts"),
     "answer without --rerank": (*ENCODER, "index_at", "llm", "llm_model", "answer"),
-    "evaluate RUN --index": (*ENCODER, *COMPARISON, "index_at"),
+    "evaluate RUN --index": (*ENCODER, *COMPARISON, "index_at", "refuse"),
     "evaluate RUN": (*ENCODER, "seed", "evaluate", "domain"),
     "evaluate RUN with guard data": (*ENCODER, "seed", "limit", "evaluate", "domain"),
     "evaluate of one model on RUN": (*ENCODER, *COMPARISON, "top_k"),

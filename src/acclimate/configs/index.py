@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from acclimate.configs.checks import check_at_least
+from acclimate.configs.checks import check_at_least, check_fraction
 from acclimate.errors import UsageError
 
 
@@ -27,7 +27,12 @@ class IndexConfig:
     """What holds the vectors of an index that is adopted: a column of Postgres, or a named vector of Qdrant; not needed
     for Qdrant's vectors without a name."""
 
+    refuse: float = 0.95
+    """Share of the questions that the documents do not answer which `answer` shall refuse by their scores, as chosen on
+    the dev split; a higher one refuses more of the other questions too, and 0 refuses none."""
+
     def __post_init__(self) -> None:
+        check_fraction("refuse", self.refuse)
         check_at_least("chunk_overlap", self.chunk_overlap, 0)
         if self.chunk_tokens is not None:
             check_at_least("chunk_tokens", self.chunk_tokens, 8)

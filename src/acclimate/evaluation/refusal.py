@@ -14,13 +14,12 @@ from acclimate.retrieval.index.records import Hit
 from acclimate.retrieval.index.reports import RefusalChoice
 from acclimate.types import Qrels
 
-WANTED, CONFIDENCE = 0.9, 0.8
-"""The share of the questions without an answer that shall be refused, and how sure that shall be. Surer refuses more of
-the questions that have an answer (with 100 dev queries, 0.95 is the 96th score in place of the 94th), and the language
-model, which reads what passes, refuses too."""
+CONFIDENCE = 0.8
+"""How sure it shall be that the wanted share is refused. Surer refuses more of the questions that have an answer, and
+the language model, which reads what passes, refuses too."""
 
 
-def choose_refusal(dense: Mapping[str, Sequence[Hit]], qrels: Qrels, model: str) -> RefusalChoice:
+def choose_refusal(dense: Mapping[str, Sequence[Hit]], qrels: Qrels, model: str, wanted: float) -> RefusalChoice:
     """Choose the lowest threshold that refuses enough of the questions without an answer.
 
     Args:
@@ -28,6 +27,7 @@ def choose_refusal(dense: Mapping[str, Sequence[Hit]], qrels: Qrels, model: str)
             relevant documents is among it.
         qrels: which documents are relevant to these queries.
         model: what encoded them.
+        wanted: the share of the questions without an answer that shall be refused; 0 chooses no threshold.
     """
     full, emptied = [], []
     for query, hits in dense.items():
@@ -36,15 +36,17 @@ def choose_refusal(dense: Mapping[str, Sequence[Hit]], qrels: Qrels, model: str)
         if others:
             full.append(hits[0].score)
             emptied.append(others[0])
-    threshold = bound_of_quantile(emptied, WANTED, CONFIDENCE)
+    threshold = bound_of_quantile(emptied, wanted, CONFIDENCE) if wanted else None
     count = max(1, len(full))
-    said = f"{WANTED:.0%} refused with {CONFIDENCE:.0%} confidence, by {len(full):,} dev queries"
-    if threshold is None:
-        said = f"nothing, as there are {len(full)} dev queries, which are too few to be sure of {WANTED:.0%}"
+    said = f"{wanted:.0%} refused with {CONFIDENCE:.0%} confidence, by {len(full):,} dev queries"
+    if not wanted:
+        said = "nothing, as was asked for"
+    elif threshold is None:
+        said = f"nothing, as there are {len(full)} dev queries, which are too few to be sure of {wanted:.0%}"
     return {
         "threshold": threshold,
         "model": model,
-        "wanted": WANTED,
+        "wanted": wanted,
         "confidence": CONFIDENCE,
         "queries": len(full),
         "refused": 0.0 if threshold is None else sum(score <= threshold for score in emptied) / count,

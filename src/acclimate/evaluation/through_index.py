@@ -78,18 +78,19 @@ def documents_missing(index: Index, data: Dataset) -> list[str]:
     return missing
 
 
-def choose_fusion(index: Index, dev: Asked, qrels: Qrels) -> FusionChoice:
+def choose_fusion(index: Index, dev: Asked, qrels: Qrels, refuse: float) -> FusionChoice:
     """Choose constant and weights of the fusion by NDCG@10 on dev queries; and which questions are not answered.
 
     Args:
         index: holds the documents of `qrels`.
         dev: queries outside the test split.
         qrels: their judgements.
+        refuse: the share of the questions without an answer that shall be refused.
     """
     best = Fusion(depth=DEPTH)
     if len(dev.texts) < FEWEST:
         why = f"the default, as there are {len(dev.texts)} dev queries, and {FEWEST} are needed to choose"
-        return _choice(index, best, why, {}, choose_refusal({}, qrels, dev.model))
+        return _choice(index, best, why, {}, choose_refusal({}, qrels, dev.model, refuse))
     dense, lexical = (search_all(index, dev, mode, best) for mode in ("dense", "lexical"))
     tried: dict[str, float] = {}
     for constant in CONSTANTS:
@@ -99,7 +100,7 @@ def choose_fusion(index: Index, dev: Asked, qrels: Qrels) -> FusionChoice:
             if score > max(tried.values(), default=-1.0):
                 best = Fusion(constant, 1.0, weight, DEPTH)
             tried[f"constant {constant:g}, lexical weight {weight:g}"] = score
-    refusal = choose_refusal(dense, qrels, dev.model)
+    refusal = choose_refusal(dense, qrels, dev.model, refuse)
     return _choice(index, best, f"best NDCG@10 of {len(dev.texts):,} dev queries", tried, refusal)
 
 

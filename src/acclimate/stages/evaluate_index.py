@@ -67,7 +67,7 @@ def _evaluate(run: Path, config: RunConfig) -> IndexEvaluation:
     with index_for(place, encoder, run) as index:
         _require_corpus(index, data, place, run)
         dev, dev_qrels = dev_queries(data)
-        choice = choose_fusion(index, _asked(encoder, dev), dev_qrels)
+        choice = choose_fusion(index, _asked(encoder, dev), dev_qrels, task.config.index.refuse)
         fusion = fusion_of(choice)
         test = _asked(encoder, queries)
         measured, runs = measure(index, test, qrels, data, fusion, config.evaluate, config.seed)

@@ -215,12 +215,12 @@ def _ids(path: Path) -> Iterator[str]:
 
 def _choose_fusion(opened: Index, encoder: TextEncoder, own: Dataset, task: Task, changed: bool) -> FusionChoice:
     """Choose on the run's dev split how rankings of its own corpus are fused, and record it; or keep the choice."""
-    known = read_fusion(task, opened.space)[1]
-    if known is not None and not changed:
+    known, refuse = read_fusion(task, opened.space)[1], task.config.index.refuse
+    if known is not None and not changed and known.get("refusal", {}).get("wanted") == refuse:
         return known
     queries, qrels = dev_queries(own)
     asked = Asked(queries, encoder.encode(list(queries.values()), "query"), query_model(encoder))
-    choice = choose_fusion(opened, asked, qrels)
+    choice = choose_fusion(opened, asked, qrels, refuse)
     write_fusion(task, choice)
     return choice
 
