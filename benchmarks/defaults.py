@@ -8,6 +8,7 @@ Grids, each a training at half a pass or less; choose by dev, there is no test h
     in-batch      the margin of the in-batch mask, in spreads
     rate          LoRA's learning rate
     full-rate     the learning rate of all weights
+    teacher       a reranker judges the candidates (`--reranker`)
 
 and `false-negatives`, without training: half of every query's judgements are hidden, and of the negatives that each
 margin lets through the share that is judged relevant is counted, beside sentence-transformers' own defaults.
@@ -44,7 +45,7 @@ MARGINS: dict[str, dict[str, Any]] = {
 }
 PEER = {"sentence-transformers": {"spread_margin": None, "num_negatives": 3, "hard_negative_share": 0.0}}
 """The defaults of its `mine_hard_negatives`: no margin, the three best-ranked."""
-MINING = ("spread_margin", "relative_margin", "hard_negative_share")
+MINING = ("spread_margin", "relative_margin", "hard_negative_share", "reranker")
 """Settings of mining, which the negatives depend on."""
 SPREADS = "temperature_spreads"
 """Stands for `temperature`, in units of the spread that mining has measured."""
@@ -58,6 +59,7 @@ GRIDS: dict[str, dict[str, dict[str, Any]]] = {
     "share": {f"{value:g}": {"hard_negative_share": value} for value in (0.0, 0.3)},
     "rate": {f"{value:g}": {"learning_rate": value} for value in (1e-3, 2e-3, 4e-3, 8e-3)},
     "full-rate": {f"{value:g}": {"full": True, "learning_rate": value} for value in (1e-4, 2e-4, 4e-4, 8e-4)},
+    "teacher": {},
 }
 """Grid -> value -> the settings that differ from the default."""
 DEFAULTS: dict[str, dict[str, Any]] = {"default": {}, "default, full": {"full": True}}
@@ -104,12 +106,14 @@ def main() -> None:
     parser.add_argument("--limit", type=int, default=1200, help="queries of each data set")
     parser.add_argument("--epochs", type=float, default=0.5)
     parser.add_argument("--batch-size", type=int, default=32)
-    parser.add_argument("--reranker", help="also count false negatives with this reranker as the teacher")
+    parser.add_argument("--reranker", help="a teacher of false-negatives and teacher")
     parser.add_argument("--table", action="store_true")
     arguments = parser.parse_args()
     models = arguments.model or ["sentence-transformers/all-MiniLM-L6-v2"]
     places = [Place(model, data, arguments.out) for data in arguments.data for model in models]
     wanted = arguments.only.split(",")
+    if arguments.reranker:
+        GRIDS["teacher"]["a reranker"] = {"reranker": arguments.reranker}
     for name in wanted if not arguments.table else ():
         for place in places:
             if name == FALSE_NEGATIVES:
@@ -176,7 +180,7 @@ def mined(place: Place, rules: Mapping[str, Any], config: Any) -> Path:
     from acclimate.stages.prepare import prepare
 
     own = {name: value for name, value in rules.items() if name in MINING}
-    name = "-".join(["negatives", *(f"{key}-{value}" for key, value in own.items())])
+    name = "-".join(["negatives", *(f"{key}-{str(value).replace('/', '_')}" for key, value in own.items())])
     with locked(place.shared):
         prepare(str(place.data), place.shared / "dataset", config)
         mine(place.shared / "dataset", place.shared / name, with_overrides(config, own))
