@@ -43,6 +43,8 @@ MARGINS: dict[str, dict[str, Any]] = {
     "relative 0.05": {"relative_margin": 0.05},
     "none": {"spread_margin": None},
 }
+RERANKED = ("0.27 spreads", "1 spread", "none")
+"""What is counted with a reranker, which takes minutes for each."""
 PEER = {"sentence-transformers": {"spread_margin": None, "num_negatives": 3, "hard_negative_share": 0.0}}
 """The defaults of its `mine_hard_negatives`: no margin, the three best-ranked."""
 MINING = ("spread_margin", "relative_margin", "hard_negative_share", "reranker")
@@ -261,6 +263,8 @@ def count_all(place: Place, arguments: argparse.Namespace) -> None:
     for teacher in (None, arguments.reranker) if arguments.reranker else (None,):
         label = "" if teacher is None else f" reranker-{teacher.rstrip('/').rsplit('/', 1)[-1]}"
         for value, rules in {**MARGINS, **PEER}.items():
+            if teacher is not None and value not in RERANKED:
+                continue
             run = run_folder(place, f"{FALSE_NEGATIVES}{label} {value}", 0)
             print(f"{place.name}: false negatives{label}, {value}", flush=True)
             once(run, lambda rules=rules, teacher=teacher: count_one(place, rules, teacher, arguments.limit))
