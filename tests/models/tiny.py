@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     AutoConfig,
     AutoModel,
@@ -107,6 +107,31 @@ def tiny_bert(folder: Path, *, seed: int = 0, max_tokens: int = 64, **settings: 
     tokenizer = wordpiece_tokenizer()
     config = BertConfig(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=max_tokens, **SIZES | settings)
     return _write(folder, BertModel, config, _wrap(tokenizer, max_tokens), seed)
+
+
+def tiny_e5(folder: Path, texts: Sequence[str], *, seed: int = 0, max_tokens: int = 64) -> Path:
+    """A BertModel folder with a Unigram tokenizer, as multilingual-e5-small has it, made of some texts."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    tokenizer = Tokenizer(models.Unigram())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    tokenizer.train_from_iterator(
+        texts, trainers.UnigramTrainer(vocab_size=300, special_tokens=special, unk_token="<unk>", show_progress=False)
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", pair="<s> $A </s> </s> $B </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    config = BertConfig(
+        vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=max_tokens, pad_token_id=1, **SIZES
+    )
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        pad_token="<pad>",
+        unk_token="<unk>",
+        cls_token="<s>",
+        sep_token="</s>",
+        model_max_length=max_tokens,
+    )
+    return _write(folder, BertModel, config, wrapped, seed)
 
 
 def tiny_reranker(folder: Path, *, seed: int = 0, num_labels: int = 1, max_tokens: int = 64, **settings: Any) -> Path:

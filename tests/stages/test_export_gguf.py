@@ -11,7 +11,7 @@ import pytest
 
 from acclimate.configs import ExportConfig, RunConfig
 from acclimate.errors import MissingExtraError, ModelError, UsageError
-from acclimate.evaluation.parity import below_limit
+from acclimate.evaluation.parity import SAMPLE, below_limit
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.backends.llama_cpp import has_llama_cpp, llama_cpp_reader
 from acclimate.models.encoder import Encoder
@@ -20,7 +20,7 @@ from acclimate.stages.export import export
 from acclimate.types import ROLES, Sides
 from tests.conftest import shared_data
 from tests.models.adapted import random_adapter
-from tests.models.tiny import as_sentence_transformer, tiny_bert, tiny_model, tiny_qwen3
+from tests.models.tiny import as_sentence_transformer, tiny_bert, tiny_e5, tiny_model, tiny_qwen3
 from tests.stages.worlds import write_adapter
 
 reads = pytest.mark.skipif(
@@ -39,6 +39,8 @@ def base_model(folder: Path, family: str) -> Path:
     """A tiny random model with a real tokenizer and prompts."""
     if family == "qwen3":
         tiny_qwen3(folder, bpe=shared_data("tokenizers", "qwen_bpe"))
+    elif family == "e5":
+        tiny_e5(folder, ["find: a", *TEXTS, *SAMPLE])
     else:
         tiny_bert(folder)
     prompts = {"query": "find: ", "document": ""}
@@ -57,7 +59,7 @@ def adapted(folder: Path, base: Path, sides: Sides = "both", dim: int = 32) -> P
 @reads
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("family", "sides", "dim"), [("bert", "both", 32), ("bert", "query", 16), ("qwen3", "both", 32)]
+    ("family", "sides", "dim"), [("bert", "both", 32), ("bert", "query", 16), ("qwen3", "both", 32), ("e5", "both", 32)]
 )
 def test_llama_cpp_gives_the_same_vectors(tmp_path: Path, family: str, sides: Sides, dim: int) -> None:
     base = base_model(tmp_path / "base", family)

@@ -18,12 +18,18 @@ function found() {
 }
 
 async function vectors({ model: modelPath, contextSize, texts }) {
-    const { getLlama } = await import(pathToFileURL(found()).href);
+    const { getLlama, LlamaVocabularyType } = await import(pathToFileURL(found()).href);
     const llama = await getLlama({ gpu: false, build: "never", logLevel: "error", progressLogs: false });
     const model = await llama.loadModel({ modelPath, gpuLayers: 0 });
     const context = await model.createEmbeddingContext({ contextSize, threads: 1 });
     const rows = [];
-    for (const text of texts) rows.push([...(await context.getEmbeddingFor(text)).vector]);
+    // Of Unigram, node-llama-cpp leaves out the first token, which llama.cpp's own llama_tokenize puts there.
+    const isUnigram = model.vocabularyType === LlamaVocabularyType.ugm && model.tokens.shouldPrependBosToken;
+    const first = isUnigram ? [model.tokens.bos] : [];
+    for (const text of texts) {
+        const tokens = [...first, ...model.tokenize(text)];
+        rows.push([...(await context.getEmbeddingFor(tokens)).vector]);
+    }
     return rows;
 }
 
