@@ -11,7 +11,7 @@ import pytest
 
 import acclimate
 from acclimate.cli.main import main
-from acclimate.configs import dump_config
+from acclimate.configs import dump_config, with_overrides
 from acclimate.errors import UsageError
 from acclimate.files import read_json, write_json
 from acclimate.formats.chat import ChatError
@@ -30,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("answers")
     model = tiny_embedder(folder / "base")
     corpus_run(folder / "run")
-    config = config_for(model)
+    config = with_overrides(config_for(model), {"refuse": 0.9})
     (folder / "run" / "config.toml").write_text(dump_config(config), encoding="utf-8")
     index(folder / "run", [], None, config)
     return folder / "run"
@@ -57,6 +57,9 @@ def test_the_threshold_is_chosen_on_dev_and_kept_with_its_reasons(run: Path) -> 
     assert refusal["queries"] == 30 and 0 < refusal["threshold"] < 1
     assert refusal["refused"] >= 0.9 and 0 <= refusal["answered"] <= 1
     assert refusal["chosen"] == "90% refused with 80% confidence, by 30 dev queries" and len(refusal["model"]) == 64
+    again = acclimate.index(run, refuse=0.5)
+    chosen = read_json(run / "fusion.json")["refusal"]
+    assert again["encoded"] == 0 and chosen["threshold"] < refusal["threshold"] and chosen["wanted"] == 0.5
 
 
 def test_only_what_was_retrieved_is_cited(run: Path, llm: ChatServer) -> None:

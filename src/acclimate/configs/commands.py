@@ -171,6 +171,7 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
         "activation_memory_gb",
     ),
     "search by a picture": (*ENCODER, "index_at", *PICTURE),
+    "index RUN": (*ENCODER, "index_at", "chunk_tokens", "chunk_overlap", "refuse"),
     "index RUN CORPUS": (*ENCODER, "index_at", "chunk_tokens", "chunk_overlap", "text_field"),
     "index RUN --info": ("task", "index_at"),
     "index RUN --adopt": (*ENCODER, "text_field", "vector_field"),

@@ -39,9 +39,9 @@ def index(
     Returns:
         what was done: "documents" in the index, "read", "encoded", "unchanged", "rejected" and more.
     """
-    check_settings("index RUN CORPUS", settings)
     folder = Path(run)
     sources = [Path(name) for name in ([corpora] if isinstance(corpora, str | Path) else corpora)]
+    check_settings("index RUN CORPUS" if sources or delete else "index RUN", settings)
     effective = measuring("index", settings, config, folder)
     if not sources and delete is None and not is_run(folder):
         raise StorageError(f"{run} holds no dataset", fix=f"Name documents: acclimate index {run} CORPUS …")
