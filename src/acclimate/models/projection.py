@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from acclimate.configs.images import Head
 from acclimate.core.pooling import unit
 from acclimate.errors import ModelError, StorageError, UsageError
-from acclimate.files import CONFIG_FILE, read_json, storage_errors, write_json
+from acclimate.files import CONFIG_FILE, hash_text, read_json, storage_errors, write_json
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.models.image_encoder import ImageEncoder
 from acclimate.models.image_towers import TransformersTower
@@ -245,6 +246,13 @@ class ProjectedImages:
     def space(self) -> SpaceId:
         """The texts' space: that of the index that these vectors search."""
         return self.projection.space
+
+    @property
+    def digest(self) -> str:
+        """Hash, as hex, of all that a picture's vector depends on: the tower, what was trained on it, the head."""
+        head = self.projection.head
+        weights = [f"{name} {tensor.cpu().numpy().tobytes().hex()}" for name, tensor in head.state_dict().items()]
+        return hash_text(self.fingerprint, json.dumps(head.shape, sort_keys=True), *weights)
 
     @property
     def fingerprint(self) -> str:

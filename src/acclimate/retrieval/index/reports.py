@@ -69,4 +69,8 @@ class IndexReport(TypedDict):
     """Columns that are no metadata."""
     space: dict[str, Any]
     fusion: NotRequired[FusionChoice]
+    pictures: NotRequired[int]
+    """Of `index --images`: the pictures among the documents of the index when it was done …"""
+    twice: NotRequired[int]
+    """… and how many of those that were read were the same as an earlier one."""
     timings: dict[str, float]
