@@ -31,6 +31,7 @@ from acclimate.types import Example
 from tests.chat_server import ChatServer
 from tests.image_world import encoded, picture, tiny_graph, write_class_folders
 from tests.models.tiny import as_sentence_transformer
+from tests.serve.http.world import copy_run
 from tests.tiny_run import write_tiny_bert
 
 OWN = 48
@@ -67,12 +68,19 @@ def run(world: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(world / "trained", tmp_path / "run"))
 
 
-@pytest.fixture
-def mixed(world: Path, run: Path) -> Path:
-    """The same with an index of texts and the run's own pictures."""
+@pytest.fixture(scope="module")
+def indexed(world: Path) -> Path:
+    """A copy with an index of texts and the run's own pictures."""
+    run = Path(shutil.copytree(world / "trained", world / "indexed"))
     acclimate.index(run, world / "corpus.jsonl")
     acclimate.index(run, images=True)
     return run
+
+
+@pytest.fixture
+def mixed(indexed: Path, tmp_path: Path) -> Path:
+    """A copy of that."""
+    return copy_run(indexed, tmp_path / "mixed")
 
 
 def stored(run: Path) -> dict[str, Stored]:
@@ -286,8 +294,8 @@ def test_no_answer_reads_a_pictures_name_and_no_refresh_learns_it(mixed: Path) -
     [
         (("index", "{run}", "--images", "--info"), "--info is about the index as it is"),
         (("index", "{run}", "--images", "--delete", "ids.txt"), "delete and images exclude each other"),
-        (("index", "{run}", "--images", "--chunk-tokens", "100"), "does not read --chunk-tokens"),
-        (("index", "{run}", "corpus.jsonl", "--image-side", "64"), "does not read --image-side"),
+        (("index", "{run}", "--images", "--chunk-tokens", "100"), "index RUN --images does not read chunk_tokens"),
+        (("index", "{run}", "corpus.jsonl", "--image-side", "64"), "index RUN CORPUS does not read image_side"),
         (("index", "{run}", "nowhere", "--images"), "nowhere: no such file or folder"),
         (("index", "{bare}", "--images"), "holds no projection of images"),
         (("index", "{run}", "{text}", "--images"), "no picture can be used (neither"),

@@ -175,7 +175,9 @@ def test_filters_tell_texts_from_pictures(world: World, gallery: tuple[Path, dic
         hits = client.post("/v1/search", json=body).json()["hits"]
         assert {hit["metadata"]["picture"] for hit in hits} == set(pictures)
         assert hits[0]["text"] == "leaf 3"
-        texts = client.post("/v1/search", json={**body, "filter": "not (exists(picture) and exists(projection))"}).json()
+        texts = client.post(
+            "/v1/search", json={**body, "filter": "not (exists(picture) and exists(projection))"}
+        ).json()
         assert len(texts["hits"]) == 30 and not any("picture" in hit["metadata"] for hit in texts["hits"])
 
 

@@ -36,10 +36,10 @@ def asked(tab: Page, words: str, count: int = 8) -> None:
 def test_words_find_texts_and_pictures(chromium: Browser, contract: Contract) -> None:
     with opened(chromium, contract.url) as tab:
         tab.locator("#filters summary").click()
-        tab.locator("#expression").fill("crop == 'wheat' or year > 2020")
+        tab.locator("#expression").fill("year > 2000 or organic = true")
         asked(tab, "when do I sow winter wheat")
         (strip,) = contract.strips
-        own = "crop == 'wheat' or year > 2020"
+        own = "year > 2000 or organic = true"
         assert strip["filter"] == f"{ARE_PICTURES} and ({own})"
         assert {one["filter"] for one in contract.searches} == {f"{TEXTS_ONLY} and ({own})"}  # the base's, too
         assert (strip["query"], strip["mode"], strip["impression"]) == ("when do I sow winter wheat", "dense", False)
@@ -69,8 +69,7 @@ def test_a_picture_of_the_strip_is_searched_by(chromium: Browser, contract: Cont
         assert contract.pictures[0]["model"] == "farm"
         assert contract.searches[-1]["vector"] == contract.strips[-1]["vector"] == PICTURE
         assert "query" not in contract.strips[-1] and contract.searches[-1]["filter"] == TEXTS_ONLY
-        focus = tab.evaluate("document.activeElement.id")
-        assert focus == "clear-picture"
+        tab.wait_for_function("document.activeElement.id === 'clear-picture'")
 
 
 def test_on_a_phone_in_chinese_in_the_dark_with_a_key(chromium: Browser, contract: Contract) -> None:
