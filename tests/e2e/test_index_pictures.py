@@ -112,7 +112,7 @@ def test_own_pictures_are_documents_of_the_texts_index(world: Path, mixed: Path)
         metadata = one.document.metadata
         assert set(metadata) == {"picture", "file", "class", "projection"}
         assert (metadata["picture"], metadata["class"]) == (sha256, one.document.text)
-        assert metadata["projection"] == images.digest[:12]
+        assert metadata["projection"] == images.projection.digest[:12]
         assert (world / "images" / str(metadata["file"])).read_bytes() == data  # nothing had to be changed
         np.testing.assert_allclose(one.vector, images.encode([data])[0], atol=1e-3)
     report = index_info(mixed)
@@ -120,18 +120,26 @@ def test_own_pictures_are_documents_of_the_texts_index(world: Path, mixed: Path)
 
 
 def test_an_unchanged_picture_is_left_and_a_projection_of_today_makes_it_anew(
-    mixed: Path, capsys: pytest.CaptureFixture[str]
+    mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     main(["index", str(mixed), "--images"])
     said = " ".join(capsys.readouterr().out.split())
     assert f"{OWN + TEXTS} documents, {OWN} pictures among them; {OWN} read, {OWN} unchanged" in said
+    (tmp_path / "other.png").write_bytes(encoded(picture(1, 80), "PNG"))
+    acclimate.index(mixed, tmp_path / "other.png", images=True)
     before = stored_pictures(mixed)
     retrain(mixed)
+    assert f"{OWN + 1} pictures of an earlier projection" in verify_index(mixed)["problems"][0]
     report = acclimate.index(mixed, images=True)
-    assert (report["encoded"], report["unchanged"], report["pictures"]) == (OWN, 0, OWN)
+    assert [report[name] for name in ("encoded", "unchanged", "pictures", "stale")] == [OWN, 0, OWN + 1, 1]
     after = stored_pictures(mixed)
     assert before.keys() == after.keys()
-    assert all(not np.allclose(before[name].vector, after[name].vector, atol=1e-2) for name in before)
+    moved = [not np.allclose(before[name].vector, after[name].vector, atol=1e-2) for name in before]
+    assert sum(moved) == OWN  # the other one is not among the run's own
+    main(["index", str(mixed), "--images"])
+    assert "1 picture of an earlier projection: name the sources" in " ".join(capsys.readouterr().out.split())
+    acclimate.index(mixed, tmp_path / "other.png", images=True)
+    assert verify_index(mixed)["problems"] == []
 
 
 def test_pictures_of_other_sources(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -164,6 +172,8 @@ def test_pictures_of_other_sources(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert found["w4_w24/a.jpg"].metadata["class"] == "w4 w24" and "class" not in found["one.jpg"].metadata
     reasons = [json.loads(line)["reason"] for line in (run / "index-rejected.jsonl").read_text().splitlines()]
     assert len(reasons) == 2 and reasons[0].startswith("no image") and "neither a text nor a class" in reasons[1]
+    main(["search", str(run), "w4 w24"])
+    assert "the index holds pictures only" in capsys.readouterr().err
     again = acclimate.index(run, folder, images=True)
     assert (again["unchanged"], again["encoded"], again["twice"]) == (2, 0, 1)
     renamed = folder / "blue-leaf_2.png"

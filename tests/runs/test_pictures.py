@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from pathlib import Path
 
 import pytest
@@ -21,7 +20,7 @@ def test_a_picture_is_kept_once_and_forgotten(tmp_path: Path) -> None:
     assert kept.read(NAME) is None and not kept.has(NAME)
     kept.keep(NAME, DATA)
     place = tmp_path / "pictures" / NAME[:2] / NAME
-    assert place.read_bytes() == kept.read(NAME) == DATA and os.listdir(place.parent) == [NAME]
+    assert place.read_bytes() == kept.read(NAME) == DATA and list(place.parent.iterdir()) == [place]
     before = place.stat().st_mtime_ns
     kept.keep(NAME, DATA)
     assert place.stat().st_mtime_ns == before
@@ -29,7 +28,9 @@ def test_a_picture_is_kept_once_and_forgotten(tmp_path: Path) -> None:
     assert not kept.has(NAME)
 
 
-@pytest.mark.parametrize("name", ["", "../../settings", "..", NAME.upper(), NAME[:-1], NAME + "0", NAME + "\n", "/" + NAME])
+@pytest.mark.parametrize(
+    "name", ["", "../../settings", "..", NAME.upper(), NAME[:-1], NAME + "0", NAME + "\n", "/" + NAME]
+)
 def test_nothing_else_is_a_name(name: str, tmp_path: Path) -> None:
     kept = KeptPictures(tmp_path)
     for use in (kept.read, kept.has, lambda one: kept.keep(one, DATA), lambda one: kept.forget([one])):

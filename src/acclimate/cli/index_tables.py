@@ -16,6 +16,7 @@ from acclimate.counting import counted
 from acclimate.retrieval.index.pictures import PICTURE, PROJECTION
 
 SHOWN_REASONS = 5
+AGAIN = "name the sources that they are from again"
 NOT_FACTS = ("title", PICTURE, PROJECTION)
 """Metadata that says nothing to people, or is shown elsewhere."""
 
@@ -40,6 +41,8 @@ def show_indexed(report: Mapping[str, Any]) -> None:
         out.print(Text(f"  {count:,} rejected: {reason}"), soft_wrap=True)
     if report["rejected_rows"]:
         out.print(Text(f"  rejected rows: {report['rejected_rows']}"), soft_wrap=True)
+    if report.get("stale"):
+        out.print(Text(f"  {counted(report['stale'], 'pictures')} of an earlier projection: {AGAIN}"), soft_wrap=True)
     if report["ignored"]:
         out.print(Text(f"  columns that are no metadata: {', '.join(report['ignored'])}"), soft_wrap=True)
     if "fusion" in report:

@@ -99,6 +99,13 @@ class Projection:
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """What the training measured."""
 
+    @property
+    def digest(self) -> str:
+        """Hash, as hex, of all that a picture's vector depends on: the tower, what was trained on it, the head."""
+        trained = "" if self.lora is None else self.lora.sha256
+        weights = [f"{name} {tensor.cpu().numpy().tobytes().hex()}" for name, tensor in self.head.state_dict().items()]
+        return hash_text(self.tower_fingerprint, trained, json.dumps(self.head.shape, sort_keys=True), *weights)
+
     def adapted(self, encoder: ImageEncoder) -> ImageEncoder:
         """The tower with what was trained on it.
 
@@ -246,13 +253,6 @@ class ProjectedImages:
     def space(self) -> SpaceId:
         """The texts' space: that of the index that these vectors search."""
         return self.projection.space
-
-    @property
-    def digest(self) -> str:
-        """Hash, as hex, of all that a picture's vector depends on: the tower, what was trained on it, the head."""
-        head = self.projection.head
-        weights = [f"{name} {tensor.cpu().numpy().tobytes().hex()}" for name, tensor in head.state_dict().items()]
-        return hash_text(self.fingerprint, json.dumps(head.shape, sort_keys=True), *weights)
 
     @property
     def fingerprint(self) -> str:

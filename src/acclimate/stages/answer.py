@@ -92,10 +92,9 @@ def answer(
     if wanted.rerank is not None:
         name, machine = wanted.reranker or str(run), {"device": config.device, "dtype": config.dtype}
         facts["reranker"], hits = rerank_hits(name, config.rerank, question, hits, **machine)
-    settings = config.answer
-    passages = choose_passages(((hit.id, hit.text) for hit in hits[: wanted.top]), settings.context_tokens)
+    passages = choose_passages(((hit.id, hit.text) for hit in hits[: wanted.top]), config.answer.context_tokens)
     reader = AnswerReader(question, passages)
-    said = _asked(client, messages(question, passages), settings.answer_tokens, reader, on_text)
+    said = _asked(client, messages(question, passages), config.answer.answer_tokens, reader, on_text)
     return {**reply_of(reader.answer), "usage": _usage(said, sum(one.tokens for one in passages)), **facts}
 
 

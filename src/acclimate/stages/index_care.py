@@ -14,13 +14,15 @@ from acclimate.configs import RunConfig
 from acclimate.counting import counted
 from acclimate.errors import UsageError
 from acclimate.files import hash_file, open_output
+from acclimate.models.projection import is_projection, load_projection
 from acclimate.ownership import check_replaceable
 from acclimate.progress import progress, say
 from acclimate.retrieval.index.adopting import SAMPLED, likeness
 from acclimate.retrieval.index.beside import built_beside
 from acclimate.retrieval.index.local.index import LocalIndex
 from acclimate.retrieval.index.of_run import index_place, is_folder, opened_index, read_fusion
-from acclimate.retrieval.index.pictures import PICTURE, PICTURES, is_picture
+from acclimate.retrieval.index.pictures import PICTURE, PICTURES, is_picture, made_by, of_another
+from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Document, Stored
 from acclimate.runs.opening import load_current
 from acclimate.runs.pictures import KeptPictures
@@ -75,7 +77,7 @@ def verify_index(run: Path, config: RunConfig) -> dict[str, Any]:
                     if texts % every == 0 and len(sample) < SAMPLED:
                         sample.append(stored)
                 advance()
-        problems += pictures.problems
+        problems += pictures.problems + _of_earlier_projections(index, RunFolder(run).projection)
         if there != count:
             problems.append(f"{count:,} documents were counted, {there:,} are there")
         encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading)
@@ -112,6 +114,12 @@ class _Files:
         wrong = {"are missing": self.missing, "are damaged: delete them": self.damaged}
         again = f"of {counted(self.seen, 'pictures')} in {self.kept.folder} {{count:,}} {{what}}"
         return [again.format(count=count, what=what) for what, count in wrong.items() if count]
+
+
+def _of_earlier_projections(index: Index, folder: Path) -> list[str]:
+    """Say how many pictures have vectors of another projection than the run's, if it has one."""
+    stale = index.count(of_another(made_by(load_projection(folder).digest))) if is_projection(folder) else 0
+    return [f"{counted(stale, 'pictures')} of an earlier projection: acclimate index RUN --images"] if stale else []
 
 
 def rebuild_index(run: Path, config: RunConfig) -> dict[str, Any]:

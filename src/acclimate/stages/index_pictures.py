@@ -23,7 +23,14 @@ from acclimate.models.projection import ProjectedImages, project
 from acclimate.ownership import check_replaceable
 from acclimate.progress import progress
 from acclimate.retrieval.index.of_run import check_writable, index_for, index_place, write_rejected
-from acclimate.retrieval.index.pictures import PICTURES, NewPicture, feed_pictures, picture_document
+from acclimate.retrieval.index.pictures import (
+    PICTURES,
+    NewPicture,
+    feed_pictures,
+    made_by,
+    of_another,
+    picture_document,
+)
 from acclimate.retrieval.index.records import Vectors, problem
 from acclimate.retrieval.index.reports import IndexReport
 from acclimate.runs.images import image_features, open_images, open_projection, train_projection
@@ -34,8 +41,6 @@ from acclimate.types import Rejected
 
 LANGUAGE_SAMPLE = 300
 """Pictures by whose texts the language of an index is told, where it is made."""
-DIGEST_CHARS = 12
-"""Of the projection's digest, in a picture's metadata."""
 SHOWN_REASONS = 3
 
 
@@ -69,7 +74,8 @@ def _indexed(run: Path, sources: Sequence[Path], config: RunConfig) -> IndexRepo
     check_writable(task, place, sources)
     check_replaceable(kept.folder, kept.objection, sources, option="run")
     source = _Given(sources, images, config.images) if sources else _Own(RunFolder(run), images)
-    pictures = _Once(source, images.digest[:DIGEST_CHARS])
+    projection = made_by(images.projection.digest)
+    pictures = _Once(source, projection)
     first = next(iter(pictures), None)
     write_rejected(task, pictures.rejected)
     if first is None:
@@ -80,7 +86,7 @@ def _indexed(run: Path, sources: Sequence[Path], config: RunConfig) -> IndexRepo
     with index_for(place, images, run, analyser, fix=fix) as index:
         with progress("index", source.count(), "pictures") as advance:
             fed = feed_pictures(index, chain([first], pictures), kept.keep, source.encode, advance)
-        documents, held = index.count(), index.count(PICTURES)
+        documents, held, stale = index.count(), index.count(PICTURES), index.count(of_another(projection))
     write_rejected(task, pictures.rejected)
     return {
         "place": place,
@@ -97,6 +103,7 @@ def _indexed(run: Path, sources: Sequence[Path], config: RunConfig) -> IndexRepo
         "space": dataclasses.asdict(images.space),
         "pictures": held,
         "twice": pictures.twice,
+        "stale": stale,
         "timings": {"index_s": round(time.monotonic() - started, 3)},
     }
 

@@ -15,7 +15,7 @@ from typing import TypeAlias
 import numpy as np
 
 from acclimate.core.batching import batched
-from acclimate.core.filters import And, Exists, Filter, Not
+from acclimate.core.filters import And, Eq, Exists, Filter, Not
 from acclimate.retrieval.index.feeding import Fed
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Document, Stored, Vectors
@@ -26,6 +26,8 @@ the class where there is one."""
 PICTURES: Filter = And((Exists(PICTURE), Exists(PROJECTION)))
 """Passes pictures only. One field would not do: texts about products often have one that is called picture."""
 TEXTS: Filter = Not(PICTURES)
+DIGEST_CHARS = 12
+"""Digits of the projection's digest that a picture's metadata has."""
 BATCH_PICTURES = 256
 """Pictures that are encoded and acknowledged together."""
 IS_PICTURE = "its id is that of a picture (acclimate index RUN --images writes these)"
@@ -58,7 +60,7 @@ def picture_document(sha256: str, text: str, *, file: str, projection: str, grou
         sha256: of the bytes that are kept.
         text: what is said about it.
         file: its name in the source.
-        projection: the digest of what makes its vector: by another one it is a changed document.
+        projection: what `made_by` says of it; by another one a picture is a changed document.
         group: the name of its class.
     """
     of_class = {} if group is None else {CLASS: group}
@@ -81,6 +83,16 @@ def is_picture(document: Document) -> bool:
     """Whether a document is a picture: its id and its metadata say so, and say the same."""
     own = sha256_of(document.id)
     return own is not None and document.metadata.get(PICTURE) == own and PROJECTION in document.metadata
+
+
+def made_by(digest: str) -> str:
+    """Return what a picture's metadata says of the projection that has this digest."""
+    return digest[:DIGEST_CHARS]
+
+
+def of_another(projection: str) -> Filter:
+    """Return the filter that passes pictures whose vectors another projection has made."""
+    return And((PICTURES, Not(Eq(PROJECTION, projection))))
 
 
 def has_pictures(index: Index) -> bool:

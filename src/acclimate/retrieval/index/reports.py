@@ -70,7 +70,9 @@ class IndexReport(TypedDict):
     space: dict[str, Any]
     fusion: NotRequired[FusionChoice]
     pictures: NotRequired[int]
-    """Of `index --images`: the pictures among the documents of the index when it was done …"""
+    """Pictures among the documents of the index when it was done; only `index --images` says so."""
     twice: NotRequired[int]
-    """… and how many of those that were read were the same as an earlier one."""
+    """Pictures that were read, and were the same as an earlier one; likewise."""
+    stale: NotRequired[int]
+    """Pictures in the index whose vectors an earlier projection has made; likewise."""
     timings: dict[str, float]
