@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -202,6 +204,33 @@ def test_what_was_acknowledged_before_an_interruption_stays(run: Path, monkeypat
     assert {name.removeprefix("picture:") for name in there} < set(kept) and len(kept) == 30  # bytes come first
     report = acclimate.index(run, images=True)
     assert (report["unchanged"], report["encoded"]) == (20, OWN - 20)
+    assert verify_index(run)["problems"] == []
+
+
+@pytest.mark.slow
+def test_a_kill_between_two_batches_leaves_whole_files_and_what_was_acknowledged(run: Path) -> None:
+    child = os.fork()
+    if child == 0:
+        signal.alarm(300)
+        original, calls = LocalIndex.upsert, []
+
+        def upsert(self: LocalIndex, documents: Sequence[Any], vectors: Any) -> None:
+            calls.append(len(documents))
+            if len(calls) == 3:
+                os.kill(os.getpid(), signal.SIGKILL)
+            original(self, documents, vectors)
+
+        pictures.BATCH_PICTURES = 10
+        LocalIndex.upsert = upsert  # type: ignore[method-assign]
+        try:
+            acclimate.index(run, images=True)
+        finally:
+            os._exit(1)
+    assert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL
+    kept = [path for path in (run / "pictures").rglob("*") if path.is_file()]
+    assert len(kept) == 30 and all(hashlib.sha256(path.read_bytes()).hexdigest() == path.name for path in kept)
+    report = acclimate.index(run, images=True)
+    assert (report["unchanged"], report["encoded"], report["pictures"]) == (20, OWN - 20, OWN)
     assert verify_index(run)["problems"] == []
 
 

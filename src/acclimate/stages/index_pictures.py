@@ -77,8 +77,8 @@ def _indexed(run: Path, sources: Sequence[Path], config: RunConfig) -> IndexRepo
     projection = made_by(images.projection.digest)
     pictures = _Once(source, projection)
     first = next(iter(pictures), None)
-    write_rejected(task, pictures.rejected)
     if first is None:
+        write_rejected(task, pictures.rejected)
         reasons = list(dict.fromkeys(row.reason for row in pictures.rejected))[:SHOWN_REASONS]
         raise DataError(f"no picture can be used ({'; '.join(reasons) or 'there are none'})", fix="Check the source.")
     fix = f"Train the projection in the space of its texts: {train_projection(run)}; or name another index: --at FOLDER"
