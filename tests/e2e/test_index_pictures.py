@@ -21,8 +21,10 @@ from acclimate.configs import RunConfig
 from acclimate.data.dataset import Dataset
 from acclimate.errors import DataError, MissingExtraError, StorageError, UsageError
 from acclimate.flows.index_verbs import index_info, reencode_index, verify_index
+from acclimate.models.encoder import Encoder
 from acclimate.models.projection import ProjectedImages, load_projection, save_projection
 from acclimate.retrieval.index import feeding, pictures
+from acclimate.retrieval.index.beside import built_beside
 from acclimate.retrieval.index.local.index import LocalIndex
 from acclimate.retrieval.index.of_run import opened_index
 from acclimate.retrieval.index.records import Stored
@@ -284,6 +286,23 @@ def test_reencode_carries_pictures_over_or_leaves_them_out(
     with pytest.raises(UsageError, match="holds vectors of another space") as refused:
         acclimate.index(mixed, images=True)
     assert "Train the projection in the space of its texts" in str(refused.value.fix)
+
+
+def test_the_index_that_is_kept_for_the_way_back_still_has_its_pictures(
+    world: Path, mixed: Path, tmp_path: Path
+) -> None:
+    """An adapter that changes documents is promoted and rolled back; a text that is deleted meanwhile stays away."""
+    other = as_sentence_transformer(write_tiny_bert(tmp_path / "other", initializer_range=0.3))
+    encoders = [Encoder.load(str(name), device="cpu", dtype="float32") for name in (other, world / "bert")]
+    with built_beside(mixed / "index", encoders[0], keep=True) as built:
+        assert (built.documents, built.encoded, built.left_out) == (TEXTS, TEXTS, OWN)
+        built.publish()
+    (tmp_path / "ids.txt").write_text("page 0\n")
+    acclimate.index(mixed, delete=tmp_path / "ids.txt", model=str(other))
+    with built_beside(mixed / "index", encoders[1], keep=True) as built:
+        assert (built.documents, built.encoded, built.left_out) == (OWN + TEXTS - 1, 0, 0)
+        built.publish()
+    assert len(stored_pictures(mixed)) == OWN and "page 0" not in stored(mixed)
 
 
 def test_verify_looks_at_the_files_and_encodes_texts_only(mixed: Path) -> None:

@@ -113,6 +113,5 @@ COMMAND = Command(
         "max_tokens",
         "dim",
         "device",
-        "image_model",
     ),
 )

@@ -26,7 +26,7 @@ from acclimate.progress import progress, say
 from acclimate.retrieval.index.feeding import Whole, feed
 from acclimate.retrieval.index.local.index import LocalIndex
 from acclimate.retrieval.index.local.store import objection
-from acclimate.retrieval.index.pictures import is_picture
+from acclimate.retrieval.index.pictures import TEXTS, is_picture
 from acclimate.retrieval.index.protocol import Index
 from acclimate.text_use import SpaceId
 
@@ -46,7 +46,7 @@ class Built:
     encoded: int
     """Those that were not there from an earlier start."""
     left_out: int
-    """Pictures of the older index that are in another space."""
+    """Pictures of the older index that are not in this one: their vectors are of another space."""
     publish: Callable[[], None]
     """Replaces the older one."""
 
@@ -56,7 +56,7 @@ def built_beside(place: Path, encoder: TextEncoder, *, keep: bool = False) -> It
     """Encode all that an index holds, into another one beside it; inside, nobody else may write the older one.
 
     Pictures keep their vectors. Where the space is another one they are left out, which is said: only a projection that
-    is trained into it gives them new ones.
+    is trained into it gives them new ones. Those that an index kept for the way back holds are still in it.
 
     Several processes share the encoding. After an interruption the same call goes on.
 
@@ -77,19 +77,17 @@ def built_beside(place: Path, encoder: TextEncoder, *, keep: bool = False) -> It
             count = old.count()
             writer = _written(fresh, encoder.space, old) if processes.is_main() else nullcontext()
             pictures: list[str] = []
+            left_out = 0
             with writer as new, progress("index", count, "documents") as advance:
                 fed = feed(new, _texts(old, pictures), lambda texts: encoder.encode(texts, "document"), advance)
-                if old.space != encoder.space:
-                    count -= len(pictures)
-                elif new is not None:
-                    _carry_over(old, new, pictures)
-                if new is not None and new.count() > count:  # deleted since an earlier start
-                    new.delete([one.document.id for one in new.iterate() if not old.get([one.document.id])])
-            left_out = old.count() - count
+                if new is not None:
+                    left_out = _bring_pictures(old, new, pictures)
+                    _remove_gone(old, new, count - len(pictures))
+                    count = new.count()
             processes.on_main(lambda: write_json(_mark(fresh), {"state": old.state}))
+        count, encoded, left_out = processes.from_main((count, fed.encoded, left_out))
         if left_out:
             say(_left_out(place, left_out))
-        encoded = processes.from_main(fed.encoded)
         yield Built(count, encoded, left_out, lambda: processes.on_main(lambda: _replace(place, fresh, keep=keep)))
 
 
@@ -180,11 +178,24 @@ def _texts(index: Index, pictures: list[str]) -> Iterator[Whole]:
             yield Whole(stored.document.id, (stored.document,))
 
 
-def _carry_over(old: Index, new: Index, ids: list[str]) -> None:
-    """Write documents with the vectors that they have."""
+def _bring_pictures(old: Index, new: Index, ids: list[str]) -> int:
+    """Write pictures with the vectors that they have, where the space is the same; return how many `new` lacks."""
+    lacking = 0
     for some in batched(ids, CARRIED):
-        found = list(old.get(some).values())
-        new.upsert([stored.document for stored in found], np.stack([stored.vector for stored in found]))
+        if old.space == new.space:
+            found = list(old.get(some).values())
+            new.upsert([stored.document for stored in found], np.stack([stored.vector for stored in found]))
+        lacking += len(some) - len(new.get(some))
+    return lacking
+
+
+def _remove_gone(old: Index, new: Index, texts: int) -> None:
+    """Remove what was deleted since an earlier start; of pictures in another space, nobody can tell."""
+    is_same = old.space == new.space
+    if (new.count() <= old.count()) if is_same else (new.count(TEXTS) <= texts):
+        return
+    there = (one.document for one in new.iterate())
+    new.delete([one.id for one in there if (is_same or not is_picture(one)) and not old.get([one.id])])
 
 
 def _left_out(place: Path, count: int) -> str:
