@@ -19,6 +19,10 @@ TEXTS_ONLY = f"not ({ARE_PICTURES})"
 LOADED = """(count) => [...document.querySelectorAll("#pictures img")]
   .filter((one) => one.src.startsWith("blob:") && one.complete && one.naturalWidth === 160).length >= count"""
 
+OTHERS = """(urls) => {
+  const shown = [...document.querySelectorAll("#pictures img[src]")].map((one) => one.src);
+  return shown.length === urls.length && !shown.some((url) => urls.includes(url));
+}"""
 SHOWN = """(urls) => Promise.all(urls.map((url) => new Promise((done) => {
   const image = new Image();
   image.onload = () => done(true);
@@ -62,6 +66,7 @@ def test_words_find_texts_and_pictures(chromium: Browser, contract: Contract) ->
         check_usable(tab)
         urls = tab.eval_on_selector_all("#pictures img[src]", "all => all.map((one) => one.src)")
         asked(tab, "yellow rust")
+        tab.wait_for_function(OTHERS, arg=urls)
         assert len(urls) == 8 and set(tab.evaluate(SHOWN, urls)) == {False}  # the memory of the earlier ones is free
         new = tab.eval_on_selector_all("#pictures img[src]", "all => all.map((one) => one.src)")
         assert set(tab.evaluate(SHOWN, new)) == {True}
@@ -73,11 +78,10 @@ def test_a_picture_of_the_strip_is_searched_by(chromium: Browser, contract: Cont
         tab.locator("#pictures button").nth(2).focus()
         tab.keyboard.press("Enter")
         tab.locator("#picture-given").wait_for()
-        tab.wait_for_function(LOADED, arg=8)
+        tab.wait_for_function("() => document.activeElement.id === 'clear-picture'")
         assert contract.pictures[0]["model"] == "farm"
         assert contract.searches[-1]["vector"] == contract.strips[-1]["vector"] == PICTURE
         assert "query" not in contract.strips[-1] and contract.searches[-1]["filter"] == TEXTS_ONLY
-        tab.wait_for_function("document.activeElement.id === 'clear-picture'")
 
 
 def test_on_a_phone_in_chinese_in_the_dark_with_a_key(chromium: Browser, contract: Contract) -> None:

@@ -94,7 +94,7 @@ def test_texts_and_pictures_of_an_index_and_a_search_by_one_of_them(chromium: Br
         tab.get_by_text("no vectors of the base").wait_for()
         strip.get_by_role("button", name="leaf 5").click()
         tab.locator("#picture-given").wait_for()
-        tab.wait_for_function("document.activeElement.id === 'clear-picture'")
+        tab.wait_for_function("() => document.activeElement.id === 'clear-picture'")
         tab.wait_for_function(loaded)
         assert strip.get_by_role("listitem").first.inner_text().startswith("leaf 5")  # itself is nearest
         assert len(ids(tab, "adapted")) == 10 and not any(name.startswith("picture:") for name in ids(tab, "adapted"))
