@@ -2,7 +2,7 @@
 
     python benchmarks/images.py GROCERY_IMAGES --tower FOLDER --out results/images [--variants plain default …]
     python benchmarks/images.py GROCERY_IMAGES --tower FOLDER --out results/images --speed
-    python benchmarks/images.py GROCERY_IMAGES --tower FOLDER --out results/images --passages RUN
+    python benchmarks/images.py GROCERY_IMAGES --tower FOLDER --out results/images --passages RUN [--mixed]
 
 GROCERY_IMAGES has images.jsonl and classes.json; FOLDER an ONNX image encoder with its preprocessor_config.json. Every
 variant of every seed is a run of `acclimate adapt`; features are computed in the first and taken over by the others.
@@ -12,6 +12,8 @@ grocery_looks.json says what each product looks like. It was written from genera
 look at the photographs. grocery_names_zh.json has the Chinese names of crops, by class, and of what cartons hold, by
 coarse class. RUN of `--passages` has an index of passages in Chinese; a projection is trained into its space, onto
 these names, and what photographs of unseen crops find there is counted by which passages have one of their names.
+`--mixed`: then the photographs become documents of that index, and texts and photographs are searched for together and
+apart.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import shutil
 import statistics
 import subprocess
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +39,7 @@ from acclimate.models.image_encoder import BATCH_IMAGES, ImageEncoder
 from acclimate.models.projection import ProjectedImages, project
 from acclimate.ownership import claim_work
 from acclimate.retrieval.index.of_run import index_for
+from acclimate.retrieval.index.pictures import PICTURES, TEXTS, is_picture, picture_id
 from acclimate.retrieval.index.records import Query
 from acclimate.runs.images import image_features
 from acclimate.runs.run_folder import RunFolder
@@ -55,6 +59,14 @@ VARIANTS: dict[str, dict[str, Any]] = {
     "12 passes": SHORT,
 }
 """Name -> settings beside the defaults. plain is the prototype: names and descriptions, 12 passes, none mined."""
+EACH = 20
+"""Photographs of a class that search."""
+TOGETHER, NAMED, LIKE_IT, CHANCE = MIXED = (
+    "photographs among ten of one ranking",
+    "passages apart: P@10",
+    "photographs apart: P@10",
+    "by chance",
+)
 COLUMNS: dict[str, tuple[str, ...]] = {
     "class of unseen among 20": ("unseen", "class_accuracy"),
     "text → image P@10, unseen": ("unseen", "text_to_image", "precision@10"),
@@ -254,6 +266,59 @@ def _searched(run: Path, names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     return {"classes": found, "passages": len(texts), "encoded": len(dataset.texts)}
 
 
+def mixed(out: Path) -> None:
+    """Search indexes of passages and photographs by photographs of unseen classes: in one ranking, and apart."""
+    names = json.loads((HERE / "grocery_names_zh.json").read_text(encoding="utf-8"))["crops"]
+    for seed in SEEDS:
+        place = out / f"mixed-{seed}"
+        place.mkdir(parents=True, exist_ok=True)
+        if not (place / "run").exists():
+            subprocess.run(["cp", "-a", str(out / f"passages-{seed}" / "run"), str(place / "run")], check=True)
+
+        def work(place: Path = place) -> Mapping[str, object]:
+            indexed = acclimate.index(place / "run", images=True, device="cpu")
+            counts = {name: indexed[name] for name in ("documents", "pictures", "twice")}
+            return {**counts, **_mixed(place / "run", names)}
+
+        once(place, work)
+    results = [json.loads(path.read_text()) for path in sorted(out.glob("mixed-*/result.json"))]
+    print(table(list(MIXED), [[interval([result[name] for result in results]) for name in MIXED]]))
+    print({name: [result[name] for result in results] for name in ("documents", "pictures", "twice", "photographs")})
+
+
+def _mixed(run: Path, names: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """What test photographs of unseen classes find, at most `EACH` of a class; means over the classes."""
+    folder = RunFolder(run)
+    dataset = load_image_dataset(folder.images)
+    images = ProjectedImages.open(folder.projection, device="cpu")
+    means: dict[str, list[float]] = {name: [] for name in MIXED}
+    asked = 0
+    with index_for(str(folder.index), images, run) as index:
+        stored = {one.document.id: one for one in index.iterate()}
+        count = Counter(one.document.metadata["class"] for one in stored.values() if is_picture(one.document))
+        texts = [one.document.text for one in stored.values() if not is_picture(one.document)]
+        for number, group in enumerate(dataset.groups):
+            aliases = names.get(group.name, ())
+            rows = [row for row in dataset.rows("test", held_out=True) if dataset.items[row].group == number][:EACH]
+            found: dict[str, list[bool]] = {name: [] for name in MIXED}
+            for own in (picture_id(dataset.items[row].sha256) for row in rows):
+                vector = stored[own].vector
+                together, passages, pictures = (
+                    [hit for hit in index.search(Query(None, vector, "dense", 11, kind)) if hit.id != own][:10]
+                    for kind in (None, TEXTS, PICTURES)
+                )
+                found[TOGETHER] += [is_picture(hit.document) for hit in together]
+                found[LIKE_IT] += [hit.metadata["class"] == group.name for hit in pictures]
+                if any(alias in text for text in texts for alias in aliases):  # else nothing can be found
+                    found[NAMED] += [any(alias in hit.text for alias in aliases) for hit in passages]
+            if rows:
+                found[CHANCE] = [True] * (count[group.name] - 1) + [False] * (count.total() - count[group.name])
+            asked += len(rows)
+            for name, right in found.items():
+                means[name] += [float(np.mean(right))] if right else []
+    return {name: statistics.mean(values) for name, values in means.items()} | {"photographs": asked}
+
+
 def main() -> None:
     """Parse, run, print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -263,6 +328,7 @@ def main() -> None:
     parser.add_argument("--variants", nargs="*", default=["plain", "default", "looks"], choices=list(VARIANTS))
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--passages", type=Path)
+    parser.add_argument("--mixed", action="store_true")
     arguments = parser.parse_args()
     data = source(arguments.data, arguments.out)
     print(machine())
@@ -270,6 +336,8 @@ def main() -> None:
         speed(arguments.out, data, arguments.tower)
     elif arguments.passages is not None:
         passages(arguments.out, data, arguments.tower, arguments.passages)
+        if arguments.mixed:
+            mixed(arguments.out)
     else:
         compared(arguments.out, data, arguments.tower, arguments.variants)
 

@@ -120,6 +120,11 @@ def test_a_model_of_images_and_texts(write: Callable[[Path], Path], sides: str, 
     found = acclimate.search_pictures(run, "w3 w23", top=2)["texts"][0]
     query, document = own.encode(["w3 w23"])[0], own.encode([found["text"]])[0]
     np.testing.assert_allclose(found["score"], query @ document, atol=1e-4)
+    if sides == "both":
+        acclimate.index(run, images=True)  # into an index of this space, which it makes
+        first = acclimate.search_pictures(run, "w3 w23", top=2)["pictures"][0]
+        file = world / "images" / first["metadata"]["file"]
+        np.testing.assert_allclose(first["score"], query @ images.encode([file.read_bytes()])[0], atol=1e-3)
 
 
 def test_a_second_start_trains_nothing_anew(world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

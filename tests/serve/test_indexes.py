@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from acclimate.errors import ModelError
 from acclimate.retrieval.index.records import Document, Fusion, Vectors
-from acclimate.serve import indexes
+from acclimate.serve import writing
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.indexes import ServedIndex
 from acclimate.serve.metrics import Metrics
@@ -51,15 +51,15 @@ def write(index: ServedIndex, documents: list[Document], encoding: Encoding) -> 
 
 
 def test_a_large_request_is_encoded_and_written_in_parts(tmp_path: Path) -> None:
-    large = "x" * (indexes.WRITTEN_CHARACTERS // 2)
+    large = "x" * (writing.WRITTEN_CHARACTERS // 2)
     texts = [*(f"text {number}" for number in range(300)), large, large, large + large + large, "last"]
     documents = [Document(f"d{place:03}", text) for place, text in enumerate(texts)]
     encoding = Encoding(SPACE)
     assert write(served(tmp_path), documents, encoding) == len(documents)
     assert [text for part in encoding.asked for text in part] == texts
-    assert max(map(len, encoding.asked)) <= indexes.WRITTEN_DOCUMENTS
+    assert max(map(len, encoding.asked)) <= writing.WRITTEN_DOCUMENTS
     sizes = [sum(map(len, part)) for part in encoding.asked if len(part) > 1]
-    assert max(sizes) <= indexes.WRITTEN_CHARACTERS and len(encoding.asked) >= 5
+    assert max(sizes) <= writing.WRITTEN_CHARACTERS and len(encoding.asked) >= 5
 
 
 def test_an_error_in_the_middle_says_how_many_are_stored(tmp_path: Path) -> None:
@@ -75,9 +75,9 @@ def test_an_error_in_the_middle_says_how_many_are_stored(tmp_path: Path) -> None
 @given(st.lists(st.sampled_from([0, 1, 1000, 60_000, 120_000, 250_000]), max_size=40))
 def test_parts_are_the_documents_in_order(lengths: list[int]) -> None:
     documents = [Document(str(place), "x" * length) for place, length in enumerate(lengths)]
-    parts = list(indexes._parts(documents))
+    parts = list(writing.parts_of(documents))
     assert [one for part in parts for one in part] == documents
     for part in parts:
         characters = sum(len(one.text) for one in part)
-        assert 1 <= len(part) <= indexes.WRITTEN_DOCUMENTS
-        assert len(part) == 1 or characters <= indexes.WRITTEN_CHARACTERS
+        assert 1 <= len(part) <= writing.WRITTEN_DOCUMENTS
+        assert len(part) == 1 or characters <= writing.WRITTEN_CHARACTERS

@@ -70,6 +70,13 @@ def no_encoding(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Encoder, "encode", encode)
 
 
+def test_a_record_of_a_fusion_of_before_there_were_answers_is_ours(tmp_path: Path, model: Path) -> None:
+    corpus_run(tmp_path)
+    report = index(tmp_path, [], config_for(model))
+    write_json(tmp_path / "fusion.json", {name: it for name, it in report["fusion"].items() if name != "refusal"})
+    assert index(tmp_path, [], config_for(model))["unchanged"] == 80
+
+
 def test_own_corpus_once_and_again(tmp_path: Path, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset, config = corpus_run(tmp_path), config_for(model)
     report = index(tmp_path, [], config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
@@ -13,8 +13,12 @@ from rich.text import Text
 
 from acclimate.cli.tables import new_console, shown_number, snippet
 from acclimate.counting import counted
+from acclimate.retrieval.index.pictures import PICTURE, PROJECTION
 
 SHOWN_REASONS = 5
+AGAIN = "name the sources that they are from again"
+NOT_FACTS = ("title", PICTURE, PROJECTION)
+"""Metadata that says nothing to people, or is shown elsewhere."""
 
 
 def show_indexed(report: Mapping[str, Any]) -> None:
@@ -25,16 +29,20 @@ def show_indexed(report: Mapping[str, Any]) -> None:
         "new or changed": report["encoded"],
         "with new metadata": report["relabelled"],
         "unchanged": report["unchanged"],
+        "the same as an earlier one": report.get("twice", 0),
         "chunks of before removed": report["removed"],
         "deleted": report["deleted"],
         "rejected": sum(report["rejected"].values()),
     }
     shown = ", ".join(f"{count:,} {name}" for name, count in counts.items() if count or name == "read")
-    out.print(f"{report['place']}: {counted(report['documents'], 'documents')}; {shown}", soft_wrap=True)
+    among = f", {counted(report['pictures'], 'pictures')} among them" if "pictures" in report else ""
+    out.print(f"{report['place']}: {counted(report['documents'], 'documents')}{among}; {shown}", soft_wrap=True)
     for reason, count in list(report["rejected"].items())[:SHOWN_REASONS]:
         out.print(Text(f"  {count:,} rejected: {reason}"), soft_wrap=True)
     if report["rejected_rows"]:
         out.print(Text(f"  rejected rows: {report['rejected_rows']}"), soft_wrap=True)
+    if report.get("stale"):
+        out.print(Text(f"  {counted(report['stale'], 'pictures')} of an earlier projection: {AGAIN}"), soft_wrap=True)
     if report["ignored"]:
         out.print(Text(f"  columns that are no metadata: {', '.join(report['ignored'])}"), soft_wrap=True)
     if "fusion" in report:
@@ -87,21 +95,29 @@ def show_info(info: Mapping[str, Any]) -> None:
 
 
 def show_hits(found: Mapping[str, Any]) -> None:
-    """Print the documents that answer a query."""
+    """Print the texts that answer a query, and the pictures."""
     reranked = f", reranked by {found['reranker']}" if found["reranker"] else ""
     caption = f"{found['mode']} search of {counted(found['documents'], 'documents')} in {found['place']}{reranked}"
     if "route" in found:
         caption += f"; {found['route']['reason']}"
-    table = Table(title=Text(found["query"], style="bold"), caption=Text(caption), show_lines=True)
+    out = new_console()
+    for kind, name in (("hits", "document"), ("pictures", "picture")):
+        if kind in found:
+            table = _hits_table(found["query"], caption, name, found[kind])
+            out.print(table if found[kind] else Text(f"no {name} found: {caption}"))
+
+
+def _hits_table(query: str, caption: str, kind: str, hits: Sequence[Mapping[str, Any]]) -> Table:
+    table = Table(title=Text(query, style="bold"), caption=Text(caption), show_lines=True)
     table.add_column("#", justify="right")
     table.add_column("score", justify="right")
-    table.add_column("document", ratio=1)
-    for place, hit in enumerate(found["hits"], start=1):
+    table.add_column(kind, ratio=1)
+    for place, hit in enumerate(hits, start=1):
         where = hit["id"] if "parent" not in hit else f"{hit['parent']} [{hit['start']}:{hit['end']}]"
-        facts = ", ".join(f"{name}: {value}" for name, value in hit["metadata"].items() if name != "title")
+        facts = ", ".join(f"{name}: {value}" for name, value in hit["metadata"].items() if name not in NOT_FACTS)
         lines = [Text(snippet(hit["text"])), Text(where, style="dim"), *([Text(facts, style="dim")] if facts else [])]
         table.add_row(str(place), f"{hit['score']:.3f}", Text("\n").join(lines))
-    new_console().print(table if found["hits"] else Text(f"no document found: {caption}"))
+    return table
 
 
 class Telling:

@@ -65,7 +65,7 @@ REFRESH = ("sign_flips", "confidence", "guard", "guard_bound", "retain_data", "a
 """What `refresh` reads of other sections, besides what the run's own `config.toml` says of mining and training."""
 
 PICTURE = ("image_model", "image_side", "max_megapixels", "frames")
-"""What encodes a picture that is a query."""
+"""What encodes a picture that is a query, or a document."""
 
 READING = (
     "anchor_column",
@@ -134,7 +134,7 @@ READS: dict[str, tuple[str, ...]] = {
     "export": ("model", "seed", "export", "sign_flips", "confidence", "retriever", "rerank_depth"),
     "vectors": (*ENCODER, *COMPARISON, "vectors"),
     "tune": ("model", "seed", "sign_flips", "confidence", "max_loss", "tune"),
-    "index": (*ENCODER, "index"),
+    "index": (*ENCODER, "index", *PICTURE),
     "search": (*ENCODER, "index_at", *RERANKER, "experts", "mixed_experts", *PICTURE),
     "answer": (*ENCODER, "index_at", *RERANKER, "llm", "llm_model", "answer"),
     "route": ("model", "device", "dtype", *COMPARISON, "limit", "outside", "multi_domain", "spanning", "mixed_experts"),
@@ -173,6 +173,7 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
     "search by a picture": (*ENCODER, "index_at", *PICTURE),
     "index RUN": (*ENCODER, "index_at", "chunk_tokens", "chunk_overlap", "refuse"),
     "index RUN CORPUS": (*ENCODER, "index_at", "chunk_tokens", "chunk_overlap", "text_field"),
+    "index RUN --images": ("task", "device", "index_at", *PICTURE),
     "index RUN --info": ("task", "index_at"),
     "index RUN --adopt": (*ENCODER, "text_field", "vector_field"),
     "index RUN --reencode": (*ENCODER, "index_at"),

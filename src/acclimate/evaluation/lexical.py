@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import TypedDict
 
 from acclimate.core.analyser import Analyser, language_of
 from acclimate.data.dataset import Dataset
 from acclimate.data.facts import evenly
 from acclimate.evaluation.measures import evaluate_run
+from acclimate.files import REPORT_FILE, read_json
 from acclimate.retrieval.bm25 import BM25
 from acclimate.retrieval.own_documents import own_documents, without_own
 from acclimate.types import Qrels, Queries, Run
@@ -39,6 +42,19 @@ def variants(language: str | None) -> dict[str, Analyser]:
         "stop words left out": Analyser(language, stop_words=True),
         "words as they stand": Analyser(language),
     }
+
+
+def analyser_for(evaluation: Path, texts: Iterable[str]) -> Analyser:
+    """Choose how texts become words in an index that is made: as a run's evaluation has chosen, else by language.
+
+    Args:
+        evaluation: the folder of the run's evaluation; it may not be there.
+        texts: some of those that the index will hold.
+    """
+    report = evaluation / REPORT_FILE
+    chosen = read_json(report).get("lexical") if report.exists() else None
+    known = variants(chosen["language"] if chosen else language_of(texts))
+    return known.get(chosen["variant"] if chosen else "") or next(iter(known.values()))
 
 
 def lexical_run(dataset: Dataset, queries: Queries, depth: int) -> tuple[Run, LexicalChoice]:

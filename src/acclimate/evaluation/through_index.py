@@ -22,6 +22,7 @@ from acclimate.evaluation.refusal import choose_refusal
 from acclimate.evaluation.reports import ThroughIndex
 from acclimate.evaluation.significance import Delta, compare_means
 from acclimate.retrieval.index.feeding import chunk_id
+from acclimate.retrieval.index.pictures import among_texts, is_picture
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import MODES, Fusion, Hit, Mode, Query, Vectors
 from acclimate.retrieval.index.reports import FusionChoice, RefusalChoice
@@ -144,9 +145,10 @@ def measure(
 
 
 def search_all(index: Index, asked: Asked, mode: Mode, fusion: Fusion) -> Found:
-    """Ask an index one query after the other."""
+    """Ask an index for texts, one query after the other."""
+    passed = among_texts(index, None)
     return {
-        name: index.search(Query(text, vector, mode, DEPTH, fusion=fusion))
+        name: index.search(Query(text, vector, mode, DEPTH, passed, fusion))
         for (name, text), vector in zip(asked.texts.items(), asked.vectors, strict=True)
     }
 
@@ -163,8 +165,9 @@ def recall_against_exact(index: Index, asked: Asked, found: Mapping[str, Sequenc
     """Measure which share of the exact first `EXACT_DEPTH` dense results an index finds; equal cosines are as good."""
     ids, vectors = [], []
     for stored in index.iterate():
-        ids.append(stored.document.id)
-        vectors.append(stored.vector)
+        if not is_picture(stored.document):
+            ids.append(stored.document.id)
+            vectors.append(stored.vector)
     stored_MD = np.stack(vectors)
     place = {name: row for row, name in enumerate(ids)}
     k = min(EXACT_DEPTH, len(ids))

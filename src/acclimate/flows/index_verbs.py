@@ -23,6 +23,7 @@ def index(
     corpora: str | Path | Sequence[str | Path] = (),
     *,
     delete: str | Path | None = None,
+    images: bool = False,
     config: Config = None,
     **settings: Any,
 ) -> Result:
@@ -31,8 +32,10 @@ def index(
     Args:
         run: the run's folder; its adapter, if there is one, else its model, gives the vectors.
         corpora: JSONL, CSV, TSV or parquet files, BEIR folders, folders of .txt, .md, .html, .pdf and .docx files; the
-            run's own corpus if none is given.
+            run's own corpus if none is given. With `images`, pictures: what `adapt` takes, image files, folders of
+            these; the run's own images if none is given.
         delete: a file of ids, one a line, that are removed before anything is written.
+        images: write pictures, by the run's projection (`adapt` with `image_model`).
         config: see `Config`.
         settings: such as `chunk_tokens=200`.
 
@@ -41,6 +44,10 @@ def index(
     """
     folder = Path(run)
     sources = [Path(name) for name in ([corpora] if isinstance(corpora, str | Path) else corpora)]
+    if images:
+        if delete is not None:
+            raise UsageError("delete and images exclude each other", fix=f"First: acclimate index {run} --delete FILE")
+        return _index_pictures(folder, sources, config, settings)
     check_settings("index RUN CORPUS" if sources or delete else "index RUN", settings)
     effective = measuring("index", settings, config, folder)
     if not sources and delete is None and not is_run(folder):
@@ -50,6 +57,16 @@ def index(
 
     with stage_of(folder, effective, called("index", run, *sources, delete=delete, config=config, **settings)):
         return Result(stage(folder, sources, None if delete is None else Path(delete), effective))
+
+
+def _index_pictures(run: Path, sources: Sequence[Path], config: Config, settings: Mapping[str, Any]) -> Result:
+    check_settings("index RUN --images", settings)
+    effective = configured("index", settings, config, run)
+    from acclimate.flows.record import stage_of
+    from acclimate.stages.index_pictures import index_pictures as stage
+
+    with stage_of(run, effective, called("index", run, *sources, images=True, config=config, **settings)):
+        return Result(stage(run, sources, effective))
 
 
 def index_info(run: str | Path, *, config: Config = None, **settings: Any) -> Result:

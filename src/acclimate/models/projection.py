@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from acclimate.configs.images import Head
 from acclimate.core.pooling import unit
 from acclimate.errors import ModelError, StorageError, UsageError
-from acclimate.files import CONFIG_FILE, read_json, storage_errors, write_json
+from acclimate.files import CONFIG_FILE, hash_text, read_json, storage_errors, write_json
 from acclimate.formats.facts import ADAPTER_FILE
 from acclimate.models.image_encoder import ImageEncoder
 from acclimate.models.image_towers import TransformersTower
@@ -97,6 +98,13 @@ class Projection:
     """What was trained on the tower's own model."""
     metrics: Mapping[str, Any] = field(default_factory=dict)
     """What the training measured."""
+
+    @property
+    def digest(self) -> str:
+        """Hash, as hex, of all that a picture's vector depends on: the tower, what was trained on it, the head."""
+        trained = "" if self.lora is None else self.lora.sha256
+        weights = [f"{name} {tensor.cpu().numpy().tobytes().hex()}" for name, tensor in self.head.state_dict().items()]
+        return hash_text(self.tower_fingerprint, trained, json.dumps(self.head.shape, sort_keys=True), *weights)
 
     def adapted(self, encoder: ImageEncoder) -> ImageEncoder:
         """The tower with what was trained on it.

@@ -11,7 +11,11 @@ from numpy.typing import NDArray
 
 from acclimate.configs import RunConfig
 from acclimate.data.images.dataset import ImageBytes, ImageDataset, load_image_dataset
-from acclimate.errors import UsageError
+from acclimate.data.images.pictures import require_pillow
+from acclimate.data.images.video import normalise
+from acclimate.data.records import BadRowError
+from acclimate.errors import DataError, StorageError, UsageError
+from acclimate.files import open_input
 from acclimate.models.image_encoder import ImageEncoder, cached_features
 from acclimate.models.image_text import ImageTexts
 from acclimate.models.image_towers import TransformersTower
@@ -95,6 +99,40 @@ def open_images(folder: Path) -> tuple[ImageDataset, ImageBytes]:
     """
     dataset = load_image_dataset(folder)
     return dataset, ImageBytes(folder, dataset.items)
+
+
+def open_projection(run: Path, config: RunConfig) -> ProjectedImages:
+    """Load a run's projection and its image tower.
+
+    Raises:
+        MissingExtraError: Pillow is not installed.
+        StorageError: the run has none.
+        ModelError: the tower is nowhere to be found, or is another one.
+    """
+    require_pillow()
+    folder = RunFolder(run).projection
+    if not folder.is_dir():
+        raise StorageError(f"{run} holds no projection of images", fix=f"Train one: {train_projection(run)}")
+    return ProjectedImages.open(folder, image_model=config.images.image_model, device=config.device)
+
+
+def train_projection(run: Path) -> str:
+    """The command that trains a projection."""
+    return f"acclimate adapt IMAGES --image-model MODEL --out {run}"
+
+
+def read_picture(path: Path, config: RunConfig) -> bytes:
+    """Read an image file as images of a training are read.
+
+    Raises:
+        DataError: it is missing, or cannot be used; the reason is said.
+    """
+    with open_input(path) as stream:
+        data = stream.read()
+    try:
+        return normalise(data, config.images).data
+    except BadRowError as error:
+        raise DataError(f"{path}: {error}", fix="Give another picture.") from None
 
 
 def image_features(

@@ -166,6 +166,11 @@ class RunFolder:
         return self.path / "images"
 
     @property
+    def pictures(self) -> Path:
+        """The pictures that the index holds, by their sha256."""
+        return self.path / "pictures"
+
+    @property
     def image_negatives(self) -> Path:
         """Hard negative texts of the images."""
         return self.path / "image_negatives"

@@ -30,13 +30,27 @@ from acclimate.serve.routes import (
     health,
     models,
     page,
+    pictures,
     rerank,
     search,
 )
 from acclimate.serve.schemas import ErrorReply
 from acclimate.serve.site import Site
 
-FAMILIES = (embeddings, models, capabilities, rerank, search, answer, documents, feedback, adapters, health, page)
+FAMILIES = (
+    embeddings,
+    models,
+    capabilities,
+    rerank,
+    search,
+    answer,
+    documents,
+    pictures,
+    feedback,
+    adapters,
+    health,
+    page,
+)
 DIRECT = (embeddings, rerank, search)
 """Those that applications ask all the time."""
 NO_JSON = "json_invalid"

@@ -26,19 +26,19 @@ from acclimate.retrieval.index.feeding import Encode, Fed, Whole, feed, remove
 from acclimate.retrieval.index.local.store import FILE
 from acclimate.retrieval.index.of_run import is_folder
 from acclimate.retrieval.index.opening import open_index
+from acclimate.retrieval.index.pictures import PICTURES, first_texts, has_pictures, picture_id, sha256_of
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Document, Hit, IndexInfo, Query, Stored, check_space
+from acclimate.runs.pictures import KeptPictures
+from acclimate.runs.run_folder import RunFolder
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.metrics import Metrics
 from acclimate.serve.opening import ServedRun
-from acclimate.serve.replies import as_service_error
+from acclimate.serve.writing import partly_stored, parts_of
 from acclimate.text_use import SpaceId
 
 T = TypeVar("T")
 
-WRITTEN_DOCUMENTS, WRITTEN_CHARACTERS = 128, 200_000
-"""What is encoded and written at once, at most, unless one document has more: the memory that a large request takes
-beside its body, and what an error can cost."""
 READERS = 4
 """Threads that search; a local index searches one at a time anyway, but reads its documents' rows beside that."""
 WAITING = 256
@@ -56,7 +56,9 @@ class IndexSummary(NamedTuple):
     language: str | None
     """Whose words are stemmed; None: no word is."""
     sample: list[Metadata]
-    """The metadata of its first `SAMPLE` documents."""
+    """The metadata of its first `SAMPLE` texts."""
+    pictures: int
+    """How many of its documents are pictures."""
 
 
 class ServedIndex:
@@ -80,6 +82,7 @@ class ServedIndex:
         self.name, self.model, self.task = run.name, run.model, run.task
         self.place, self.fusion, self.refusal = run.place, run.fusion, run.refusal
         self.metrics = metrics
+        self._pictures = KeptPictures(RunFolder(run.folder).pictures)
         self._opened: _Opened | None = None
         self._earlier: _Opened | None = None
         """One of another space that was replaced: searched until its adapter is replaced too."""
@@ -129,11 +132,25 @@ class ServedIndex:
     async def get(self, identifier: str) -> Stored | None:
         """Return a document, if it is there."""
 
-        def found() -> Stored | None:
-            with self._open() as index:
-                return index.get([identifier]).get(identifier)
+        return await self._read(lambda index: index.get([identifier]).get(identifier))
 
-        return await self._in(self._readers, found)
+    async def picture(self, sha256: str) -> bytes:
+        """Return what is kept of a picture.
+
+        Raises:
+            ServiceError: 404 no document is this picture, or its file is gone.
+        """
+        if await self.get(picture_id(sha256)) is None:
+            raise ServiceError(f"no picture of the index {self.name} is {sha256}", status=404, field="sha256")
+        data = await self._in(self._readers, lambda: self._pictures.read(sha256))
+        if data is None:
+            fix = "Write the pictures again: acclimate index RUN --images"
+            raise ServiceError(f"the file of the picture {sha256} is gone", status=404, field="sha256", fix=fix)
+        return data
+
+    async def has_pictures(self) -> bool:
+        """Whether it holds pictures."""
+        return await self._read(has_pictures)
 
     def present(self, identifiers: Sequence[str]) -> set[str]:
         """Return those of the ids that documents have; for threads, not for the event loop.
@@ -152,21 +169,12 @@ class ServedIndex:
     async def page(self, after: str | None, limit: int) -> tuple[list[Stored], int]:
         """Return some documents in the order of their ids, and how many there are in all."""
 
-        def found() -> tuple[list[Stored], int]:
-            with self._open() as index:
-                return list(islice(index.iterate(after), limit)), index.count()
-
-        return await self._in(self._readers, found)
+        return await self._read(lambda index: (list(islice(index.iterate(after), limit)), index.count()))
 
     async def highlights(self, query: str, texts: Sequence[str]) -> list[list[Span]]:
         """Find the query's words in texts, as the index counts words."""
 
-        def found() -> list[list[Span]]:
-            with self._open() as index:
-                analyser = index.analyser
-            return [highlights(text, query, analyser) for text in texts]
-
-        return await self._in(self._readers, found)
+        return await self._read(lambda index: [highlights(text, query, index.analyser) for text in texts])
 
     async def summary(self) -> IndexSummary:
         """Say what the index holds.
@@ -175,12 +183,11 @@ class ServedIndex:
             ServiceError: there is none.
         """
 
-        def found() -> IndexSummary:
-            with self._open() as index:
-                sample = [one.document.metadata for one in islice(index.iterate(), SAMPLE)]
-                return IndexSummary(index.info(), index.analyser.language, sample)
+        def found(index: Index) -> IndexSummary:
+            sample = [one.document.metadata for one in first_texts(index, SAMPLE)]
+            return IndexSummary(index.info(), index.analyser.language, sample, index.count(PICTURES))
 
-        return await self._in(self._readers, found)
+        return await self._read(found)
 
     async def write(self, documents: Sequence[Document], encode: Encode, space: SpaceId) -> Fed:
         """Write documents, in place of those with the same ids; what has not changed is not encoded again.
@@ -203,12 +210,12 @@ class ServedIndex:
             done = Fed()
             with self._open(space, documents) as index:
                 check_space(index.space, space, self.name)
-                for part in _parts(documents):
+                for part in parts_of(documents):
                     try:
                         fed = feed(index, [Whole(one.id, (one,)) for one in part], encode)
                     except AcclimateError as error:
                         if done.documents:
-                            raise _partly_stored(error, done.documents, len(documents)) from error
+                            raise partly_stored(error, done.documents, len(documents)) from error
                         raise
                     for name in Fed.__slots__:
                         setattr(done, name, getattr(done, name) + getattr(fed, name))
@@ -221,7 +228,9 @@ class ServedIndex:
 
         def removed() -> int:
             with self._open() as index:
-                return remove(index, identifiers)
+                found = remove(index, identifiers)
+            self._pictures.forget(filter(None, map(sha256_of, identifiers)))
+            return found
 
         return await self._in(self._writer, removed, writes=True)
 
@@ -253,6 +262,13 @@ class ServedIndex:
         for opened in (self._opened, self._earlier):
             if opened is not None:
                 opened.index.close()
+
+    async def _read(self, call: Callable[[Index], T]) -> T:
+        def called() -> T:
+            with self._open() as index:
+                return call(index)
+
+        return await self._in(self._readers, called)
 
     async def _in(self, threads: ThreadPoolExecutor, call: Callable[[], T], *, writes: bool = False) -> T:
         if self._waiting >= WAITING:
@@ -339,31 +355,6 @@ class ServedIndex:
             analyser = Analyser(language, stop_words=language is not None, stemming=language is not None)
             index = open_index(self.place, space, analyser)
         return _Opened(index, _inode(self.place))
-
-
-def _parts(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
-    """The documents in order, some at a time."""
-    start = characters = 0
-    for place, document in enumerate(documents):
-        characters += len(document.text)
-        if place > start and (place - start >= WRITTEN_DOCUMENTS or characters > WRITTEN_CHARACTERS):
-            yield documents[start:place]
-            start, characters = place, len(document.text)
-    if start < len(documents):
-        yield documents[start:]
-
-
-def _partly_stored(error: AcclimateError, stored: int, count: int) -> ServiceError:
-    """The same error, with what it has left behind."""
-    failure = as_service_error(error)
-    return ServiceError(
-        f"{failure.found}; of {count:,} documents the first {stored:,} are stored, the others are not",
-        status=failure.status,
-        field=failure.field,
-        retry_after_s=failure.retry_after_s,
-        possible=failure.possible,
-        fix=failure.fix or "Send the others again.",
-    )
 
 
 @dataclass(slots=True)

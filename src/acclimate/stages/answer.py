@@ -15,6 +15,7 @@ from acclimate.formats.chat import ChatClient, Completion, Message
 from acclimate.progress import say
 from acclimate.retrieval.answers import AnswerReader, choose_passages, messages, refused, reply_of
 from acclimate.retrieval.index.of_run import index_for, index_place, query_model, read_fusion, refusal_of
+from acclimate.retrieval.index.pictures import among_texts
 from acclimate.retrieval.index.records import Query
 from acclimate.retrieval.rerank import rerank_hits
 from acclimate.runs.opening import load_current
@@ -72,6 +73,7 @@ def answer(
     vector = encoder.encode([question], "query")[0]
     with index_for(place, encoder, run) as index:
         fusion, choice = read_fusion(task, index.space)
+        passed = among_texts(index, passed)  # the name of a picture is no source
         nearest = index.search(Query(None, vector, "dense", 1, passed))
         hits = index.search(Query(question, vector, "hybrid", wanted.rerank or wanted.top, passed, fusion))
     rule, score = refusal_of(choice), nearest[0].score if nearest else None
@@ -90,10 +92,9 @@ def answer(
     if wanted.rerank is not None:
         name, machine = wanted.reranker or str(run), {"device": config.device, "dtype": config.dtype}
         facts["reranker"], hits = rerank_hits(name, config.rerank, question, hits, **machine)
-    settings = config.answer
-    passages = choose_passages(((hit.id, hit.text) for hit in hits[: wanted.top]), settings.context_tokens)
+    passages = choose_passages(((hit.id, hit.text) for hit in hits[: wanted.top]), config.answer.context_tokens)
     reader = AnswerReader(question, passages)
-    said = _asked(client, messages(question, passages), settings.answer_tokens, reader, on_text)
+    said = _asked(client, messages(question, passages), config.answer.answer_tokens, reader, on_text)
     return {**reply_of(reader.answer), "usage": _usage(said, sum(one.tokens for one in passages)), **facts}
 
 

@@ -14,33 +14,34 @@ from typing import cast
 
 from acclimate import processes
 from acclimate.configs import RunConfig
-from acclimate.core.analyser import Analyser, language_of
+from acclimate.core.analyser import Analyser
 from acclimate.core.batching import batched
 from acclimate.data.dataset import Dataset
 from acclimate.data.documents import Documents, SourceDocument
 from acclimate.errors import DataError
-from acclimate.evaluation.lexical import variants
+from acclimate.evaluation.lexical import analyser_for
 from acclimate.evaluation.through_index import Asked, choose_fusion, dev_queries
-from acclimate.files import REPORT_FILE, iter_lines, read_json, write_jsonl
+from acclimate.files import iter_lines
 from acclimate.models.passages import Passages
 from acclimate.models.text_encoder import TextEncoder
-from acclimate.ownership import check_replaceable, no_objection
 from acclimate.progress import progress, say
 from acclimate.retrieval.index.feeding import Encode, Fed, Whole, cut, feed, remove
 from acclimate.retrieval.index.of_run import (
-    check_own_files,
+    check_writable,
     index_for,
     index_place,
-    is_folder,
     query_model,
     read_fusion,
     write_fusion,
+    write_rejected,
 )
+from acclimate.retrieval.index.pictures import IS_PICTURE, sha256_of
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Document, problem
 from acclimate.retrieval.index.reports import FusionChoice, IndexReport
 from acclimate.retrieval.vector_cache import cached_vectors
 from acclimate.runs.opening import load_current, open_retrieval_dataset
+from acclimate.runs.pictures import KeptPictures
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import Task, one_task
 from acclimate.runs.versions import in_use
@@ -76,14 +77,14 @@ def index(run: Path, sources: Sequence[Path], delete: Path | None, config: RunCo
     started = time.monotonic()
     task = one_task(run, config)
     place = index_place(task)
-    processes.on_main(lambda: _check(task, place, sources))
+    processes.on_main(lambda: check_writable(task, place, sources))
     encoder = _encoder(run, task)
     own = None if sources or delete else open_retrieval_dataset(task.dataset)
     material = _Material(task, encoder, Documents(sources, config.index.text_field), own)
     analyser = None if own is None and not sources else material.analyser()  # a deletion makes no index
     found: tuple[Fed, int, int, FusionChoice | None] | None = None
     with index_for(place, encoder, run, analyser) if processes.is_main() else nullcontext() as opened:
-        deleted = remove(opened, _ids(delete)) if opened is not None and delete is not None else 0
+        deleted = _delete(opened, delete, task) if opened is not None and delete is not None else 0
         fed = Fed()
         if own is not None or sources:
             with progress("index", material.count(), "documents") as advance:
@@ -94,7 +95,7 @@ def index(run: Path, sources: Sequence[Path], delete: Path | None, config: RunCo
             found = fed, deleted, opened.count(), choice
     fed, deleted, count, choice = processes.from_main(cast(tuple[Fed, int, int, FusionChoice | None], found))
     if processes.is_main():
-        _write_rejected(task, material.rejected)
+        write_rejected(task, material.rejected)
     report: IndexReport = {
         "place": place,
         "documents": count,
@@ -113,13 +114,6 @@ def index(run: Path, sources: Sequence[Path], delete: Path | None, config: RunCo
     if choice is not None:
         report["fusion"] = choice
     return report
-
-
-def _check(task: Task, place: str, sources: Sequence[Path]) -> None:
-    """Make sure that no file of the user's is replaced, and that nothing is read from where the index is written."""
-    check_own_files(task)
-    if is_folder(place):
-        check_replaceable(Path(place), no_objection, sources, option="--at")
 
 
 def _encoder(run: Path, task: Task) -> TextEncoder:
@@ -154,11 +148,7 @@ class _Material:
 
     def analyser(self) -> Analyser:
         """How texts become words in an index that is made: as the run's evaluation has chosen, else by language."""
-        report = self.task.evaluation / REPORT_FILE
-        chosen = read_json(report).get("lexical") if report.exists() else None
-        language = chosen["language"] if chosen else language_of(document.text for document in self.first)
-        known = variants(language)
-        return known.get(chosen["variant"] if chosen else "") or next(iter(known.values()))
+        return analyser_for(self.task.evaluation, (document.text for document in self.first))
 
     def encode(self) -> Encode:
         """Return how texts become vectors: by the encoder, or from what an evaluation has kept of the run's corpus."""
@@ -178,6 +168,8 @@ class _Material:
                 reason = next((found for part in made.parts if (found := problem(part))), None)
                 if self.passages is not None and _LIKE_A_CHUNK.search(document.id):
                     reason = "its id ends like that of a chunk, with # and a number"
+                if sha256_of(document.id) is not None:
+                    reason = IS_PICTURE
                 if reason is None:
                     yield made
                 else:
@@ -194,6 +186,14 @@ def _own_documents(own: Dataset) -> Iterator[SourceDocument]:
     for row, (name, text) in enumerate(own.corpus.items(), start=1):
         title = own.titles.get(name)
         yield SourceDocument(name, text, {"title": title} if title else {}, "corpus.jsonl", row)
+
+
+def _delete(opened: Index, path: Path, task: Task) -> int:
+    """Remove documents, and what is kept of pictures among them; return how many of the documents were there."""
+    ids = list(_ids(path))
+    deleted = remove(opened, ids)
+    KeptPictures(task.folder.pictures).forget(filter(None, map(sha256_of, ids)))
+    return deleted
 
 
 def _ids(path: Path) -> Iterator[str]:
@@ -223,11 +223,3 @@ def _choose_fusion(opened: Index, encoder: TextEncoder, own: Dataset, task: Task
     choice = choose_fusion(opened, asked, qrels, refuse)
     write_fusion(task, choice)
     return choice
-
-
-def _write_rejected(task: Task, rejected: Sequence[Rejected]) -> None:
-    """Write the rows that were not used, or remove the file of an earlier call."""
-    if rejected:
-        write_jsonl(task.folder.not_indexed, map(dataclasses.asdict, rejected))
-    else:
-        task.folder.not_indexed.unlink(missing_ok=True)

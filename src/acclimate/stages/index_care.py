@@ -11,16 +11,21 @@ from typing import Any
 import numpy as np
 
 from acclimate.configs import RunConfig
+from acclimate.counting import counted
 from acclimate.errors import UsageError
-from acclimate.files import open_output
+from acclimate.files import hash_file, open_output
+from acclimate.models.projection import is_projection, load_projection
 from acclimate.ownership import check_replaceable
 from acclimate.progress import progress, say
 from acclimate.retrieval.index.adopting import SAMPLED, likeness
 from acclimate.retrieval.index.beside import built_beside
 from acclimate.retrieval.index.local.index import LocalIndex
 from acclimate.retrieval.index.of_run import index_place, is_folder, opened_index, read_fusion
-from acclimate.retrieval.index.records import Stored
+from acclimate.retrieval.index.pictures import PICTURE, PICTURES, is_picture, made_by, of_another
+from acclimate.retrieval.index.protocol import Index
+from acclimate.retrieval.index.records import Document, Stored
 from acclimate.runs.opening import load_current
+from acclimate.runs.pictures import KeptPictures
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.tasks import one_task
 
@@ -29,16 +34,16 @@ def index_info(run: Path, config: RunConfig) -> dict[str, Any]:
     """Describe the index of a run.
 
     Returns:
-        {"place", "backend", "documents", "space", "fusion" (how its rankings become one, or None), and what its
-        backend says}.
+        {"place", "backend", "documents", "pictures" (among them), "space", "fusion" (how its rankings become one, or
+        None), and what its backend says}.
 
     Raises:
         StorageError: there is none, or it is damaged.
     """
     task = one_task(run, config)
     with opened_index(index_place(task)) as index:
-        info = index.info()
-    said = {name: getattr(info, name) for name in ("place", "backend", "documents")}
+        info, pictures = index.info(), index.count(PICTURES)
+    said = {name: getattr(info, name) for name in ("place", "backend", "documents")} | {"pictures": pictures}
     return {**said, "space": dataclasses.asdict(info.space), "fusion": read_fusion(task, info.space)[1], **info.details}
 
 
@@ -46,7 +51,7 @@ def verify_index(run: Path, config: RunConfig) -> dict[str, Any]:
     """Look for damage: documents that are counted and not there, vectors that are not those of their texts.
 
     Of an index in a folder also the file of documents, and what is derived from it. A sample of the texts is encoded
-    again by the run's model, if the index has vectors of its space.
+    again by the run's model, if the index has vectors of its space; the files of the pictures have to be there.
 
     Returns:
         {"place", "documents", "sampled", "problems": [in words]}; no problem where all is well.
@@ -58,13 +63,21 @@ def verify_index(run: Path, config: RunConfig) -> dict[str, Any]:
     place = index_place(task)
     with opened_index(place) as index:
         problems = index.verify() if isinstance(index, LocalIndex) else []
-        count, there = index.count(), 0
+        count, there, texts = index.count(), 0, 0
+        every = max(1, (count - index.count(PICTURES)) // SAMPLED)
         sample: list[Stored] = []
+        pictures = _Files(KeptPictures(task.folder.pictures))
         with progress("verify", count, "documents") as advance:
-            for there, stored in enumerate(index.iterate(), start=1):
-                if there % max(1, count // SAMPLED) == 0 and len(sample) < SAMPLED:
-                    sample.append(stored)
+            for stored in index.iterate():
+                there += 1
+                if is_picture(stored.document):
+                    pictures.look(stored.document)
+                else:
+                    texts += 1
+                    if texts % every == 0 and len(sample) < SAMPLED:
+                        sample.append(stored)
                 advance()
+        problems += pictures.problems + _of_earlier_projections(index, RunFolder(run).projection)
         if there != count:
             problems.append(f"{count:,} documents were counted, {there:,} are there")
         encoder = load_current(RunFolder(run).adapter, config.model, **task.config.loading)
@@ -77,6 +90,36 @@ def verify_index(run: Path, config: RunConfig) -> dict[str, Any]:
             if not found.is_the_same:
                 problems.append(f"vectors are not those that {run}'s model makes of the texts: {found}")
         return {"place": place, "documents": count, "sampled": len(sample), "problems": problems}
+
+
+class _Files:
+    """The files of an index's pictures, looked at one by one; of the first `SAMPLED` also what is in them."""
+
+    def __init__(self, kept: KeptPictures) -> None:
+        self.kept = kept
+        self.seen = self.missing = self.damaged = 0
+
+    def look(self, picture: Document) -> None:
+        """Look at one."""
+        sha256 = str(picture.metadata[PICTURE])
+        self.seen += 1
+        if not self.kept.has(sha256):
+            self.missing += 1
+        elif self.seen <= SAMPLED and hash_file(self.kept.place(sha256)) != sha256:
+            self.damaged += 1
+
+    @property
+    def problems(self) -> list[str]:
+        """What is wrong, in words."""
+        wrong = {"are missing": self.missing, "are damaged: delete them": self.damaged}
+        again = f"of {counted(self.seen, 'pictures')} in {self.kept.folder} {{count:,}} {{what}}"
+        return [again.format(count=count, what=what) for what, count in wrong.items() if count]
+
+
+def _of_earlier_projections(index: Index, folder: Path) -> list[str]:
+    """Say how many pictures have vectors of another projection than the run's, if it has one."""
+    stale = index.count(of_another(made_by(load_projection(folder).digest))) if is_projection(folder) else 0
+    return [f"{counted(stale, 'pictures')} of an earlier projection: acclimate index RUN --images"] if stale else []
 
 
 def rebuild_index(run: Path, config: RunConfig) -> dict[str, Any]:
@@ -109,7 +152,8 @@ def reencode_index(run: Path, config: RunConfig) -> dict[str, Any]:
     Several processes share the encoding. After an interruption the same call goes on.
 
     Returns:
-        {"place", "documents", "encoded", "timings"}.
+        {"place", "documents", "encoded", "pictures_left_out" (those of another space: nothing makes their vectors but
+        a projection), "timings"}.
 
     Raises:
         StorageError: there is no index, or the new one cannot be written.
@@ -130,6 +174,7 @@ def reencode_index(run: Path, config: RunConfig) -> dict[str, Any]:
         "place": place,
         "documents": built.documents,
         "encoded": built.encoded,
+        "pictures_left_out": built.left_out,
         "timings": {"index_s": seconds},
     }
 

@@ -26,6 +26,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.ownership import marker
 from acclimate.progress import say
 from acclimate.retrieval.index.of_run import has_index, index_place, opened_index
+from acclimate.retrieval.index.pictures import is_picture
 from acclimate.runs.opening import open_retrieval_dataset
 from acclimate.runs.resolve import load_pair
 from acclimate.runs.run_folder import RunFolder
@@ -136,11 +137,11 @@ def _made(task: Task, refresh: RunFolder, adapter: Path, snapshot: Snapshot, con
 
 
 def _documents(data: Dataset, task: Task) -> tuple[Corpus, int]:
-    """The run's corpus and what its index holds, by id, and how many the corpus lacks; the index is newer."""
+    """The run's corpus and the texts that its index holds, by id, and how many the corpus lacks; the index is newer."""
     if not has_index(task):
         return data.corpus, 0
     with opened_index(index_place(task)) as index:
-        indexed = {one.document.id: one.document.text for one in index.iterate()}
+        indexed = {one.document.id: one.document.text for one in index.iterate() if not is_picture(one.document)}
     return data.corpus | indexed, len(indexed.keys() - data.corpus.keys())
 
 

@@ -19,6 +19,7 @@ from acclimate.models.text_encoder import TextEncoder
 from acclimate.progress import say
 from acclimate.retrieval.experts import Experts, load_experts, names_of
 from acclimate.retrieval.index.of_run import index_for, index_place, opened_index, read_fusion
+from acclimate.retrieval.index.pictures import TEXTS, among_texts, has_pictures
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Fusion, Hit, Mode, Query, Vectors
 from acclimate.retrieval.rank import rank
@@ -82,7 +83,7 @@ def search_index(
     reranker: str | None = None,
     adapter: RouteMode = "mix",
 ) -> dict[str, Any]:
-    """Search the index of a run.
+    """Search the texts of a run's index; pictures in it are found by `search_images.search_index_pictures`.
 
     Args:
         run: the run's folder; its adapter, if there is one, else its model, encodes the query.
@@ -134,8 +135,9 @@ class _Asked(NamedTuple):
     filter: Filter | None
 
     def to(self, index: Index, vector: Vectors | None, fusion: Fusion) -> list[Hit]:
-        """Search an index."""
-        return index.search(Query(self.query, vector, self.mode, self.depth, self.filter, fusion))
+        """Search the texts of an index."""
+        passed = among_texts(index, self.filter)
+        return index.search(Query(self.query, vector, self.mode, self.depth, passed, fusion))
 
 
 class _Answer(NamedTuple):
@@ -221,6 +223,8 @@ def _said_of(index: Index, asked: _Asked, fusion: Fusion) -> dict[str, Any]:
     for note in _unknown_fields(index, asked.filter):
         say(f"warning: {note}")
     facts: dict[str, Any] = {"documents": index.count()}
+    if has_pictures(index) and not index.count(TEXTS):
+        say("warning: the index holds pictures only, and this is a search for texts: find pictures with --images")
     if asked.mode == "hybrid":
         facts["fusion"] = {name: getattr(fusion, name) for name in Fusion.__slots__}
     return facts

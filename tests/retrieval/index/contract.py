@@ -26,6 +26,7 @@ FILTERS = (
     'crop in ("rice", "maize") and year >= 2020',
     "year > 2020 and year <= 2023",
     "not exists(year)",
+    "not (exists(crop) and exists(year))",
     'crop != "rice"',
     "organic = true",
     "organic = true or yield < 2.5",

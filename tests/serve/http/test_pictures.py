@@ -12,11 +12,15 @@ import numpy as np
 import pytest
 import torch
 
+import acclimate
 from acclimate.data.images.pictures import normalise_picture
 from acclimate.models.encoder import Encoder
 from acclimate.models.image_encoder import ImageEncoder
 from acclimate.models.projection import ProjectedImages, Projection, ProjectionHead, save_projection
+from tests.chat_server import ChatServer
 from tests.image_world import encoded, picture, tiny_graph
+from tests.serve.http.test_access import FILE as KEYS
+from tests.serve.http.test_access import READER, key
 from tests.serve.http.world import World, adapter_of, copy_run, served, write_run
 
 FILE = encoded(picture(3, 1), "PNG")
@@ -125,3 +129,77 @@ def test_a_tower_that_is_gone_and_another_space(world: World, base: Encoder, tmp
         assert client.get("/v1/capabilities").json()["features"]["pictures"] == ["other"]
         found = client.post("/v1/embeddings", json={"model": "other", "input": [{"image": in_base64(FILE)}]})
         refused(found, 409, "another space")
+
+
+@pytest.fixture(scope="module")
+def gallery(world: World, base: Encoder, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, bytes]]:
+    """A copy of the run `farm` whose index holds six pictures, and these by sha256."""
+    folder = tmp_path_factory.mktemp("gallery")
+    run = copy_run(world.farm, folder / "farm")
+    add_projection(run, tiny_graph(folder / "tower"), base.with_adapter(adapter_of(base, seed=1)))
+    (folder / "photos").mkdir()
+    for number in range(6):
+        (folder / "photos" / f"leaf-{number}.jpg").write_bytes(encoded(picture(number, 1)))
+    acclimate.index(run, folder / "photos", images=True, device="cpu")
+    return run, {path.name: path.read_bytes() for path in (run / "pictures").rglob("*") if path.is_file()}
+
+
+def test_a_picture_of_the_index_is_served(world: World, gallery: tuple[Path, dict[str, bytes]], tmp_path: Path) -> None:
+    run, pictures = gallery
+    (tmp_path / "keys.toml").write_text(KEYS)
+    with served(world, run, keys=str(tmp_path / "keys.toml")) as client:
+        sha256, data = next(iter(pictures.items()))
+        assert client.get(f"/v1/pictures/{sha256}").status_code == 401
+        client.headers = key(READER)
+        reply = client.get(f"/v1/pictures/{sha256}", params={"index": "farm"})
+        assert (reply.status_code, reply.content, reply.headers["content-type"]) == (200, data, "image/jpeg")
+        assert reply.headers["cache-control"] == "private, max-age=31536000, immutable"
+        assert reply.headers["x-content-type-options"] == "nosniff"
+        again = client.get(f"/v1/pictures/{sha256}", headers={"if-none-match": reply.headers["etag"]})
+        assert (again.status_code, again.content) == (304, b"")
+        refused(client.get(f"/v1/pictures/{'0' * 64}"), 404, f"no picture of the index farm is {'0' * 64}")
+        refused(client.get(f"/v1/pictures/{sha256}", params={"index": "other"}), 404, "no index is called")
+        for wrong in ("..%2f..%2fsettings", "%2e%2e", sha256.upper(), sha256[:-1], sha256 + "0", sha256 + "%0a", "x"):
+            assert client.get(f"/v1/pictures/{wrong}").status_code in (404, 422), wrong
+        assert 'route="/v1/pictures/{sha256}"' in client.get("/metrics").text
+        (index,) = client.get("/v1/capabilities").json()["indexes"]
+        assert (index["pictures"], index["documents"]) == (6, 36)
+        assert [one["name"] for one in index["fields"]] == ["year"]  # fields of texts
+
+
+def test_filters_tell_texts_from_pictures(world: World, gallery: tuple[Path, dict[str, bytes]]) -> None:
+    run, pictures = gallery
+    with served(world, run) as client:
+        vector = asked(client, input=[{"image": in_base64(FILE)}]).json()["data"][0]["embedding"]
+        body = {"vector": vector, "top_k": 36, "filter": "exists(picture) and exists(projection)"}
+        hits = client.post("/v1/search", json=body).json()["hits"]
+        assert {hit["metadata"]["picture"] for hit in hits} == set(pictures)
+        assert hits[0]["text"] == "leaf 3"
+        texts = client.post(
+            "/v1/search", json={**body, "filter": "not (exists(picture) and exists(projection))"}
+        ).json()
+        assert len(texts["hits"]) == 30 and not any("picture" in hit["metadata"] for hit in texts["hits"])
+
+
+def test_no_answer_cites_a_picture(world: World, gallery: tuple[Path, dict[str, bytes]]) -> None:
+    with ChatServer(lambda _: "It is [1].") as chat, served(world, gallery[0], llm=chat.url, results_mb=0) as client:
+        client.post("/v1/answer", json={"query": "leaf 3", "top_k": 36})
+        assert "wheat" in str(chat.requests[0]) and str(chat.requests[0]).count("leaf 3") == 1  # the question
+
+
+def test_a_picture_is_not_written_as_a_text_and_deleted_with_its_file(
+    world: World, gallery: tuple[Path, dict[str, bytes]], tmp_path: Path
+) -> None:
+    run, pictures = copy_run(gallery[0], tmp_path / "farm"), gallery[1]
+    first, second, *_ = sorted(pictures)
+    place = run / "pictures" / first[:2] / first
+    with served(world, run) as client:
+        document = client.get(f"/v1/documents/picture:{first}").json()
+        for metadata in (document["metadata"], {}):
+            row = {"id": document["id"], "text": document["text"], "metadata": metadata}
+            refused(client.put("/v1/documents", json={"documents": [row]}), 422, "its id is that of a picture")
+        reply = client.request("DELETE", "/v1/documents", json={"ids": [document["id"], "picture:../../x"]})
+        assert reply.json()["deleted"] == 1 and not place.exists()
+        refused(client.get(f"/v1/pictures/{first}"), 404, "no picture of the index")
+        (run / "pictures" / second[:2] / second).unlink()
+        refused(client.get(f"/v1/pictures/{second}"), 404, "acclimate index RUN --images")

@@ -23,6 +23,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from acclimate.core.analyser import Analyser
 from acclimate.core.highlights import highlights
 from acclimate.serve.routes import page
+from tests.image_world import encoded, picture
 
 ANALYSER = Analyser("english", stop_words=True, stemming=True)
 KEY = "reader-" + "k" * 16
@@ -54,6 +55,10 @@ ADAPTED = ["sowing", "rate", "drill", "zh-sow", "barley", "till", "rust", "zh-ru
 BASE = ["rust", "sowing", "oats", "barley", "hops", "drill", "rice", "zh-rust", "till", "rate", "lime", "zh-sow"]
 PICTURE = [0.6, 0.8]
 """The vector of every picture."""
+ARE_PICTURES = "exists(picture) and exists(projection)"
+CAPTIONS = ["yellow rust on a leaf of winter wheat", "小麦条锈病", "<b>drill</b>"]
+GONE = 7
+"""The number of a picture whose file is gone."""
 ANSWER = "Sow winter wheat from late September to mid October [1]. Later sowing needs more seed [2]."
 
 
@@ -84,6 +89,12 @@ class Contract:
     answers: list[dict[str, Any]] = field(default_factory=list)
     marks: list[dict[str, Any]] = field(default_factory=list)
     pictures: list[dict[str, Any]] = field(default_factory=list)
+    indexed: int = 0
+    """Pictures that the index holds."""
+    fetched: list[str] = field(default_factory=list)
+    """Which of them were asked for."""
+    strips: list[dict[str, Any]] = field(default_factory=list)
+    """Searches for pictures."""
 
 
 @contextmanager
@@ -128,8 +139,19 @@ def _app(contract: Contract) -> FastAPI:
 
     @app.post("/v1/search")
     def search(body: dict[str, Any]) -> Response:
+        if body.get("filter", "").startswith(ARE_PICTURES):
+            contract.strips.append(body)
+            return JSONResponse({"hits": [_picture(number) for number in range(contract.indexed)][: body["top_k"]]})
         contract.searches.append(body)
         return _search(body)
+
+    @app.get("/v1/pictures/{sha256}")
+    def one_picture(sha256: str, index: str) -> Response:
+        contract.fetched.append(f"{index}/{sha256}")
+        number = int(sha256, 16)
+        if number == GONE:
+            return _error(404, "the file of the picture is gone")
+        return Response(encoded(picture(number, 1, side=160)), media_type="image/jpeg")
 
     @app.post("/v1/embeddings")
     def embeddings(body: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +180,8 @@ def _capabilities(contract: Contract) -> dict[str, Any]:
         "name": "farm",
         "model": "farm",
         "task": None,
-        "documents": len(TEXTS),
+        "documents": len(TEXTS) + contract.indexed,
+        "pictures": contract.indexed,
         "backend": "local",
         "space": "5" * 64,
         "epoch": 7,
@@ -223,6 +246,13 @@ def _search(body: dict[str, Any]) -> Response:
         }
     fusion = {"constant": 60.0, "dense_weight": 1.0, "lexical_weight": 1.0, "depth": 100}
     return JSONResponse({**reply, "acclimate": {"model": adapter}, "fusion": fusion, "hits": hits})
+
+
+def _picture(number: int) -> dict[str, Any]:
+    sha256 = f"{number:064x}"
+    file = f"field/{number}-taken-in-the-second-week-of-may.jpg"
+    metadata = {"picture": sha256, "file": file, "projection": "ab" * 6}
+    return {"id": f"picture:{sha256}", "text": CAPTIONS[number % 3], "metadata": metadata, "score": 0.5}
 
 
 def _vector(text: str) -> str:

@@ -9,13 +9,17 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 
+import acclimate
 from acclimate.feedback.store import FeedbackStore
+from acclimate.models.encoder import Encoder
 from acclimate.runs.run_folder import RunFolder
 from tests.browser import check_usable, opened
 from tests.chat_server import ChatServer
+from tests.image_world import encoded, picture, tiny_graph
 from tests.serve.http.domains import CROPS, SKY, make_domains
 from tests.serve.http.test_access import FILE, READER
-from tests.serve.http.world import make_world, served
+from tests.serve.http.test_pictures import add_projection
+from tests.serve.http.world import adapter_of, make_world, served
 from tests.serve.page.test_page import focused, ids
 
 if TYPE_CHECKING:
@@ -60,6 +64,46 @@ def test_a_run_is_searched_compared_filtered_and_reranked(chromium: Browser, tmp
         tab.get_by_role("button", name="Service").click()
         text = tab.get_by_role("dialog", name="This service").inner_text()
         assert "the run bank has no index" in text and "queries and documents" in text
+
+
+def test_texts_and_pictures_of_an_index_and_a_search_by_one_of_them(chromium: Browser, tmp_path: Path) -> None:
+    world = make_world(tmp_path)
+    encoder = Encoder.load(str(world.base), device="cpu", dtype="float32")
+    add_projection(world.farm, tiny_graph(tmp_path / "tower"), encoder.with_adapter(adapter_of(encoder, seed=1)))
+    (tmp_path / "photos").mkdir()
+    for number in range(8):
+        (tmp_path / "photos" / f"leaf_{number}.jpg").write_bytes(encoded(picture(number, 1)))
+    acclimate.index(world.farm, tmp_path / "photos", images=True, device="cpu")
+    (tmp_path / "keys.toml").write_text(FILE)
+    loaded = """() => {
+      const images = [...document.querySelectorAll("#pictures img")];
+      return images.length === 8 && images.every((one) => one.complete && one.naturalWidth === 40);
+    }"""
+    with (
+        served(world, world.farm, keys=str(tmp_path / "keys.toml"), feedback=True) as client,
+        opened(chromium, str(client.base_url)) as tab,
+    ):
+        tab.get_by_label("API key").fill(READER)
+        tab.keyboard.press("Enter")
+        tab.get_by_text("what moved").wait_for()
+        tab.get_by_role("searchbox").fill("wheat leaf")
+        tab.keyboard.press("Enter")
+        tab.wait_for_function(loaded)
+        assert not any(name.startswith("picture:") for name in ids(tab, "adapted"))
+        strip = tab.get_by_role("region", name="Pictures")
+        tab.get_by_text("no vectors of the base").wait_for()
+        strip.get_by_role("button", name="leaf 5").click()
+        tab.locator("#picture-given").wait_for()
+        tab.wait_for_function("() => document.activeElement.id === 'clear-picture'")
+        tab.wait_for_function(loaded)
+        assert strip.get_by_role("listitem").first.inner_text().startswith("leaf 5")  # itself is nearest
+        assert len(ids(tab, "adapted")) == 10 and not any(name.startswith("picture:") for name in ids(tab, "adapted"))
+        tab.locator("#filters summary").click()
+        assert tab.locator("#fields .name").all_inner_texts() == ["year"]
+        check_usable(tab)
+    with closing(FeedbackStore(RunFolder(world.farm).feedback, read_only=True)) as store:
+        shown = list(store.impressions())
+    assert [one.query for one in shown] == ["wheat leaf"] and "picture:" not in str(shown)  # the strip counts as none
 
 
 def test_several_runs_are_routed_answered_from_and_marked(chromium: Browser, tmp_path: Path) -> None:

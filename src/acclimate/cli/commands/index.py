@@ -8,6 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from acclimate.cli.options import Command, ConfigFile, Given
+from acclimate.counting import counted
 from acclimate.errors import StorageError, UsageError
 
 Switch = Annotated[bool, Parameter(negative=())]
@@ -17,6 +18,7 @@ def index(
     run: Path,
     /,
     *corpora: Path,
+    images: Switch = False,
     delete: Path | None = None,
     info: Switch = False,
     verify: Switch = False,
@@ -30,10 +32,14 @@ def index(
 ) -> None:
     """Documents into RUN's index, durable and searched at once; only what is new or has changed is encoded.
 
+    With --images they are pictures.
+
     Args:
         run: the run's folder.
         corpora: JSONL, CSV, TSV, parquet, BEIR folders, folders of .txt, .md, .html, .pdf and .docx, hub ids of data
-            sets; RUN's own corpus if none is given.
+            sets; RUN's own corpus if none is given. With --images, pictures: files, folders, what adapt takes; RUN's
+            own if none is given.
+        images: the documents are pictures, where RUN has a projection of them.
         delete: remove the documents whose ids are in this file, one a line.
         info: describe the index.
         verify: look for damage, and encode a sample again.
@@ -49,15 +55,17 @@ def index(
     given = {name: value for name, value in (asked | {"adopt": adopt}).items() if value}
     if len(given) > 1:
         raise UsageError(" and ".join(f"--{name}" for name in given) + " exclude each other", fix="Give one of them.")
-    if given and (corpora or delete):
-        raise UsageError(f"--{next(iter(given))} is about the index as it is", fix="Leave corpora and --delete out.")
+    if given and (corpora or delete or images):
+        fix = "Leave corpora, --images and --delete out."
+        raise UsageError(f"--{next(iter(given))} is about the index as it is", fix=fix)
     if given:
         _care(run, *next(iter(given.items())), {"config": config, **settings})
         return
     from acclimate.cli import index_tables
     from acclimate.flows import index_verbs as verbs
 
-    index_tables.show_indexed(verbs.index(run, list(corpora), delete=delete, config=config, **settings))
+    done = verbs.index(run, list(corpora), delete=delete, images=images, config=config, **settings)
+    index_tables.show_indexed(done)
 
 
 def _care(run: Path, what: str, value: Any, settings: dict[str, Any]) -> None:
@@ -77,7 +85,11 @@ def _care(run: Path, what: str, value: Any, settings: dict[str, Any]) -> None:
         case "rebuild":
             index_tables.show_done(verbs.rebuild_index(run, **settings), "rebuilt")
         case "reencode":
-            index_tables.show_done(verbs.reencode_index(run, **settings), "encoded again")
+            found = verbs.reencode_index(run, **settings)
+            left_out = counted(found["pictures_left_out"], "pictures")
+            index_tables.show_done(
+                found, "encoded again" + (f"; without {left_out}" if found["pictures_left_out"] else "")
+            )
         case "export":
             index_tables.show_done(verbs.export_index(run, value, **settings), f"written to {value}")
         case "to":

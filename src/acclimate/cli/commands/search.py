@@ -33,13 +33,13 @@ def search(
     json_output: Json = False,
     settings: Given,
 ) -> None:
-    """Top documents of RUN's index; without an index, of RUN's corpus by base and adapted, side by side.
+    """Top texts of RUN's index; without an index, of RUN's corpus by base and adapted, side by side.
 
     Args:
         run: the run's folder.
         query: what to search for.
         image: a picture to search with instead, where RUN has a projection of images.
-        images: find RUN's own pictures.
+        images: find pictures: those of RUN's index, or RUN's own where it holds none.
         top: how many documents to show.
         mode: by meaning, by words, or by both (hybrid, which is the default).
         filter: on metadata, such as 'year >= 2020 and crop in ("rice", "maize")'.
@@ -62,7 +62,7 @@ def search(
         sys.stdout.write(json.dumps(found, ensure_ascii=False) + "\n")
     elif "images" in found:
         image_tables.show_pictures(found)
-    elif "hits" in found:
+    elif "hits" in found or "pictures" in found:
         index_tables.show_hits(found)
     else:
         tables.show_search(found)
@@ -88,9 +88,7 @@ def _pictures(
         raise UsageError(f"--{others[0]} in a search by or for pictures", fix="Leave it out.")
     if image is not None:
         return verbs.search_by_picture(run, image, top=top, filter=filter, **settings)
-    if filter is not None:
-        raise UsageError("--filter with --images", fix="Leave it out: it is for an index.")
-    return verbs.search_pictures(run, str(query), top=top, **settings)
+    return verbs.search_pictures(run, str(query), top=top, filter=filter, **settings)
 
 
 COMMAND = Command(

@@ -84,7 +84,7 @@ def _read(source: Path, folder: Path, config: ImagesConfig, limit: int | None, t
         (folder / BYTES_FILE).open("wb") as stream,
         progress("reading images", min(total, limit or total), "images") as advance,
     ):
-        for row, picture in _decoded(rows, config, kept.rejected, threads):
+        for row, picture in decoded(rows, config, kept.rejected, threads):
             advance(1)
             digest = hashlib.sha256(picture.data).hexdigest()
             before = first.get(digest)
@@ -116,10 +116,20 @@ def _evenly(rows: Iterable[ImageRow | Rejected], total: int, limit: int | None) 
             yield row
 
 
-def _decoded(
+def decoded(
     rows: Iterable[ImageRow | Rejected], config: ImagesConfig, rejected: list[Rejected], threads: int
 ) -> Iterator[tuple[ImageRow, Picture]]:
-    """Rows with their pictures, in order, read and decoded by threads."""
+    """Read and decode the pictures of rows by threads, `AHEAD` of whoever asks for the next one.
+
+    Args:
+        rows: of `image_rows`.
+        config: how pictures are made plain.
+        rejected: gets the rows without a picture, with reasons.
+        threads: that read and decode.
+
+    Returns:
+        Rows with their pictures, in order.
+    """
 
     def load(row: ImageRow) -> Picture:
         return normalise(row.read(), config)

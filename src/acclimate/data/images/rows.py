@@ -69,13 +69,38 @@ def image_rows(source: Path) -> Iterator[ImageRow | Rejected]:
     if is_saved(source):
         yield from _saved(source, classes)
         return
-    tables = [path for path in sorted(source.iterdir()) if _is_table(path)]
-    if tables:
+    if tables := _tables(source):
         for table in tables:
             split = SPLIT_NAMES.get(table.name.split(".")[0].split("-")[0].lower())
             yield from _rows_of(read_table(table, table.name, batch_rows=BATCH_ROWS), source, classes, split)
         return
     yield from _folders(source, classes)
+
+
+def picture_rows(source: Path) -> Iterator[ImageRow | Rejected]:
+    """Read the rows of a source as `image_rows` does, and beside that image files alone, whose text is their name.
+
+    Args:
+        source: what `image_rows` takes; one image file; or a folder in which image files lie, with or without folders
+            that are classes beside them.
+
+    Raises:
+        DataError: as `image_rows`.
+    """
+    if source.is_file() and _is_image(source):
+        yield _alone(source)
+        return
+    alone: list[Path] = []
+    if source.is_dir() and not is_saved(source) and not _tables(source):
+        alone = [path for path in sorted(source.iterdir()) if _is_image(path)]
+    yield from map(_alone, alone)
+    if not alone or any(_is_image(path) for folder in _folders_in(source) for path in folder.rglob("*")):
+        yield from image_rows(source)
+
+
+def _alone(path: Path) -> ImageRow:
+    words = normalise(re.sub(r"[\s_-]+", " ", path.stem))
+    return ImageRow(path.name, 1, path.name, partial(_read_file, path), (words or path.name,))
 
 
 def source_files(source: Path) -> list[Path]:
@@ -85,21 +110,33 @@ def source_files(source: Path) -> list[Path]:
     return sorted(path for path in source.rglob("*") if path.is_file() and not path.name.startswith("cache-"))
 
 
+def _tables(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.iterdir()) if _is_table(path)]
+
+
 def _is_table(path: Path) -> bool:
     return path.is_file() and path.name != CLASSES_FILE and path.suffix != ".txt" and is_table_name(path)
 
 
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in FILES and path.is_file()
+
+
+def _folders_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
 def _folders(source: Path, classes: Mapping[str, ImageClass]) -> Iterator[ImageRow | Rejected]:
     """A folder per class; above these there may be folders train, dev and test."""
-    folders = sorted(path for path in source.iterdir() if path.is_dir())
+    folders = _folders_in(source)
     given = {path: SPLIT_NAMES[path.name.lower()] for path in folders if path.name.lower() in SPLIT_NAMES}
     found = 0
     for top in folders:
-        inner = sorted(path for path in top.iterdir() if path.is_dir()) if top in given else [top]
+        inner = _folders_in(top) if top in given else [top]
         for folder in inner:
             group = classes.get(folder.name) or by_name(folder.name.replace("_", " "))
             for path in sorted(folder.rglob("*")):
-                if path.is_file() and path.suffix.lower() in FILES:
+                if _is_image(path):
                     found += 1
                     name = path.relative_to(source).as_posix()
                     yield ImageRow(name, 1, name, partial(_read_file, path), (), group, given.get(top))

@@ -13,18 +13,25 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from acclimate import processes
+from acclimate.core.batching import batched
+from acclimate.counting import counted
 from acclimate.errors import AcclimateError, StorageError
 from acclimate.files import discard, fsync, read_json, recover, storage_errors, work_folder, write_json
 from acclimate.models.text_encoder import TextEncoder
 from acclimate.ownership import check_replaceable, claim_work
-from acclimate.progress import progress
+from acclimate.progress import progress, say
 from acclimate.retrieval.index.feeding import Whole, feed
 from acclimate.retrieval.index.local.index import LocalIndex
 from acclimate.retrieval.index.local.store import objection
+from acclimate.retrieval.index.pictures import TEXTS, is_picture
 from acclimate.retrieval.index.protocol import Index
 from acclimate.text_use import SpaceId
 
+CARRIED = 512
+"""Pictures that are written together."""
 OLD = "old"
 """Where `files.recover` finds what was put away."""
 WHOLE = ".whole.json"
@@ -38,6 +45,8 @@ class Built:
     documents: int
     encoded: int
     """Those that were not there from an earlier start."""
+    left_out: int
+    """Pictures of the older index that are not in this one: their vectors are of another space."""
     publish: Callable[[], None]
     """Replaces the older one."""
 
@@ -45,6 +54,9 @@ class Built:
 @contextmanager
 def built_beside(place: Path, encoder: TextEncoder, *, keep: bool = False) -> Iterator[Built]:
     """Encode all that an index holds, into another one beside it; inside, nobody else may write the older one.
+
+    Pictures keep their vectors. Where the space is another one they are left out, which is said: only a projection that
+    is trained into it gives them new ones. Those that an index kept for the way back holds are still in it.
 
     Several processes share the encoding. After an interruption the same call goes on.
 
@@ -64,13 +76,19 @@ def built_beside(place: Path, encoder: TextEncoder, *, keep: bool = False) -> It
             processes.on_main(lambda: _prepare_work(place, fresh))
             count = old.count()
             writer = _written(fresh, encoder.space, old) if processes.is_main() else nullcontext()
+            pictures: list[str] = []
+            left_out = 0
             with writer as new, progress("index", count, "documents") as advance:
-                fed = feed(new, _each(old), lambda texts: encoder.encode(texts, "document"), advance)
-                if new is not None and new.count() > count:  # deleted since an earlier start
-                    new.delete([one.document.id for one in new.iterate() if not old.get([one.document.id])])
+                fed = feed(new, _texts(old, pictures), lambda texts: encoder.encode(texts, "document"), advance)
+                if new is not None:
+                    left_out = _bring_pictures(old, new, pictures)
+                    _remove_gone(old, new, count - len(pictures))
+                    count = new.count()
             processes.on_main(lambda: write_json(_mark(fresh), {"state": old.state}))
-        encoded = processes.from_main(fed.encoded)
-        yield Built(count, encoded, lambda: processes.on_main(lambda: _replace(place, fresh, keep=keep)))
+        count, encoded, left_out = processes.from_main((count, fed.encoded, left_out))
+        if left_out:
+            say(_left_out(place, left_out))
+        yield Built(count, encoded, left_out, lambda: processes.on_main(lambda: _replace(place, fresh, keep=keep)))
 
 
 def put_in_place(place: Path, space: SpaceId) -> bool:
@@ -151,5 +169,38 @@ def _written(fresh: Path, space: SpaceId, old: Index) -> Iterator[LocalIndex]:
         yield index
 
 
-def _each(index: Index) -> Iterator[Whole]:
-    return (Whole(stored.document.id, (stored.document,)) for stored in index.iterate())
+def _texts(index: Index, pictures: list[str]) -> Iterator[Whole]:
+    """Give the documents that are texts; the ids of the others are put into `pictures`."""
+    for stored in index.iterate():
+        if is_picture(stored.document):
+            pictures.append(stored.document.id)
+        else:
+            yield Whole(stored.document.id, (stored.document,))
+
+
+def _bring_pictures(old: Index, new: Index, ids: list[str]) -> int:
+    """Write pictures with the vectors that they have, where the space is the same; return how many `new` lacks."""
+    lacking = 0
+    for some in batched(ids, CARRIED):
+        if old.space == new.space:
+            found = list(old.get(some).values())
+            new.upsert([stored.document for stored in found], np.stack([stored.vector for stored in found]))
+        lacking += len(some) - len(new.get(some))
+    return lacking
+
+
+def _remove_gone(old: Index, new: Index, texts: int) -> None:
+    """Remove what was deleted since an earlier start; of pictures in another space, nobody can tell."""
+    is_same = old.space == new.space
+    if (new.count() <= old.count()) if is_same else (new.count(TEXTS) <= texts):
+        return
+    there = (one.document for one in new.iterate())
+    new.delete([one.id for one in there if (is_same or not is_picture(one)) and not old.get([one.id])])
+
+
+def _left_out(place: Path, count: int) -> str:
+    return (
+        f"warning: {counted(count, 'pictures')} of {place} left out: the vectors lie in the space of before, and only "
+        "a projection makes new ones. Train it again: acclimate adapt IMAGES --image-model MODEL --out RUN; then: "
+        "acclimate index RUN --images"
+    )

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
 from acclimate.core.analyser import Analyser
 from acclimate.errors import AcclimateError, StorageError, UsageError
-from acclimate.files import iter_jsonl, read_json, write_json
+from acclimate.files import iter_jsonl, read_json, write_json, write_jsonl
 from acclimate.models.text_encoder import TextEncoder
-from acclimate.ownership import check_replaceable, json_object
+from acclimate.ownership import check_replaceable, json_object, no_objection
 from acclimate.retrieval.answers import Refusal
 from acclimate.retrieval.index.beside import bring_back, put_in_place
 from acclimate.retrieval.index.opening import open_index
@@ -24,6 +24,8 @@ from acclimate.text_use import SpaceId
 from acclimate.types import Rejected
 
 SHOWN_CHARS = 24
+OF_FUSION = frozenset(FusionChoice.__annotations__) - {"refusal"}
+"""What every record of a fusion has. Python 3.11 does not see in a string that a key is not required."""
 
 
 class HasSpace(Protocol):
@@ -62,7 +64,9 @@ def opened_index(place: str) -> Iterator[Index]:
 
 
 @contextmanager
-def index_for(place: str, encoder: HasSpace, run: Path, analyser: Analyser | None = None) -> Iterator[Index]:
+def index_for(
+    place: str, encoder: HasSpace, run: Path, analyser: Analyser | None = None, *, fix: str | None = None
+) -> Iterator[Index]:
     """Open the index that an encoder writes and searches, or make it.
 
     Args:
@@ -70,6 +74,7 @@ def index_for(place: str, encoder: HasSpace, run: Path, analyser: Analyser | Non
         encoder: declares the space.
         run: for messages: whose encoder it is.
         analyser: of an index that is made; None is for one that has to be there.
+        fix: what to do about an index of another space, if not to encode it again.
 
     Raises:
         UsageError: it holds vectors of another space; all that differs is named.
@@ -84,7 +89,7 @@ def index_for(place: str, encoder: HasSpace, run: Path, analyser: Analyser | Non
         if there is None or there == encoder.space:
             raise
         if not (is_folder(place) and put_in_place(Path(place), encoder.space)):
-            raise _other_space(place, there, encoder.space, run) from error
+            raise _other_space(place, there, encoder.space, run, fix) from error
         index = _of_space(place, encoder.space, analyser)
     with closing(index):
         yield index
@@ -138,8 +143,27 @@ def check_own_files(task: Task) -> None:
     check_replaceable(task.folder.not_indexed, _not_rejected, option="run")
 
 
+def check_writable(task: Task, place: str, sources: Sequence[Path]) -> None:
+    """Make sure that no file of the user's is replaced, and that nothing is read from where an index is written.
+
+    Raises:
+        UsageError: it would be.
+    """
+    check_own_files(task)
+    if is_folder(place):
+        check_replaceable(Path(place), no_objection, sources, option="--at")
+
+
+def write_rejected(task: Task, rejected: Sequence[Rejected]) -> None:
+    """Write the rows that were not used, or remove the file of an earlier call."""
+    if rejected:
+        write_jsonl(task.folder.not_indexed, map(dataclasses.asdict, rejected))
+    else:
+        task.folder.not_indexed.unlink(missing_ok=True)
+
+
 def _not_fusion(path: Path) -> str:
-    ours = (json_object(path) or {}).keys() >= FusionChoice.__required_keys__
+    ours = (json_object(path) or {}).keys() >= OF_FUSION
     return "" if ours else f"{path} was not written by acclimate"
 
 
@@ -186,7 +210,7 @@ def _space_of(place: str) -> SpaceId | None:
         return None
 
 
-def _other_space(place: str, there: SpaceId, own: SpaceId, run: Path) -> UsageError:
+def _other_space(place: str, there: SpaceId, own: SpaceId, run: Path, fix: str | None) -> UsageError:
     """The refusal, with both sides of all that differs, and what can be done."""
     differing = there.differences(own)
     said = "; ".join(
@@ -197,7 +221,8 @@ def _other_space(place: str, there: SpaceId, own: SpaceId, run: Path) -> UsageEr
     why = f"The adapter of {run} changes documents, so it needs vectors of its own. " if moved else ""
     return UsageError(
         f"{place} holds vectors of another space: {said}",
-        fix=f"{why}Encode what is in it again: acclimate index {run} --reencode; or make another index beside it: "
+        fix=fix
+        or f"{why}Encode what is in it again: acclimate index {run} --reencode; or make another index beside it: "
         f"acclimate index {run} CORPUS --at FOLDER",
     )
 

@@ -69,4 +69,10 @@ class IndexReport(TypedDict):
     """Columns that are no metadata."""
     space: dict[str, Any]
     fusion: NotRequired[FusionChoice]
+    pictures: NotRequired[int]
+    """Pictures among the documents of the index when it was done; only `index --images` says so."""
+    twice: NotRequired[int]
+    """Pictures that were read, and were the same as an earlier one; likewise."""
+    stale: NotRequired[int]
+    """Pictures in the index whose vectors an earlier projection has made; likewise."""
     timings: dict[str, float]

@@ -36,6 +36,16 @@ export async function call(method, path, body = undefined, signal = undefined) {
 }
 
 /**
+ * Fetch a file; the browser keeps it, as the service allows.
+ * @returns {Promise<Blob>}
+ * @throws {Refused}
+ */
+export async function fetchBlob(path, signal) {
+  const reply = await send("GET", path, undefined, signal, "default");
+  return reply.blob();
+}
+
+/**
  * Call a route that answers with server-sent events, and give the JSON of each `data:` line.
  * @throws {Refused}
  */
@@ -55,13 +65,13 @@ export async function* events(path, body, signal) {
   }
 }
 
-async function send(method, path, body, signal) {
-  const headers = { accept: "application/json" };
+async function send(method, path, body, signal, cache = "no-store") {
+  const headers = { accept: cache === "no-store" ? "application/json" : "image/*, application/json" };
   if (body !== undefined) headers["content-type"] = "application/json";
   if (current) headers.authorization = `Bearer ${current}`;
   let reply;
   try {
-    reply = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal, cache: "no-store" });
+    reply = await fetch(path, { method, headers, body: body && JSON.stringify(body), signal, cache });
   } catch (error) {
     if (error.name === "AbortError") throw error;
     throw new Refused(0, { message: String(error.message ?? error) });

@@ -9,6 +9,7 @@ import { askForKey, listenToKeys } from "./key_dialog.js";
 import { goTo, listen, makeCurrent } from "./keyboard.js";
 import { Marks } from "./marks.js";
 import { Picture } from "./picture.js";
+import { forTexts, Pictures } from "./pictures.js";
 import { card, drawMoves, move, summary } from "./results.js";
 import { drawRoute } from "./route.js";
 import { drawService } from "./service.js";
@@ -28,6 +29,10 @@ let status = () => "";
 const filters = new Filters(byId("fields"), byId("expression"), () => changed());
 const answer = new AnswerPane(byId("answer"), goTo);
 const picture = new Picture((file) => searchBy(file));
+const pictures = new Pictures(byId("pictures"), async (file) => {
+  await searchBy(file);
+  byId("clear-picture").focus(); // what was chosen is not there any more
+});
 
 // Connecting
 
@@ -141,9 +146,10 @@ function asked() {
 
 async function search({ remember: keeps = true } = {}) {
   if (!index() || !(picture.found || byId("query").value.trim())) return;
-  const request = asked();
-  if (request.mode === "lexical") delete request.adapter;
-  if (keeps && request.query) remember(request);
+  const wanted = asked();
+  if (wanted.mode === "lexical") delete wanted.adapter;
+  if (keeps && wanted.query) remember(wanted);
+  const request = forTexts(index(), wanted);
   running?.abort();
   const own = (running = new AbortController());
   if (request.query !== last?.request.query) answer.clear();
@@ -156,7 +162,7 @@ async function search({ remember: keeps = true } = {}) {
     const marks = new Marks(reply, announce);
     last = { request, reply, base: null, ms: Math.round(performance.now() - started), marks };
     draw();
-    await compare(own.signal);
+    await Promise.all([pictures.find(index(), wanted, picture.offered, own.signal), compare(own.signal)]);
   });
   if (running === own) byId("results").setAttribute("aria-busy", "false");
 }
@@ -230,7 +236,7 @@ function draw() {
   drawRoute(byId("route"), reply.route);
   const found = say("found", { n: reply.hits.length });
   tellStatus(() => {
-    if (!reply.hits.length) return say(request.filter ? "nothing_filtered" : "nothing");
+    if (!reply.hits.length) return say(filters.text ? "nothing_filtered" : "nothing");
     return [say("found_in", { found, ms: number(ms) }), why ? say(why) : ""].filter(Boolean).join(" · ");
   });
   settle();

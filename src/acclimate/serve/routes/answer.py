@@ -5,6 +5,7 @@ The run's index is searched, a language model reads what was found, and only wha
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -17,6 +18,7 @@ from starlette.responses import Response, StreamingResponse
 
 from acclimate.formats.chat import Completion, Message
 from acclimate.retrieval.answers import Answer, AnswerReader, Passage, choose_passages, messages, refused, reply_of
+from acclimate.retrieval.index.pictures import TEXTS, both
 from acclimate.retrieval.index.records import Query
 from acclimate.serve.answers import hash_headers, identity_of, named_hash, remaining_s
 from acclimate.serve.errors import ServiceError
@@ -93,7 +95,7 @@ async def answer(request: Request, body: AnswerRequest) -> Response:
     left = body.model_dump(exclude={"model", "stream"})
     asked = SearchRequest.model_validate({**left, "adapter": body.model})
     try:
-        task = _Task(request, site, site.writer, await ready(request, site, asked), asked)
+        task = _Task(request, site, site.writer, await _about_texts(await ready(request, site, asked)), asked)
         near = site.results.look(identity, task.vector)
         if near is not None and near.serves:
             site.results.maybe_audit(near, functools.partial(_computed, task))
@@ -108,6 +110,14 @@ async def answer(request: Request, body: AnswerRequest) -> Response:
     pieces = task.writer.pieces(material.chat(body.query), remaining_s(request))
     first = await anext(pieces)  # what fails before it has begun is an error of the usual form
     return _events(_while_written(task, keeping, material, first, pieces), material.facts)
+
+
+async def _about_texts(question: Question) -> Question:
+    """Leave pictures out: the name of one is no source."""
+    indexes = [one.searched for one in question.parties] or [question.searched]
+    if not any([await one.has_pictures() for one in indexes]):
+        return question
+    return question._replace(query=dataclasses.replace(question.query, filter=both(TEXTS, question.query.filter)))
 
 
 async def _computed(task: _Task) -> Reply:

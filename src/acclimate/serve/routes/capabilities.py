@@ -92,7 +92,7 @@ async def _index(site: Site, index: ServedIndex) -> dict[str, Any]:
     try:
         summary = await index.summary()
     except AcclimateError as error:
-        return {**row, "documents": 0, "models": [], "fields": [], "problem": error.found}
+        return {**row, "documents": 0, "pictures": 0, "models": [], "fields": [], "problem": error.found}
     return {**row, **_facts(summary), "models": _models(site, index, summary), "problem": None}
 
 
@@ -100,6 +100,7 @@ def _facts(summary: IndexSummary) -> dict[str, Any]:
     info = summary.info
     return {
         "documents": info.documents,
+        "pictures": summary.pictures,
         "backend": info.backend,
         "space": info.space.digest,
         "epoch": info.details.get("seq"),

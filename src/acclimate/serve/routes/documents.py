@@ -13,6 +13,7 @@ from starlette.responses import Response
 
 from acclimate.data.texts import typed_text
 from acclimate.errors import AcclimateError
+from acclimate.retrieval.index.pictures import IS_PICTURE, sha256_of
 from acclimate.retrieval.index.records import Document, Vectors, metadata_of, problem
 from acclimate.serve.answers import hash_headers, named_hash, remaining_s, space_of
 from acclimate.serve.errors import ServiceError
@@ -110,6 +111,8 @@ def _document(given: DocumentIn, place: int) -> Document:
         document = Document(given.id, typed_text(given.text), metadata_of(given.metadata))
     except AcclimateError as error:
         raise ServiceError(error.found, status=422, field=field, possible=error.possible) from error
+    if sha256_of(document.id) is not None:
+        raise ServiceError(f"document {given.id[:60]!r}: {IS_PICTURE}", status=422, field=field)
     if not document.text or (found := problem(document)):
         found = found if document.text else "it has no text"
         raise ServiceError(f"document {given.id[:60]!r}: {found}", status=422, field=field)
