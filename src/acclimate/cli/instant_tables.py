@@ -41,13 +41,19 @@ def show_measured(report: Mapping[str, Any], out: Path) -> None:
     table.add_column("NDCG@10")
     for group, count in report["groups"].items():
         table.add_column(f"{group} ({count})", justify="right")
-    for arm in report["arms"]["held out"]:
+    for arm in next(iter(report["arms"].values())):
         found = [report["arms"][group].get(arm) for group in report["groups"]]
         table.add_row(Text(arm), *("" if one is None else score(one["ndcg"], 3) for one in found))
     console.print(table)
-    for arm, rivals in report["gains"]["held out"].items():
+    for arm, rivals in next(iter(report["gains"].values())).items():
         for rival, delta in rivals.items():
             console.print(Text(f"{arm} less {rival}: {signed(delta['value'], 3)} ({interval(delta)})"))
+    for name, groups in report["chosen"].items():
+        for group, by_pairs in groups.items():
+            for pairs, found in by_pairs.items():
+                bar = "" if found["kept_bar"] else ": worse than the base by more than .01"
+                gain = f"{signed(found['gain']['value'], 3)} ({interval(found['gain'])})"
+                console.print(Text(f"{name}, {group}, chosen by {pairs} pairs, less base: {gain}{bar}"))
     console.print(f"report: {out / PAGE_FILE}", soft_wrap=True)
 
 

@@ -11,7 +11,11 @@ from acclimate.errors import UsageError
 from acclimate.types import Sides
 
 ConditionPart: TypeAlias = Literal["description", "pairs", "texts"]
-GeneratorName: TypeAlias = Literal["multi-task", "core-modulation", "text-to-lora", "drag-and-drop"]
+GeneratorName: TypeAlias = Literal[
+    "multi-task", "instruction-prefix", "core-modulation", "text-to-lora", "drag-and-drop"
+]
+RIVALS: tuple[GeneratorName, ...] = ("multi-task", "instruction-prefix")
+"""One adapter for all tasks: trained to be compared with, generated for nobody."""
 Through: TypeAlias = Literal["query-vector", "encoder"]
 
 
@@ -71,7 +75,8 @@ class NetworkConfig:
     """Which hypernetwork is trained, and for how long: the settings of `hypernetwork train`."""
 
     generator: GeneratorName = "core-modulation"
-    """What is generated: a core between shared matrices, rows one by one, or the grid of rows at once."""
+    """What is generated: a core between shared matrices, rows one by one, or the grid of rows at once. Or a rival,
+    which generates nothing: the multi-task adapter trained for as long, or one with the description before queries."""
     through: Through = "query-vector"
     """query-vector: a map on the final vector of queries; encoder: LoRA on all linear layers of the model."""
     sides: Sides = "query"

@@ -62,6 +62,9 @@ FEWEST_KEYS = 3
 LARGEST_SHARE = 0.5
 """A definition by which a query's mean share of relevant documents is larger says nothing."""
 
+DOMAIN = "domain"
+"""How the definitions that are a theme begin."""
+
 Part: TypeAlias = Literal["train", "test"]
 PARTS: tuple[Part, ...] = ("train", "test")
 
@@ -239,10 +242,15 @@ def _domains(asking: Side, searched: Side, count: int) -> list[Definition]:
             f"Questions and answers on {', '.join(terms)}.",
         )
         query, document = _parts(asking, sides[0]), _parts(searched, sides[1])
-        definition = Definition(f"domain {number + 1}", wordings[:2], wordings[2:], query, document)
+        definition = Definition(f"{DOMAIN} {number + 1}", wordings[:2], wordings[2:], query, document)
         if _is_usable(definition):
             found.append(definition)
     return found
+
+
+def is_domain(definition: str) -> bool:
+    """Whether a definition is what answers a query within one theme."""
+    return definition.startswith(f"{DOMAIN} ")
 
 
 def _together(asking: Side, searched: Side, attributes: Sequence[Attribute]) -> tuple[Keys, Keys]:

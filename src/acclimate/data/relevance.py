@@ -42,18 +42,22 @@ class RelevanceTask:
     """Whose texts it is about, where a library has those of several corpora."""
     candidates: Keys | None = None
     """Numbers of the documents that a query of it is ranked against; all if None."""
+    asking: Keys | None = None
+    """Numbers of the queries that are asked; all that have a relevant document if None."""
     order_M: Keys = field(init=False, repr=False)
     """Documents sorted by key, so that those of one key are neighbours."""
     sorted_M: Keys = field(init=False, repr=False)
     """Their keys, ascending."""
     usable: Keys = field(init=False, repr=False)
-    """The queries that have a relevant document."""
+    """The queries that are asked and have a relevant document."""
 
     def __post_init__(self) -> None:
         order_M = np.argsort(self.document_M, kind="stable")
         object.__setattr__(self, "order_M", order_M)
         object.__setattr__(self, "sorted_M", self.document_M[order_M])
         answered_N = np.isin(self.query_N, self.document_M) & (self.query_N >= 0)
+        if self.asking is not None:
+            answered_N &= np.isin(np.arange(len(self.query_N)), self.asking)
         object.__setattr__(self, "usable", np.flatnonzero(answered_N))
         if not self.descriptions:
             raise DataError(f"the task {self.name} has no description", fix="Describe it in one sentence or more.")

@@ -16,15 +16,15 @@ import numpy as np
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
-from acclimate.data.definitions import PARTS, Family, Part
+from acclimate.data.definitions import PARTS, Family, Part, is_domain
 from acclimate.data.relevance import ABSENT, Keys, RelevanceTask, TaskLibrary
 from acclimate.errors import DataError, StorageError
 from acclimate.files import iter_jsonl, read_json, storage_errors, write_json, write_jsonl
 
-Group: TypeAlias = Literal["train", "near", "far-definition", "far-data"]
+Group: TypeAlias = Literal["train", "near", "far-definition", "far-data", "domain"]
 """train: trained on. near: a combination that no family trains on. far-definition: an attribute that none trains on.
-far-data: a collection that is not trained on."""
-GROUPS: tuple[Group, ...] = ("train", "near", "far-definition", "far-data")
+far-data: a collection that is not trained on. domain: a theme that is not trained on, of any collection."""
+GROUPS: tuple[Group, ...] = ("train", "near", "far-definition", "far-data", "domain")
 TASKS_FILE, TEXTS_FILE, KEYS_FILE = "tasks.json", "texts.jsonl", "keys.safetensors"
 VERSION = 1
 ROLES = ("query", "document")
@@ -78,7 +78,9 @@ def group_definitions(
     for family in found:
         for definition in family.definitions:
             group: Group = "train"
-            if family.collection in unseen:
+            if is_domain(definition.name):
+                group = "domain" if family.collection in unseen or definition.name in near else "train"
+            elif family.collection in unseen:
                 group = "far-data"
             elif set(definition.name.split("+")) & set(far):
                 group = "far-definition"

@@ -21,6 +21,7 @@ CLAIMS = (
     ("Drag-and-Drop is within 3 % of LoRA", "drag-and-drop"),
 )
 """What was claimed of generators, and of which; shown beside what was found."""
+MEASURES = {"ndcg": "NDCG@10", "recall": "Recall@5", "mrr": "MRR@10"}
 
 
 def render(name: str, report: Mapping[str, Any]) -> str:
@@ -39,15 +40,19 @@ def render(name: str, report: Mapping[str, Any]) -> str:
         scores=[_scores(f"{group}: {count}", report["arms"][group]) for group, count in groups.items()],
         gains=[_gains(group, rows, report["confidence"]) for group, rows in report["gains"].items()],
         network=_networks(report),
-        claims=_claims(report["arms"]["held out"], report.get("generators", {})),
-        facts=[("base", report["base"]["id"]), ("held-out tasks", groups["held out"])],
+        claims=_claims(report),
+        chart=_chart(report),
+        chosen=[_chosen(name, found) for name, found in report["chosen"].items()],
+        facts=[("base", report["base"]["id"]), ("held-out tasks", next(iter(groups.values())))],
     )
 
 
 def _claim(report: Mapping[str, Any]) -> str:
     """Whether a hypernetwork gains by its condition: above base, multi-task adapter, shuffled and mean."""
     proven = [
-        arm for arm, rivals in report["gains"]["held out"].items() if all(delta["low"] > 0 for delta in rivals.values())
+        arm
+        for arm, rivals in next(iter(report["gains"].values())).items()
+        if all(delta["low"] > 0 for delta in rivals.values())
     ]
     if proven:
         return f"{proven[0]} is better than every rival and both controls."
@@ -80,12 +85,12 @@ def _scores(caption: str, arms: Mapping[str, Mapping[str, Any]]) -> Table:
     rows = tuple(
         Row(
             arm,
-            tuple(Cell(score(found[name], 3)) for name in ("ndcg", "recall", "mrr")),
+            tuple(Cell(score(found[name], 3)) for name in MEASURES),
             counted(found["tasks"], "tasks"),
         )
         for arm, found in arms.items()
     )
-    return Table(caption, ("arm", "NDCG@10", "Recall@5", "MRR@10"), rows)
+    return Table(caption, ("arm", *MEASURES.values()), rows)
 
 
 def _gains(group: str, rows: Mapping[str, Mapping[str, Any]], confidence: float) -> Table:
@@ -121,12 +126,77 @@ def _networks(report: Mapping[str, Any]) -> Table:
     return Table("What is generated", columns, tuple(rows))
 
 
-def _claims(arms: Mapping[str, Mapping[str, Any]], generators: Mapping[str, str]) -> Table | None:
-    """What was claimed, beside what was found: own adapter as "LoRA", on the tasks that have one."""
+def _chart(report: Mapping[str, Any]) -> Plot | None:
+    """Base, own adapter and what is generated, on the tasks that all were measured on: each measure a group of bars."""
+    chart = report.get("chart")
+    if not chart:
+        return None
+    arms = chart["means"]
+    height = 0.8 / len(arms)
+    with page_style():
+        figure = Figure(figsize=(WIDTH_INCHES, 0.6 + 0.3 * len(arms) * len(MEASURES)), layout="constrained")
+        axes = figure.subplots()
+        for place, (arm, found) in enumerate(arms.items()):
+            for row, measure in enumerate(MEASURES):
+                at = row - 0.4 + (place + 0.5) * height
+                axes.barh(at, found[measure], height=0.9 * height, color=COLOURS[_role(place)])
+                axes.text(found[measure] + 0.01, at, f"{arm} {found[measure]:.3f}", va="center", fontsize=7.5)
+        axes.set_yticks(range(len(MEASURES)), list(MEASURES.values()), fontsize=8.5)
+        axes.set(xlim=(0, 1.25), ylim=(len(MEASURES) - 0.5, -0.5))
+        axes.grid(visible=False, axis="y")
+        words = "; ".join(f"{arm}: " + ", ".join(f"{label} {score(found[name], 3)}" for name, label in MEASURES.items())
+                          for arm, found in arms.items())  # fmt: skip
+        svg = to_svg(figure, "chart", words + ".")
+    keys = (
+        Key("base", "block", "base"),
+        Key("second", "block", "trained on the task (LoRA)"),
+        Key("adapted", "block", "generated"),
+    )
+    title = f"LoRA and what is generated ({MAIN}), {counted(chart['tasks'], 'tasks')} on which all were measured"
+    return Plot(title, svg, keys)
+
+
+def _role(place: int) -> str:
+    return ("base", "second")[place] if place < 2 else "adapted"
+
+
+def _chosen(name: str, groups: Mapping[str, Mapping[str, Any]]) -> Table:
+    """What `generate` would have chosen by so many pairs of a user's own, and what that gains over the base."""
     rows = []
+    for group, found in groups.items():
+        for pairs, one in found.items():
+            gain = one["gain"]
+            bar = Cell("kept", tone="good") if one["kept_bar"] else Cell("missed", tone="bad")
+            picked = ", ".join(f"{candidate} {count}" for candidate, count in one["chosen"].items())
+            cells = (
+                Cell(signed(gain["value"], 3), interval(gain), tone_of(gain)),
+                bar,
+                Cell(f"{one['worse']} of {one['tasks']}"),
+                Cell(signed(one["best_gain"], 3)),
+                Cell(picked),
+            )
+            rows.append(Row(f"{group}, {pairs} pairs", cells))
+    columns = (
+        "tasks",
+        "chosen less base",
+        "no worse than .01",
+        "tasks worse by .01",
+        "a perfect choice",
+        "how often chosen",
+    )
+    return Table(f"{name}: chosen by a user's own pairs", columns, tuple(rows))
+
+
+def _claims(report: Mapping[str, Any]) -> Table | None:
+    """What was claimed, beside what was found: own adapter as "LoRA", on the tasks that both were measured on."""
+    chart, rows = report.get("chart"), []
+    if not chart:
+        return None
+    own = chart["means"]["own adapter"]["ndcg"]
     for claim, generator in CLAIMS:
-        for name in (name for name, kind in generators.items() if kind == generator):
-            own, made = arms.get("own adapter"), arms[f"{name}, {MAIN}"]
-            if own:
-                rows.append(Row(claim, (Cell(score(own["ndcg"], 3)), Cell(score(made["ndcg"], 3))), name))
-    return Table("Claimed and found", ("claim", "own adapter, NDCG@10", "generated"), tuple(rows)) if rows else None
+        for name in (name for name, kind in report["generators"].items() if kind == generator):
+            made = chart["means"][name]["ndcg"]
+            found = f"{signed(100 * (made / own - 1), 1)} %" if own else ""
+            rows.append(Row(claim, (Cell(score(own, 3)), Cell(score(made, 3)), Cell(found)), name))
+    columns = ("claim", "own adapter, NDCG@10", "generated", "found")
+    return Table("Claimed and found", columns, tuple(rows)) if rows else None

@@ -10,31 +10,30 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from acclimate.configs import RunConfig, used
+from acclimate.configs.hypernetwork import RIVALS
 from acclimate.counting import counted
 from acclimate.data.conditions import read_description, read_few_pairs, read_sample, used_pairs
 from acclimate.data.facts import evenly, languages
 from acclimate.data.texts import read_texts
-from acclimate.errors import UsageError
+from acclimate.errors import ModelError, UsageError
 from acclimate.evaluation.own_check import BASE, FEWEST_PAIRS, OwnCheck, Ranker, own_check
 from acclimate.files import hash_file, hash_folder
 from acclimate.formats.trained_on import TrainedOn, read_trained_on, write_trained_on
 from acclimate.models.adapter import Adapter
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
-from acclimate.models.hypernetwork.condition import Condition, ConditionVectors, batch_of, encode_condition
+from acclimate.models.hypernetwork.candidates import GENERATED, Candidates, without
+from acclimate.models.hypernetwork.condition import Condition, encode_condition
 from acclimate.models.hypernetwork.generate import NetworkHypernetwork, bound
 from acclimate.models.hypernetwork.known import FAR
 from acclimate.models.hypernetwork.packaged import find_hypernetwork
-from acclimate.models.hypernetwork.reference_points import map_from_pairs
 from acclimate.models.hypernetwork.saving import load_network
 from acclimate.models.query_map import QueryMap
 from acclimate.models.query_map_saving import save_query_map
@@ -45,7 +44,6 @@ from acclimate.runs.step import Work, step
 MOST_PAIRS = 32
 """A hypernetwork has never seen more."""
 MOST_DISTRACTORS = 2000
-MULTI_TASK, GENERATED, CLOSED_FORM = "multi-task", "generated", "closed-form map"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +100,11 @@ def generate(hypernetwork: str, asked: Asked, out: Path, config: RunConfig) -> d
     folder = find_hypernetwork(hypernetwork)
     condition = asked.read(config)
     trained = load_network(folder)
+    if (kind := trained.network.architecture.generator) in RIVALS:
+        raise ModelError(
+            f"{hypernetwork} is one adapter for all tasks ({kind}), which generates nothing",
+            possible="a hypernetwork of another generator; hypernetwork-evaluate compares it with this one",
+        )
     source = find_base(folder, trained.base_id, trained.base_sha256, config.model, trained.use.pooling)
     files = {name: path for name in ("pairs", "sample", "corpus") if (path := getattr(asked, name)) is not None}
     settings = {**used(config, "generate"), "describe": asked.describe}
@@ -109,7 +112,7 @@ def generate(hypernetwork: str, asked: Asked, out: Path, config: RunConfig) -> d
 
     def make() -> Work[dict[str, Any]]:
         encoder = Encoder.open(source, trained.use, **config.machine)
-        candidates = _Candidates(NetworkHypernetwork(trained, encoder), condition)
+        candidates = _Asked(NetworkHypernetwork(trained, encoder), condition)
         _warn(candidates)
         check = _checked(candidates, asked.corpus, config.seed)
         kept = GENERATED if check is None else check["best"]
@@ -119,7 +122,9 @@ def generate(hypernetwork: str, asked: Asked, out: Path, config: RunConfig) -> d
                 "written",
                 fix="Use the base; or train, with some hundred pairs: acclimate adapt PAIRS --out RUN",
             )
-        made = bound(candidates.modules(kept, candidates.vectors), encoder, trained.sides)
+        weights = candidates.of.weights(kept, candidates.vectors)
+        assert weights is not None  # a closed form is kept only where there are pairs
+        made = bound(weights, encoder, trained.sides)
         report = {
             "kept": kept,
             "check": check,
@@ -137,33 +142,17 @@ def generate(hypernetwork: str, asked: Asked, out: Path, config: RunConfig) -> d
     return step("generate", out, settings, inputs, make, seconds="generate_s", reads=[folder, *files.values()])
 
 
-class _Candidates:
-    """The adapters to choose among, from all of a condition or from a part of it."""
+class _Asked:
+    """A user's condition, and the adapters to choose among, from all of it or from a part."""
 
     def __init__(self, hypernetwork: NetworkHypernetwork, condition: Condition) -> None:
-        self.hypernetwork, self.condition = hypernetwork, condition
+        self.condition, self.of = condition, Candidates(hypernetwork.trained)
         self.trained, self.encoder = hypernetwork.trained, hypernetwork.encoder
         self.vectors = encode_condition(self.encoder, condition)
         started = time.perf_counter()
-        self.modules(GENERATED, self.vectors)
+        self.of.weights(GENERATED, self.vectors)
         self.seconds = round(time.perf_counter() - started, 5)
         self.distances = self.trained.known.distances(self.vectors)
-
-    @cached_property
-    def names(self) -> list[str]:
-        """The candidates beside the base."""
-        query_side = self.trained.sides == "query"
-        return [*([MULTI_TASK] if self.trained.shared else []), GENERATED, *([CLOSED_FORM] if query_side else [])]
-
-    def modules(self, name: str, vectors: ConditionVectors) -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
-        """Layer -> (A [1, r, I], B [1, O, r]) of a candidate."""
-        if name == MULTI_TASK:
-            return {layer: (A_rI[None], B_Or[None]) for layer, (A_rI, B_Or) in self.trained.shared.items()}
-        if name == CLOSED_FORM:
-            assert vectors.query_PD is not None and vectors.document_PD is not None  # checked with pairs only
-            return map_from_pairs(torch.from_numpy(vectors.query_PD), torch.from_numpy(vectors.document_PD))
-        with torch.inference_mode():
-            return self.trained.network(batch_of([vectors], self.encoder.use.dim))  # type: ignore[no-any-return]
 
     def ranker(self, name: str, corpus: list[str]) -> Ranker:
         """How a candidate ranks, made without the pair that it ranks for."""
@@ -176,10 +165,10 @@ class _Candidates:
             return lambda number: (query_PD[number], document_XD)
 
         def rank(number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            left = self._without(number)
-            if name == CLOSED_FORM and left.query_PD is None:  # nothing is left to solve for
+            weights = self.of.weights(name, without(self.vectors, self.condition.pairs, number))
+            if weights is None:  # no pair is left to solve for
                 return query_PD[number], document_XD
-            made = bound(self.modules(name, left), self.encoder, self.trained.sides)
+            made = bound(weights, self.encoder, self.trained.sides)
             if isinstance(made, QueryMap):
                 return made(query_PD[number : number + 1])[0], document_XD
             adapted = self.encoder.with_adapter(made)
@@ -188,18 +177,8 @@ class _Candidates:
 
         return rank
 
-    def _without(self, number: int) -> ConditionVectors:
-        """The condition without one pair, and without others that share a text with it."""
-        query, document = self.condition.pairs[number]
-        kept = [place for place, (q, d) in enumerate(self.condition.pairs) if q != query and d != document]
-        rows = {
-            name: value[kept] if kept and value is not None else None
-            for name, value in (("query_PD", self.vectors.query_PD), ("document_PD", self.vectors.document_PD))
-        }
-        return replace(self.vectors, **rows)
 
-
-def _checked(candidates: _Candidates, corpus: Path | None, seed: int) -> OwnCheck | None:
+def _checked(candidates: _Asked, corpus: Path | None, seed: int) -> OwnCheck | None:
     """The check by leaving pairs out; says why where there is none."""
     pairs = candidates.condition.pairs
     if len(pairs) < FEWEST_PAIRS:
@@ -215,11 +194,11 @@ def _checked(candidates: _Candidates, corpus: Path | None, seed: int) -> OwnChec
     if corpus is None:
         others = counted(len(pairs) - 1, "documents")
         say(f"generate: checked against the {others} of the other pairs only; --corpus adds others")
-    rankers = {name: candidates.ranker(name, distractors) for name in (BASE, *candidates.names)}
+    rankers = {name: candidates.ranker(name, distractors) for name in (BASE, *candidates.of.names)}
     return own_check(rankers, pairs, len(distractors) + len(pairs) - 1, seed)
 
 
-def _warn(candidates: _Candidates) -> None:
+def _warn(candidates: _Asked) -> None:
     """Say where the condition is unlike what the hypernetwork was trained on."""
     for part, distance in candidates.distances.items():
         if distance > FAR:

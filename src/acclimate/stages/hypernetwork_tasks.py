@@ -13,7 +13,7 @@ from acclimate.configs import RunConfig
 from acclimate.configs.commands import FEW_PAIRS
 from acclimate.counting import counted
 from acclimate.data.collections import Collection, collect
-from acclimate.data.definitions import PHRASES, Family, families
+from acclimate.data.definitions import PHRASES, Family, families, is_domain
 from acclimate.data.readers import read_source, source_hash
 from acclimate.data.task_library import TaskFacts, group_definitions, write_library
 from acclimate.errors import UsageError
@@ -25,6 +25,8 @@ THEMES = 8
 """Coarse clusters of a collection; the fine ones are as many as its size asks for."""
 NEAR_SHARE = 0.25
 """Share of the combinations of several attributes that is held out of every family."""
+DOMAIN_EVERY = 4
+"""One domain out of so many is held out."""
 ENOUGH = 75
 """Fewer training tasks than this have made a generator worse than none."""
 
@@ -121,12 +123,13 @@ def _write(folder: Path, found: Sequence[Family], facts: Sequence[TaskFacts]) ->
 
 
 def _near(found: Sequence[Family], far: Sequence[str], seed: int) -> list[str]:
-    """Combinations that no family trains on: a share of those that most families have."""
+    """Combinations and domains that no family trains on: a share of the combinations, every fourth domain."""
     counts = Counter(definition.name for family in found for definition in family.definitions)
     combined = sorted(name for name in counts if "+" in name and not set(name.split("+")) & set(far))
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(combined))[: round(NEAR_SHARE * len(combined))]
-    return [combined[place] for place in sorted(order.tolist())]
+    domains = sorted((name for name in counts if is_domain(name)), key=lambda name: int(name.split()[-1]))
+    return [*(combined[place] for place in sorted(order.tolist())), *domains[DOMAIN_EVERY - 1 :: DOMAIN_EVERY]]
 
 
 def _clusters(collection: Collection, seed: int) -> tuple[list[int], list[int]]:

@@ -53,7 +53,7 @@ def hypernetwork_train(tasks: Path, out: Path, network: NetworkConfig, config: R
 
     def make() -> Work[dict[str, Any]]:
         part, work = library.only(trained_numbers), work_folder(out)
-        trained = _trained(encoder, part, network, config.seed, work)
+        trained = _trained(encoder, part, network, config.seed, work, work_folder(tasks) / CACHE)
         return Work(lambda folder: _write(folder, trained, part, work / network.generator / METRICS_FILE))
 
     return step(
@@ -61,14 +61,16 @@ def hypernetwork_train(tasks: Path, out: Path, network: NetworkConfig, config: R
     )
 
 
-def _trained(encoder: Encoder, part: SplitLibrary, network: NetworkConfig, seed: int, work: Path) -> TrainedNetwork:
-    """Train, and say what was trained on what."""
+def _trained(
+    encoder: Encoder, part: SplitLibrary, network: NetworkConfig, seed: int, work: Path, cache: Path
+) -> TrainedNetwork:
+    """Train, and say what was trained on what. Vectors are kept beside the library, for other trainings on it."""
     say(f"hypernetwork train: {counted(len(part.facts), 'tasks')}, {network.generator} through {network.through}")
     started = time.monotonic()
     training = NetworkTraining(
         encoder=encoder,
         library=part.train,
-        vectors=encode_library(encoder, part.train, work / CACHE),
+        vectors=encode_library(encoder, part.train, cache),
         config=network,
         seed=seed,
         folder=work,

@@ -1,5 +1,8 @@
 """From a library of tasks to a hypernetwork: the multi-task adapter first, then the generator that starts at it.
 
+The rivals go the same way for as many steps: the multi-task adapter alone, and one with the description before every
+query. These are other texts for every task, so each task has a sample of them.
+
 Shapes: A [r, I] and B [O, r] of a layer, r its rank, I and O its features in and out.
 """
 
@@ -16,6 +19,7 @@ from torch import Tensor
 
 from acclimate.configs import TrainConfig
 from acclimate.configs.hypernetwork import GeneratorName, HypernetworkConfig, NetworkConfig
+from acclimate.data.instructed import instructed_library
 from acclimate.data.relevance import TaskLibrary
 from acclimate.files import hash_config
 from acclimate.models.encoder import Encoder
@@ -23,12 +27,17 @@ from acclimate.models.hypernetwork.condition import Part
 from acclimate.models.hypernetwork.known import KnownConditions, Rows, summaries
 from acclimate.models.hypernetwork.layers import Layer, layers_of, query_vector_layers
 from acclimate.models.hypernetwork.network import Architecture, Network
+from acclimate.runs.run_folder import CACHE
 from acclimate.training.fit import LossFn
 from acclimate.training.hypernetwork import AdapterObjective, query_map_objective, train_network
-from acclimate.training.task_draws import LibraryVectors, TaskDraws, draw_condition, task_schedule
+from acclimate.training.task_draws import LibraryVectors, TaskDraws, draw_condition, encode_library, task_schedule
 
+SHARED = "shared"
+"""Name of the multi-task adapter's training, before any other."""
 ALONE_STEPS, ALONE_QUERIES = 150, 64
 """Length of the training of one task's own adapter, and queries of a step."""
+INSTRUCTED_QUERIES = 128
+"""Queries of each task that get its description before them: a map on query vectors needs all of them encoded."""
 KNOWN_SAMPLES, KNOWN_SIZE = 8, 8
 """Samples of a family's queries and documents that distances are taken from, and texts in each."""
 
@@ -61,7 +70,7 @@ class NetworkTraining:
     def shared(self) -> Adapted:
         """Train the multi-task adapter."""
         network = self._network("multi-task", None)
-        self._train(network, self.config.training(shared=True), "multi-task")
+        self._train(network, self.config.training(shared=True), SHARED)
         return shared_weights(network)
 
     def generator(self, shared: Adapted) -> Network:
@@ -69,8 +78,16 @@ class NetworkTraining:
         network = self._network(self.config.generator, shared)
         parts = (np.concatenate(self.vectors.descriptions), self.vectors.query_ND, self.vectors.document_MD)
         network.learn_statistics(*(torch.from_numpy(part) for part in parts))
-        self._train(network, self.config.training(shared=False), self.config.generator)
+        asked = self._instructed() if self.config.generator == "instruction-prefix" else self
+        asked._train(network, self.config.training(shared=False), self.config.generator)
         return network.eval().requires_grad_(False)
+
+    def _instructed(self) -> NetworkTraining:
+        """The same with the description before every query."""
+        generator = np.random.default_rng(self.seed)
+        asked = [generator.permutation(task.usable)[:INSTRUCTED_QUERIES] for task in self.library.tasks]
+        library = instructed_library(self.library, asked, self.seed)
+        return replace(self, library=library, vectors=encode_library(self.encoder, library, self.folder / CACHE))
 
     def alone(self, shared: Adapted) -> Adapted:
         """Train an adapter for the library's tasks together, of which there is one as a rule, from `shared` on."""

@@ -32,7 +32,7 @@ def hypernetwork_train(
     Args:
         tasks: the library's folder.
         out: the hypernetwork's folder.
-        generator: what is generated.
+        generator: what is generated; or a rival, which is trained to be compared with.
         through: query-vector: a map on queries' final vectors; encoder: LoRA on all linear layers.
         sides: query: queries only are changed; both: documents too.
         steps: steps of the generator's training.

@@ -43,7 +43,10 @@ class Architecture:
 
 
 class MultiTask(nn.Module):
-    """The adapter that all tasks share, whatever their conditions: what a generator has to be better than."""
+    """The adapter that all tasks share, whatever their conditions: what a generator has to be better than.
+
+    Of an instruction prefix, too: there the condition is in the text, before every query.
+    """
 
     def __init__(self, shared: SharedAdapter) -> None:
         super().__init__()
@@ -116,6 +119,7 @@ Build: TypeAlias = Callable[
 ]
 GENERATORS: dict[GeneratorName, Build] = {
     "multi-task": lambda _, layers, shared, __: MultiTask(SharedAdapter(layers, shared)),
+    "instruction-prefix": lambda _, layers, shared, __: MultiTask(SharedAdapter(layers, shared)),
     "core-modulation": lambda sizes, layers, shared, generator: CoreModulation(
         layers, shared, sizes.width, spare=sizes.own_rank, generator=generator
     ),

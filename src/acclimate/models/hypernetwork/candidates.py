@@ -1,0 +1,59 @@
+"""What is chosen among where a user has pairs: the base, the multi-task adapter, what is generated, the closed form.
+
+Shapes: P pairs, D vector size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from acclimate.models.hypernetwork.condition import ConditionVectors, batch_of
+from acclimate.models.hypernetwork.layers import Weights
+from acclimate.models.hypernetwork.reference_points import map_from_pairs
+from acclimate.models.hypernetwork.saving import TrainedNetwork
+
+MULTI_TASK, GENERATED, CLOSED_FORM = "multi-task", "generated", "closed-form map"
+
+
+@dataclass(frozen=True, eq=False)
+class Candidates:
+    """The candidates beside the base, of one hypernetwork."""
+
+    trained: TrainedNetwork
+
+    @property
+    def names(self) -> list[str]:
+        """Which there are: a closed form changes queries only."""
+        shared, query_side = bool(self.trained.shared), self.trained.sides == "query"
+        return [*([MULTI_TASK] if shared else []), GENERATED, *([CLOSED_FORM] if query_side else [])]
+
+    def weights(self, name: str, vectors: ConditionVectors) -> Weights | None:
+        """Layer -> (A [1, r, I], B [1, O, r]) of a candidate; None where it has no pair to be made of."""
+        if name == MULTI_TASK:
+            return {layer: (A_rI[None], B_Or[None]) for layer, (A_rI, B_Or) in self.trained.shared.items()}
+        if name == CLOSED_FORM:
+            if vectors.query_PD is None or vectors.document_PD is None:
+                return None
+            return map_from_pairs(torch.from_numpy(vectors.query_PD), torch.from_numpy(vectors.document_PD))
+        with torch.inference_mode():
+            return self.trained.network(batch_of([vectors], self.trained.use.dim))  # type: ignore[no-any-return]
+
+
+def without(vectors: ConditionVectors, pairs: Sequence[tuple[str, str]], number: int) -> ConditionVectors:
+    """Take one pair out of a condition, and others that share a text with it.
+
+    Args:
+        vectors: of the condition.
+        pairs: its (query, document), row by row those of the vectors.
+        number: which one.
+    """
+    query, document = pairs[number]
+    kept = [place for place, (q, d) in enumerate(pairs) if q != query and d != document]
+    rows = {
+        name: value[kept] if kept and value is not None else None
+        for name, value in (("query_PD", vectors.query_PD), ("document_PD", vectors.document_PD))
+    }
+    return replace(vectors, **rows)

@@ -1,0 +1,198 @@
+"""Held-out tasks as they are measured: a condition of each, and how well an adapter of each serves it.
+
+Conditions are drawn from training texts, measures are taken on test texts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from acclimate.core import lora
+from acclimate.data.instructed import instructed_library
+from acclimate.data.task_library import GROUPS, SplitLibrary
+from acclimate.errors import DataError
+from acclimate.evaluation.task_scores import TaskScore, measured_queries, score_task
+from acclimate.models.encoder import Encoder
+from acclimate.models.hypernetwork.condition import ConditionVectors
+from acclimate.models.hypernetwork.layers import QUERY_VECTOR, mapped
+from acclimate.retrieval.top_k import Vectors
+from acclimate.training.network_training import Adapted
+from acclimate.training.task_draws import LibraryVectors, draw_condition
+from acclimate.types import Role
+
+CONDITIONS: dict[str, tuple[bool, int, int]] = {
+    "description": (True, 0, 0),
+    "8 pairs": (False, 8, 0),
+    "32 pairs": (False, 32, 0),
+    "16 texts": (False, 0, 16),
+    "description + 8 pairs": (True, 8, 0),
+}
+"""Name -> description, number of pairs, number of texts."""
+MOST_TASKS = 60
+"""Held-out tasks of a group that are measured, drawn evenly."""
+MOST_REFERENCES = 20
+"""Tasks of a group on which references are measured that take seconds each."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutTasks:
+    """Tasks, and all vectors: of their test texts, and of training texts for the conditions."""
+
+    encoder: Encoder
+    library: SplitLibrary
+    shown: LibraryVectors
+    """Vectors of the training texts, which pairs and sample texts are drawn from, with the test's descriptions."""
+    tested: LibraryVectors
+    seed: int
+
+    def conditions(self, described: bool, pairs: int, texts: int) -> list[ConditionVectors]:
+        """Draw one for each task."""
+        generator = np.random.default_rng([self.seed, pairs, texts])
+        return [
+            draw_condition(
+                task,
+                self.shown,
+                self.tested.descriptions[number],
+                generator,
+                queries=generator.permutation(task.usable),
+                described=described,
+                pairs=pairs,
+                texts=texts,
+            )
+            for number, task in enumerate(self.library.train.tasks)
+        ]
+
+    def score(self, adapters: Sequence[Adapted | None], documents_too: bool = False) -> dict[str, TaskScore]:
+        """Measure each task with its own adapter; None is the base."""
+        found = {}
+        for number, (task, modules) in enumerate(zip(self.library.test.tasks, adapters, strict=True)):
+            queries = measured_queries(task)
+            query_ND, document_MD = self._adapted(queries, modules, documents_too)
+            found[self.library.facts[number].name] = score_task(task, queries, query_ND, document_MD)
+        return found
+
+    def prefixed(
+        self, adapter: Adapted | None, documents_too: bool = False, told: Sequence[int] | None = None
+    ) -> dict[str, TaskScore]:
+        """Measure one adapter for all tasks, or the base, with the task's description before every query.
+
+        Args:
+            adapter: layer -> (A, B).
+            documents_too: documents go through it, too.
+            told: for each task the number of the one whose description is used; its own by default.
+        """
+        test = self.library.test
+        asked = [measured_queries(task) for task in test.tasks]
+        told = range(len(asked)) if told is None else told
+        wordings = [test.tasks[place].descriptions[:1] for place in told]
+        tasks = tuple(replace(task, descriptions=one) for task, one in zip(test.tasks, wordings, strict=True))
+        library = instructed_library(replace(test, tasks=tasks), asked, self.seed)
+        encoder, document_MD = self.encoder, self.tested.document_MD
+        if adapter is not None and QUERY_VECTOR not in adapter:
+            encoder = self._with(adapter)
+            document_MD = encoder.encode(library.documents, "document") if documents_too else document_MD
+        query_ND = encoder.encode(library.queries, "query", label="encode described queries")
+        if adapter is not None and QUERY_VECTOR in adapter:
+            query_ND = _mapped(query_ND, adapter)
+        found = {}
+        for facts, task in zip(self.library.facts, library.tasks, strict=True):
+            found[facts.name] = score_task(task, task.usable, query_ND[task.usable], document_MD)
+        return found
+
+    def only(self, numbers: Sequence[int]) -> HeldOutTasks:
+        """Return some of the tasks, over all texts: vectors stay in their places."""
+        facts = tuple(self.library.facts[number] for number in numbers)
+        names = [one.name for one in facts]
+        library = SplitLibrary(self.library.train.only(names), self.library.test.only(names), facts)
+        shown, tested = (
+            replace(vectors, descriptions=tuple(vectors.descriptions[number] for number in numbers))
+            for vectors in (self.shown, self.tested)
+        )
+        return replace(self, library=library, shown=shown, tested=tested)
+
+    def sample(self) -> list[int]:
+        """Numbers of some tasks of each group, drawn evenly."""
+        numbers: list[int] = []
+        for group in GROUPS[1:]:
+            own = [number for number, facts in enumerate(self.library.facts) if facts.group == group]
+            numbers += evenly_drawn(own, MOST_REFERENCES)
+        return numbers
+
+    def exchanged(self) -> list[int]:
+        """For each task the number of another one of the same family, or else of any other task."""
+        facts, places = self.library.facts, []
+        for number, one in enumerate(facts):
+            order = (*range(number + 1, len(facts)), *range(number))
+            others = [place for place in order if facts[place].family == one.family]
+            places.append(others[0] if others else (number + 1) % len(facts))
+        return places
+
+    def _adapted(self, queries: Any, modules: Adapted | None, documents_too: bool) -> tuple[Vectors, Vectors]:
+        query_ND, document_MD = self.tested.query_ND[queries], self.tested.document_MD
+        if modules is None:
+            return query_ND, document_MD
+        if QUERY_VECTOR in modules:
+            return _mapped(query_ND, modules), document_MD
+        encoder = self._with(modules)
+        query_ND = encoder.encode([self.library.test.queries[query] for query in queries], "query")
+        return query_ND, encoder.encode(self.library.test.documents, "document") if documents_too else document_MD
+
+    def _with(self, modules: Adapted) -> Encoder:
+        encoder = self.encoder.fork()
+        lora.attach_weights(encoder.model, modules)
+        return encoder
+
+
+def held_out(library: SplitLibrary) -> list[int]:
+    """Numbers of the tasks that are measured.
+
+    Raises:
+        DataError: no task is held out.
+    """
+    chosen = [number for group in GROUPS[1:] for number in evenly_drawn(library.numbers(group), MOST_TASKS)]
+    if not chosen:
+        raise DataError("the library holds no task that is held out", fix="Make it with more corpora.")
+    return chosen
+
+
+def evenly_drawn(numbers: Sequence[int], most: int) -> list[int]:
+    """At most so many of some numbers, at even distances."""
+    places = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
+    return [numbers[place] for place in places.tolist()]
+
+
+def encode_drawn(
+    encoder: Encoder, part: SplitLibrary, tested: LibraryVectors, asked: Sequence[tuple[bool, int, int]], seed: int
+) -> LibraryVectors:
+    """Encode only the training texts that conditions are made of: the draws are made once with numbers for vectors."""
+    sizes = {"query": len(part.train.queries), "document": len(part.train.documents)}
+    numbers = {role: np.arange(size, dtype=np.float32)[:, None] for role, size in sizes.items()}
+    plan = LibraryVectors(query_ND=numbers["query"], document_MD=numbers["document"], descriptions=tested.descriptions)
+    world = HeldOutTasks(encoder, part, plan, tested, seed)
+    drawn = [condition for one in asked for condition in world.conditions(*one)]
+    queries = [one.query_PD for one in drawn]
+    documents = [rows for one in drawn for rows in (one.document_PD, one.text_SD)]
+    return replace(
+        plan,
+        query_ND=_encoded(encoder, part.train.queries, queries, "query"),
+        document_MD=_encoded(encoder, part.train.documents, documents, "document"),
+    )
+
+
+def _encoded(encoder: Encoder, texts: Sequence[str], numbers: Sequence[Vectors | None], role: Role) -> Vectors:
+    """Vectors of the texts of these numbers; those of the others are 0."""
+    places = np.unique(np.concatenate([rows.ravel() for rows in numbers if rows is not None])).astype(np.int64)
+    vectors = np.zeros((len(texts), encoder.use.dim), np.float32)
+    vectors[places] = encoder.encode([texts[place] for place in places.tolist()], role, label=f"encode {role} pairs")
+    return vectors
+
+
+def _mapped(query_ND: Vectors, modules: Adapted) -> Vectors:
+    one = {name: (A_rI[None], B_Or[None]) for name, (A_rI, B_Or) in modules.items()}
+    rows: Vectors = mapped(torch.from_numpy(query_ND)[None], one)[0].numpy()
+    return rows
