@@ -77,7 +77,7 @@ CONTROLS = {"shuffled": ("<=", 0.35), "mean": ("<=", 0.45)}
 ALONE_STEPS, ALONE_QUERIES = 150, 64
 """Of the training of one task's own adapter."""
 REFERENCES = "references"
-ARMS = (*GENERATORS, REFERENCES)
+ARMS = (*(name for name in GENERATORS if name != "instruction-prefix"), REFERENCES)
 PAIRS = {"8 pairs": (">=", 0.65), "32 pairs": (">=", 0.80)}
 """Targets of pairs hold for both sides."""
 
@@ -152,18 +152,21 @@ def main() -> None:
     parser.add_argument("--own-rank", type=int, default=32)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--shared-rate", type=float, default=2e-3)
+    parser.add_argument("--table", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     print(f"{processor()}; {machine()}")
-    encoder = Encoder.load(device="cpu", dtype="float32")
+    encoder = None if arguments.table else Encoder.load(device="cpu", dtype="float32")
     names = [field for field in Setup.__dataclass_fields__ if field != "seed"]
     setup = Setup(**{name: getattr(arguments, name) for name in names}, seed=0)
     results: list[dict[str, Any]] = []
     for seed in arguments.seeds:
-        world = World(replace(setup, seed=seed), encoder)
-        folder = arguments.out / hash_config(asdict(world.setup))[:12]
+        of_seed = replace(setup, seed=seed)
+        world = None if encoder is None else World(of_seed, encoder)
+        folder = arguments.out / hash_config(asdict(of_seed))[:12]
         for name in ["multi-task", *(name for name in arguments.arms if name != "multi-task")]:
             work = references if name == REFERENCES else partial(arm, generator=name)
-            once(folder / name, partial(work, world, folder))
+            if world is not None:
+                once(folder / name, partial(work, world, folder))
             path = folder / name / "result.json"
             if path.exists():
                 results.append({"arm": name, "seed": seed, **json.loads(path.read_text())})
@@ -369,7 +372,7 @@ def show(results: Sequence[Mapping[str, Any]], sides: str) -> None:
             rows.append([name, condition, f"{value:.3f}", spread, goal])
         seconds = statistics.fmean(result["seconds"] for result in of_arm)
         rows.append([name, "(training, s)", f"{seconds:.0f}", "", f"{of_arm[0]['parameters']:,} parameters"])
-    print(table(["arm", "condition", f"NDCG@10, {seeds} seeds", "from to", "target"], rows))
+    print(table(["arm", "condition", f"NDCG@10, {seeds} seeds", "from to", "target"], rows) + "\n")
 
 
 if __name__ == "__main__":

@@ -102,15 +102,20 @@ def test_a_training_goes_on_and_is_kept(
 
 
 def test_the_evaluation_has_headroom_controls_and_a_page(world: World, capsys: pytest.CaptureFixture[str]) -> None:
-    out = world.folder / "measured"
-    report = hypernetwork_evaluate([world.network], world.library, out, world.config, references=False)
+    out, prefix = world.folder / "measured", world.folder / "prefix"
+    few = replace(TINY, generator="instruction-prefix", steps=5, shared_steps=2)
+    hypernetwork_train(world.library, prefix, few, world.config)
+    capsys.readouterr()
+    report = hypernetwork_evaluate([world.network, prefix], world.library, out, world.config, references=False)
     said = capsys.readouterr().err
     assert said.index("headroom: base") < said.index("headroom: multi-task") < said.index("headroom: closed-form")
+    assert "headroom: prefix: NDCG@10" in said and "headroom: prefix, shuffled" in said
     arms = report["arms"]["held out"]
     for arm in ("description", "8 pairs", "32 pairs", "16 texts", "description + 8 pairs", "shuffled", "mean"):
         assert 0 < arms[f"hyper, {arm}"]["ndcg"] < 1, arm
     gains = report["gains"]["held out"]["hyper, description + 8 pairs"]
-    assert {"base", "multi-task", "hyper, shuffled", "hyper, mean"} <= set(gains)
+    assert {"base", "multi-task", "prefix", "hyper, shuffled", "hyper, mean"} <= set(gains)
+    assert arms["prefix"] != arms["prefix, shuffled"] and "prefix, mean" not in arms
     delta = arms["hyper, description + 8 pairs"]["ndcg"] - arms["base"]["ndcg"]
     assert gains["base"]["value"] == pytest.approx(delta, abs=1e-3)
     assert gains["base"]["low"] <= gains["base"]["value"] <= gains["base"]["high"]
@@ -124,10 +129,23 @@ def test_the_evaluation_has_headroom_controls_and_a_page(world: World, capsys: p
 
 
 @pytest.mark.slow
-def test_oracles_are_trained_on_the_task_itself(world: World) -> None:
-    report = hypernetwork_evaluate([world.network], world.library, world.folder / "oracles", world.config)
+def test_references_are_oracles_mixtures_and_choices_by_pairs(world: World) -> None:
+    out, other = world.folder / "oracles", world.folder / "rows"
+    hypernetwork_train(world.library, other, replace(TINY, generator="text-to-lora", steps=5), world.config)
+    report = hypernetwork_evaluate([world.network, other], world.library, out, world.config)
     arms = report["arms"]["far-definition"]
     assert arms["own adapter"]["ndcg"] > arms["base"]["ndcg"]
+    assert {"nearest of adapters", "softmax of adapters", "ridge of adapters"} <= set(arms)
+    assert set(report["chart"]["means"]) == {"base", "own adapter", "hyper", "rows"}
+    assert report["chart"]["tasks"] == arms["own adapter"]["tasks"] + report["arms"]["far-data"]["own adapter"]["tasks"]
+    chosen = report["chosen"]["hyper"]
+    assert set(chosen) == {*report["groups"], "pond"} and set(chosen["pond"]) == {"8", "16", "32"}
+    one = chosen["held out"]["8"]
+    assert sum(one["chosen"].values()) == one["tasks"] == report["groups"]["held out"]
+    assert one["gain"]["value"] <= one["best_gain"]
+    page = (out / "report.html").read_text()
+    assert "Text-to-LoRA is 5.2 % better than LoRA" in page and "Chosen by a user" in page
+    assert page.count("<svg") == len(report["groups"]) + 1
 
 
 def test_a_map_is_generated_from_a_description(world: World, capsys: pytest.CaptureFixture[str]) -> None:
@@ -189,6 +207,10 @@ def test_bad_input_is_one_clear_line(world: World, capsys: pytest.CaptureFixture
     assert "the condition is written in Han, the hypernetwork was trained on Latin only" in said()
     with pytest.raises(ModelError, match="no hypernetwork there"):
         generate(str(world.folder), Asked(describe="x"), world.folder / "none", world.config)
+    rival = world.folder / "rival"
+    hypernetwork_train(world.library, rival, replace(TINY, generator="multi-task", steps=1), world.config)
+    with pytest.raises(ModelError, match=r"one adapter for all tasks \(multi-task\), which generates nothing"):
+        generate(str(rival), Asked(describe="x"), world.folder / "none", world.config)
     other = write_model(world.folder / "other", "bert", seed=1)
     elsewhere = replace(world.config, model=str(other))
     with pytest.raises(ModelError, match=r"hyper was made for base base .*found other"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
@@ -42,6 +42,7 @@ def render(name: str, report: Mapping[str, Any]) -> str:
         network=_networks(report),
         claims=_claims(report),
         chart=_chart(report),
+        curves=[_curve(f"{name}, {group}", rows) for name, by in report["curve"].items() for group, rows in by.items()],
         chosen=[_chosen(name, found) for name, found in report["chosen"].items()],
         facts=[("base", report["base"]["id"]), ("held-out tasks", next(iter(groups.values())))],
     )
@@ -185,6 +186,19 @@ def _chosen(name: str, groups: Mapping[str, Mapping[str, Any]]) -> Table:
         "how often chosen",
     )
     return Table(f"{name}: chosen by a user's own pairs", columns, tuple(rows))
+
+
+def _curve(caption: str, rows: Sequence[Mapping[str, Any]]) -> Table:
+    """Quality against seconds: a row for each start and number of pairs, a column for each number of steps."""
+    steps = list(dict.fromkeys(row["steps"] for row in rows))
+    found = {(row["start"], row["pairs"], row["steps"]): row for row in rows}
+    table_rows = []
+    for start, pairs in dict.fromkeys((row["start"], row["pairs"]) for row in rows):
+        points = [found[start, pairs, count] for count in steps]
+        cells = tuple(Cell(score(one["ndcg"], 3), f"{one['seconds']:.1f} s" if one["steps"] else "") for one in points)
+        table_rows.append(Row(f"{start}, {pairs} pairs", cells, counted(points[0]["tasks"], "tasks")))
+    columns = ("NDCG@10 after", *(counted(count, "steps") for count in steps))
+    return Table(f"Trained on labelled pairs instead: {caption}", columns, tuple(table_rows))
 
 
 def _claims(report: Mapping[str, Any]) -> Table | None:

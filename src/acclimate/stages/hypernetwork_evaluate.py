@@ -39,6 +39,7 @@ from acclimate.training.chosen_by_pairs import Chosen, chosen_by_pairs, chosen_s
 from acclimate.training.held_out_tasks import CONDITIONS, HeldOutTasks, encode_drawn, held_out
 from acclimate.training.network_training import Adapted, shared_weights
 from acclimate.training.own_adapters import OwnAdapters, mixed
+from acclimate.training.quality_curve import curve_summary, quality_curve
 from acclimate.training.task_draws import encode_library
 
 BASE, MULTI_TASK, PREFIX, ORACLE = "base", "multi-task", "description before the query", "own adapter"
@@ -123,18 +124,23 @@ def hypernetwork_evaluate(
         world = _world(asked, source, library.only(held))
         found: dict[str, Any] = {"collapse": {}, "generation_s": {}}
         scores = _headroom(world, asked)
-        if references and QUERY_VECTOR in asked.first.shared:
-            scores |= _own(world, asked, library)
+        own = _own_adapters(world, asked) if references and QUERY_VECTOR in asked.first.shared else None
+        if own is not None:
+            scores |= _own(world, own, asked, library)
         _say_headroom(scores)
         chosen: dict[str, list[Chosen]] = {}
+        curves: dict[str, Any] = {}
         for name in asked.generators:
             scores |= _measured(world, name, trained[name], found)
             if references and QUERY_VECTOR in trained[name].shared:
                 chosen[name] = chosen_by_pairs(world, trained[name])
+                if own is not None and not curves:
+                    curves[name] = _curve(world, own, name, trained[name])
         report = {
             "base": first.base,
             "generators": {name: one.network.architecture.generator for name, one in trained.items()},
             **_summary(world.library, scores, chosen, asked),
+            "curve": curves,
             **found,
         }
         return Work(lambda folder: _write(folder, out.name, report, scores, chosen, world.library))
@@ -188,17 +194,22 @@ def _closed_form(condition: ConditionVectors) -> Adapted:
     return of_task(map_from_pairs(torch.from_numpy(condition.query_PD), torch.from_numpy(condition.document_PD)), 0)
 
 
-def _own(world: HeldOutTasks, asked: _Asked, library: SplitLibrary) -> Scores:
-    """An adapter trained on each of some held-out tasks, and mixtures of those of all training tasks."""
-    first, cache = asked.first, work_folder(asked.tasks) / CACHE
+def _own_adapters(world: HeldOutTasks, asked: _Asked) -> OwnAdapters:
+    """What own adapters are trained with: the sizes and the multi-task adapter of the first hypernetwork."""
+    first = asked.first
     sizes = {name: first.metrics[name] for name in ("through", "shared_rank", "own_rank", "learning_rate")}
-    own = OwnAdapters(
+    return OwnAdapters(
         encoder=world.encoder,
         config=NetworkConfig(**sizes),
         shared=first.shared,
         seed=asked.config.seed,
         folder=asked.work / "own",
     )
+
+
+def _own(world: HeldOutTasks, own: OwnAdapters, asked: _Asked, library: SplitLibrary) -> Scores:
+    """An adapter trained on each of some held-out tasks, and mixtures of those of all training tasks."""
+    cache = work_folder(asked.tasks) / CACHE
     few = world.only(world.sample())
     scores: Scores = {ORACLE: few.score(own.train(few.library.train, few.shown, "own adapters"))}
     training = library.only(library.numbers("train")).train
@@ -206,9 +217,17 @@ def _own(world: HeldOutTasks, asked: _Asked, library: SplitLibrary) -> Scores:
     adapters = own.train(training, vectors, "training tasks' adapters")
     conditions = world.conditions(True, 0, 0)
     for mixing in MIXINGS:
-        weights = mixed(mixing, conditions, vectors.descriptions, adapters, 2 * int(sizes["shared_rank"]))
+        weights = mixed(mixing, conditions, vectors.descriptions, adapters, 2 * own.config.shared_rank)
         scores[f"{mixing} of adapters"] = world.score([of_task(weights, number) for number in range(len(conditions))])
     return scores
+
+
+def _curve(world: HeldOutTasks, own: OwnAdapters, name: str, trained: TrainedNetwork) -> dict[str, Any]:
+    """Quality against seconds, from what one hypernetwork generates and from nothing."""
+    with torch.inference_mode():
+        weights = trained.network(batch_of(world.conditions(*CONDITIONS[MAIN]), world.encoder.use.dim))
+    generated = [of_task(weights, number) for number in range(len(world.library.facts))]
+    return curve_summary(quality_curve(world, own, generated, name))
 
 
 def _measured(world: HeldOutTasks, name: str, trained: TrainedNetwork, found: dict[str, Any]) -> Scores:
@@ -268,9 +287,7 @@ def _summary(
         "arms": {group: means(scores, tasks) for group, tasks in groups.items()},
         "gains": {group: gains(scores, tasks, rivals, **how) for group, tasks in groups.items()},
         "chart": compared(scores, shown) if ORACLE in scores else None,
-        "chosen": {
-            name: chosen_summary(rows, {**groups, **corpora}, **how) for name, rows in chosen.items()
-        },
+        "chosen": {name: chosen_summary(rows, {**groups, **corpora}, **how) for name, rows in chosen.items()},
         "confidence": evaluate.confidence,
         "groups": {group: len(tasks) for group, tasks in groups.items()},
     }

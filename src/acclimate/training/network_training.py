@@ -28,6 +28,7 @@ from acclimate.models.hypernetwork.known import KnownConditions, Rows, summaries
 from acclimate.models.hypernetwork.layers import Layer, layers_of, query_vector_layers
 from acclimate.models.hypernetwork.network import Architecture, Network
 from acclimate.runs.run_folder import CACHE
+from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import LossFn
 from acclimate.training.hypernetwork import AdapterObjective, query_map_objective, train_network
 from acclimate.training.task_draws import LibraryVectors, TaskDraws, draw_condition, encode_library, task_schedule
@@ -89,18 +90,26 @@ class NetworkTraining:
         library = instructed_library(self.library, asked, self.seed)
         return replace(self, library=library, vectors=encode_library(self.encoder, library, self.folder / CACHE))
 
-    def alone(self, shared: Adapted) -> Adapted:
-        """Train an adapter for the library's tasks together, of which there is one as a rule, from `shared` on."""
+    def alone(self, start: Adapted, steps: int = ALONE_STEPS) -> tuple[Adapted, float]:
+        """Train an adapter for the library's tasks together, of which there is one as a rule.
+
+        Args:
+            start: from where it goes on.
+            steps: of the training.
+
+        Returns:
+            the adapter, and the seconds of its steps.
+        """
         config = replace(
             self.config.training(shared=True),
             parts=("description",),
             tasks_per_step=1,
             queries_per_task=ALONE_QUERIES,
-            steps=ALONE_STEPS,
+            steps=steps,
         )
-        network = self._network("multi-task", shared)
-        self._train(network, config, "alone")
-        return shared_weights(network)
+        network = self._network("multi-task", start)
+        seconds = self._train(network, config, "alone").seconds
+        return shared_weights(network), seconds
 
     def known(self, kinds: Mapping[str, str]) -> KnownConditions:
         """Collect the vectors from which a condition's distance is told.
@@ -143,7 +152,7 @@ class NetworkTraining:
         )
         return Network(sizes, self.layers, shared, self.seed)
 
-    def _train(self, network: Network, config: HypernetworkConfig, name: str) -> None:
+    def _train(self, network: Network, config: HypernetworkConfig, name: str) -> Progress:
         schedule = task_schedule(len(self.library.tasks), config, self.seed)
         draws = TaskDraws(self.library, self.vectors, schedule, config)
         identity = {
@@ -154,7 +163,7 @@ class NetworkTraining:
             "base": self.encoder.fingerprint,
         }
         dtype = "float32" if self.config.through == "query-vector" else str(self.encoder.dtype).removeprefix("torch.")
-        train_network(
+        return train_network(
             network,
             self._loss(network, draws, config),
             schedule,

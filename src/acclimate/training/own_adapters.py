@@ -2,7 +2,7 @@
 
 Every training leaves its checkpoint, so that a second start goes on with the next task.
 
-Shapes: D vector size.
+Shapes: W wordings of a description, D vector size.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from acclimate.configs.hypernetwork import NetworkConfig
-from acclimate.data.relevance import RelevanceTask, TaskLibrary
+from acclimate.data.relevance import TaskLibrary
 from acclimate.models.encoder import Encoder
 from acclimate.models.hypernetwork.condition import ConditionVectors, batch_of
 from acclimate.models.hypernetwork.condition_net import Whitening
@@ -23,7 +23,7 @@ from acclimate.models.hypernetwork.layers import Weights
 from acclimate.models.hypernetwork.reference_points import Mixing, mixture
 from acclimate.progress import progress
 from acclimate.retrieval.top_k import Vectors
-from acclimate.training.network_training import Adapted, NetworkTraining
+from acclimate.training.network_training import ALONE_STEPS, Adapted, NetworkTraining
 from acclimate.training.task_draws import LibraryVectors
 
 
@@ -39,16 +39,13 @@ class OwnAdapters:
     folder: Path
     """Gets the checkpoints; of one multi-task adapter only."""
 
-    def train(
-        self, library: TaskLibrary, vectors: LibraryVectors, label: str, pairs: int | None = None
-    ) -> list[Adapted]:
+    def train(self, library: TaskLibrary, vectors: LibraryVectors, label: str) -> list[Adapted]:
         """Train one for each task of a library.
 
         Args:
             library: the tasks.
             vectors: of its texts.
             label: what the progress bar says, and the folder within `folder`.
-            pairs: labelled queries that each is trained on, drawn at random; all if None.
 
         Raises:
             Interrupted: ctrl-C.
@@ -57,17 +54,31 @@ class OwnAdapters:
         found = []
         with progress(label, len(library.tasks), "tasks") as advance:
             for number, task in enumerate(library.tasks):
-                training = NetworkTraining(
-                    encoder=self.encoder,
-                    library=_alone(library, task, pairs, self.seed),
-                    vectors=replace(vectors, descriptions=(vectors.descriptions[number],)),
-                    config=self.config,
-                    seed=self.seed,
-                    folder=self.folder / label / str(number),
-                )
-                found.append(training.alone(self.shared))
+                one = TaskLibrary(library.queries, library.documents, (task,))
+                described = vectors.descriptions[number]
+                found.append(self.one(one, vectors, described, f"{label}/{number}", self.shared)[0])
                 advance(1)
         return found
+
+    def one(
+        self,
+        library: TaskLibrary,
+        vectors: LibraryVectors,
+        described_WD: Vectors,
+        name: str,
+        start: Adapted,
+        steps: int = ALONE_STEPS,
+    ) -> tuple[Adapted, float]:
+        """Train one for the only task of a library, from any adapter on; with the seconds of its steps."""
+        training = NetworkTraining(
+            encoder=self.encoder,
+            library=library,
+            vectors=replace(vectors, descriptions=(described_WD,)),
+            config=self.config,
+            seed=self.seed,
+            folder=self.folder / name,
+        )
+        return training.alone(start, steps)
 
 
 def mixed(
@@ -91,11 +102,3 @@ def mixed(
     whitening.learn(training_ND)
     asked_TD = batch_of(conditions, training_ND.shape[1]).description_TD
     return mixture(mixing, whitening(asked_TD), whitening(training_ND), adapters, rank)
-
-
-def _alone(library: TaskLibrary, task: RelevanceTask, pairs: int | None, seed: int) -> TaskLibrary:
-    """The one task, with a few of its queries where so many are asked for."""
-    if pairs is not None:
-        order = np.random.default_rng([seed, pairs]).permutation(task.usable)
-        task = replace(task, asking=order[:pairs])
-    return TaskLibrary(library.queries, library.documents, (task,))

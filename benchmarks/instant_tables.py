@@ -1,0 +1,318 @@
+"""All tables about instant adapters, in parts that are kept: a second start goes on, `--table` prints what there is.
+
+    python benchmarks/instant_tables.py PATH/TO/DATA --out FOLDER [--parts NAME …] [--seeds 0 1 2]
+    python benchmarks/instant_tables.py PATH/TO/DATA --out FOLDER --table
+
+PATH/TO/DATA holds nl2bash_en, banking77_en and bioasq_en to train on (and the standard library's docstrings beside
+them), scifact_en, tldr_zh and agrieval_zh as data sets that are never trained on. Parts, for each seed:
+
+    synthetic       `instant.py`: the family of synthetic tasks, query side; Drag-and-Drop with 4,000 steps
+    synthetic-both  the same, both sides, core modulation
+    tasks           the library: definitions of relevance, domains, what is held out
+    train           core modulation, Text-to-LoRA, Drag-and-Drop, and the rivals trained as long with as many
+                    parameters: the multi-task adapter, the description before every query (maps on query vectors)
+    evaluate        all of these on what is held out, with own adapters, mixtures, choices by a user's pairs and the
+                    curve of quality against seconds
+    encoder         core modulation and both rivals as LoRA through the encoder, on the same tasks
+    shapes          (once) weights for the shapes of Qwen3-Embedding-0.6B: `instant_shapes.py`
+
+Every command is one that a user types, and goes on by itself after an interruption.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from common import RESAMPLES, machine, processor, table
+
+TRAINED_ON = ("nl2bash_en", "banking77_en", "bioasq_en")
+UNSEEN = ("scifact_en", "tldr_zh", "agrieval_zh")
+DOMAINS = 24
+LIMIT = 2000
+STEPS = {"core-modulation": 1500, "text-to-lora": 4000, "drag-and-drop": 4000}
+RIVALS = ("multi-task", "instruction-prefix")
+LONGEST = 1500
+"""Steps of the rivals: as many as core modulation has."""
+WIDE = ("--shared-rank", "64")
+"""Rank of the rivals: that of core modulation's shared matrices, with the further directions."""
+MAIN = "core-modulation, description + 8 pairs"
+GOAL = 0.02
+AGAINST = ("multi-task", "core-modulation, mean", "core-modulation, shuffled", "base", "equal-steps", "instruction-prefix")
+HERE = Path(__file__).resolve().parent
+
+
+def main() -> None:
+    """Run what is missing of the parts, print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("data", type=Path)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--parts", nargs="+", choices=[*PARTS], default=[*PARTS])
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--limit", type=int, default=LIMIT, help="texts of each source")
+    parser.add_argument("--max-tokens", type=int, help="cut texts, for a quick look")
+    parser.add_argument("--table", action="store_true", help="run nothing")
+    arguments = parser.parse_args()
+    if not arguments.table:
+        for seed in arguments.seeds:
+            for part in arguments.parts:
+                PARTS[part](arguments, seed)
+    show(arguments.out, arguments.seeds)
+
+
+def typed(*words: object) -> None:
+    """Run a command of ours."""
+    _run([sys.executable, "-m", "acclimate", *map(str, words)])
+
+
+def beside(script: str, *words: object) -> None:
+    """Run another benchmark."""
+    _run([sys.executable, str(HERE / script), *map(str, words)])
+
+
+def _run(command: Sequence[str]) -> None:
+    print(" ".join(command[1:]), file=sys.stderr, flush=True)
+    subprocess.run(command, check=True, stdout=sys.stderr)
+
+
+def of_seed(arguments: argparse.Namespace, seed: int) -> Path:
+    """The folder of a seed."""
+    folder: Path = arguments.out / f"seed-{seed}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def synthetic(arguments: argparse.Namespace, seed: int) -> None:
+    """The synthetic family, query side."""
+    beside("instant.py", "--out", arguments.out / "synthetic", "--seeds", seed, "--steps", 4000)
+
+
+def synthetic_both(arguments: argparse.Namespace, seed: int) -> None:
+    """The synthetic family, both sides."""
+    arms = ("--arms", "core-modulation", "--sides", "both")
+    beside("instant.py", "--out", arguments.out / "synthetic-both", "--seeds", seed, "--steps", 4000, *arms)
+
+
+def tasks(arguments: argparse.Namespace, seed: int) -> None:
+    """The library."""
+    docstrings = arguments.out / "stdlib.jsonl"
+    if not docstrings.exists():
+        script = HERE.parent / "examples" / "docstrings.py"
+        _run([sys.executable, str(script), "--standard-library", "--limit", "6000", "--out", str(docstrings)])
+    sources = [arguments.data / name for name in TRAINED_ON]
+    unseen = [word for name in UNSEEN for word in ("--held-out", arguments.data / name)]
+    out = of_seed(arguments, seed) / "tasks"
+    sizes = ("--limit", arguments.limit, "--domains", DOMAINS, "--seed", seed)
+    typed("hypernetwork-tasks", *sources, docstrings, *unseen, "--out", out, *sizes)
+
+
+def trained(
+    arguments: argparse.Namespace, seed: int, generator: str, steps: int, *further: object, name: str = ""
+) -> Path:
+    """One network; the folder is called as the generator."""
+    folder = of_seed(arguments, seed)
+    out = folder / (name or ("equal-steps" if generator == "multi-task" else generator))
+    cut = ("--max-tokens", arguments.max_tokens) if arguments.max_tokens else ()
+    words = ("--generator", generator, "--steps", steps, "--seed", seed, *cut, *further)
+    typed("hypernetwork-train", folder / "tasks", "--out", out, *words)
+    return out
+
+
+def train(arguments: argparse.Namespace, seed: int) -> list[Path]:
+    """All generators, and the rivals."""
+    made = [trained(arguments, seed, generator, steps) for generator, steps in STEPS.items()]
+    return made + [trained(arguments, seed, rival, LONGEST, *WIDE) for rival in RIVALS]
+
+
+def evaluate(arguments: argparse.Namespace, seed: int) -> None:
+    """Everything that is held out."""
+    folder = of_seed(arguments, seed)
+    words = ("--tasks", folder / "tasks", "--out", folder / "measured", "--seed", seed)
+    typed("hypernetwork-evaluate", *train(arguments, seed), *words)
+
+
+def through_encoder(arguments: argparse.Namespace, seed: int) -> None:
+    """LoRA through the encoder; ranks are small, the layers many."""
+    folder, sizes = of_seed(arguments, seed), ("--through", "encoder", "--shared-rank", "8", "--own-rank", "8")
+    wide = ("--through", "encoder", "--shared-rank", "16", "--own-rank", "8")
+    steps = 600
+    made = [trained(arguments, seed, "core-modulation", steps, *sizes, name="lora-core")]
+    made += [trained(arguments, seed, rival, steps, *wide, name=f"lora-{rival}") for rival in RIVALS]
+    words = ("--tasks", folder / "tasks", "--out", folder / "measured-lora", "--seed", seed, "--no-references")
+    typed("hypernetwork-evaluate", *made, *words)
+
+
+def shapes(arguments: argparse.Namespace, seed: int) -> None:
+    """Weights for a large base; nothing of it depends on the seed."""
+    if seed == arguments.seeds[0]:
+        beside("instant_shapes.py", "--out", arguments.out / "shapes")
+
+
+PARTS: dict[str, Callable[[argparse.Namespace, int], Any]] = {
+    "synthetic": synthetic,
+    "synthetic-both": synthetic_both,
+    "tasks": tasks,
+    "train": train,
+    "evaluate": evaluate,
+    "encoder": through_encoder,
+    "shapes": shapes,
+}
+
+
+def show(out: Path, seeds: Sequence[int]) -> None:
+    """Print the tables of what there is."""
+    print(f"{processor()}; {machine()}\n")
+    for name in ("synthetic", "synthetic-both"):
+        if (out / name).is_dir():
+            sides = ("--sides", "both", "--arms", "core-modulation") if name == "synthetic-both" else ()
+            print(f"{name}\n", flush=True)
+            command = [sys.executable, str(HERE / "instant.py"), "--out", str(out / name), "--steps", "4000", "--table"]
+            subprocess.run([*command, *sides, "--seeds", *map(str, seeds)], check=True)
+    for name in ("measured", "measured-lora"):
+        reports = [(seed, report) for seed in seeds for report in _reports(out / f"seed-{seed}" / name)]
+        if reports:
+            rows = {seed: _per_task(out / f"seed-{seed}" / name) for seed, _ in reports}
+            print(f"\n{name}: seeds {', '.join(str(seed) for seed, _ in reports)}\n")
+            _arms(reports)
+            _gains(rows)
+            _choices(reports)
+            _chart(reports)
+            _curve(reports)
+
+
+def _reports(folder: Path) -> Iterator[dict[str, Any]]:
+    path = folder / "report.json"
+    if path.exists():
+        yield json.loads(path.read_text())
+
+
+def _per_task(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "per_task.jsonl").read_text().splitlines()]
+
+
+Reports = Sequence[tuple[int, dict[str, Any]]]
+
+
+def _arms(reports: Reports) -> None:
+    """NDCG@10 of every arm by group of tasks: the mean over seeds, and from where to where."""
+    groups = list(dict.fromkeys(group for _, report in reports for group in report["arms"]))
+    arms = list(dict.fromkeys(arm for _, report in reports for arm in report["arms"][groups[0]]))
+    rows = []
+    for arm in arms:
+        cells = [arm]
+        for group in groups:
+            found = [found["ndcg"] for _, report in reports if (found := report["arms"].get(group, {}).get(arm))]
+            cells.append(_spread(found))
+        rows.append(cells)
+    counts = {group: ", ".join(str(report["groups"].get(group, 0)) for _, report in reports) for group in groups}
+    print(table(["NDCG@10", *(f"{group} ({counts[group]} tasks)" for group in groups)], rows) + "\n")
+
+
+def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return ""
+    ends = "" if len(values) == 1 else f" ({min(values):.3f} to {max(values):.3f})"
+    return f"{float(np.mean(values)):.3f}{ends}"
+
+
+def _gains(rows: Mapping[int, Sequence[Mapping[str, Any]]]) -> None:
+    """The difference of the main arm to each rival, with an interval over seeds and tasks, and the goal."""
+    found = []
+    for group, kinds in (("near", ("near",)), ("far", ("far-definition",)), ("pooled", ("near", "far-definition"))):
+        for rival in AGAINST:
+            differences = [
+                [
+                    row["scores"][MAIN]["ndcg"] - row["scores"][rival]["ndcg"]
+                    for row in of_seed
+                    if row["group"] in kinds and MAIN in row["scores"] and rival in row["scores"]
+                ]
+                for of_seed in rows.values()
+            ]
+            differences = [one for one in differences if one]
+            if differences:
+                value, low, high = interval([np.array(one) for one in differences])
+                met = "" if group != "pooled" else "met" if value >= GOAL and low > 0 else "missed"
+                found.append([group, rival, f"{value:+.3f} ({low:+.3f} to {high:+.3f})", met])
+    if found:
+        print(table(["tasks", f"{MAIN}, less", "NDCG@10, 95 %", f"goal {GOAL:+.2f}"], found) + "\n")
+
+
+def interval(of_seeds: Sequence[np.ndarray]) -> tuple[float, float, float]:
+    """Mean, and its 95 % interval: seeds are drawn anew, and within each its tasks."""
+    generator = np.random.default_rng(0)
+    draws = []
+    for _ in range(RESAMPLES):
+        chosen = [of_seeds[place] for place in generator.integers(len(of_seeds), size=len(of_seeds))]
+        draws.append(np.mean([one[generator.integers(len(one), size=len(one))].mean() for one in chosen]))
+    low, high = np.percentile(draws, [2.5, 97.5])
+    return float(np.mean([one.mean() for one in of_seeds])), float(low), float(high)
+
+
+def _choices(reports: Reports) -> None:
+    """What `generate` would choose by a user's own pairs, less the base."""
+    rows = []
+    networks = list(dict.fromkeys(name for _, report in reports for name in report["chosen"]))
+    for network in networks:
+        shown = [report["chosen"][network] for _, report in reports if network in report["chosen"]]
+        for group, by_pairs in shown[0].items():
+            for pairs in by_pairs:
+                found = [one[group][pairs] for one in shown if group in one]
+                names = dict.fromkeys(name for one in found for name in one["chosen"])
+                picked = ", ".join(f"{name} {sum(one['chosen'].get(name, 0) for one in found)}" for name in names)
+                gains = [one["gain"]["value"] for one in found]
+                bar = "kept" if all(one["kept_bar"] for one in found) else "missed"
+                best = float(np.mean([one["best_gain"] for one in found]))
+                worse = f"{sum(one['worse'] for one in found)} of {sum(one['tasks'] for one in found)}"
+                rows.append([network, group, pairs, _signed(gains), bar, worse, f"{best:+.3f}", picked])
+    header = ["", "tasks", "pairs", "chosen less base", "≥ −.01", "worse by .01", "perfect choice", "chosen"]
+    if rows:
+        print(table(header, rows) + "\n")
+
+
+def _signed(values: Sequence[float]) -> str:
+    ends = "" if len(values) == 1 else f" ({min(values):+.3f} to {max(values):+.3f})"
+    return f"{float(np.mean(values)):+.3f}{ends}"
+
+
+def _chart(reports: Reports) -> None:
+    """Base, own adapter and what is generated on the same tasks, beside what was claimed."""
+    charts = [report["chart"]["means"] for _, report in reports if report.get("chart")]
+    if not charts:
+        return
+    rows = [
+        [arm, *(_spread([chart[arm][measure] for chart in charts]) for measure in ("ndcg", "recall", "mrr"))]
+        for arm in charts[0]
+    ]
+    print(table(["the user's chart", "NDCG@10", "Recall@5", "MRR@10"], rows) + "\n")
+    for claim, arm in (("+5.2 % over LoRA", "text-to-lora"), ("within 3 % of LoRA", "drag-and-drop")):
+        found = [100 * (chart[arm]["ndcg"] / chart["own adapter"]["ndcg"] - 1) for chart in charts if arm in chart]
+        if found:
+            print(f"claimed of {arm}: {claim}; found: {float(np.mean(found)):+.1f} % ({len(found)} seeds)\n")
+
+
+def _curve(reports: Reports) -> None:
+    """Quality against seconds."""
+    rows: dict[tuple[str, ...], list[dict[str, Any]]] = {}
+    for _, report in reports:
+        for network, groups in report.get("curve", {}).items():
+            for group, points in groups.items():
+                for one in points:
+                    key = (network, group, one["start"], str(one["pairs"]), str(one["steps"]))
+                    rows.setdefault(key, []).append(one)
+    if rows:
+        cells = [
+            [*key, _spread([one["ndcg"] for one in found]), f"{float(np.mean([one['seconds'] for one in found])):.2f}"]
+            for key, found in rows.items()
+        ]
+        print(table(["network", "tasks", "start", "pairs", "steps", "NDCG@10", "seconds"], cells) + "\n")
+
+
+if __name__ == "__main__":
+    main()
