@@ -2,10 +2,10 @@
 
     python benchmarks/instant_shapes.py --out FOLDER [--generators core-modulation text-to-lora drag-and-drop]
 
-The base is random: a Qwen3 with that model's layers (28 of them, 1,024 wide, 196 linear layers) and a vocabulary of a few
-words, for no LoRA lies in the embeddings. The hypernetworks are random, too, and every weight moved from 0, so that what
-is generated is not zero. In a process of its own, each is loaded and called by `acclimate generate`; then PEFT loads the
-adapter over the base, and its vectors are compared with those of ours. Every part is kept in FOLDER.
+The base is random: a Qwen3 with that model's layers (28 of them, 1,024 wide, 196 linear layers) and a vocabulary of a
+few words, for no LoRA lies in the embeddings. The hypernetworks are random, too, and every weight is moved from 0, so
+that what is generated is not zero. Each is loaded and called in a process of its own; `acclimate generate` writes an
+adapter, PEFT loads it over the base, and its vectors are compared with ours. Every part is kept in FOLDER.
 """
 
 from __future__ import annotations
@@ -74,7 +74,15 @@ def main() -> None:
         once(arguments.out / name, partial(measured, arguments.out, name))
         found = json.loads((arguments.out / name / "result.json").read_text())
         rows.append([name, *(str(value) for value in found.values())])
-    header = ["generator", "parameters, M", "hypernetwork, MB", "loaded, s", "first call, s", "later, s", "more memory, MB"]
+    header = [
+        "generator",
+        "parameters, M",
+        "hypernetwork, MB",
+        "loaded, s",
+        "first call, s",
+        "later, s",
+        "more memory, MB",
+    ]
     print(f"{processor()}; {machine()}\n")
     print(table([*header, "adapter, MB", "PEFT loads it, largest difference"], rows))
 

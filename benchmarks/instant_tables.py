@@ -45,7 +45,8 @@ WIDE = ("--shared-rank", "64")
 """Rank of the rivals: that of core modulation's shared matrices, with the further directions."""
 MAIN = "core-modulation, description + 8 pairs"
 GOAL = 0.02
-AGAINST = ("multi-task", "core-modulation, mean", "core-modulation, shuffled", "base", "equal-steps", "instruction-prefix")
+CONTROLS = ("core-modulation, mean", "core-modulation, shuffled")
+AGAINST = ("multi-task", *CONTROLS, "base", "equal-steps", "instruction-prefix")
 HERE = Path(__file__).resolve().parent
 
 

@@ -25,7 +25,9 @@ from acclimate.models.hypernetwork.layers import Weights, layers_of, mapped, of_
 from acclimate.models.hypernetwork.network import Architecture, GeneratorName, Network
 from acclimate.training.fit import StepResult
 from acclimate.training.hypernetwork import (
+    UNCHANGED,
     AdapterObjective,
+    moved,
     query_map_objective,
     reconstruction_loss,
     reconstruction_objective,
@@ -155,6 +157,51 @@ def random_vectors(library: TaskLibrary) -> LibraryVectors:
         document_MD=rows(len(library.documents)),
         descriptions=tuple(rows(len(task.descriptions)) for task in library.tasks),
     )
+
+
+def test_some_conditions_tell_nothing() -> None:
+    """A description of something unknown alone, or with pairs exchanged; beside a task's own pairs, these count."""
+    library = tiny_library()
+    unknown_WD = random_vectors(library).query_ND[:3]
+    vectors = replace(random_vectors(library), unknown_WD=unknown_WD)
+    config = HypernetworkConfig(
+        parts=("description", "pairs"), tasks_per_step=3, queries_per_task=4, max_pairs=4, unknown_share=0.5
+    )
+    draws = TaskDraws(library, vectors, task_schedule(3, config, seed=0), config)
+    seen = set()
+    for step in range(40):
+        draw = draws(step)
+        for place, number in enumerate(draw.tasks.tolist()):
+            description_D = draw.conditions.description_TD[place].numpy()
+            strange = bool((unknown_WD == description_D).all(1).any())
+            described, pairs = bool(draw.conditions.described_T[place]), int(draw.conditions.pair_TP[place].sum())
+            tells_nothing = bool(draw.unknown_T[place])
+            known = [row.tobytes() for row in vectors.descriptions[number]]
+            assert not described or strange or description_D.tobytes() in known
+            assert not tells_nothing or strange or not described
+            assert not strange or tells_nothing or pairs  # told by its own pairs
+            seen.add((described, bool(pairs), strange, tells_nothing))
+    both = {(True, True, False, False), (True, True, True, True), (True, True, True, False)}
+    assert seen == both | {(True, False, False, False), (True, False, True, True)} | {
+        (False, True, False, False),
+        (False, True, False, True),
+    }
+
+
+def test_where_nothing_is_told_the_loss_is_the_distance_from_the_base() -> None:
+    library = tiny_library()
+    vectors = random_vectors(library)
+    config = HypernetworkConfig(tasks_per_step=2, queries_per_task=4)
+    draw = TaskDraws(library, vectors, task_schedule(3, config, seed=0), config)(0)
+    base_TQD = torch.from_numpy(vectors.query_ND[draw.query_TQ])
+    query_TQD, document_TMD = base_TQD.roll(1, -1), torch.from_numpy(vectors.document_MD[draw.document_TM])
+    distance_T = moved(query_TQD, base_TQD)
+    by_hand = 1 - float((query_TQD[1] * base_TQD[1]).sum(1).mean())
+    assert float(distance_T[1]) == pytest.approx(by_hand, rel=1e-5)
+    told = replace(draw, unknown_T=torch.tensor([False, True]))
+    plain = relevance_loss(query_TQD[:1], document_TMD[:1], replace(draw, excluded_TQM=draw.excluded_TQM[:1]), 0.05)
+    found = relevance_loss(query_TQD, document_TMD, told, 0.05, distance_T)
+    assert float(found) == pytest.approx((float(plain) + UNCHANGED * by_hand) / 2, rel=1e-5)
 
 
 def test_parts_and_counts_of_conditions() -> None:

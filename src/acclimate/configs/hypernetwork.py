@@ -36,6 +36,9 @@ class HypernetworkConfig:
     """Most example pairs of a condition; how many is drawn anew for every step."""
     max_texts: int = 32
     """Most sample texts of a condition."""
+    unknown_share: float = 0.0
+    """Share of the conditions that are made ones which no task has: a description of something unknown, pairs that have
+    nothing in common. Where nothing else says what the task is, the queries shall stay as they are."""
     steps: int = 600
     """Length of the training."""
     learning_rate: float = 1e-3
@@ -55,6 +58,7 @@ class HypernetworkConfig:
         for name in ("learning_rate", "max_grad_norm", "temperature"):
             check_above(name, getattr(self, name), 0.0)
         check_fraction("warmup_fraction", self.warmup_fraction)
+        check_fraction("unknown_share", self.unknown_share)
         if not self.parts or len(set(self.parts)) < len(self.parts):
             raise UsageError(f"parts = {', '.join(self.parts)}", possible="description, pairs, texts, each once")
 
@@ -89,6 +93,8 @@ class NetworkConfig:
     """Rank of the multi-task adapter, which all tasks share."""
     own_rank: int = 32
     """Ranks beside it."""
+    unknown_share: float = 0.3
+    """Share of the conditions that say what no task is about, or nothing: the base shall then stay as it is."""
     learning_rate: float = 2e-3
     """Peak learning rate of both trainings."""
 
@@ -96,6 +102,7 @@ class NetworkConfig:
         for name in ("steps", "shared_steps", "shared_rank", "own_rank"):
             check_at_least(name, getattr(self, name), 1)
         check_above("learning_rate", self.learning_rate, 0.0)
+        check_fraction("unknown_share", self.unknown_share)
         if self.through == "query-vector" and self.sides == "both":
             raise UsageError(
                 "a map on the final vector of documents too", fix="Take sides = query, or through = encoder."
@@ -104,4 +111,7 @@ class NetworkConfig:
     def training(self, *, shared: bool) -> HypernetworkConfig:
         """The settings of one of the two trainings."""
         steps = self.shared_steps if shared else self.steps
-        return HypernetworkConfig(sides=self.sides, steps=steps, learning_rate=self.learning_rate)
+        unknown = 0.0 if shared or self.generator in RIVALS else self.unknown_share
+        return HypernetworkConfig(
+            sides=self.sides, steps=steps, learning_rate=self.learning_rate, unknown_share=unknown
+        )

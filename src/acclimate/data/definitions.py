@@ -43,6 +43,39 @@ TEMPLATES = (
     "I look for a passage that {all}.",
     "The right document {all}.",
 )
+UNKNOWN_PHRASES = (
+    "has the same author",
+    "was written in the same year",
+    "has the same mood",
+    "comes from the same country",
+    "is meant for the same reader",
+    "contains as many numbers",
+    "uses the same tense",
+    "is equally formal",
+    "speaks of the same person",
+    "costs about the same",
+    "is equally urgent",
+    "names the same colour",
+    "shares the query's opinion",
+    "contradicts the query",
+    "is older than the query",
+    "is a translation of the query",
+    "is the next step after it",
+    "is caused by it",
+    "is a part of it",
+    "is its opposite",
+    "has the same number of sentences",
+    "is equally polite",
+    "is just as difficult",
+    "has the same punctuation",
+    "was read by the same people",
+    "is of the same quality",
+    "has the same source",
+    "mentions the same place",
+    "is equally funny",
+    "asks for the same kind of number",
+)
+"""What no attribute is about: a hypernetwork learns to leave the base alone where it is told something like that."""
 ASKED = 2
 """The last two wordings are never trained on: tests ask with them."""
 MOST_TOGETHER = 3
@@ -118,6 +151,11 @@ def described(attributes: Sequence[Attribute]) -> tuple[str, ...]:
         template.format(all=" and ".join(PHRASES[name][(number + place) % 3] for place, name in enumerate(attributes)))
         for number, template in enumerate(TEMPLATES)
     )
+
+
+def unknown_descriptions() -> tuple[str, ...]:
+    """Descriptions, in the wordings of the training, of what no task is about."""
+    return tuple(template.format(all=phrase) for phrase in UNKNOWN_PHRASES for template in TEMPLATES[:-ASKED])
 
 
 def families(

@@ -79,15 +79,38 @@ def train_network(
     )
 
 
-def relevance_loss(query_TQD: Tensor, document_TMD: Tensor, draw: StepDraw, temperature: float) -> Tensor:
-    """InfoNCE within each task, the mean over tasks: documents known to be relevant are no negatives."""
+UNCHANGED = 5.0
+"""Weight of the distance 1 - cosine of vectors that shall stay as they are."""
+
+
+def relevance_loss(
+    query_TQD: Tensor, document_TMD: Tensor, draw: StepDraw, temperature: float, moved_T: Tensor | None = None
+) -> Tensor:
+    """InfoNCE within each task, the mean over tasks: documents known to be relevant are no negatives.
+
+    Args:
+        query_TQD: unit rows.
+        document_TMD: unit rows.
+        draw: what the step works on.
+        temperature: cosines are divided by it.
+        moved_T: how far each task's vectors are from the base's, which takes the place of its loss where its condition
+            tells nothing.
+    """
     target_Q = torch.arange(query_TQD.shape[1], device=query_TQD.device)
     excluded_TQM = draw.excluded_TQM.to(query_TQD.device)
     losses = [
         info_nce(query_QD, document_MD, target_Q, excluded_QM, temperature)
         for query_QD, document_MD, excluded_QM in zip(query_TQD, document_TMD, excluded_TQM, strict=True)
     ]
-    return torch.stack(losses).mean()
+    loss_T = torch.stack(losses)
+    if moved_T is not None:
+        loss_T = torch.where(draw.unknown_T.to(loss_T.device), UNCHANGED * moved_T, loss_T)
+    return loss_T.mean()
+
+
+def moved(vectors_TND: Tensor, base_TND: Tensor) -> Tensor:
+    """Mean distance 1 - cosine [T] of unit rows from the base's."""
+    return 1 - (vectors_TND * base_TND).sum(-1).mean(-1)
 
 
 def query_map_objective(
@@ -112,8 +135,9 @@ def query_map_objective(
         document_TMD = document_MD[torch.from_numpy(draw.document_TM)]
         if config.sides == "both":
             document_TMD = mapped(document_TMD, weights)
-        query_TQD = mapped(query_ND[torch.from_numpy(draw.query_TQ)], weights)
-        return _taken(relevance_loss(query_TQD, document_TMD, draw, config.temperature))
+        base_TQD = query_ND[torch.from_numpy(draw.query_TQ)]
+        query_TQD = mapped(base_TQD, weights)
+        return _taken(relevance_loss(query_TQD, document_TMD, draw, config.temperature, moved(query_TQD, base_TQD)))
 
     return loss_fn
 
@@ -125,7 +149,7 @@ class AdapterObjective:
         network: over layers of the encoder.
         encoder: the base, whose model gets LoRA attached on those layers.
         draws: what each step works on.
-        vectors: the base's, for documents that the adapter does not change.
+        vectors: the base's, for what the adapter does not change.
         config: sides and temperature.
         train: memory for activations.
         autocast: context entered around every forward pass (bf16 over float32 weights).
@@ -149,6 +173,7 @@ class AdapterObjective:
         self.network, self.encoder, self.draws, self.config, self.autocast = network, encoder, draws, config, autocast
         lora.attach(encoder.model, [layer.name for layer in network.layers], rank=1)
         self.layers = lora.lora_layers(encoder.model)
+        self.query_ND = torch.from_numpy(vectors.query_ND).to(encoder.device)
         self.document_MD = torch.from_numpy(vectors.document_MD).to(encoder.device)
         roles: tuple[Role, ...] = ("query",) if config.sides == "query" else ("query", "document")
         texts = {"query": draws.library.queries, "document": draws.library.documents}
@@ -188,7 +213,8 @@ class AdapterObjective:
             document_TMD = (
                 self.document_MD[torch.from_numpy(draw.document_TM)] if fixed else vectors_UD[place_TN[:, Q:]]
             )
-            return relevance_loss(query_TQD, document_TMD, draw, self.config.temperature)
+            moved_T = moved(query_TQD, self.query_ND[torch.from_numpy(draw.query_TQ)])
+            return relevance_loss(query_TQD, document_TMD, draw, self.config.temperature, moved_T)
 
         loss = chunked_backward(
             encode,

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from acclimate.configs import TrainConfig
 from acclimate.configs.hypernetwork import GeneratorName, HypernetworkConfig, NetworkConfig
+from acclimate.data.definitions import unknown_descriptions
 from acclimate.data.instructed import instructed_library
 from acclimate.data.relevance import TaskLibrary
 from acclimate.files import hash_config
@@ -79,9 +80,14 @@ class NetworkTraining:
         network = self._network(self.config.generator, shared)
         parts = (np.concatenate(self.vectors.descriptions), self.vectors.query_ND, self.vectors.document_MD)
         network.learn_statistics(*(torch.from_numpy(part) for part in parts))
-        asked = self._instructed() if self.config.generator == "instruction-prefix" else self
+        asked = self._instructed() if self.config.generator == "instruction-prefix" else self._with_unknown()
         asked._train(network, self.config.training(shared=False), self.config.generator)
         return network.eval().requires_grad_(False)
+
+    def _with_unknown(self) -> NetworkTraining:
+        """The same with descriptions of what no task is about."""
+        unknown_WD = self.encoder.encode(unknown_descriptions(), "query")
+        return replace(self, vectors=replace(self.vectors, unknown_WD=unknown_WD))
 
     def _instructed(self) -> NetworkTraining:
         """The same with the description before every query."""

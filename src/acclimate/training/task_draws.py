@@ -8,7 +8,7 @@ Shapes: T tasks of the step, Q queries of each, M = 2 Q documents of each, D vec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +24,9 @@ from acclimate.retrieval.top_k import Vectors
 from acclimate.retrieval.vector_cache import encode_corpus
 from acclimate.training.schedule import TaskSchedule
 
+RIGHT_PAIRS = 0.5
+"""Share of the conditions with a description of something unknown whose pairs, if it has some, are the task's own."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LibraryVectors:
@@ -33,6 +36,8 @@ class LibraryVectors:
     document_MD: Vectors
     descriptions: tuple[Vectors, ...]
     """Descriptions [wordings, D] of each task."""
+    unknown_WD: Vectors | None = None
+    """Descriptions of what no task is about."""
 
     @property
     def dim(self) -> int:
@@ -69,6 +74,8 @@ class StepDraw:
     """Numbers of the documents: of each query a relevant one, in order; then the others."""
     excluded_TQM: Tensor
     """True where a document is relevant to the query, or stands there already, and is not the one to be found."""
+    unknown_T: Tensor
+    """True where nothing in the condition says what the task is."""
 
 
 class TaskDraws:
@@ -93,12 +100,15 @@ class TaskDraws:
         """Draw one step (from 0)."""
         generator = np.random.default_rng([self.schedule.seed, step])
         numbers = self.schedule.batch(step)
-        queries, documents, conditions, excluded = [], [], [], []
+        queries, documents, conditions, excluded, unknown = [], [], [], [], []
         for number in numbers.tolist():
             task = self.library.tasks[number]
             chosen = generator.permutation(task.usable)
             query_Q = np.resize(chosen, self.config.queries_per_task)  # a small task's queries are repeated
-            conditions.append(self._condition(number, chosen[len(query_Q) :], generator))
+            condition = self._condition(number, chosen[len(query_Q) :], generator)
+            condition, tells_nothing = self._made_unknown(task, condition, generator)
+            conditions.append(condition)
+            unknown.append(tells_nothing)
             document_M = self._documents(task, query_Q, generator)
             queries.append(query_Q)
             documents.append(document_M)
@@ -109,7 +119,28 @@ class TaskDraws:
             np.stack(queries),
             np.stack(documents),
             torch.from_numpy(np.stack(excluded)),
+            torch.tensor(unknown),
         )
+
+    def _made_unknown(
+        self, task: RelevanceTask, condition: ConditionVectors, generator: np.random.Generator
+    ) -> tuple[ConditionVectors, bool]:
+        """Some conditions with a description of something unknown, pairs that have nothing in common, or both.
+
+        Returns:
+            the condition, and whether nothing in it says any more what the task is.
+        """
+        unknown_WD, described = self.vectors.unknown_WD, condition.description_D is not None
+        if unknown_WD is None or generator.random() >= self.config.unknown_share:
+            return condition, False
+        if described:
+            condition = replace(condition, description_D=unknown_WD[int(generator.integers(len(unknown_WD)))])
+        if condition.query_PD is None:
+            return condition, described
+        if described and generator.random() < RIGHT_PAIRS:  # the pairs are to be believed, whatever the description
+            return condition, False
+        drawn = task.ranked()[generator.integers(len(task.ranked()), size=len(condition.query_PD))]
+        return replace(condition, document_PD=self.vectors.document_MD[drawn]), True
 
     def _documents(self, task: RelevanceTask, query_Q: Keys, generator: np.random.Generator) -> Keys:
         """A relevant document of each query, and one that is relevant to it in another task of the same texts."""

@@ -23,6 +23,7 @@ def hypernetwork_train(
     shared_steps: int = DEFAULTS.shared_steps,
     shared_rank: int = DEFAULTS.shared_rank,
     own_rank: int = DEFAULTS.own_rank,
+    unknown_share: float = DEFAULTS.unknown_share,
     learning_rate: float = DEFAULTS.learning_rate,
     config: ConfigFile = None,
     settings: Given,
@@ -39,6 +40,7 @@ def hypernetwork_train(
         shared_steps: steps of the training of the multi-task adapter before it.
         shared_rank: rank of the multi-task adapter.
         own_rank: ranks beside it.
+        unknown_share: share of the conditions that say something unknown, at which the base shall stay as it is.
         learning_rate: peak learning rate.
         config: TOML file with settings; flags win over it.
         settings: of the base.
@@ -54,6 +56,7 @@ def hypernetwork_train(
         shared_steps=shared_steps,
         shared_rank=shared_rank,
         own_rank=own_rank,
+        unknown_share=unknown_share,
         learning_rate=learning_rate,
     )
     found = instant_verbs.hypernetwork_train(tasks, out=out, network=network, config=config, **settings)
