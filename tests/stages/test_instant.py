@@ -129,7 +129,13 @@ def test_the_evaluation_has_headroom_controls_and_a_page(world: World, capsys: p
 
 
 @pytest.mark.slow
-def test_references_are_oracles_mixtures_and_choices_by_pairs(world: World) -> None:
+def test_references_are_oracles_mixtures_and_choices_by_pairs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    from acclimate.training import held_out_tasks, quality_curve
+
+    monkeypatch.setattr(held_out_tasks, "MOST_TASKS", 6)
+    monkeypatch.setattr(held_out_tasks, "MOST_REFERENCES", 2)
+    for name, few in {"PAIRS": (16,), "STEPS": (5,), "MOST_TASKS": 1}.items():
+        monkeypatch.setattr(quality_curve, name, few)
     out, other = world.folder / "oracles", world.folder / "rows"
     hypernetwork_train(world.library, other, replace(TINY, generator="text-to-lora", steps=5), world.config)
     report = hypernetwork_evaluate([world.network, other], world.library, out, world.config)
@@ -137,13 +143,17 @@ def test_references_are_oracles_mixtures_and_choices_by_pairs(world: World) -> N
     assert arms["own adapter"]["ndcg"] > arms["base"]["ndcg"]
     assert {"nearest of adapters", "softmax of adapters", "ridge of adapters"} <= set(arms)
     assert set(report["chart"]["means"]) == {"base", "own adapter", "hyper", "rows"}
-    assert report["chart"]["tasks"] == arms["own adapter"]["tasks"] + report["arms"]["far-data"]["own adapter"]["tasks"]
+    own = [found["own adapter"]["tasks"] for group, found in report["arms"].items() if group != "held out"]
+    assert report["chart"]["tasks"] == sum(own) and max(own) == 2
     chosen = report["chosen"]["hyper"]
     assert set(chosen) == {*report["groups"], "pond"} and set(chosen["pond"]) == {"8", "16", "32"}
     one = chosen["held out"]["8"]
     assert sum(one["chosen"].values()) == one["tasks"] == report["groups"]["held out"]
     assert one["gain"]["value"] <= one["best_gain"]
+    starts = {(row["start"], row["steps"]) for row in report["curve"]["hyper"]["held out"]}
+    assert starts == {(start, steps) for start in ("from scratch", "from the generated one") for steps in (0, 5)}
     page = (out / "report.html").read_text()
+    assert "Trained on labelled pairs instead: hyper, held out" in page
     assert "Text-to-LoRA is 5.2 % better than LoRA" in page and "Chosen by a user" in page
     assert page.count("<svg") == len(report["groups"]) + 1
 
@@ -215,6 +225,16 @@ def test_bad_input_is_one_clear_line(world: World, capsys: pytest.CaptureFixture
     elsewhere = replace(world.config, model=str(other))
     with pytest.raises(ModelError, match=r"hyper was made for base base .*found other"):
         generate(str(world.network), Asked(describe="x"), world.folder / "none", elsewhere)
+
+
+def test_a_condition_far_from_all_training_tasks_is_said(
+    world: World, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("acclimate.stages.generate.FAR", 0.1)
+    report = world.generate("far", describe="rice rice rice")
+    distance = report["distance"]["description"]
+    said = capsys.readouterr().err
+    assert f"warning: the description given lies {distance:.1f} times as far from the training tasks as these" in said
 
 
 def test_many_pairs_are_thinned_with_advice(capsys: pytest.CaptureFixture[str]) -> None:

@@ -24,7 +24,7 @@ from acclimate.training.network_training import Adapted
 from acclimate.training.own_adapters import OwnAdapters
 
 PAIRS = (16, 64, 120)
-STEPS = (10, 30, 100, 300)
+STEPS = (10, 100, 300)
 MOST_TASKS = 4
 """Tasks of a group."""
 SCRATCH, GENERATED = "from scratch", "from the generated one"
