@@ -215,8 +215,8 @@ def new_network(world: World, generator: GeneratorName, folder: Path) -> Network
     )
     network = Network(sizes, world.layers, shared, setup.seed)
     vectors = world.vectors
-    parts = (np.concatenate(vectors.descriptions), vectors.query_ND, vectors.document_MD)
-    network.learn_statistics(*(torch.from_numpy(part) for part in parts))
+    described = [torch.from_numpy(wordings_WD) for wordings_WD in vectors.descriptions]
+    network.learn_statistics(described, torch.from_numpy(vectors.query_ND), torch.from_numpy(vectors.document_MD))
     return network
 
 

@@ -10,7 +10,7 @@ import torch
 
 from acclimate.data.relevance import RelevanceTask
 from acclimate.evaluation.measures import evaluate_run
-from acclimate.evaluation.own_check import own_check
+from acclimate.evaluation.own_check import Ranker, own_check
 from acclimate.evaluation.task_scores import collapse, measured_queries, score_task
 from acclimate.retrieval.rank import rank_vectors
 
@@ -86,6 +86,21 @@ def test_enough_pairs_are_evidence_and_ties_count_against() -> None:
     check = own_check(rankers, pairs, count - 1, seed=0)
     assert check["ndcg"]["base"] == 0.0  # all are tied, so eleven others are as good
     assert check["verdict"] == "better" and check["against_base"]["good"]["low"] > 0
+
+
+def test_the_base_is_kept_where_another_is_ahead_by_luck() -> None:
+    """Ahead on three of eight pairs and behind on one: one time in four that is chance, or more."""
+    documents = np.eye(9, dtype=np.float32)
+    pairs = [(f"q{number}", f"d{number}") for number in range(8)]
+
+    def ranker(right: set[int]) -> Ranker:
+        return lambda number: (documents[number] if number in right else documents[8], documents)
+
+    lucky = own_check({"base": ranker({3}), "lucky": ranker({0, 1, 2})}, pairs, 8, seed=0)
+    assert lucky["ndcg"]["lucky"] > lucky["ndcg"]["base"]
+    assert (lucky["best"], lucky["verdict"]) == ("base", "no evidence")
+    proven = own_check({"base": ranker({3}), "good": ranker({0, 1, 2, 3, 4, 5})}, pairs, 8, seed=0)
+    assert (proven["best"], proven["verdict"]) == ("good", "better")
 
 
 def test_documents_of_the_same_query_are_no_distractors() -> None:

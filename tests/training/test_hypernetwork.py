@@ -327,9 +327,8 @@ def test_combinations_that_were_never_trained_on_are_found_by_their_description(
     def trained(name: GeneratorName, shared: Any = None) -> Network:
         sizes = Architecture(generator=name, dim=SIZE, width=32, directions=8, shared_rank=24, own_rank=16)
         made = Network(sizes, query_vector_layers(SIZE), shared)
-        made.learn_statistics(
-            *(torch.from_numpy(part) for part in (np.concatenate(seen.descriptions), seen.query_ND, seen.document_MD))
-        )
+        described = [torch.from_numpy(wordings_WD) for wordings_WD in seen.descriptions]
+        made.learn_statistics(described, torch.from_numpy(seen.query_ND), torch.from_numpy(seen.document_MD))
         draws = TaskDraws(training, seen, schedule, config)
         train_network(made, query_map_objective(made, draws, seen, config), schedule, config, tmp_path / name, name)
         return made.requires_grad_(False)

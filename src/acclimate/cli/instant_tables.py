@@ -64,7 +64,7 @@ def show_generated(report: Mapping[str, Any], out: Path) -> None:
         others = counted(check["distractors"], "other documents")
         against = f"{counted(check['pairs'], 'pairs')}, each left out once, among {others}"
         table = Table(title=against, box=SIMPLE_HEAD, padding=(0, 1), pad_edge=False)
-        for column in ("", "NDCG@10", "less base"):
+        for column in ("", "NDCG@10", "less base (80 %)"):
             table.add_column(column)
         for name, value in check["ndcg"].items():
             delta = check["against_base"].get(name)

@@ -2,7 +2,7 @@
 
 Candidates are the base, the multi-task adapter that a hypernetwork started from, what it generates, and the map that
 follows from the pairs in closed form. With pairs at hand each of these is measured on the pairs it has not seen, and
-the best is kept.
+the best is kept where it is above the base by more than chance.
 """
 
 from __future__ import annotations
@@ -118,9 +118,9 @@ def generate(hypernetwork: str, asked: Asked, out: Path, config: RunConfig) -> d
         kept = GENERATED if check is None else check["best"]
         if kept == BASE:
             raise UsageError(
-                f"on the {len(condition.pairs)} pairs the base is as good as anything that was generated: nothing is "
+                f"on the {len(condition.pairs)} pairs nothing is better than the base by more than chance: nothing is "
                 "written",
-                fix="Use the base; or train, with some hundred pairs: acclimate adapt PAIRS --out RUN",
+                fix="Use the base; give more pairs; or train, with some hundred: acclimate adapt PAIRS --out RUN",
             )
         weights = candidates.of.weights(kept, candidates.vectors)
         assert weights is not None  # a closed form is kept only where there are pairs

@@ -78,8 +78,10 @@ class NetworkTraining:
     def generator(self, shared: Adapted) -> Network:
         """Train the hypernetwork, from the multi-task adapter on; in evaluation mode."""
         network = self._network(self.config.generator, shared)
-        parts = (np.concatenate(self.vectors.descriptions), self.vectors.query_ND, self.vectors.document_MD)
-        network.learn_statistics(*(torch.from_numpy(part) for part in parts))
+        described = [torch.from_numpy(wordings_WD) for wordings_WD in self.vectors.descriptions]
+        network.learn_statistics(
+            described, torch.from_numpy(self.vectors.query_ND), torch.from_numpy(self.vectors.document_MD)
+        )
         asked = self._instructed() if self.config.generator == "instruction-prefix" else self._with_unknown()
         asked._train(network, self.config.training(shared=False), self.config.generator)
         return network.eval().requires_grad_(False)

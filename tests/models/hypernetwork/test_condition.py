@@ -136,3 +136,16 @@ def test_one_pair_and_a_thousand(count: int) -> None:
 def test_a_condition_that_says_nothing_is_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Condition(**given)
+
+
+def test_whitening_within_kinds_shortens_what_only_wordings_differ_in() -> None:
+    """Two tasks apart by 2 along the first axis, their wordings by 2 along the second: variance within is (0, 1, 0)."""
+    sample = torch.tensor([[1.0, 1.0, 0.0], [1.0, -1.0, 0.0], [-1.0, 1.0, 0.0], [-1.0, -1.0, 0.0]])
+    whitening = Whitening(3)
+    whitening.learn_within(sample, torch.tensor([0, 0, 1, 1]))
+    mean = 1 / 3  # of the three variances, which shrinkage adds to each
+    scales = torch.tensor([mean**-0.5, (1 + mean) ** -0.5, mean**-0.5])
+    assert torch.allclose(whitening(sample), sample * scales, atol=1e-5)
+    alone = Whitening(3)
+    alone.learn_within(sample, torch.arange(4))  # one wording each: centred only
+    assert torch.allclose(alone(sample), sample, atol=1e-6)

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from acclimate.configs.hypernetwork import RIVALS
 from acclimate.errors import ModelError, StorageError
 from acclimate.models.hypernetwork.condition import ConditionBatch
 from acclimate.models.hypernetwork.layers import QUERY_VECTOR, Layer, Weights, mapped, query_vector_layers
@@ -24,7 +25,7 @@ LAYERS = (
     Layer("layer.1.query", 1, "layer.query", 12, 12),
     Layer("layer.1.up", 1, "layer.up", 12, 20),
 )
-MADE = [name for name in GENERATORS if name != "multi-task"]
+MADE = [name for name in GENERATORS if name not in RIVALS]
 
 
 def sizes(generator: GeneratorName) -> Architecture:
@@ -143,7 +144,7 @@ def test_save_then_load_is_the_identity(tmp_path: Path, generator: GeneratorName
 
 def saved(folder: Path, generator: GeneratorName) -> TrainedNetwork:
     network = Network(sizes(generator), LAYERS, shared(), seed=3)
-    network.learn_statistics(*(torch.randn(20, DIM) for _ in range(3)))
+    network.learn_statistics([torch.randn(4, DIM) for _ in range(5)], torch.randn(20, DIM), torch.randn(20, DIM))
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))

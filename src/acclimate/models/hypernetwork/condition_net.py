@@ -1,9 +1,10 @@
 """From a task's condition to one vector, whatever of it is given and in whatever order.
 
 Description and texts are centred and whitened over the training tasks: descriptions of one kind lie so close together
-in the base's space that a network sees little else than what they share. Pairs say what has to agree between a query
-and a document: along learned directions, how a query's coordinate agrees with its document's once the sample's own
-means are taken off, which are the domain and not the task.
+in the base's space that a network sees little else than what they share. Descriptions are whitened by how the wordings
+of one task differ, so that what tells tasks apart counts more than how it is put. Pairs say what has to agree between a
+query and a document: along learned directions, how a query's coordinate agrees with its document's once the sample's
+own means are taken off, which are the domain and not the task.
 
 Shapes: T tasks, P pairs, S texts, D vector size, K directions, C width of the condition, N samples.
 """
@@ -38,6 +39,26 @@ class Whitening(nn.Module):
         super().__init__()
         self.register_buffer("mean_D", torch.zeros(dim))
         self.register_buffer("map_DD", torch.eye(dim))
+
+    def learn_within(self, sample_ND: Tensor, kind_N: Tensor) -> None:
+        """Take the covariance within kinds alone: the directions in which vectors of one kind differ become short.
+
+        Directions in which they do not differ at all are kept, for kinds may differ there.
+
+        Args:
+            sample_ND: vectors of the training tasks.
+            kind_N: of which task each is, from 0; equal kinds mean the same.
+        """
+        sample_ND = sample_ND.double()
+        kinds = int(kind_N.max()) + 1
+        count_K1 = torch.bincount(kind_N, minlength=kinds)[:, None].clamp_min(1)
+        mean_KD = torch.zeros(kinds, sample_ND.shape[1], dtype=torch.float64).index_add(0, kind_N, sample_ND) / count_K1
+        apart_ND = sample_ND - mean_KD[kind_N]
+        variance_D, basis_DD = torch.linalg.eigh(apart_ND.T @ apart_ND / len(sample_ND))
+        self.mean_D.copy_(sample_ND.mean(0))
+        if float(variance_D.mean()) > 1e-12:  # else every task has one wording, and nothing is known of how they differ
+            scale_D = (variance_D.clamp_min(0) + SHRINKAGE * variance_D.mean()).rsqrt()
+            self.map_DD.copy_((basis_DD * scale_D) @ basis_DD.T)
 
     def learn(self, sample_ND: Tensor) -> None:
         """Take mean and covariance of the training tasks' vectors; symmetric whitening, shrunk, in float64."""

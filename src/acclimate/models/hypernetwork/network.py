@@ -5,7 +5,7 @@ Shapes: T tasks, D vector size, C width of the condition, N vectors.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeAlias
 
@@ -92,15 +92,16 @@ class Network(nn.Module):
         weights: Weights = self.generator(condition_TC)
         return weights
 
-    def learn_statistics(self, description_ND: Tensor, query_ND: Tensor, document_ND: Tensor) -> None:
+    def learn_statistics(self, descriptions: Sequence[Tensor], query_ND: Tensor, document_ND: Tensor) -> None:
         """Take what conditions are centred and whitened by from the training tasks.
 
         Args:
-            description_ND: vectors of all descriptions of the training tasks.
+            descriptions: vectors [wordings, D] of each training task's descriptions.
             query_ND: vectors of their queries.
             document_ND: vectors of their documents, which sample texts are like.
         """
-        self.condition.described.learn(description_ND)
+        kind_N = torch.repeat_interleave(torch.tensor([len(wordings_WD) for wordings_WD in descriptions]))
+        self.condition.described.learn_within(torch.cat(list(descriptions)), kind_N)
         self.condition.pairs.query.learn(query_ND)
         self.condition.pairs.document.learn(document_ND)
         self.condition.texts.learn(document_ND)
