@@ -34,7 +34,7 @@ from acclimate.models.hypernetwork.condition import Condition, encode_condition
 from acclimate.models.hypernetwork.generate import NetworkHypernetwork, bound
 from acclimate.models.hypernetwork.known import FAR
 from acclimate.models.hypernetwork.packaged import find_hypernetwork
-from acclimate.models.hypernetwork.saving import load_network
+from acclimate.models.hypernetwork.saving import TrainedNetwork, load_network
 from acclimate.models.query_map import QueryMap
 from acclimate.models.query_map_saving import save_query_map
 from acclimate.progress import say
@@ -99,12 +99,7 @@ def generate(hypernetwork: str, asked: Asked, out: Path, config: RunConfig) -> d
     """
     folder = find_hypernetwork(hypernetwork)
     condition = asked.read(config)
-    trained = load_network(folder)
-    if (kind := trained.network.architecture.generator) in RIVALS:
-        raise ModelError(
-            f"{hypernetwork} is one adapter for all tasks ({kind}), which generates nothing",
-            possible="a hypernetwork of another generator; hypernetwork-evaluate compares it with this one",
-        )
+    trained = _that_generates(folder)
     source = find_base(folder, trained.base_id, trained.base_sha256, config.model, trained.use.pooling)
     files = {name: path for name in ("pairs", "sample", "corpus") if (path := getattr(asked, name)) is not None}
     settings = {**used(config, "generate"), "describe": asked.describe}
@@ -140,6 +135,16 @@ def generate(hypernetwork: str, asked: Asked, out: Path, config: RunConfig) -> d
         return Work(lambda fresh: _write(fresh, made, encoder, report, told))
 
     return step("generate", out, settings, inputs, make, seconds="generate_s", reads=[folder, *files.values()])
+
+
+def _that_generates(folder: Path) -> TrainedNetwork:
+    trained = load_network(folder)
+    if (kind := trained.network.architecture.generator) in RIVALS:
+        raise ModelError(
+            f"{folder} is one adapter for all tasks ({kind}), which generates nothing",
+            possible="a hypernetwork of another generator; hypernetwork-evaluate compares it with this one",
+        )
+    return trained
 
 
 class _Asked:

@@ -121,32 +121,38 @@ def hypernetwork_evaluate(
     )
 
     def make() -> Work[dict[str, Any]]:
-        world = _world(asked, source, library.only(held))
-        found: dict[str, Any] = {"collapse": {}, "generation_s": {}}
-        scores = _headroom(world, asked)
-        own = _own_adapters(world, asked) if references and QUERY_VECTOR in asked.first.shared else None
-        if own is not None:
-            scores |= _own(world, own, asked, library)
-        _say_headroom(scores)
-        chosen: dict[str, list[Chosen]] = {}
-        curves: dict[str, Any] = {}
-        for name in asked.generators:
-            scores |= _measured(world, name, trained[name], found)
-            if references and QUERY_VECTOR in trained[name].shared:
-                chosen[name] = chosen_by_pairs(world, trained[name])
-                if own is not None and not curves:
-                    curves[name] = _curve(world, own, name, trained[name])
-        report = {
-            "base": first.base,
-            "generators": {name: one.network.architecture.generator for name, one in trained.items()},
-            **_summary(world.library, scores, chosen, asked),
-            "curve": curves,
-            **found,
-        }
-        return Work(lambda folder: _write(folder, out.name, report, scores, chosen, world.library))
+        return _evaluated(asked, source, library, held, out.name)
 
     reads: list[str | Path] = [*hypernetworks, tasks]
     return step("hypernetwork evaluate", out, settings, inputs, make, seconds="hypernetwork_evaluate_s", reads=reads)
+
+
+def _evaluated(
+    asked: _Asked, source: ModelSource, library: SplitLibrary, held: Sequence[int], name: str
+) -> Work[dict[str, Any]]:
+    """Measure everything; what is left to do is to write it."""
+    world, first = _world(asked, source, library.only(held)), asked.first
+    own = _own_adapters(world, asked) if asked.references and QUERY_VECTOR in first.shared else None
+    scores = _headroom(world, asked)
+    if own is not None:
+        scores |= _own(world, own, asked, library)
+    _say_headroom(scores)
+    found: dict[str, Any] = {"curve": {}, "collapse": {}, "generation_s": {}}
+    chosen: dict[str, list[Chosen]] = {}
+    for network in asked.generators:
+        trained = asked.trained[network]
+        scores |= _measured(world, network, trained, found)
+        if asked.references and QUERY_VECTOR in trained.shared:
+            chosen[network] = chosen_by_pairs(world, trained)
+        if own is not None and not found["curve"]:
+            found["curve"][network] = _curve(world, own, network, trained)
+    report = {
+        "base": first.base,
+        "generators": {network: one.network.architecture.generator for network, one in asked.trained.items()},
+        **_summary(world.library, scores, chosen, asked),
+        **found,
+    }
+    return Work(lambda folder: _write(folder, name, report, scores, chosen, world.library))
 
 
 def _world(asked: _Asked, source: ModelSource, part: SplitLibrary) -> HeldOutTasks:
