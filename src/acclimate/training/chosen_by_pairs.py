@@ -42,7 +42,7 @@ class Chosen:
     task: str
     pairs: int
     name: str
-    """Of the candidate."""
+    """The candidate's name."""
     gain: float
     """NDCG@10 on the test less the base's."""
     best_gain: float

@@ -161,7 +161,7 @@ def held_out(library: SplitLibrary) -> list[int]:
 
 
 def evenly_drawn(numbers: Sequence[int], most: int) -> list[int]:
-    """At most so many of some numbers, at even distances."""
+    """Take at most `most` of some numbers, at even distances."""
     places = np.linspace(0, len(numbers) - 1, min(most, len(numbers))).round().astype(int)
     return [numbers[place] for place in places.tolist()]
 
