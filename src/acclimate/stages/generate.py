@@ -157,7 +157,8 @@ class _Asked:
         started = time.perf_counter()
         self.of.weights(GENERATED, self.vectors)
         self.seconds = round(time.perf_counter() - started, 5)
-        self.distances = self.trained.known.distances(self.vectors)
+        reads = self.trained.network.condition.described
+        self.distances = self.trained.known.distances(self.vectors, reads)
 
     def ranker(self, name: str, corpus: list[str]) -> Ranker:
         """How a candidate ranks, made without the pair that it ranks for."""

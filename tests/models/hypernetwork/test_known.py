@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from acclimate.models.hypernetwork.condition import ConditionVectors
+from acclimate.models.hypernetwork.condition_net import Whitening
 from acclimate.models.hypernetwork.known import KnownConditions, summaries
 from acclimate.models.hypernetwork.packaged import find_hypernetwork
 from acclimate.models.hypernetwork.saving import load_network
@@ -33,6 +35,19 @@ def test_distances_by_hand(tmp_path: Path) -> None:
     again = KnownConditions.load(tmp_path)
     assert again.distances(ConditionVectors(description_D=at(180)[0])) == pytest.approx(found, rel=1e-2)
     assert KnownConditions.load(tmp_path / "none").parts == {}
+
+
+def test_descriptions_are_compared_as_the_network_reads_them() -> None:
+    """Kinds apart along one axis, wordings along another one: whitened within kinds, another wording is no distance."""
+    rows = np.array([[1, 1, 0], [1, -1, 0], [-1, 1, 0], [-1, -1, 0]], np.float32) / np.float32(np.sqrt(2))
+    kinds = np.array([0, 0, 1, 1])
+    described = Whitening(3)
+    described.learn_within(100 * torch.from_numpy(rows), torch.from_numpy(kinds))
+    described.mean_D.zero_()
+    known = KnownConditions({"description": (rows, kinds)})
+    put_otherwise = ConditionVectors(description_D=np.array([1, 0, 0], np.float32))
+    assert known.distances(put_otherwise)["description"] > 0.2
+    assert known.distances(put_otherwise, described)["description"] < 0.2
 
 
 def test_one_kind_gives_no_unit() -> None:
