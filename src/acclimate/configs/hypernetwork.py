@@ -93,7 +93,7 @@ class NetworkConfig:
     """Rank of the multi-task adapter, which all tasks share."""
     own_rank: int = 32
     """Ranks beside it."""
-    unknown_share: float = 0.3
+    unknown_share: float = 0.15
     """Share of the conditions that say what no task is about, or nothing: the base shall then stay as it is."""
     learning_rate: float = 2e-3
     """Peak learning rate of both trainings."""
