@@ -41,6 +41,7 @@ STEPS = {"core-modulation": 1500, "text-to-lora": 4000, "drag-and-drop": 4000}
 RIVALS = ("multi-task", "instruction-prefix")
 LONGEST = 1500
 """Steps of the rivals: as many as core modulation has."""
+QUICKER = 100
 WIDE = ("--shared-rank", "64")
 """Rank of the rivals: that of core modulation's shared matrices, with the further directions."""
 MAIN = "core-modulation, description + 8 pairs"
@@ -58,7 +59,8 @@ def main() -> None:
     parser.add_argument("--parts", nargs="+", choices=[*PARTS], default=[*PARTS])
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--limit", type=int, default=LIMIT, help="texts of each source")
-    parser.add_argument("--max-tokens", type=int, help="cut texts, for a quick look")
+    parser.add_argument("--max-tokens", type=int, help="cut texts")
+    parser.add_argument("--quick", action="store_true", help="a hundredth of the steps, no references: does it run?")
     parser.add_argument("--table", action="store_true", help="run nothing")
     arguments = parser.parse_args()
     if not arguments.table:
@@ -121,7 +123,8 @@ def trained(
     folder = of_seed(arguments, seed)
     out = folder / (name or ("equal-steps" if generator == "multi-task" else generator))
     cut = ("--max-tokens", arguments.max_tokens) if arguments.max_tokens else ()
-    words = ("--generator", generator, "--steps", steps, "--seed", seed, *cut, *further)
+    taken = max(1, steps // QUICKER) if arguments.quick else steps
+    words = ("--generator", generator, "--steps", taken, "--seed", seed, *cut, *further)
     typed("hypernetwork-train", folder / "tasks", "--out", out, *words)
     return out
 
@@ -135,7 +138,8 @@ def train(arguments: argparse.Namespace, seed: int) -> list[Path]:
 def evaluate(arguments: argparse.Namespace, seed: int) -> None:
     """Everything that is held out."""
     folder = of_seed(arguments, seed)
-    words = ("--tasks", folder / "tasks", "--out", folder / "measured", "--seed", seed)
+    few = ("--no-references",) if arguments.quick else ()
+    words = ("--tasks", folder / "tasks", "--out", folder / "measured", "--seed", seed, *few)
     typed("hypernetwork-evaluate", *train(arguments, seed), *words)
 
 
