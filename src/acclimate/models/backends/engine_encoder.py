@@ -30,8 +30,9 @@ from acclimate.progress import progress
 from acclimate.text_use import LoadSettings, SpaceId, TextUse, text_settings
 from acclimate.types import ROLES, Role
 
-CHUNK_TOKENS = 4096
-"""Tokens of one batch; texts of about one length are in it, so that little of it is padding."""
+CHUNK_TOKENS = 512
+"""Most tokens of one call of a graph. On one thread ONNX Runtime encodes texts of 12 tokens 2.3 times as fast with 512
+as with 4,096, whose activations do not fit into the cache, and texts of 200 tokens a tenth faster."""
 
 
 class EngineEncoder(TextUser):
