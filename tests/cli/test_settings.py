@@ -50,6 +50,7 @@ OTHERWISE = {
         "weight_decay": "of images, image_weight_decay in a copy of the config",
     },
     "tune": dict.fromkeys(("format", "int8", "float16"), "of the exports that it makes, in a copy of the config"),
+    "index": {"model": "of --images, for the run's report; the vectors are those of the projection"},
     "serve": {"index_at": "of each run's own config.toml: several runs may be served, each with an index"},
     "train": {"reranker": "with remine_steps; the flag is the older spelling of train-reranker, config.toml says it"},
     "merge": {
@@ -170,6 +171,7 @@ def _images(world: World, base: tuple[str, ...]) -> None:
     world.do("adapt", images, "--out", run, *base, "--image-model", tower, *quick, mode="adapt on images")
     for query in ("0.jpg", "clip.mp4"):
         world.do("search", run, "--image", images / "0" / query, mode="search by a picture")
+    world.do("index", run, images, "--images", mode="index RUN --images")
 
 
 def _index(world: World) -> None:
@@ -248,8 +250,8 @@ def _instant(world: World, base: tuple[str, ...]) -> None:
     world.do("hypernetwork-train", library, "--out", network, *small, *base)
     world.do("hypernetwork-evaluate", network, "--tasks", library, "--out", world.folder / "measured", *base)
     asked = ("--describe", "the same word", "--pairs", world.data, *columns, "--corpus", world.texts)
-    with suppress(SystemExit):  # where the base is as good, nothing is written, when all is read
-        world.do("generate", "--hypernetwork", network, "--out", world.folder / "generated", *asked, *base)
+    out = world.folder / "generated"  # after so few steps the base is as good, and nothing is written, when all is read
+    world.do("generate", "--hypernetwork", network, "--out", out, *asked, *base, refused=True)
 
 
 def _prepare_and_mine(world: World, base: tuple[str, ...]) -> None:
