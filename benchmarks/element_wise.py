@@ -1,8 +1,8 @@
 """What fusing the element-wise parts of an encoder on a CPU gains, beside the products of its linear layers.
 
-One layer of the shapes of MiniLM and multilingual E5 (384 features, 12 heads), in microseconds of CPU time of one thread:
-as torch computes its parts, and fused by `torch.compile` or oneDNN, with the share in the whole layer. Compiling needs a
-C++ compiler on the machine.
+One layer of the shapes of MiniLM and multilingual E5 (384 features, 12 heads), in microseconds of CPU time of one
+thread: as torch computes its parts, and fused by `torch.compile` or oneDNN, with the share in the whole layer.
+Compiling needs a C++ compiler on the machine.
 
     python benchmarks/element_wise.py [--tokens 2048] [--length 64] [--repeats 20] [--dtype bfloat16]
 """
