@@ -12,6 +12,7 @@ from rich.text import Text
 
 from acclimate.cli.tables import new_console, plain_table, shown_number, snippet
 from acclimate.counting import counted
+from acclimate.evaluation.compare import MAIN_MEASURE
 from acclimate.runs.run_folder import RunFolder
 
 DIRECTIONS = ("text_to_image", "image_to_text", "image_to_image", "image_to_image_by_tower")
@@ -37,6 +38,13 @@ def show_images(summary: Mapping[str, Any], run: Path) -> None:
     if measured := found.get("all", {}).get("text_to_image", {}).get("precision@10"):
         _row(table, "unseen", "text to image among all images: precision@10", measured)
     out.print(table)
+    for guard in found.get("guard", []):
+        before, after = (guard[side][MAIN_MEASURE[guard["kind"]]] for side in ("base", "adapted"))
+        out.print(
+            f"searches among texts, {guard['name']}: {MAIN_MEASURE[guard['kind']]} {shown_number(before)} before, "
+            f"{shown_number(after)} after" + ", a loss beyond the bound" * guard["warn"],
+            soft_wrap=True,
+        )
     out.print(
         f"trained {train['trainable']:,} parameters on {counted(counts['train'], 'images')}; "
         f"{counted(counts['held_out'], 'groups')} never seen; minutes: "

@@ -97,6 +97,9 @@ ON_IMAGES = (
 )
 """What `adapt` reads where its data are images."""
 
+IMAGE_LORA = ("targets", "rank", "alpha", "lora_dropout", "activation_memory_gb")
+"""What it reads besides where LoRA is trained."""
+
 READS: dict[str, tuple[str, ...]] = {
     "adapt": (
         *ENCODER,
@@ -162,13 +165,14 @@ READS_WHEN: dict[str, tuple[str, ...]] = {
         "checkpoint_steps",
     ),
     "adapt on images": ON_IMAGES,
-    "adapt on images with --image-lora": (
+    "adapt on images with --image-lora": (*ON_IMAGES, *IMAGE_LORA),
+    "adapt on images with LoRA on the texts' model": (
         *ON_IMAGES,
-        "targets",
-        "rank",
-        "alpha",
-        "lora_dropout",
-        "activation_memory_gb",
+        *IMAGE_LORA,
+        "gradient_checkpointing",
+        "start_adapter",
+        "guard",
+        "guard_bound",
     ),
     "search by a picture": (*ENCODER, "index_at", *PICTURE),
     "index RUN": (*ENCODER, "index_at", "chunk_tokens", "chunk_overlap", "refuse"),

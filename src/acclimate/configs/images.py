@@ -53,8 +53,9 @@ class ImagesConfig:
     image_temperature: float = 0.07
     """Temperature of InfoNCE at the start; it is learned."""
     image_lora: TowerSides | None = None
-    """LoRA on the image model, too, instead of a frozen one: on its image tower, or, where it is the texts' model as
-    well, on its text tower or on both. Its rank and targets are those of trainings on texts."""
+    """LoRA on the image model, the texts' model or both, instead of frozen ones. With image, the texts' vectors stay,
+    and so does their index; with texts or both, they move, and an index has to be built again. Its rank and targets
+    are those of trainings on texts."""
     image_negatives: int = 4
     """Hard negative texts per image and step, mined across both modalities; 0 switches mining off."""
 

@@ -132,6 +132,13 @@ def lora_layers(model: nn.Module) -> dict[str, LoraLinear]:
     return {name: module for name, module in model.named_modules() if isinstance(module, LoraLinear)}
 
 
+def finished_weights(model: nn.Module) -> dict[str, tuple[Tensor, Tensor]]:
+    """Copy the matrices of the one LoRA that a model carries to the CPU: module path -> (A [r, d_in], B [d_out, r]),
+    alpha / rank folded into B."""
+    weights = {name: layer.weights() for name, layer in lora_layers(model).items()}
+    return {name: (A[0].detach().cpu().clone(), B[0].detach().cpu().clone()) for name, (A, B) in weights.items()}
+
+
 def detach(model: nn.Module) -> None:
     """Put the plain modules back, untouched as they are."""
     for name, layer in _gated_layers(model).items():

@@ -67,6 +67,11 @@ def is_dataset(folder: Path) -> bool:
     return (folder / DATASET_FILE).is_file()
 
 
+def has_test(folder: Path) -> bool:
+    """Whether the dataset in a folder has a test split."""
+    return any((folder / kind / "test.tsv").is_file() for kind in ("qrels", "pairs"))
+
+
 def map_label(label: float, label_range: Iterable[float]) -> float:
     """Map a label within its range to a score in [0, 1]."""
     low, high = label_range

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from acclimate.configs.images import TowerSides
 from acclimate.core.linears import select_linears
-from acclimate.core.lora import lora_layers
+from acclimate.core.lora import finished_weights
 from acclimate.errors import UsageError
 from acclimate.formats import peft
 
@@ -35,11 +35,7 @@ class TowerLora:
     @classmethod
     def of(cls, model: nn.Module, rank: int, alpha: float, sides: TowerSides) -> TowerLora:
         """Take the matrices of what is attached to a model."""
-        modules = {}
-        for name, layer in lora_layers(model).items():
-            A_KrI, B_KOr = layer.weights()
-            modules[name] = (A_KrI[0].detach().cpu().clone(), B_KOr[0].detach().cpu().clone())
-        return cls(modules, rank, alpha, sides)
+        return cls(finished_weights(model), rank, alpha, sides)
 
     @cached_property
     def sha256(self) -> str:

@@ -24,6 +24,8 @@ DIRECTIONS = {
     "image_to_image_by_tower": "Image → image, by the tower's own features",
 }
 MEASURES = ("precision@10", "recall@5", "ndcg@10", "mrr@10")
+TEXTS_STAY = "the texts' model was not changed, so their index stays valid"
+TEXTS_TRAINED = "the texts' model was trained with it, so an index of texts that was made before has to be built again"
 PARTS = {"unseen": "never trained on", "seen": "trained on, with other images"}
 
 
@@ -74,6 +76,10 @@ def render(path: Path, run: RunParts) -> str:
         results=[_result(name, report[name]) for name in PARTS if name in report] + _among_all(report),
         shown={name: strips for name, strips in shown.items() if any(strips.values())},
         parts=PARTS,
+        guarded=report.get("texts_trained", False),
+        guard=tables.guard(report.get("guard", [])),
+        forgot=False,  # what it would advise is for trainings on texts
+        guard_bound=summary.get("config", {}).get("evaluate", {}).get("guard_bound"),
         curves=[curve for curve in curves if curve],
         data=tables.values("Data", _flat(dataset.info["counts"])),
         warnings=dataset.info["warnings"],
@@ -99,7 +105,7 @@ def _lead(dataset: ImageDataset, report: Mapping[str, Any]) -> str:
     return (
         f"By chance it would be {percent(found['chance'])}; the {percent(report['confidence'])} interval is "
         f"{percent(found['low'])} to {percent(found['high'])}. A projection into the texts' space was trained on "
-        f"{count(counts['train'])} images; the texts' model was not changed, so their index stays valid."
+        f"{count(counts['train'])} images; {TEXTS_TRAINED if report.get('texts_trained') else TEXTS_STAY}."
     )
 
 

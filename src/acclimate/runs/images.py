@@ -14,17 +14,22 @@ from acclimate.data.images.dataset import ImageBytes, ImageDataset, load_image_d
 from acclimate.data.images.pictures import require_pillow
 from acclimate.data.images.video import normalise
 from acclimate.data.records import BadRowError
-from acclimate.errors import DataError, StorageError, UsageError
+from acclimate.errors import DataError, ModelError, StorageError, UsageError
 from acclimate.files import open_input
+from acclimate.models.encoder import Encoder
 from acclimate.models.image_encoder import ImageEncoder, cached_features
 from acclimate.models.image_text import ImageTexts
 from acclimate.models.image_towers import TransformersTower
 from acclimate.models.projection import ProjectedImages
 from acclimate.models.text_encoder import TextEncoder
 from acclimate.runs.opening import load_current
+from acclimate.runs.resolve import adapter_folder, load, load_pair, load_whole, refuse_map
 from acclimate.runs.run_folder import RunFolder
 from acclimate.text_use import SpaceId
 from acclimate.types import Role
+
+TEXTS_FOLDER = "texts"
+"""The folder in a projection's with the adapter of the texts' model, where LoRA was trained on it, too."""
 
 
 def image_model(config: RunConfig) -> str:
@@ -61,6 +66,49 @@ def adapted_texts(texts: TextEncoder | ImageTexts, images: ProjectedImages) -> T
         return texts
     assert isinstance(tower, TransformersTower)  # it carries LoRA
     return ImageTexts(tower, lora.text_sha256)
+
+
+def trains_text_model(config: RunConfig) -> bool:
+    """Whether LoRA is trained on an embedding model of texts, which is another one than the image model."""
+    return config.images.image_lora in ("texts", "both") and config.base_model != config.images.image_model
+
+
+def texts_to_train(config: RunConfig) -> tuple[Encoder, Encoder]:
+    """Load the texts' model that LoRA is put on: as it is, and as the training begins, with `start_adapter` where one
+    is given; both over the same weights.
+
+    Raises:
+        UsageError: the model is an export.
+        ModelError: `start_adapter` leads to no adapter; or the model cannot be found or used, or has two transformers.
+    """
+    if config.train.start_adapter is not None:
+        refuse_map(config.train.start_adapter, "trained on")
+        if adapter_folder(config.train.start_adapter) is None:
+            raise ModelError(f"start_adapter: {config.train.start_adapter} holds no adapter", fix="Give a run.")
+        return load_pair(config.train.start_adapter, base=config.model, **config.loading)
+    base = load_whole(config.base_model, **config.loading)
+    if not isinstance(base, Encoder):
+        raise UsageError(f"--image-lora {config.images.image_lora}: {config.model} is an export, which does not train")
+    base.require_one_transformer()
+    return base, base
+
+
+def texts_before(run: RunFolder, config: RunConfig, encoder: ImageEncoder) -> TextEncoder | ImageTexts:
+    """Load what encodes the texts when a training on images begins: as `text_encoder`, unless it is to be trained."""
+    return texts_to_train(config)[1] if trains_text_model(config) else text_encoder(run, config, encoder)
+
+
+def texts_after(projection: Path, config: RunConfig, images: ProjectedImages) -> TextEncoder | ImageTexts:
+    """Load what encodes the texts beside a projection: what was trained with it, where something was.
+
+    Args:
+        projection: its folder, in that of the run.
+        config: as of `text_encoder`.
+        images: the projection.
+    """
+    if (own := projection / TEXTS_FOLDER).is_dir():
+        return load(own, base=config.base_model, **config.loading)
+    return adapted_texts(text_encoder(RunFolder(projection.parent), config, images.encoder), images)
 
 
 @dataclass(frozen=True, slots=True, eq=False)

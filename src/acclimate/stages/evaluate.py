@@ -32,21 +32,20 @@ from acclimate.evaluation.compare import (
     won_and_lost,
 )
 from acclimate.evaluation.domain import DomainData, Models, domain_data, relatedness, term_accuracy
+from acclimate.evaluation.guarding import Scores, counts, guard_rows, unseen_guards
 from acclimate.evaluation.lexical import LexicalChoice, lexical_run
-from acclimate.evaluation.measures import evaluate_run, relative_loss
+from acclimate.evaluation.measures import evaluate_run
 from acclimate.evaluation.recommend import recommended
-from acclimate.evaluation.reports import PER_QUERY_FILE, Counts, EvaluationReport, GuardRow, SplitScores
+from acclimate.evaluation.reports import PER_QUERY_FILE, EvaluationReport, SplitScores
 from acclimate.evaluation.significance import verdict
 from acclimate.files import INPUTS_FILE, REPORT_FILE, hash_folder, read_json, write_jsonl, write_text
 from acclimate.formats.facts import ADAPTER_FILE
-from acclimate.formats.trained_on import TrainedOn
 from acclimate.models.reading import Reading, reading_warnings, unsuited
 from acclimate.models.text_encoder import TextEncoder
 from acclimate.progress import say
-from acclimate.retrieval.own_documents import own_documents
 from acclimate.retrieval.trec import write_trec
 from acclimate.runs.differences import is_current
-from acclimate.runs.guards import guard_data, guard_hashes
+from acclimate.runs.guards import guard_hashes
 from acclimate.runs.opening import open_dataset
 from acclimate.runs.resolve import base_of, compared_base, load, load_pair, load_whole, resolve, trained_folder
 from acclimate.runs.run_folder import RunFolder, is_run
@@ -56,7 +55,7 @@ from acclimate.runs.trained_on import trained_on, without_seen
 from acclimate.runs.versions import NAME_CHARS
 from acclimate.types import PAIR_ROLE
 
-Scores = RankingScores | PairScores
+FORGETS_LESS = "training with --retain-data forgets less"
 
 
 def evaluate(dataset: Path, adapter: Path, out: Path, config: RunConfig) -> EvaluationReport:
@@ -110,7 +109,7 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
     if not seen.complete:
         say(f"{adapter}, or what it was made from, does not say what it was trained on: nothing of that is left out")
     data, left_out = without_seen(data, seen, "the dataset")
-    guards, guards_left_out = _unseen_guards(seen, config)
+    guards, guards_left_out = unseen_guards(seen, config)
     material = domain_data(data, config.domain, config.evaluate, config.seed)
     models = _load_both(adapter, cache, config)
     base = _scores(models.base, "base", [data, *guards], models.cache, config)
@@ -158,14 +157,6 @@ def _reading(data: Dataset, encoder: TextEncoder) -> dict[str, Reading]:
     return {"queries": encoder.reading(queries, "query"), "documents": encoder.reading(documents, "document")}
 
 
-def _unseen_guards(seen: TrainedOn, config: RunConfig) -> tuple[list[Dataset], list[int]]:
-    """The guard data without test queries that were trained on, and how many these are."""
-    sources = config.evaluate.guard
-    guards = guard_data(sources, seed=config.seed, limit=config.limit) if sources else []
-    rest = [without_seen(data, seen, f"guard {source}") for data, source in zip(guards, sources, strict=True)]
-    return [data for data, _ in rest], [count for _, count in rest]
-
-
 def _report(
     datasets: Sequence[Dataset], base: Sequence[Scores], adapted: Sequence[Scores], config: RunConfig
 ) -> EvaluationReport:
@@ -175,14 +166,14 @@ def _report(
     test: SplitScores = {"base": base[0].measures, "adapted": adapted[0].measures, "delta": delta}
     return {
         "kind": datasets[0].kind,
-        "test": cast(SplitScores, {**_counts(datasets[0]), **test}),
+        "test": cast(SplitScores, {**counts(datasets[0]), **test}),
         "training_known": True,
         "made_by": {},
         "verdict": found,
         "recommend": "adapted" if found == "better" else "base",
         "confidence": config.evaluate.confidence,
         "histograms": histograms(base[0], adapted[0]),
-        "guard": _guard_rows(datasets[1:], base[1:], adapted[1:], config),
+        "guard": guard_rows(datasets[1:], base[1:], adapted[1:], config, FORGETS_LESS),
         "sides": "both",
         "domain": {},
         "reading": {},
@@ -248,7 +239,7 @@ def evaluate_model(source: str, adapter: Path | None, config: RunConfig) -> dict
     scores = score(encoder, data, config.evaluate, cache=run.cache if in_run else None, label="encode")
     found = intervals(scores, config.evaluate, config.seed)
     ends = {end: {name: getattr(interval, end) for name, interval in found.items()} for end in ("low", "high")}
-    return {**scores.measures, **ends, **_counts(data), **({"trained_on": left_out} if left_out else {})}
+    return {**scores.measures, **ends, **counts(data), **({"trained_on": left_out} if left_out else {})}
 
 
 def _require_test(data: Dataset, run: RunFolder) -> None:
@@ -319,43 +310,6 @@ def _domain(
         "relatedness": relatedness(models, material, config.evaluate, config.seed),
     }
     return metrics, by_term
-
-
-def _guard_rows(
-    guards: Sequence[Dataset], base: Sequence[Scores], adapted: Sequence[Scores], config: RunConfig
-) -> list[GuardRow]:
-    rows: list[GuardRow] = []
-    for source, data, before, after in zip(config.evaluate.guard, guards, base, adapted, strict=True):
-        name, main = Path(source).name or source, MAIN_MEASURE[data.kind]
-        loss = relative_loss(before.measures, after.measures, main)
-        warn = loss > config.evaluate.guard_bound
-        if warn:
-            found = f"guard {name}: the adapted model's {main} is {100 * loss:.1f} % below the base's"
-            say(f"{found}; training with --retain-data forgets less")
-        rows.append(
-            {
-                "name": name,
-                "kind": data.kind,
-                **_counts(data),
-                "base": before.measures,
-                "adapted": after.measures,
-                "delta": deltas(before, after, config.evaluate, config.seed),
-                "relative_loss": loss,
-                "warn": warn,
-            }
-        )
-    return rows
-
-
-def _counts(data: Dataset) -> Counts:
-    if data.kind == "pairs":
-        return {"pairs": len(data.pairs["test"])}
-    queries, qrels = judged_queries(data)
-    judged, given = len(queries), len(data.qrels["test"])
-    counts: Counts = {"queries": judged, "queries_without_relevant": given - judged, "documents": len(data.corpus)}
-    if own := own_documents(queries, data.corpus, qrels):
-        counts["own_documents"] = len(own)
-    return counts
 
 
 def _write_rankings(

@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from acclimate.configs import RunConfig
 from acclimate.data.images.dataset import ImageDataset
 from acclimate.errors import DataError
+from acclimate.evaluation.compare import score
+from acclimate.evaluation.guarding import guard_rows, unseen_guards
 from acclimate.evaluation.image_measures import (
     Doubt,
     Measured,
@@ -23,19 +25,26 @@ from acclimate.evaluation.image_measures import (
     per_query_precision,
     retrieval,
 )
+from acclimate.evaluation.reports import GuardRow
 from acclimate.files import hash_folder
 from acclimate.models.image_encoder import ImageEncoder
+from acclimate.models.image_text import ImageTexts
 from acclimate.models.projection import OFFSETS, ProjectedImages, load_projection, project
+from acclimate.models.text_encoder import TextEncoder
+from acclimate.runs.guards import guard_hashes
 from acclimate.runs.images import (
+    TEXTS_FOLDER,
     TextVectors,
-    adapted_texts,
     image_features,
     open_images,
-    text_encoder,
     text_vectors,
+    texts_after,
+    texts_to_train,
+    trains_text_model,
 )
 from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
+from acclimate.runs.trained_on import trained_on
 
 Part: TypeAlias = Literal["unseen", "seen"]
 METHOD = 3
@@ -47,6 +56,7 @@ SHOWN = 6
 TOP = 8
 """Results that it shows of each."""
 MAIN = "precision@10"
+FORGETS_LESS = "without LoRA on the texts' model it forgets nothing"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -91,7 +101,8 @@ def evaluate_images(
         ModelError: the tower is not the one that the projection was trained on.
     """
     run = RunFolder(out.parent)
-    encoder = text_encoder(run, config, tower)
+    own = ProjectedImages(tower, load_projection(projection), str(projection))
+    encoder, trained_texts = texts_after(projection, config, own), projection / TEXTS_FOLDER
     doubt = Doubt(config.evaluate.sign_flips, config.evaluate.confidence, config.seed)
     settings = {"sign_flips": doubt.flips, "confidence": doubt.confidence, "seed": doubt.seed, "method": METHOD}
     inputs = {
@@ -100,16 +111,18 @@ def evaluate_images(
         "texts": encoder.fingerprint,
         "tower": tower.tower.fingerprint,
     }
+    guarded = config.evaluate.guard if trained_texts.is_dir() and trains_text_model(config) else ()
+    if guarded:
+        settings["guard_bound"] = config.evaluate.guard_bound
+        inputs |= guard_hashes(guarded) | {"texts before": texts_to_train(config)[1].fingerprint}
 
     def make() -> Work[Mapping[str, Any]]:
         dataset, pictures = open_images(images)
-        trained = load_projection(projection)
-        own = ProjectedImages(tower, trained, str(projection))
         features_NF = image_features(run, dataset, pictures, tower)
         adapted_NF = image_features(run, dataset, pictures, own.encoder)
         pictures.close()
-        vectors = text_vectors(adapted_texts(encoder, own), [text.text for text in dataset.texts])
-        image_ND = project(trained.head, adapted_NF)
+        vectors = text_vectors(encoder, [text.text for text in dataset.texts])
+        image_ND = project(own.projection.head, adapted_NF)
         parts = {
             name: part
             for name, held_out in (("unseen", True), ("seen", False))
@@ -124,11 +137,27 @@ def evaluate_images(
             "shown": {name: _shown(part) for name, part in parts.items()},
         }
         if dataset.kind == "classes" and len(parts) == 2:
-            report["all"] = _among_all(dataset, parts, vectors, doubt, trained.metrics)
+            report["all"] = _among_all(dataset, parts, vectors, doubt, own.projection.metrics)
         report["verdict"] = _verdict(report)
+        lora = own.projection.lora
+        report["texts_trained"] = trained_texts.is_dir() or (lora is not None and lora.text_sha256 is not None)
+        if guarded:
+            assert not isinstance(encoder, ImageTexts)  # it has an adapter of its own
+            report["guard"] = _guarded(encoder, trained_texts, run.cache, config)
         return Work(lambda _: report)
 
     return step("evaluate images", out, settings, inputs, make, seconds="evaluate_images_s", alone=True)
+
+
+def _guarded(adapted: TextEncoder, trained: Path, cache: Path, config: RunConfig) -> list[GuardRow]:
+    """What the training of the texts' model, whose adapter is in a folder, has done to searches among texts."""
+    before = texts_to_train(config)[1]
+    guards, _ = unseen_guards(trained_on([trained]), config)
+    base, after = (
+        [score(one.for_task(None), data, config.evaluate, cache=cache, label=label) for data in guards]
+        for one, label in ((before, "before"), (adapted, "after"))
+    )
+    return guard_rows(guards, base, after, config, FORGETS_LESS)
 
 
 def _part(

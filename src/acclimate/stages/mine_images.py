@@ -11,7 +11,7 @@ from acclimate.errors import DataError
 from acclimate.files import hash_folder, write_json, write_jsonl
 from acclimate.mining.image_negatives import NEGATIVES_FILE, mine_texts
 from acclimate.models.image_encoder import ImageEncoder
-from acclimate.runs.images import image_features, image_model, numbered_texts, open_images, text_encoder, text_vectors
+from acclimate.runs.images import image_features, image_model, numbered_texts, open_images, text_vectors, texts_before
 from acclimate.runs.run_folder import AUDIT_FILE, RunFolder
 from acclimate.runs.step import Work, step
 
@@ -32,7 +32,7 @@ def mine_images(images: Path, out: Path, config: RunConfig, tower: ImageEncoder)
         DataError: there is no image to train on.
     """
     run = RunFolder(out.parent)
-    encoder = text_encoder(run, config, tower)
+    encoder = texts_before(run, config, tower)
     settings = {"image_negatives": config.images.image_negatives, "image_model": image_model(config)}
     inputs = {"images": hash_folder(images), "texts": encoder.fingerprint, "tower": tower.tower.fingerprint}
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from acclimate import processes
 from acclimate.configs import RunConfig, effective
-from acclimate.core.lora import adapters_off, lora_layers, trainable_parameters
+from acclimate.core.lora import adapters_off, finished_weights, trainable_parameters
 from acclimate.core.sharding import whole_tensors
 from acclimate.errors import ModelError
 from acclimate.files import hash_config, hash_folder, work_folder
@@ -305,16 +305,12 @@ def _save(
     if config.train.full:
         save_weights(folder, weights, encoder.source, encoder.use, encoder.source.identity, metrics)
         return
-    modules = {}
-    for name, layer in lora_layers(encoder.model).items():
-        A_KrI, B_KOr = layer.weights()
-        modules[name] = (A_KrI[0].detach().cpu(), B_KOr[0].detach().cpu())
     adapter = Adapter(
         base_id=encoder.source.id,
         base_sha256=encoder.source.sha256,
         rank=config.train.rank,
         alpha=lora_alpha(config.train),
-        modules=modules,
+        modules=finished_weights(encoder.model),
         use=encoder.use,
         normalise=encoder.source.files.normalise,
         sides=config.train.sides,

@@ -82,8 +82,7 @@ def image_objective(
         texts_M, target_N, positive_NM = drawn(examples, rows, config.image_negatives, draw)
         torch.manual_seed(step_seed(schedule.seed, step, 1))  # dropout
         head.train()
-        features = torch.from_numpy(np.array(examples.features_NF[np.sort(rows)]))[np.argsort(np.argsort(rows))]
-        image_ND = head(features.to(device))
+        image_ND = head(features_of(examples, rows).to(device))
         temperature = learned_temperature(trainable[TEMPERATURE], LOWEST_TEMPERATURE)
         logits_NM = image_ND @ text_TD[torch.from_numpy(texts_M).to(device)].T / temperature
         positive = torch.from_numpy(positive_NM).to(device)
@@ -92,6 +91,11 @@ def image_objective(
         return StepResult(loss.detach(), len(rows), metrics={"temperature": temperature.detach()})
 
     return loss_fn
+
+
+def features_of(examples: ImageExamples, rows: NDArray[np.int64]) -> Tensor:
+    """Features [N, F] of some images, read in the order in which they lie on disk."""
+    return torch.from_numpy(np.array(examples.features_NF[np.sort(rows)]))[np.argsort(np.argsort(rows))]
 
 
 def both_directions(logits_NM: Tensor, positive_NM: Tensor, target_N: Tensor) -> Tensor:

@@ -15,24 +15,28 @@ from numpy.typing import NDArray
 from torch import nn
 
 from acclimate.configs import RunConfig
+from acclimate.core.lora import finished_weights
 from acclimate.core.lora import trainable_parameters as lora_parameters
 from acclimate.data.images.dataset import ImageDataset
 from acclimate.errors import DataError, UsageError
 from acclimate.evaluation.image_measures import class_vectors, trained_offsets
+from acclimate.models.adapter import Adapter, continue_from
+from acclimate.models.encoder import Encoder
 from acclimate.models.image_encoder import ImageEncoder
 from acclimate.models.image_text import ImageTexts
 from acclimate.models.image_towers import TransformersTower
 from acclimate.models.projection import OFFSETS, ProjectionHead, project
 from acclimate.models.tower_lora import TowerLora, tower_layers
 from acclimate.progress import say
-from acclimate.runs.images import TextVectors, numbered_texts
+from acclimate.runs.images import TEXTS_FOLDER, TextVectors, numbered_texts
 from acclimate.runs.run_folder import METRICS_FILE
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import LossFn, Selection, fit
 from acclimate.training.image_objective import ImageExamples, image_objective, trainable_parameters
 from acclimate.training.schedule import TaskSchedule
-from acclimate.training.setup import NO_DEV, attach_lora, evaluation_steps, lora_alpha
+from acclimate.training.setup import NO_DEV, attach_lora, evaluation_steps, lora_alpha, start_training
 from acclimate.training.tower_objective import TowerStep, tower_objective
+from acclimate.training.trained_texts import ModelTexts, TowerTexts, TrainedTexts
 
 NEAREST = "nearest text"
 """The score on dev: the share of dev images whose nearest text is one of their own."""
@@ -51,6 +55,8 @@ class World:
         identity: hash of everything that the training depends on.
         encoder: the tower.
         pictures: bytes of all images.
+        text_model: the texts' model as it is, where LoRA is trained on it and it is no tower of the image model.
+        text_start: the adapter that this LoRA starts from.
     """
 
     dataset: ImageDataset
@@ -61,6 +67,23 @@ class World:
     identity: str
     encoder: ImageEncoder
     pictures: Sequence[bytes]
+    text_model: Encoder | None = None
+    text_start: Adapter | None = None
+
+
+class Carriers(NamedTuple):
+    """What carries LoRA that trains."""
+
+    tower: TransformersTower | None
+    """The image model, on either of its sides."""
+    texts: Encoder | None
+    """The texts' model, where it is another one."""
+
+    def parameters(self) -> dict[str, nn.Parameter]:
+        """Name -> matrix; those of the texts' model are told from the tower's, whose layers may be called the same."""
+        image = {} if self.tower is None else lora_parameters(self.tower.model)
+        texts = {} if self.texts is None else lora_parameters(self.texts.model)
+        return image | {f"{TEXTS_FOLDER}.{name}": matrix for name, matrix in texts.items()}
 
 
 class Trained(NamedTuple):
@@ -68,6 +91,8 @@ class Trained(NamedTuple):
 
     head: ProjectionHead
     lora: TowerLora | None
+    texts: Adapter | None
+    """Of the texts' model."""
     state: Progress
     schedule: TaskSchedule
     trainable: dict[str, nn.Parameter]
@@ -93,7 +118,7 @@ def train_head(world: World, folder: Path, metrics: Path) -> Trained:
         raise DataError("there is no image to train on", fix="Look at the splits of the data.")
     if images.head == "none" and images.image_lora is None:
         raise UsageError("--head none without --image-lora: nothing would be trained", possible="linear, mlp")
-    tower = _with_new_lora(world) if images.image_lora else None
+    carriers = _with_new_lora(world) if images.image_lora else None
     torch.manual_seed(world.config.seed)
     sizes = (world.features_NF.shape[1], world.vectors.document_TD.shape[1])
     head = ProjectionHead(*sizes, images.head, images.head_width, images.head_dropout)
@@ -108,15 +133,15 @@ def train_head(world: World, folder: Path, metrics: Path) -> Trained:
     )
     examples = training_examples(dataset, rows, world.features_NF, world.vectors, world.mined)
     every = evaluation_steps(world.config.train, schedule.steps)
-    if tower is None:
+    if carriers is None:
         trainable = trainable_parameters(head, images)
         loss_fn: LossFn = image_objective(head, examples, schedule, images, trainable)
         selection = _selection(world, every, lambda dev: project(head, world.features_NF[dev]), None)
     else:
-        trainable = trainable_parameters(head.to(tower.device), images) | lora_parameters(tower.model)
-        parts = _step_parts(world, head, tower, rows)
+        parts = _step_parts(world, head, carriers, rows)
+        trainable = trainable_parameters(head, images) | carriers.parameters()
         loss_fn = tower_objective(parts, examples, schedule, world.config, trainable)
-        selection = _selection(world, every, parts.vectors, parts.texts)
+        selection = _selection(world, every, lambda dev: parts.vectors(dev, world.features_NF), parts.texts)
     metrics.parent.mkdir(parents=True, exist_ok=True)
     state = fit(
         trainable,
@@ -131,7 +156,8 @@ def train_head(world: World, folder: Path, metrics: Path) -> Trained:
     )
     if selection is None:
         say(NO_DEV)
-    return Trained(head.eval().cpu(), _finished(tower, world.config), state, schedule, trainable)
+    lora, texts = (None, None) if carriers is None else _finished(carriers, world, state)
+    return Trained(head.eval().cpu(), lora, texts, state, schedule, trainable)
 
 
 def offsets_of(world: World, folder: Path) -> dict[str, float]:
@@ -169,38 +195,78 @@ def offsets_of(world: World, folder: Path) -> dict[str, float]:
     return {OFFSETS[name]: value for name, value in found._asdict().items()}
 
 
-def _with_new_lora(world: World) -> TransformersTower:
-    """A copy of the tower, over the same weights, that carries LoRA to be trained."""
+def _with_new_lora(world: World) -> Carriers:
+    """Copies of what trains, over the same weights, that carry LoRA.
+
+    Raises:
+        UsageError: what cannot carry it.
+    """
+    sides = world.config.images.image_lora
+    tower = _tower_with_lora(world) if world.text_model is None or sides == "both" else None
+    return Carriers(tower, None if world.text_model is None else _texts_with_lora(world, world.text_model))
+
+
+def _tower_with_lora(world: World) -> TransformersTower:
     tower, config, sides = world.encoder.tower, world.config, world.config.images.image_lora
     assert sides is not None
     if not isinstance(tower, TransformersTower):
         raise UsageError(
-            f"--image-lora: {tower.id} is an ONNX graph, which does not train", possible="a model of transformers"
-        )
-    if sides != "image" and world.vectors.own_texts is None:
-        raise UsageError(
-            f"--image-lora {sides}: the texts' model is another one than the image model",
-            possible="image",
-            fix="Give a CLIP or a SigLIP as both: --model FOLDER --image-model FOLDER",
+            f"--image-lora {sides}: {tower.id} is an ONNX graph, which does not train",
+            possible="texts; or a model of transformers",
         )
     twin = tower.fork()
-    layers = tower_layers(twin.model, config.train.targets, sides)
+    layers = tower_layers(twin.model, config.train.targets, "image" if world.text_model is not None else sides)
     attach_lora(twin.model, replace(config.train, targets=tuple(layers)), config.seed)
     return twin
 
 
-def _finished(tower: TransformersTower | None, config: RunConfig) -> TowerLora | None:
-    sides = config.images.image_lora
-    if tower is None or sides is None:
-        return None
-    return TowerLora.of(tower.model, config.train.rank, lora_alpha(config.train), sides)
+def _texts_with_lora(world: World, model: Encoder) -> Encoder:
+    twin, settings = model.fork(), world.config.train
+    attach_lora(twin.model, settings, world.config.seed)
+    if world.text_start is not None:
+        continue_from(twin.model, world.text_start)
+    trainable = lora_parameters(twin.model)
+    start_training(twin.model, trainable, settings, parameters=twin.parameters, packed=twin.packed)
+    return twin
 
 
-def _step_parts(world: World, head: ProjectionHead, tower: TransformersTower, rows: NDArray[np.int64]) -> TowerStep:
+def _finished(carriers: Carriers, world: World, state: Progress) -> tuple[TowerLora | None, Adapter | None]:
+    """What was trained on the image model, and on the texts' model."""
+    config, sides, lora, texts = world.config, world.config.images.image_lora, None, None
+    assert sides is not None
+    rank, alpha = config.train.rank, lora_alpha(config.train)
+    if carriers.tower is not None:
+        lora = TowerLora.of(carriers.tower.model, rank, alpha, "image" if carriers.texts is not None else sides)
+    if carriers.texts is not None:
+        source = carriers.texts.source
+        texts = Adapter(
+            base_id=source.id,
+            base_sha256=source.sha256,
+            rank=rank,
+            alpha=alpha,
+            modules=finished_weights(carriers.texts.model),
+            use=carriers.texts.use,
+            normalise=source.files.normalise,
+            metrics={"steps": state.step, "best_step": state.best_step},
+        )
+    return lora, texts
+
+
+def _step_parts(world: World, head: ProjectionHead, carriers: Carriers, rows: NDArray[np.int64]) -> TowerStep:
+    """What a step computes with, all of it on one device; the head is put there."""
+    sides, train = world.config.images.image_lora, world.config.train
     own, _ = numbered_texts(world.dataset, rows)
     words = [world.dataset.texts[text].text for text in own]
-    texts = ImageTexts(tower) if world.config.images.image_lora != "image" else None
-    return TowerStep(head, ImageEncoder(tower), world.pictures, rows, texts, words)
+    texts: TrainedTexts | None = None
+    if carriers.texts is not None:
+        texts = ModelTexts(carriers.texts, words, not world.vectors.same, train)
+        head.to(carriers.texts.device)
+    elif carriers.tower is not None:
+        texts = None if sides == "image" else TowerTexts(ImageTexts(carriers.tower), words, train)
+        head.to(carriers.tower.device)
+    trains = carriers.tower is not None and (carriers.texts is not None or sides != "texts")
+    encoder = ImageEncoder(carriers.tower) if carriers.tower is not None and trains else None
+    return TowerStep(head, encoder, world.pictures, rows, texts)
 
 
 def training_examples(
@@ -227,7 +293,7 @@ def _selection(
     world: World,
     every: int,
     vectors_of: Callable[[NDArray[np.int64]], NDArray[np.float32]],
-    texts: ImageTexts | None,
+    texts: TrainedTexts | None,
 ) -> Selection | None:
     """How dev images choose the best step; None where there are none.
 
@@ -235,7 +301,7 @@ def _selection(
         world: with the dev images.
         every: steps between evaluations.
         vectors_of: numbers of images -> their vectors, by what has been trained so far.
-        texts: the text tower, where it trains, too.
+        texts: what encodes texts, where it trains, too.
     """
     dataset, rows = world.dataset, world.dataset.rows("dev")
     if not len(rows):

@@ -1,5 +1,5 @@
-"""The loss_fn where the image tower trains, too, and maybe the text tower beside it: as `image_objective`, but images
-and texts are computed anew at every step, in chunks whose activations fit in memory.
+"""The loss_fn where LoRA trains beside the head: on the image tower, on the texts' model, or on both. As
+`image_objective`, but what trains is computed anew at every step, in chunks whose activations fit in memory.
 
 Legend: N images of the step, M texts of the step, n of a chunk, D dimensions.
 """
@@ -7,6 +7,7 @@ Legend: N images of the step, M texts of the step, n of a chunk, D dimensions.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,15 +21,21 @@ from acclimate.core.batching import step_seed
 from acclimate.core.lora import held
 from acclimate.core.losses.temperature import learned_temperature
 from acclimate.errors import UsageError
-from acclimate.models.devices import activation_gb
 from acclimate.models.image_encoder import BATCH_IMAGES, ImageEncoder, SomePictures
-from acclimate.models.image_text import ImageTexts
 from acclimate.models.image_towers import TransformersTower
 from acclimate.models.projection import ProjectionHead, project
 from acclimate.training.fit import LossFn, StepResult
 from acclimate.training.gradcache import Encode, activation_bytes_per_token, chunked_backward
-from acclimate.training.image_objective import LOWEST_TEMPERATURE, TEMPERATURE, ImageExamples, both_directions, drawn
+from acclimate.training.image_objective import (
+    LOWEST_TEMPERATURE,
+    TEMPERATURE,
+    ImageExamples,
+    both_directions,
+    drawn,
+    features_of,
+)
 from acclimate.training.schedule import TaskSchedule
+from acclimate.training.trained_texts import Chunk, TrainedTexts, activation_bytes
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -37,28 +44,29 @@ class TowerStep:
 
     Attributes:
         head: behind the tower, in training.
-        encoder: of the tower that carries LoRA.
+        encoder: of the tower that carries LoRA; None: images have the features of a frozen one.
         pictures: bytes of all images.
         rows: numbers of the training images among them, in the order of `examples`.
-        texts: the text tower, where it trains, too.
-        words: the texts that `examples` numbers.
+        texts: what encodes texts, where it trains, too; None: their vectors stay.
     """
 
     head: ProjectionHead
-    encoder: ImageEncoder
+    encoder: ImageEncoder | None
     pictures: Sequence[bytes]
     rows: NDArray[np.int64]
-    texts: ImageTexts | None
-    words: Sequence[str]
+    texts: TrainedTexts | None
 
     @property
-    def tower(self) -> TransformersTower:
-        """The tower that trains."""
-        assert isinstance(self.encoder.tower, TransformersTower)  # only such a tower carries LoRA
-        return self.encoder.tower
+    def models(self) -> list[nn.Module]:
+        """Those that carry LoRA, each once."""
+        image = None if self.encoder is None else _tower(self.encoder).model
+        texts = None if self.texts is None else self.texts.model
+        return list(dict.fromkeys(model for model in (image, texts) if model is not None))
 
-    def vectors(self, numbers: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Unit vectors [N, D] of some images, by what has been trained so far."""
+    def vectors(self, numbers: NDArray[np.int64], features_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Unit vectors [N, D] of some images, by what has been trained so far; of a frozen tower by its features."""
+        if self.encoder is None:
+            return project(self.head, features_NF[numbers])
         return project(self.head, self.encoder.features(SomePictures(self.pictures, numbers.tolist())))
 
 
@@ -73,44 +81,49 @@ def tower_objective(
 
     Args:
         parts: what computes images and texts.
-        examples: `features_NF` is read where only the text tower trains, `text_TD` where it does not.
+        examples: `features_NF` is read where the tower is frozen, `text_TD` where the texts are.
         schedule: which images a step has.
         config: `images.image_negatives`, `train.activation_memory_gb`.
         trainable: of head, temperature and LoRA.
     """
-    tower, device = parts.tower, parts.tower.device
+    device = parts.head.mean_F.device
     text_TD = torch.from_numpy(np.array(examples.text_TD)).to(device)
-    image_tokens, max_tokens = _budget(tower, config)
-    per_chunk = int(max(1, min(BATCH_IMAGES, max_tokens // image_tokens)))
+    memory = activation_bytes(config.train, device)
+    cut = None if parts.encoder is None else _image_chunks(_tower(parts.encoder), memory)
     temperature = trainable[TEMPERATURE]
-    trains_images = config.images.image_lora != "texts" or len(parts.head.layers) > 0
+    # What the loss depends on besides the vectors that are computed chunk by chunk.
+    others = [temperature, *(parts.head.parameters() if parts.encoder is None else ())]
 
     def loss_fn(step: int) -> StepResult:
         rows = schedule.batch(step)
-        draw = np.random.default_rng(step_seed(schedule.seed, step))
+        draw, seed = np.random.default_rng(step_seed(schedule.seed, step)), step_seed(schedule.seed, step, 1)
         texts_M, target_N, positive_NM = drawn(examples, rows, config.images.image_negatives, draw)
         target, positive = torch.from_numpy(target_N).to(device), torch.from_numpy(positive_NM).to(device)
-        pixels = parts.encoder.pixels(parts.pictures, parts.rows[rows].tolist()) if trains_images else None
-        fixed_ND = None if trains_images else torch.from_numpy(project(parts.head, examples.features_NF[rows]))
-        words = [parts.words[text] for text in texts_M] if parts.texts is not None else []
-        images = len(rows) if pixels is not None else 0  # computed here, before those of the words
+        pixels = None if parts.encoder is None else parts.encoder.pixels(parts.pictures, parts.rows[rows].tolist())
+        images = 0 if pixels is None else len(rows)  # computed here, before the texts
+        chunks = [] if cut is None else cut(images)
+        if parts.texts is not None:
+            chunks += [Chunk(chunk.places + images, chunk.memory) for chunk in parts.texts.chunks(texts_M)]
 
         def encode(chunk: np.ndarray) -> Tensor:
-            if pixels is not None and chunk[0] < images:
-                found: Tensor = parts.head(tower.pooled(pixels[chunk]))
+            if pixels is not None and parts.encoder is not None and chunk[0] < images:
+                found: Tensor = parts.head(_tower(parts.encoder).pooled(pixels[chunk]))
                 return found
-            assert parts.texts is not None  # there are words
-            return parts.texts.forward([words[place - images] for place in chunk])
+            assert parts.texts is not None  # there are texts among the chunks
+            return parts.texts.forward(texts_M[chunk - images])
 
         def loss_of(vectors: Tensor) -> Tensor:
-            image_ND = vectors[:images] if fixed_ND is None else fixed_ND.to(device)
-            own = vectors[images:] if words else text_TD[torch.from_numpy(texts_M).to(device)]
+            if pixels is None:
+                torch.manual_seed(seed)  # dropout
+                image_ND = parts.head(features_of(examples, rows).to(device))
+            else:
+                image_ND = vectors[:images]
+            own = text_TD[torch.from_numpy(texts_M).to(device)] if parts.texts is None else vectors[images:]
             logits_NM = image_ND @ own.T / learned_temperature(temperature, LOWEST_TEMPERATURE)
             return both_directions(logits_NM, positive, target)
 
-        budget = (_chunks(images, len(words), per_chunk), image_tokens, max_tokens)
-        blank_ND = torch.zeros(images + len(words), text_TD.shape[1], device=device)
-        loss = _backward(parts, encode, loss_of, blank_ND, budget, temperature, step_seed(schedule.seed, step, 1))
+        blank_ND = torch.zeros(sum(len(chunk.places) for chunk in chunks), text_TD.shape[1], device=device)
+        loss = _backward(parts, encode, loss_of, blank_ND, chunks, memory, others, seed)
         now = learned_temperature(temperature.detach(), LOWEST_TEMPERATURE)
         return StepResult(loss, len(rows), metrics={"temperature": now})
 
@@ -122,38 +135,43 @@ def _backward(
     encode: Encode,
     loss_of: Callable[[Tensor], Tensor],
     blank_ND: Tensor,
-    budget: tuple[list[np.ndarray], int, float],
-    temperature: nn.Parameter,
+    chunks: Sequence[Chunk],
+    memory: float,
+    others: Sequence[nn.Parameter],
     seed: int,
 ) -> float | Tensor:
-    """`gradcache.chunked_backward` with head and towers in training; the model is this thread's that long."""
-    chunks, tokens, max_tokens = budget
-    model = parts.tower.model
+    """`gradcache.chunked_backward` with head and models in training; the models are this thread's that long."""
     parts.head.train()
-    with held(model):
-        model.train()
+    with ExitStack() as stack:
+        for model in parts.models:
+            stack.enter_context(held(model))
+            model.train()
         loss = chunked_backward(
             encode,
-            chunks,
+            [chunk.places for chunk in chunks],
             loss_of,
             blank_ND,
-            tokens=[tokens * len(chunk) for chunk in chunks],
-            max_tokens=max_tokens,
+            tokens=[chunk.memory for chunk in chunks],
+            max_tokens=memory,
             seed_of=lambda chunk: step_seed(seed, chunk),
-            parameters=[temperature],
+            parameters=others,
         )
-        model.eval()
+        for model in parts.models:
+            model.eval()
     return loss
 
 
-def _chunks(images: int, words: int, size: int) -> list[np.ndarray]:
-    """Positions of the images, then of the words; none of both is in one chunk."""
-    ends = ((0, images), (images, images + words))
-    return [np.arange(at, min(at + size, end)) for start, end in ends for at in range(start, end, size)]
+def _tower(encoder: ImageEncoder) -> TransformersTower:
+    assert isinstance(encoder.tower, TransformersTower)  # only such a tower carries LoRA
+    return encoder.tower
 
 
-def _budget(tower: TransformersTower, config: RunConfig) -> tuple[int, float]:
-    """Patches of an image, and how many patches' activations fit in memory."""
+def _image_chunks(tower: TransformersTower, memory: float) -> Callable[[int], list[Chunk]]:
+    """Make the function that cuts so many images.
+
+    Raises:
+        UsageError: how much memory an image takes is not known of this kind of tower.
+    """
     model: Any = tower.model
     vision = getattr(model.config, "vision_config", model.config)
     if not all(hasattr(vision, name) for name in ("num_hidden_layers", "hidden_size", "image_size", "patch_size")):
@@ -161,5 +179,11 @@ def _budget(tower: TransformersTower, config: RunConfig) -> tuple[int, float]:
             f"--image-lora: {tower.id} ({model.config.model_type}) is no vision transformer", possible="CLIP, ViT …"
         )
     patches = (int(vision.image_size) // int(vision.patch_size)) ** 2 + 1
-    memory = (config.train.activation_memory_gb or activation_gb(tower.device)) * 1e9
-    return patches, memory / activation_bytes_per_token(vision, 4, checkpointing=False)
+    per_image = patches * activation_bytes_per_token(vision, 4, checkpointing=False)
+    most = int(max(1, min(BATCH_IMAGES, memory // per_image)))
+
+    def cut(images: int) -> list[Chunk]:
+        places = (np.arange(at, min(at + most, images)) for at in range(0, images, most))
+        return [Chunk(chunk, per_image * len(chunk)) for chunk in places]
+
+    return cut
