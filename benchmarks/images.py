@@ -1,6 +1,7 @@
 """Photographs of groceries beside texts: 20 of 81 classes never seen, five draws of them.
 
     python benchmarks/images.py GROCERY_IMAGES --tower FOLDER --out results/images [--variants plain default …]
+        [--seeds 0 1 …] [--guard NL2BASH SCIFACT]
     python benchmarks/images.py GROCERY_IMAGES --tower FOLDER --out results/images --speed
     python benchmarks/images.py GROCERY_IMAGES --tower FOLDER --out results/images --passages RUN [--mixed]
 
@@ -51,14 +52,19 @@ SHORT: dict[str, Any] = {"image_epochs": 12.0, "head_dropout": 0.1}
 PLAIN: dict[str, Any] = {**SHORT, "image_negatives": 0, "image_templates": ("{class}", "{description}")}
 LOOKS: dict[str, Any] = {"image_templates": ("{look}", "{class}, {coarse}: {look}")}
 CHINESE: dict[str, Any] = {**LOOKS, "image_templates": ("{zh}",)}
+TEXTS_TRAIN: dict[str, Any] = {"image_lora": "texts"}
 VARIANTS: dict[str, dict[str, Any]] = {
     "plain": PLAIN,
     "default": {},
     "looks": LOOKS,
     "looks, 12 passes": {**LOOKS, **SHORT},
     "12 passes": SHORT,
+    "default, texts": TEXTS_TRAIN,
+    "looks, texts": {**LOOKS, **TEXTS_TRAIN},
+    "looks, texts, slow": {**LOOKS, **TEXTS_TRAIN, "image_learning_rate": 1e-4},
 }
-"""Name -> settings beside the defaults. plain is the prototype: names and descriptions, 12 passes, none mined."""
+"""Name -> settings beside the defaults. plain is the prototype: names and descriptions, 12 passes, none mined. texts:
+LoRA on the texts' model, too."""
 EACH = 20
 """Photographs of a class that search."""
 TOGETHER, NAMED, LIKE_IT, CHANCE = MIXED = (
@@ -126,16 +132,18 @@ def adapt(data: Path, tower: Path, run: Path, seed: int, settings: Mapping[str, 
 
 
 def value(result: Mapping[str, Any], path: tuple[str, ...]) -> float:
-    """A measure of a result, by its place."""
+    """A measure of a result, by its place; NaN where it is not measured, as offsets beside LoRA."""
     found: Any = result
     for name in path:
-        found = found[name]
-    return float(found["value"])
+        found = found.get(name, {})
+    return float(found.get("value", "nan"))
 
 
 def interval(values: Sequence[float]) -> str:
     """Mean over the seeds with its 95 % interval: seeds drawn anew."""
     array, draw = np.array(values), np.random.default_rng(0)
+    if np.isnan(array).any():
+        return "–"
     means = array[draw.integers(len(array), size=(RESAMPLES, len(array)))].mean(1)
     low, high = np.percentile(means, [2.5, 97.5])
     return f"{array.mean():.3f} [{low:.3f}, {high:.3f}]"
@@ -146,15 +154,21 @@ def place_of(out: Path, name: str, seed: int) -> Path:
     return out / f"{name.replace(',', '').replace(' ', '-')}-{seed}"
 
 
-def compared(out: Path, data: Path, tower: Path, variants: Sequence[str]) -> None:
-    """Run the variants with all seeds, and print a table of what is there."""
-    for seed in SEEDS:
+def compared(
+    out: Path, data: Path, tower: Path, variants: Sequence[str], seeds: Sequence[int], guard: Sequence[str]
+) -> None:
+    """Run the variants with these seeds, and print a table of what is there."""
+    for seed in seeds:
         for name in variants:
-            place = place_of(out, name, seed)
+            place, settings = place_of(out, name, seed), VARIANTS[name]
             place.mkdir(parents=True, exist_ok=True)
+            if "image_lora" in settings and guard:
+                settings = {**settings, "guard": tuple(guard)}
 
-            def work(place: Path = place, seed: int = seed, name: str = name) -> Mapping[str, object]:
-                return adapt(data, tower, place / "run", seed, VARIANTS[name], out / "features")
+            def work(
+                place: Path = place, seed: int = seed, settings: Mapping[str, Any] = settings
+            ) -> Mapping[str, object]:
+                return adapt(data, tower, place / "run", seed, settings, out / "features")
 
             once(place, work)
     results = {
@@ -180,6 +194,19 @@ def compared(out: Path, data: Path, tower: Path, variants: Sequence[str]) -> Non
                 for column, path in COLUMNS.items()
             ]
             print(f"\n{name}, above plain, the same draws ({len(both)} seeds):\n" + table(["", "difference"], rows))
+    forgotten(done)
+
+
+def forgotten(done: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> None:
+    """Print what training the texts' model has done to searches among other texts."""
+    rows = []
+    for name, found in done.items():
+        for guard in sorted({row["name"] for result in found.values() for row in result.get("guard", [])}):
+            own = [row for result in found.values() for row in result["guard"] if row["name"] == guard]
+            scores = (interval([row[side]["ndcg@10"] for row in own]) for side in ("base", "adapted"))
+            rows.append([name, guard, *scores])
+    if rows:
+        print("\n" + table(["", "searches among texts, NDCG@10", "before", "after"], rows))
 
 
 def speed(out: Path, data: Path, tower: Path) -> None:
@@ -326,6 +353,8 @@ def main() -> None:
     parser.add_argument("--tower", type=Path, required=True)
     parser.add_argument("--out", type=Path, default=Path("results/images"))
     parser.add_argument("--variants", nargs="*", default=["plain", "default", "looks"], choices=list(VARIANTS))
+    parser.add_argument("--seeds", nargs="*", type=int, default=list(SEEDS))
+    parser.add_argument("--guard", nargs="*", default=[])
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--passages", type=Path)
     parser.add_argument("--mixed", action="store_true")
@@ -339,7 +368,7 @@ def main() -> None:
         if arguments.mixed:
             mixed(arguments.out)
     else:
-        compared(arguments.out, data, arguments.tower, arguments.variants)
+        compared(arguments.out, data, arguments.tower, arguments.variants, arguments.seeds, arguments.guard)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from acclimate.retrieval.index.feeding import Encode, Fed, Whole, feed, remove
 from acclimate.retrieval.index.local.store import FILE
 from acclimate.retrieval.index.of_run import is_folder
 from acclimate.retrieval.index.opening import open_index
-from acclimate.retrieval.index.pictures import PICTURES, first_texts, has_pictures, picture_id, sha256_of
+from acclimate.retrieval.index.pictures import PICTURES, first_texts, picture_id, sha256_of
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Document, Hit, IndexInfo, Query, Stored, check_space
 from acclimate.runs.pictures import KeptPictures
@@ -150,7 +150,7 @@ class ServedIndex:
 
     async def has_pictures(self) -> bool:
         """Whether it holds pictures."""
-        return await self._read(has_pictures)
+        return await self._read(lambda index: index.has_pictures())
 
     def present(self, identifiers: Sequence[str]) -> set[str]:
         """Return those of the ids that documents have; for threads, not for the event loop.

@@ -19,7 +19,7 @@ from acclimate.models.text_encoder import TextEncoder
 from acclimate.progress import say
 from acclimate.retrieval.experts import Experts, load_experts, names_of
 from acclimate.retrieval.index.of_run import index_for, index_place, opened_index, read_fusion
-from acclimate.retrieval.index.pictures import TEXTS, among_texts, has_pictures
+from acclimate.retrieval.index.pictures import TEXTS, among_texts
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Fusion, Hit, Mode, Query, Vectors
 from acclimate.retrieval.rank import rank
@@ -223,7 +223,7 @@ def _said_of(index: Index, asked: _Asked, fusion: Fusion) -> dict[str, Any]:
     for note in _unknown_fields(index, asked.filter):
         say(f"warning: {note}")
     facts: dict[str, Any] = {"documents": index.count()}
-    if has_pictures(index) and not index.count(TEXTS):
+    if index.has_pictures() and not index.count(TEXTS):
         say("warning: the index holds pictures only, and this is a search for texts: find pictures with --images")
     if asked.mode == "hybrid":
         facts["fusion"] = {name: getattr(fusion, name) for name in Fusion.__slots__}

@@ -17,7 +17,7 @@ from acclimate.models.image_text import ImageTexts
 from acclimate.models.projection import ProjectedImages, project
 from acclimate.models.text_encoder import TextEncoder
 from acclimate.retrieval.index.of_run import index_for, index_place
-from acclimate.retrieval.index.pictures import PICTURES, TEXTS, both, has_pictures
+from acclimate.retrieval.index.pictures import PICTURES, TEXTS, both
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Hit, Query, Vectors
 from acclimate.retrieval.top_k import top_k
@@ -64,7 +64,7 @@ def search_index_by_picture(
     vector = encoder.encode([read_picture(picture, config)])[0]
     with index_for(place, encoder, run, fix=_other_space(run)) as index:
         found = {"query": str(picture), "mode": "dense", **_facts(index, place)}
-        if not has_pictures(index):
+        if not index.has_pictures():
             return {**found, "hits": _nearest(index, vector, top, passed)}
         hits = _nearest(index, vector, top, both(TEXTS, passed))
         return {**found, "hits": hits, "pictures": _nearest(index, vector, top, both(PICTURES, passed))}
@@ -93,7 +93,7 @@ def search_index_pictures(
     place, passed = index_place(one_task(run, config)), None if filter is None else parse_filter(filter)
     images = open_projection(run, config)
     with index_for(place, images, run, fix=_other_space(run)) as index:
-        if not has_pictures(index):
+        if not index.has_pictures():
             return None
         vector = _texts_beside(run, images, config).encode([typed_text(query)], "query")[0]
         pictures = _nearest(index, vector, top, both(PICTURES, passed))

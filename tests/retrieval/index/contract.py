@@ -14,6 +14,7 @@ import pytest
 from acclimate.core.filter_language import parse_filter
 from acclimate.core.filters import matches
 from acclimate.errors import DataError, UsageError
+from acclimate.retrieval.index.pictures import PICTURES
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Document, Fusion, Query, Vectors
 from acclimate.text_use import SpaceId
@@ -211,6 +212,34 @@ class Contract:
         assert [one.document.id for one in index.iterate(after="a")] == sorted(names)[sorted(names).index("a") + 1 :]
         assert all(one.vector.shape == (DIM,) and one.vector.dtype == np.float32 for one in index.iterate())
         index.close()
+
+    def test_it_knows_whether_it_holds_pictures(self, backend: Backend) -> None:
+        """After any writes: pictures, texts with one of their fields, a text in the place of a picture, deletions."""
+        draw = np.random.default_rng(5)
+        kinds: list[dict[str, str]] = [
+            {},
+            {"picture": "7.jpg"},
+            {"projection": "x"},
+            {"picture": "a", "projection": "b"},
+        ]
+        index = backend.new(SPACE)
+        assert not index.has_pictures()
+        seen = set()
+        for step in range(24):
+            ids = [f"d{number}" for number in draw.choice(6, draw.integers(1, 4), replace=False)]
+            if draw.random() < 0.5:
+                chosen = draw.choice(4, len(ids), p=[0.3, 0.2, 0.2, 0.3])
+                documents = [Document(name, "a text", kinds[kind]) for name, kind in zip(ids, chosen, strict=True)]
+                index.upsert(documents, unit(len(ids), seed=step))
+            else:
+                index.delete(ids)
+            if step % 6 == 5:
+                index = backend.again(index)
+            there = index.count(PICTURES) > 0
+            assert index.has_pictures() == there
+            seen.add(there)
+        index.close()
+        assert seen == {True, False}
 
     def test_an_empty_index_answers(self, backend: Backend) -> None:
         first = backend.new(SPACE)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from acclimate.evaluation.through_index import Asked, recall_against_exact, search_all
+from acclimate.retrieval.index.local import fields, store
 from acclimate.retrieval.index.local.index import LocalIndex
 from acclimate.retrieval.index.pictures import (
     PICTURES,
@@ -15,7 +18,6 @@ from acclimate.retrieval.index.pictures import (
     among_texts,
     feed_pictures,
     first_texts,
-    has_pictures,
     is_picture,
     picture_document,
     sha256_of,
@@ -63,7 +65,7 @@ def test_other_ids_are_of_no_picture(name: str) -> None:
 def test_a_text_with_a_field_called_picture_is_a_text(tmp_path: Path) -> None:
     index = LocalIndex.open(tmp_path / "index", SPACE)
     index.upsert([Document("sku-17", "chair", {"picture": "17.jpg"})], unit(1))
-    assert not has_pictures(index) and among_texts(index, None) is None
+    assert not index.has_pictures() and among_texts(index, None) is None
     index.close()
 
 
@@ -113,4 +115,32 @@ def test_only_what_another_projection_has_made_is_encoded(tmp_path: Path) -> Non
     assert feed(picture(0), renamed, picture(2, "p2")) == (3, 1, 1, 1) and asked == [2]
     assert feed(picture(0, "p2"), picture(1, "p2"), picture(2, "p2")) == (3, 2, 0, 1) and asked == [0, 1]
     assert index.count(PICTURES) == 3 and index.count() == 5
+    index.close()
+
+
+def test_texts_alone_are_searched_without_a_look_at_their_metadata(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index_of(tmp_path / "index", texts=8, pictures=0).close()
+
+    def read(*_: object) -> None:
+        raise AssertionError("all metadata is read")
+
+    monkeypatch.setattr(fields, "current", read)
+    index = LocalIndex.open(tmp_path / "index")
+    assert among_texts(index, None) is None
+    index.close()
+
+
+@pytest.mark.parametrize("pictures", [0, 3])
+def test_an_index_of_an_earlier_release_says_the_same(tmp_path: Path, pictures: int) -> None:
+    """It does not keep which documents are pictures; the next write makes it do so."""
+    index_of(tmp_path / "index", texts=8, pictures=pictures).close()
+    with contextlib.closing(sqlite3.connect(tmp_path / "index" / store.FILE)) as database:
+        database.execute(f"DROP INDEX {store.PICTURES_INDEX}")
+    index = LocalIndex.open(tmp_path / "index")
+    assert index.store.has_pictures() is None
+    assert index.has_pictures() == bool(pictures)
+    index.upsert([Document("new", "rust")], unit(1))
+    assert index.store.has_pictures() == index.has_pictures() == bool(pictures)
     index.close()

@@ -120,6 +120,27 @@ def test_words_are_ranked_by_bm25_exactly(backend: Backend) -> None:
     index.close()
 
 
+def test_a_table_of_an_earlier_release_knows_its_pictures_once_it_is_written_to(new_table: Callable[[], str]) -> None:
+    url = new_table()
+    place = parse_postgres_url(url)
+    index = PostgresIndex.open(place, SPACE)
+    index.upsert([Document("a", "a leaf", {"picture": "x", "projection": "y"})], unit(1))
+    with psycopg.connect(index._connection.info.dsn, password=index._connection.info.password) as other:
+        name = sql.Identifier(place.schema, f"{place.table}_pictures")
+        other.execute(sql.SQL("DROP INDEX {}").format(name))
+        other.commit()
+        assert index.has_pictures()
+        again = PostgresIndex.open(place, SPACE)
+        again.upsert([Document("b", "rust")], unit(1))
+        assert other.execute("SELECT to_regclass(%s)", (f"{place.schema}.{place.table}_pictures",)).fetchone() != (
+            None,
+        )
+        again.delete(["a"])
+        assert not index.has_pictures()
+        again.close()
+    index.close()
+
+
 NAMES = ('we"ird', "a.b", "x[0]", "%22", "back\\slash", "é 小", "'; --", "$[*]", "n")
 SCALARS = st.one_of(
     st.sampled_from(["a", "A", "b", "é", "🌾", "2024-05-01", "", "true", "1"]),

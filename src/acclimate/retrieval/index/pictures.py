@@ -95,14 +95,9 @@ def of_another(projection: str) -> Filter:
     return And((PICTURES, Not(Eq(PROJECTION, projection))))
 
 
-def has_pictures(index: Index) -> bool:
-    """Whether an index holds pictures."""
-    return index.count(PICTURES) > 0
-
-
 def among_texts(index: Index, filter: Filter | None) -> Filter | None:
     """Return a filter that passes the texts that a filter passes; the same one where an index holds no pictures."""
-    return both(TEXTS, filter) if has_pictures(index) else filter
+    return both(TEXTS, filter) if index.has_pictures() else filter
 
 
 def both(first: Filter, other: Filter | None) -> Filter:

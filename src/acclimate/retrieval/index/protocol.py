@@ -58,6 +58,9 @@ class Index(Protocol):
     def count(self, filter: Filter | None = None) -> int:
         """Return how many documents there are, or pass the filter."""
 
+    def has_pictures(self) -> bool:
+        """Whether some document passes `pictures.PICTURES`, told without a look at those that do not."""
+
     def iterate(self, after: str | None = None) -> Iterator[Stored]:
         """Give all documents in the order of their ids (by code point), from the one that follows `after` on."""
 

@@ -33,6 +33,7 @@ from acclimate.retrieval.index.local.dense import Dense, Rows
 from acclimate.retrieval.index.local.derived import FRESH_VECTORS, MOVED, Derived
 from acclimate.retrieval.index.local.lexical import Lexical
 from acclimate.retrieval.index.local.store import Store
+from acclimate.retrieval.index.pictures import PICTURES
 from acclimate.retrieval.index.records import Document, Hit, IndexInfo, Query, Stored, Vectors
 from acclimate.text_use import SpaceId
 
@@ -141,6 +142,12 @@ class LocalIndex:
             self.derived.refresh()
             return int(np.count_nonzero(self.derived.mask(filter)))
 
+    def has_pictures(self) -> bool:
+        """Whether it holds pictures; what an earlier release has made knows that once it is written to."""
+        with self.lock, self.store.transaction("DEFERRED"):
+            found = self.store.has_pictures()
+        return self.count(PICTURES) > 0 if found is None else found
+
     def iterate(self, after: str | None = None) -> Iterator[Stored]:
         """Give all documents in the order of their ids, as they were when the first was asked for."""
         with contextlib.closing(Store(self.folder)) as store, store.transaction("DEFERRED"):
@@ -218,6 +225,7 @@ class LocalIndex:
         if self.writer is None:
             self.held.enter_context(self.sole_writer(self.folder))
             self.writer = Store(self.folder)
+            self.writer.index_pictures()
             self.held.callback(sys.setswitchinterval, sys.getswitchinterval())
             sys.setswitchinterval(min(sys.getswitchinterval(), TURN_S))
             for kind in (dense.KIND, lexical.KIND, fields.KIND):

@@ -25,6 +25,7 @@ from acclimate.core.analyser import Analyser
 from acclimate.errors import AcclimateError, StorageError, UsageError
 from acclimate.files import WORK, storage_errors
 from acclimate.ownership import LEFT_BY_SYSTEMS, check_replaceable
+from acclimate.retrieval.index.pictures import PICTURE, PROJECTION
 from acclimate.retrieval.index.records import Document, Stored, Vectors, metadata_json, metadata_of
 from acclimate.text_use import SpaceId
 
@@ -45,6 +46,9 @@ CREATE TABLE vectors (row INTEGER PRIMARY KEY, vector BLOB NOT NULL);
 CREATE TABLE deletions (row INTEGER PRIMARY KEY, seq INTEGER NOT NULL);
 CREATE INDEX deletions_seq ON deletions (seq);
 """
+PICTURES_INDEX = "documents_pictures"
+_IS_PICTURE = " AND ".join(f"json_extract(metadata, '$.{name}') IS NOT NULL" for name in (PICTURE, PROJECTION))
+"""As `pictures.PICTURES` has it: of what an index keeps, no field is null."""
 _OF_AN_INDEX = re.compile(rf"{re.escape(FILE)}(-wal|-shm|-journal)?|(dense|lexical|fields)-\d+|{re.escape(WORK)}")
 _VECTORS = "JOIN vectors USING (row)"
 _COLUMNS = 'id, text, metadata, parent, start, "end", vector'
@@ -197,6 +201,22 @@ class Store:
     def documents(self) -> int:
         """How many documents there are."""
         return int(self.db.execute("SELECT value FROM facts WHERE name = 'documents'").fetchone()[0])
+
+    def index_pictures(self) -> None:
+        """Let SQLite keep, from now on, which documents are pictures; an index of an earlier release is read once."""
+        if not self._keeps_pictures():
+            with self.transaction():
+                self.db.execute(f"CREATE INDEX IF NOT EXISTS {PICTURES_INDEX} ON documents (row) WHERE {_IS_PICTURE}")
+
+    def has_pictures(self) -> bool | None:
+        """Whether there are pictures; None where it is not kept which documents are some."""
+        if not self._keeps_pictures():
+            return None
+        found = f"SELECT EXISTS (SELECT 1 FROM documents INDEXED BY {PICTURES_INDEX} WHERE {_IS_PICTURE})"
+        return bool(self.db.execute(found).fetchone()[0])
+
+    def _keeps_pictures(self) -> bool:
+        return PICTURES_INDEX in {row[1] for row in self.db.execute("PRAGMA index_list(documents)")}
 
     def changes(self, after: int, until: int, *, with_vectors: bool = True) -> Iterator[Change]:
         """The rows whose last change is in (after, until], as they are now, in the order of their changes."""

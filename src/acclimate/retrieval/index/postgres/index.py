@@ -71,6 +71,7 @@ class PostgresIndex:
         self.header = header
         self.exact_rows = exact_rows
         self._names = Names(place)
+        self._keeps_pictures = False
         self._connection = connection
         self._lock = threading.RLock()
         self._source: Source = source_of(connection, place, header)
@@ -162,6 +163,8 @@ class PostgresIndex:
         found = [words.counted(self.analyser.terms(document.text)) for document in documents]
         with self._server() as server, server.transaction():
             tables.lock(server, self.place)
+            if not self._keeps_pictures:  # a table that an earlier release has made
+                tables.index_pictures(server, self.place)
             changes, gone, gone_terms = self._remove(server, [document.id for document in documents])
             for one in found:
                 changes.update(one.terms)
@@ -172,6 +175,7 @@ class PostgresIndex:
                 cursor.executemany(statement, map(_row, documents, rows, found))
             terms = sum(one.length for one in found)
             words.add(server, self._names, changes, len(documents) - gone, terms - gone_terms)
+        self._keeps_pictures = True
 
     def delete(self, ids: Iterable[str]) -> int:
         """Remove documents; return how many of them were there."""
@@ -217,6 +221,13 @@ class PostgresIndex:
         with self._server() as server:
             row = server.execute(statement, clause.values).fetchone()
         return int(row[0]) if row is not None else 0
+
+    def has_pictures(self) -> bool:
+        """Whether it holds pictures; a table that an earlier release has made is read for it until it is written to."""
+        if self.header.adopted is not None:
+            return False
+        with self._server() as server:
+            return tables.has_pictures(server, self.place)
 
     def iterate(self, after: str | None = None) -> Iterator[Stored]:
         """Give all documents in the order of their ids, page by page."""

@@ -16,6 +16,7 @@ from psycopg.types.json import Jsonb
 from acclimate.core.analyser import Analyser
 from acclimate.errors import StorageError, UsageError
 from acclimate.retrieval.index.header import ADOPT_IT, Header
+from acclimate.retrieval.index.pictures import PICTURE, PROJECTION
 from acclimate.retrieval.index.postgres.connection import PostgresPlace
 from acclimate.text_use import SpaceId
 
@@ -23,6 +24,8 @@ REGISTER = "acclimate_indexes"
 LINKS = 16
 EF_CONSTRUCTION = 200
 """The graph's links per row and its candidates while it is built: HNSW's m and ef_construction."""
+IS_PICTURE = sql.SQL("metadata ? {} AND metadata ? {}").format(sql.Literal(PICTURE), sql.Literal(PROJECTION))
+"""As `pictures.PICTURES` has it: of what an index keeps, no field is null."""
 MAX_DIM = 4000
 """Dimensions of a halfvec that pgvector can index."""
 
@@ -135,6 +138,7 @@ def make(connection: Connection[Any], place: PostgresPlace, space: SpaceId, anal
         for what, method in (("terms_gin", "gin (terms)"), ("metadata_gin", "gin (metadata jsonb_path_ops)")):
             statement = sql.SQL("CREATE INDEX {} ON {} USING " + method)
             connection.execute(statement.format(names.index(what), names.table))
+        index_pictures(connection, place)
     return header
 
 
@@ -147,6 +151,23 @@ def make_graph(connection: Connection[Any], place: PostgresPlace) -> None:
                WITH (m = {}, ef_construction = {})"""
         ).format(names.index("vector_hnsw"), names.table, sql.Literal(LINKS), sql.Literal(EF_CONSTRUCTION))
     )
+
+
+def index_pictures(connection: Connection[Any], place: PostgresPlace) -> None:
+    """Let the server keep which rows are pictures, if it does not: then a table without some is told from one with."""
+    names = Names(place)
+    connection.execute(
+        sql.SQL("CREATE INDEX IF NOT EXISTS {} ON {} (id) WHERE {}").format(
+            names.index("pictures"), names.table, IS_PICTURE
+        )
+    )
+
+
+def has_pictures(connection: Connection[Any], place: PostgresPlace) -> bool:
+    """Whether some row is a picture."""
+    statement = sql.SQL("SELECT EXISTS (SELECT 1 FROM {} WHERE {})").format(Names(place).table, IS_PICTURE)
+    row = connection.execute(statement).fetchone()
+    return row is not None and bool(row[0])
 
 
 def record(connection: Connection[Any], place: PostgresPlace, header: Header) -> None:

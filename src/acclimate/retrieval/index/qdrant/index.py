@@ -15,6 +15,7 @@ from acclimate.core.batching import batched
 from acclimate.core.filters import Filter
 from acclimate.errors import UsageError
 from acclimate.retrieval.index.header import Header, refuse_adopted
+from acclimate.retrieval.index.pictures import PICTURE, PICTURES, PROJECTION
 from acclimate.retrieval.index.qdrant import collections
 from acclimate.retrieval.index.qdrant.connection import QdrantPlace, connect, parse_qdrant_url, patiently
 from acclimate.retrieval.index.qdrant.filters import path, to_qdrant
@@ -228,6 +229,17 @@ class QdrantIndex:
         """Return how many documents there are, or pass the filter."""
         chosen = self._filter(filter)
         return int(self._ask(self.client.count, self.collection, count_filter=chosen, exact=True).count)
+
+    def has_pictures(self) -> bool:
+        """Whether it holds pictures: not where the server has no index of their fields, of which it makes one."""
+        if self.header.adopted is not None:
+            return False
+        if not self._local:
+            fields = self._ask(self.client.get_collection, self.collection).payload_schema
+            of_pictures = {path(f"{METADATA}.", name) for name in (PICTURE, PROJECTION)}
+            if len(fields) < MAX_INDEXED_FIELDS and not of_pictures <= set(fields):
+                return False
+        return self.count(PICTURES) > 0
 
     def iterate(self, after: str | None = None) -> Iterator[Stored]:
         """Give all documents in the order of their ids; the ids are read first, since Qdrant has no such order."""
