@@ -35,7 +35,7 @@ def item_of(value: Any, place: int) -> str | GivenPicture:
         if isinstance(text, str):
             return text
         if isinstance(value.get("image"), str):
-            return _picture(value["image"], place)
+            return picture_of(value["image"], place)
     raise PydanticCustomError("input", "item {place} is neither {forms}", {"place": place, "forms": FORMS})
 
 
@@ -60,14 +60,19 @@ def input_of_messages(value: Any) -> list[str | GivenPicture] | None:
     url = image.get("url") if isinstance(image, Mapping) else image
     if part.get("type") != "image_url" or not isinstance(url, str):
         raise PydanticCustomError("messages", "the part is neither {forms}", _told(1))
-    return [_picture(url, 0)]
+    return [picture_of(url, 0)]
 
 
 def _told(count: int) -> dict[str, Any]:
     return {"count": count, "forms": PARTS}
 
 
-def _picture(given: str, place: int) -> GivenPicture:
+def picture_of(given: str, place: int) -> GivenPicture:
+    """Read a picture, in base64 or as a data URL.
+
+    Raises:
+        PydanticCustomError: it is neither, or a URL to be fetched.
+    """
     if given[:8].lower().startswith(("http://", "https://")):
         raise PydanticCustomError(
             "input", "item {place} is a URL: send the picture itself, as base64", {"place": place}

@@ -12,7 +12,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -23,16 +22,17 @@ from acclimate.core.highlights import Span, highlights
 from acclimate.errors import AcclimateError, StorageError
 from acclimate.retrieval.index.beside import put_in_place
 from acclimate.retrieval.index.feeding import Encode, Fed, Whole, feed, remove
-from acclimate.retrieval.index.local.store import FILE
 from acclimate.retrieval.index.of_run import is_folder
 from acclimate.retrieval.index.opening import open_index
-from acclimate.retrieval.index.pictures import PICTURES, first_texts, picture_id, sha256_of
+from acclimate.retrieval.index.pictures import PICTURES, NewPicture, feed_pictures, first_texts, picture_id, sha256_of
+from acclimate.retrieval.index.pictures import Encode as EncodePictures
 from acclimate.retrieval.index.protocol import Index
 from acclimate.retrieval.index.records import Document, Hit, IndexInfo, Query, Stored, check_space
 from acclimate.runs.pictures import KeptPictures
 from acclimate.runs.run_folder import RunFolder
 from acclimate.serve.errors import ServiceError
 from acclimate.serve.metrics import Metrics
+from acclimate.serve.opened_index import OpenedIndex, inode_of, is_there, retire
 from acclimate.serve.opening import ServedRun
 from acclimate.serve.writing import partly_stored, parts_of
 from acclimate.text_use import SpaceId
@@ -83,8 +83,8 @@ class ServedIndex:
         self.place, self.fusion, self.refusal = run.place, run.fusion, run.refusal
         self.metrics = metrics
         self._pictures = KeptPictures(RunFolder(run.folder).pictures)
-        self._opened: _Opened | None = None
-        self._earlier: _Opened | None = None
+        self._opened: OpenedIndex | None = None
+        self._earlier: OpenedIndex | None = None
         """One of another space that was replaced: searched until its adapter is replaced too."""
         self._lock = threading.Lock()
         self._epoch: int | None = None
@@ -95,7 +95,7 @@ class ServedIndex:
     @property
     def is_there(self) -> bool:
         """Whether there is an index to search; one on a server is taken to be there."""
-        return _is_there(self.place)
+        return is_there(self.place)
 
     async def search(self, query: Query, space: SpaceId | None) -> list[Hit]:
         """Return the documents that answer a query, best first.
@@ -122,7 +122,7 @@ class ServedIndex:
         """What changes with every change of the index, whoever makes it; None where that cannot be told."""
 
         def looked() -> str | None:
-            if not _is_there(self.place):
+            if not is_there(self.place):
                 return "none"
             with self._open() as index:
                 return index.state
@@ -223,6 +223,22 @@ class ServedIndex:
 
         return await self._in(self._writer, written, writes=True)
 
+    async def write_pictures(self, pictures: Sequence[NewPicture], encode: EncodePictures, space: SpaceId) -> Fed:
+        """Write pictures, and keep their bytes; those that the same projection has made are not encoded again.
+
+        Args:
+            pictures: each once.
+            encode: their vectors; called in the thread that writes.
+            space: as of `write`; so are the errors.
+        """
+
+        def written() -> Fed:
+            with self._open(space, [one.document for one in pictures]) as index:
+                check_space(index.space, space, self.name)
+                return feed_pictures(index, pictures, self._pictures.keep, encode)
+
+        return await self._in(self._writer, written, writes=True)
+
     async def delete(self, identifiers: Sequence[str]) -> int:
         """Remove documents and their chunks; return how many of the documents were there."""
 
@@ -242,7 +258,7 @@ class ServedIndex:
         """
 
         def looked() -> None:
-            if not _is_there(self.place):
+            if not is_there(self.place):
                 return
             with self._open(searched=space) as index:
                 info = index.info()
@@ -299,7 +315,7 @@ class ServedIndex:
             searched: the earlier one is given where it is that which has this space.
         """
         with self._lock:
-            inode = _inode(self.place)
+            inode = inode_of(self.place)
             if self._opened is None or (inode and self._opened.inode != inode):
                 self._change(self._found_or_made(space, first))
             assert self._opened is not None
@@ -315,20 +331,20 @@ class ServedIndex:
             with self._lock:
                 opened.users -= 1
                 if opened.is_replaced:
-                    _retire(opened)
+                    retire(opened)
 
     def _replaced(self, space: SpaceId | None) -> bool:
         """Whether an index of this space lay beside, whole, and is now in place: a kill came before that was done."""
         return space is not None and is_folder(self.place) and put_in_place(Path(self.place), space)
 
-    def _change(self, fresh: _Opened) -> None:
+    def _change(self, fresh: OpenedIndex) -> None:
         """Search another index from now on; one of another space may still be asked for."""
         if self._opened is not None and self._opened.index.space != fresh.index.space:
-            _retire(self._earlier)
+            retire(self._earlier)
             self._earlier = self._opened
             self._earlier.replaced_at = time.monotonic()
         else:
-            _retire(self._opened)
+            retire(self._opened)
         self._opened = fresh
 
     def _put_earlier_away(self, space: SpaceId) -> None:
@@ -337,11 +353,11 @@ class ServedIndex:
             earlier = self._earlier
             if earlier is None or earlier.index.space == space or time.monotonic() - earlier.replaced_at < EARLIER_S:
                 return
-            _retire(earlier)
+            retire(earlier)
             self._earlier = None
 
-    def _found_or_made(self, space: SpaceId | None, first: Sequence[Document]) -> _Opened:
-        if _is_there(self.place):
+    def _found_or_made(self, space: SpaceId | None, first: Sequence[Document]) -> OpenedIndex:
+        if is_there(self.place):
             index = open_index(self.place)
         elif space is None:
             raise ServiceError(
@@ -354,37 +370,4 @@ class ServedIndex:
             language = language_of(one.text for one in first)
             analyser = Analyser(language, stop_words=language is not None, stemming=language is not None)
             index = open_index(self.place, space, analyser)
-        return _Opened(index, _inode(self.place))
-
-
-@dataclass(slots=True)
-class _Opened:
-    """An index that is open, and by how many calls it is being used."""
-
-    index: Index
-    inode: int
-    users: int = 0
-    is_replaced: bool = False
-    replaced_at: float = 0.0
-
-
-def _retire(opened: _Opened | None) -> None:
-    """Close an index that was replaced, once nobody uses it."""
-    if opened is not None:
-        opened.is_replaced = True
-        if not opened.users:
-            opened.index.close()
-
-
-def _is_there(place: str) -> bool:
-    return not is_folder(place) or _inode(place) != 0
-
-
-def _inode(place: str) -> int:
-    """What tells one file of documents from another at the same place; 0 where there is none, or it is on a server."""
-    if not is_folder(place):
-        return 0
-    try:
-        return (Path(place) / FILE).stat().st_ino
-    except OSError:
-        return 0
+        return OpenedIndex(index, inode_of(self.place))

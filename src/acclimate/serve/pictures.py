@@ -6,9 +6,10 @@ One thread computes them, beside the one that runs the texts' models.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,9 +20,12 @@ from acclimate.data.records import BadRowError
 from acclimate.errors import AcclimateError
 from acclimate.models.projection import ProjectedImages, is_projection
 from acclimate.progress import say
+from acclimate.retrieval.index.pictures import made_by
 from acclimate.runs.run_folder import RunFolder
 from acclimate.serve.errors import ServiceError
 from acclimate.text_use import SpaceId
+
+T = TypeVar("T")
 
 WAITING = 64
 """Pictures that may wait; beyond that they are refused."""
@@ -36,6 +40,7 @@ class ServedPictures:
     Attributes:
         model: whose texts lie in the same space, by its name in the registry.
         space: that space.
+        projection: what the metadata of pictures says of what has made their vectors.
 
     Args:
         images: tower and projection.
@@ -45,6 +50,7 @@ class ServedPictures:
 
     def __init__(self, images: ProjectedImages, model: str, settings: ImagesConfig) -> None:
         self.model, self.space = model, images.space
+        self.projection = made_by(images.projection.digest)
         self._images, self._settings = images, settings
         self._thread = ThreadPoolExecutor(1, "pictures")
         self._waiting = 0
@@ -59,32 +65,52 @@ class ServedPictures:
         Raises:
             ServiceError: 413 too many; 422 a picture that cannot be used, and why; 429 too many wait; 504 not in time.
         """
-        if len(pictures) > MOST:
-            raise ServiceError(f"{len(pictures)} pictures", status=413, field="input", possible=f"up to {MOST}")
-        if self._waiting + len(pictures) > WAITING:
-            raise ServiceError("too many pictures are waiting", status=429, retry_after_s=RETRY_S)
-        self._waiting += len(pictures)
-        try:
-            async with asyncio.timeout(deadline_s):
-                return await asyncio.get_running_loop().run_in_executor(self._thread, self._computed, pictures)
-        except TimeoutError:
-            raise ServiceError(f"not done within {deadline_s:g} s", status=504, fix="Send fewer pictures.") from None
-        finally:
-            self._waiting -= len(pictures)
+        self._check_count(len(pictures), "input")
+        return await self._in_turn(lambda: self._images.encode(self._plain(pictures, "input")), pictures, deadline_s)
+
+    async def plain(self, pictures: Sequence[bytes], deadline_s: float) -> list[bytes]:
+        """What an index keeps of image files: upright, scaled down, without metadata.
+
+        Args:
+            pictures: as of `vectors`; so are the errors.
+            deadline_s: seconds from now.
+        """
+        self._check_count(len(pictures), "pictures")
+        return await self._in_turn(lambda: self._plain(pictures, "pictures"), pictures, deadline_s)
+
+    async def vectors_of_plain(self, pictures: Sequence[bytes], deadline_s: float) -> NDArray[np.float32]:
+        """Unit vectors [N, D] of what `plain` gives; the errors are those of `vectors`."""
+        return await self._in_turn(lambda: self._images.encode(pictures), pictures, deadline_s)
 
     def close(self) -> None:
         """End the thread; what waits is dropped."""
         self._thread.shutdown(wait=True, cancel_futures=True)
 
-    def _computed(self, pictures: Sequence[bytes]) -> NDArray[np.float32]:
+    async def _in_turn(self, call: Callable[[], T], pictures: Sequence[bytes], deadline_s: float) -> T:
+        if self._waiting + len(pictures) > WAITING:
+            raise ServiceError("too many pictures are waiting", status=429, retry_after_s=RETRY_S)
+        self._waiting += len(pictures)
+        try:
+            async with asyncio.timeout(deadline_s):
+                return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except TimeoutError:
+            raise ServiceError(f"not done within {deadline_s:g} s", status=504, fix="Send fewer pictures.") from None
+        finally:
+            self._waiting -= len(pictures)
+
+    def _check_count(self, count: int, field: str) -> None:
+        if count > MOST:
+            raise ServiceError(f"{count} pictures", status=413, field=field, possible=f"up to {MOST}")
+
+    def _plain(self, pictures: Sequence[bytes], field: str) -> list[bytes]:
         plain = []
         for place, data in enumerate(pictures):
             try:
                 side, pixels = self._settings.image_side, self._settings.max_megapixels * 1_000_000
                 plain.append(normalise_picture(data, side=side, max_pixels=pixels).data)
             except BadRowError as error:
-                raise ServiceError(f"item {place}: {error}", status=422, field="input") from None
-        return self._images.encode(plain)
+                raise ServiceError(f"item {place}: {error}", status=422, field=field) from None
+        return plain
 
 
 def open_pictures(folder: Path, model: str, device: str) -> ServedPictures | None:

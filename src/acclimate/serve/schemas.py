@@ -219,6 +219,22 @@ class PutDocumentsRequest(_Ours):
     index: Name | None = None
 
 
+class PictureIn(_Ours):
+    """A picture to write: its id is that of what is kept of it."""
+
+    image: str = Field(description="In base64, or a data: URL.")
+    text: Annotated[str, Field(min_length=1)] = Field(description="What it is called: for people, and search by words.")
+    file: str = Field("", description="What its file is called.")
+    group: str | None = Field(None, alias="class", description="The class that it belongs to.")
+
+
+class PutPicturesRequest(_Ours):
+    """`PUT /v1/pictures`."""
+
+    pictures: Annotated[list[PictureIn], FailFast(), Field(min_length=1)]
+    index: Name | None = None
+
+
 class DeleteDocumentsRequest(_Ours):
     """`DELETE /v1/documents`."""
 

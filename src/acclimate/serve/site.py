@@ -112,6 +112,22 @@ class Site:
             )
         return found[0]
 
+    def pictures_in(self, index: ServedIndex) -> ServedPictures:
+        """Find what turns pictures into vectors of an index.
+
+        Raises:
+            ServiceError: 422 its run has no projection.
+        """
+        found = self.pictures.get(index.name)
+        if found is None:
+            raise ServiceError(
+                f"the run {index.name} has no projection of pictures",
+                status=422,
+                field="index",
+                possible=", ".join(self.pictures) or "none: no run is served that has one",
+            )
+        return found
+
     def index(self, name: str | None) -> ServedIndex:
         """Find an index by the name of its run; with one run, no name is needed.
 

@@ -20,7 +20,7 @@ from acclimate.models.projection import ProjectedImages, Projection, ProjectionH
 from tests.chat_server import ChatServer
 from tests.image_world import encoded, picture, tiny_graph
 from tests.serve.http.test_access import FILE as KEYS
-from tests.serve.http.test_access import READER, key
+from tests.serve.http.test_access import READER, WRITER, key
 from tests.serve.http.world import World, adapter_of, copy_run, served, write_run
 
 FILE = encoded(picture(3, 1), "PNG")
@@ -203,3 +203,65 @@ def test_a_picture_is_not_written_as_a_text_and_deleted_with_its_file(
         refused(client.get(f"/v1/pictures/{first}"), 404, "no picture of the index")
         (run / "pictures" / second[:2] / second).unlink()
         refused(client.get(f"/v1/pictures/{second}"), 404, "acclimate index RUN --images")
+
+
+def test_pictures_are_written_kept_and_found(
+    world: World, images: tuple[Path, ProjectedImages], tmp_path: Path
+) -> None:
+    run = copy_run(images[0], tmp_path / "farm")
+    (tmp_path / "keys.toml").write_text(KEYS)
+    given = [
+        {"image": in_base64(FILE), "text": "a striped leaf", "class": "leaf", "file": "leaf.png"},
+        {"image": f"data:image/jpeg;base64,{in_base64(encoded(picture(1, 1)))}", "text": "another"},
+    ]
+    body = {"pictures": given}
+    with served(world, run, keys=str(tmp_path / "keys.toml")) as client:
+        assert client.put("/v1/pictures", json=body, headers=key(READER)).status_code == 403
+        client.headers = key(WRITER)
+        reply = client.put("/v1/pictures", json=body).json()
+        counts = [reply[name] for name in ("documents", "encoded", "relabelled", "unchanged")]
+        assert counts == [2, 2, 0, 0] and reply["index"] == "farm"
+        first = client.get(f"/v1/documents/{reply['ids'][0]}").json()
+        plain = normalise_picture(FILE, side=288, max_pixels=64_000_000).data
+        assert client.get(f"/v1/pictures/{first['metadata']['picture']}").content == plain
+        projection = first["metadata"].pop("projection")
+        sha256 = reply["ids"][0].removeprefix("picture:")
+        assert first["metadata"] == {"picture": sha256, "file": "leaf.png", "class": "leaf"}
+        assert first["text"] == "a striped leaf" and len(projection) == 12
+        vector = asked(client, input=[{"image": in_base64(FILE)}]).json()["data"][0]["embedding"]
+        search = {"vector": vector, "top_k": 1, "filter": "exists(picture) and exists(projection)"}
+        (hit,) = client.post("/v1/search", json=search).json()["hits"]
+        assert hit["id"] == reply["ids"][0] and hit["score"] > 0.999
+        given[1]["text"] = "a red one"
+        again = client.put("/v1/pictures", json={"pictures": [*given, given[0]]}).json()
+        assert [again[name] for name in ("documents", "encoded", "relabelled", "unchanged")] == [2, 0, 1, 1]
+        assert again["ids"] == [*reply["ids"], reply["ids"][0]]
+        assert client.request("DELETE", "/v1/documents", json={"ids": reply["ids"]}).json()["deleted"] == 2
+        assert not [path for path in (run / "pictures").rglob("*") if path.is_file()]
+    # By the command, what the service has written is what it would write itself.
+    (tmp_path / "leaf.png").write_bytes(FILE)
+    acclimate.index(run, tmp_path / "leaf.png", images=True, device="cpu")
+    assert (run / "pictures" / sha256[:2] / sha256).read_bytes() == plain
+
+
+@pytest.mark.parametrize(
+    ("pictures", "status", "message"),
+    [
+        ([{"image": "https://example.org/a.jpg", "text": "a"}], 422, "is a URL"),
+        ([{"image": in_base64(b"no picture at all"), "text": "a"}], 422, "item 0: no image"),
+        ([{"image": in_base64(FILE), "text": " "}], 422, "it has no text"),
+        ([{"image": in_base64(FILE), "text": "a", "file": "\0"}], 422, "picture 0:"),
+        ([{"image": in_base64(FILE)}], 422, "text"),
+        ([{"image": in_base64(FILE), "text": "a"}] * 65, 413, "65 pictures"),
+        ([], 422, "pictures"),
+    ],
+)
+def test_what_is_no_picture_is_not_written(
+    pictures: list[dict[str, str]], status: int, message: str, shop: httpx.Client
+) -> None:
+    refused(shop.put("/v1/pictures", json={"pictures": pictures}), status, message)
+
+
+def test_pictures_need_a_projection_of_the_index_s_run(client: httpx.Client) -> None:
+    body = {"pictures": [{"image": in_base64(FILE), "text": "a"}], "index": "farm"}
+    refused(client.put("/v1/pictures", json=body), 422, "has no projection of pictures")
