@@ -250,7 +250,8 @@ def _search(body: dict[str, Any]) -> Response:
 
 def _picture(number: int) -> dict[str, Any]:
     sha256 = f"{number:064x}"
-    file = f"field/{number}-taken-in-the-second-week-of-may.jpg"
+    folder = "/srv/photos/of/wheat" if number == 1 else "field"
+    file = f"{folder}/{number}-taken-in-the-second-week-of-may.jpg"
     metadata = {"picture": sha256, "file": file, "projection": "ab" * 6}
     return {"id": f"picture:{sha256}", "text": CAPTIONS[number % 3], "metadata": metadata, "score": 0.5}
 

@@ -59,6 +59,8 @@ def test_words_find_texts_and_pictures(chromium: Browser, contract: Contract) ->
         assert region.get_by_role("listitem").count() == 9
         first = region.get_by_role("button").first
         assert CAPTIONS[0] in first.inner_text() and "field/0" in first.inner_text()
+        note = region.get_by_role("listitem").nth(1).locator(".note").inner_text()
+        assert note.startswith("…/wheat/1-taken-in")  # the end of a whole path
         assert region.get_by_text("<b>drill</b>").count() == 3  # as text
         assert "projection" not in tab.locator("#results").inner_text()  # nor the hash, which is for programs
         assert region.locator("button:disabled").count() == 1 and region.locator(".gone").count() == 1
@@ -75,6 +77,7 @@ def test_words_find_texts_and_pictures(chromium: Browser, contract: Contract) ->
 def test_a_picture_of_the_strip_is_searched_by(chromium: Browser, contract: Contract) -> None:
     with opened(chromium, contract.url) as tab:
         asked(tab, "rust")
+        assert tab.get_by_role("group", name="Find by").is_visible()
         tab.locator("#pictures button").nth(2).focus()
         tab.keyboard.press("Enter")
         tab.locator("#picture-given").wait_for()
@@ -82,6 +85,9 @@ def test_a_picture_of_the_strip_is_searched_by(chromium: Browser, contract: Cont
         assert contract.pictures[0]["model"] == "farm"
         assert contract.searches[-1]["vector"] == contract.strips[-1]["vector"] == PICTURE
         assert "query" not in contract.strips[-1] and contract.searches[-1]["filter"] == TEXTS_ONLY
+        assert tab.get_by_role("group", name="Find by").is_hidden()  # a picture has no words
+        tab.get_by_role("button", name="Search by words again").click()
+        assert tab.get_by_role("group", name="Find by").is_visible()
 
 
 def test_on_a_phone_in_chinese_in_the_dark_with_a_key(chromium: Browser, contract: Contract) -> None:

@@ -66,7 +66,7 @@ export class Pictures {
     const parts = [
       h("span", { class: "frame" }, h("img", { alt: "" })),
       h("span", { class: "of", dir: "auto" }, hit.text),
-      file && file !== hit.text ? h("span", { class: "note", dir: "auto" }, file) : null,
+      file && file !== hit.text ? h("span", { class: "note", dir: "auto" }, ending(file)) : null,
     ];
     if (!choosable) return h("li", { "data-id": hit.id }, h("div", { class: "picture" }, parts));
     const button = h("button", { type: "button", class: "picture", title: say("picture_search"), disabled: true }, parts);
@@ -92,6 +92,12 @@ export class Pictures {
     button.disabled = false;
     button.addEventListener("click", () => this.chosen(blob));
   }
+}
+
+/** A file's name and its folder's: of a longer path, only the end tells one picture from another. */
+function ending(file) {
+  const parts = file.split(/[\\/]+/);
+  return parts.length > 2 ? `…/${parts.slice(-2).join("/")}` : file;
 }
 
 const both = (one, other) => (other ? `${one} and (${other})` : one);
