@@ -27,6 +27,7 @@ import subprocess
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ from acclimate.retrieval.index.pictures import PICTURES, TEXTS, is_picture, pict
 from acclimate.retrieval.index.records import Query
 from acclimate.runs.images import image_features
 from acclimate.runs.run_folder import RunFolder
-from common import machine, once, table
+from common import machine, once, read_beir, table
 
 SEEDS = range(5)
 HERE = Path(__file__).resolve().parent
@@ -87,6 +88,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "image → image P@10, unseen": ("unseen", "image_to_image", "precision@10"),
     "the same by the tower": ("unseen", "image_to_image_by_tower", "precision@10"),
 }
+GUARD_QUERIES, GUARD_DOCUMENTS = 300, 2000
+"""Of each data set that guards."""
 RESAMPLES = 2000
 """Of the bootstrap over seeds behind an interval."""
 SPEED_IMAGES = 512
@@ -163,7 +166,7 @@ def compared(
             place, settings = place_of(out, name, seed), VARIANTS[name]
             place.mkdir(parents=True, exist_ok=True)
             if "image_lora" in settings and guard:
-                settings = {**settings, "guard": tuple(guard)}
+                settings = {**settings, "guard": tuple(str(smaller(Path(one), out)) for one in guard)}
 
             def work(
                 place: Path = place, seed: int = seed, settings: Mapping[str, Any] = settings
@@ -195,6 +198,28 @@ def compared(
             ]
             print(f"\n{name}, above plain, the same draws ({len(both)} seeds):\n" + table(["", "difference"], rows))
     forgotten(done)
+
+
+def smaller(guard: Path, out: Path) -> Path:
+    """Some test queries of a BEIR folder, the documents that answer them, and others up to `GUARD_DOCUMENTS`."""
+    folder = out / guard.name
+    if (folder / "qrels").is_dir():
+        return folder
+    corpus, queries, qrels = read_beir(guard)
+    test = dict(islice(qrels["test"].items(), GUARD_QUERIES))
+    kept = dict.fromkeys(document for judged in test.values() for document in judged)
+    kept |= dict.fromkeys(islice((one for one in corpus if one not in kept), max(0, GUARD_DOCUMENTS - len(kept))))
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, texts in (
+        ("corpus", {one: corpus[one] for one in kept}),
+        ("queries", {one: queries[one] for one in test}),
+    ):
+        rows = (json.dumps({"_id": key, "text": text}) + "\n" for key, text in texts.items())
+        (folder / f"{name}.jsonl").write_text("".join(rows), encoding="utf-8")
+    (folder / "qrels").mkdir()
+    rows = (f"{query}\t{document}\t{grade}\n" for query, judged in test.items() for document, grade in judged.items())
+    (folder / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\n" + "".join(rows), encoding="utf-8")
+    return folder
 
 
 def forgotten(done: Mapping[str, Mapping[int, Mapping[str, Any]]]) -> None:

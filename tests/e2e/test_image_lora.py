@@ -142,7 +142,6 @@ def test_a_second_start_trains_nothing_anew(world: Path, tmp_path: Path, capsys:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"image_lora": "both"}, "the texts' model is another one"),
         ({"head": "none"}, "nothing would be trained"),
         ({"image_lora": "image", "head": "none"}, "--head none: images have 32 features"),
     ],

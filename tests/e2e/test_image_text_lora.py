@@ -67,6 +67,11 @@ def made(world: Path) -> Path:
     return world / "run"
 
 
+def write_pages(path: Path) -> None:
+    pages = [{"text": f"w{number} w{number + 20} w{number + 9}"} for number in range(5)]
+    path.write_text("".join(json.dumps(page) + "\n" for page in pages))
+
+
 def texts_of(run: Path) -> Any:
     return acclimate.load(str(run), device="cpu", dtype="float32")
 
@@ -107,9 +112,7 @@ def test_what_was_measured_says_what_it_did_to_searches_among_texts(made: Path) 
 def test_an_index_holds_both(made: Path, world: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     shutil.copytree(made, run, symlinks=True)
-    (tmp_path / "pages.jsonl").write_text(
-        "".join(json.dumps({"text": f"w{i} w{i + 20} w{i + 9}"}) + "\n" for i in range(5))
-    )
+    write_pages(tmp_path / "pages.jsonl")
     acclimate.index(run, tmp_path / "pages.jsonl")
     assert acclimate.index(run, images=True)["pictures"] == 30
     picture = world / "images" / "3" / "0.jpg"
@@ -129,6 +132,8 @@ def test_an_older_index_is_refused_and_built_again(
     frozen = {name: value for name, value in QUICK.items() if name not in ("image_lora", "rank")}
     named = {"model": str(world / "bert"), "image_model": str(world / "tower")}
     acclimate.adapt(world / "images", out=run, config=CONFIG, **frozen | named)
+    write_pages(tmp_path / "pages.jsonl")
+    acclimate.index(run, tmp_path / "pages.jsonl", model=str(world / "bert"))
     acclimate.index(run, images=True)
     capsys.readouterr()
     adapt(world, run)
@@ -137,6 +142,10 @@ def test_an_older_index_is_refused_and_built_again(
     assert f"acclimate index {run} --reencode" in told
     with pytest.raises(UsageError, match="space"):
         acclimate.search_by_picture(run, world / "images" / "3" / "0.jpg")
+    acclimate.reencode_index(run)
+    assert acclimate.index(run, images=True)["pictures"] == 30
+    found = acclimate.search_by_picture(run, world / "images" / "3" / "0.jpg")
+    assert len(found["hits"]) == len(found["pictures"]) == 5
 
 
 def test_a_tower_and_the_texts_train_together(world: Path, tmp_path: Path) -> None:
@@ -151,6 +160,7 @@ def test_a_tower_and_the_texts_train_together(world: Path, tmp_path: Path) -> No
         assert max(float(B.abs().max()) for _, B in modules.values()) > 0
 
 
+@pytest.mark.slow
 def test_a_second_start_keeps_all_and_a_stopped_one_goes_on(
     world: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from acclimate.configs import RunConfig
+from acclimate.configs import EvaluateConfig
 from acclimate.data.dataset import Dataset
 from acclimate.evaluation.compare import MAIN_MEASURE, PairScores, RankingScores, deltas, judged_queries
 from acclimate.evaluation.measures import relative_loss
@@ -19,31 +19,45 @@ from acclimate.runs.trained_on import without_seen
 Scores = RankingScores | PairScores
 
 
-def unseen_guards(seen: TrainedOn, config: RunConfig) -> tuple[list[Dataset], list[int]]:
-    """Read the guard data without test queries that were trained on, and say how many these are of each."""
-    sources = config.evaluate.guard
-    guards = guard_data(sources, seed=config.seed, limit=config.limit) if sources else []
+def unseen_guards(
+    sources: Sequence[str], seen: TrainedOn, *, seed: int, limit: int | None
+) -> tuple[list[Dataset], list[int]]:
+    """Read guard data without test queries that were trained on, and say how many these are of each.
+
+    Args:
+        sources: see `guard_data`, and so are the other arguments.
+        seen: what was trained on.
+        seed: of the splits.
+        limit: at most so many queries of each.
+    """
+    guards = guard_data(sources, seed=seed, limit=limit) if sources else []
     rest = [without_seen(data, seen, f"guard {source}") for data, source in zip(guards, sources, strict=True)]
     return [data for data, _ in rest], [count for _, count in rest]
 
 
 def guard_rows(
-    guards: Sequence[Dataset], base: Sequence[Scores], adapted: Sequence[Scores], config: RunConfig, advice: str
+    guards: Sequence[Dataset],
+    base: Sequence[Scores],
+    adapted: Sequence[Scores],
+    config: EvaluateConfig,
+    seed: int,
+    advice: str,
 ) -> list[GuardRow]:
-    """Compare both models on each guard; a loss beyond `evaluate.guard_bound` is said.
+    """Compare both models on each guard; a loss beyond `guard_bound` is said.
 
     Args:
-        guards: as `unseen_guards` gives them.
+        guards: those of `config.guard`, as `unseen_guards` gives them.
         base: scores of the model before the training, on each.
         adapted: those after it.
-        config: `evaluate`, seed.
+        config: sources, bound, and how sure a difference is.
+        seed: of the intervals.
         advice: what forgets less.
     """
     rows: list[GuardRow] = []
-    for source, data, before, after in zip(config.evaluate.guard, guards, base, adapted, strict=True):
+    for source, data, before, after in zip(config.guard, guards, base, adapted, strict=True):
         name, main = Path(source).name or source, MAIN_MEASURE[data.kind]
         loss = relative_loss(before.measures, after.measures, main)
-        warn = loss > config.evaluate.guard_bound
+        warn = loss > config.guard_bound
         if warn:
             say(f"guard {name}: the adapted model's {main} is {100 * loss:.1f} % below the base's; {advice}")
         rows.append(
@@ -53,7 +67,7 @@ def guard_rows(
                 **counts(data),
                 "base": before.measures,
                 "adapted": after.measures,
-                "delta": deltas(before, after, config.evaluate, config.seed),
+                "delta": deltas(before, after, config, seed),
                 "relative_loss": loss,
                 "warn": warn,
             }

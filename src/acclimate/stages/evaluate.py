@@ -109,7 +109,7 @@ def _measure(data: Dataset, adapter: Path, cache: Path, config: RunConfig) -> Wo
     if not seen.complete:
         say(f"{adapter}, or what it was made from, does not say what it was trained on: nothing of that is left out")
     data, left_out = without_seen(data, seen, "the dataset")
-    guards, guards_left_out = unseen_guards(seen, config)
+    guards, guards_left_out = unseen_guards(config.evaluate.guard, seen, seed=config.seed, limit=config.limit)
     material = domain_data(data, config.domain, config.evaluate, config.seed)
     models = _load_both(adapter, cache, config)
     base = _scores(models.base, "base", [data, *guards], models.cache, config)
@@ -173,7 +173,7 @@ def _report(
         "recommend": "adapted" if found == "better" else "base",
         "confidence": config.evaluate.confidence,
         "histograms": histograms(base[0], adapted[0]),
-        "guard": guard_rows(datasets[1:], base[1:], adapted[1:], config, FORGETS_LESS),
+        "guard": guard_rows(datasets[1:], base[1:], adapted[1:], config.evaluate, config.seed, FORGETS_LESS),
         "sides": "both",
         "domain": {},
         "reading": {},

@@ -130,15 +130,7 @@ def evaluate_images(
         }
         if not parts:
             raise DataError(f"{images} holds no test image", fix="Hold some out: --image-test-fraction above 0.")
-        report: dict[str, Any] = {
-            "kind": dataset.kind,
-            "confidence": doubt.confidence,
-            **{name: _measured(dataset, part, doubt) for name, part in parts.items()},
-            "shown": {name: _shown(part) for name, part in parts.items()},
-        }
-        if dataset.kind == "classes" and len(parts) == 2:
-            report["all"] = _among_all(dataset, parts, vectors, doubt, own.projection.metrics)
-        report["verdict"] = _verdict(report)
+        report = _report(dataset, parts, vectors, doubt, own.projection.metrics)
         lora = own.projection.lora
         report["texts_trained"] = trained_texts.is_dir() or (lora is not None and lora.text_sha256 is not None)
         if guarded:
@@ -149,15 +141,34 @@ def evaluate_images(
     return step("evaluate images", out, settings, inputs, make, seconds="evaluate_images_s", alone=True)
 
 
+def _report(
+    dataset: ImageDataset,
+    parts: Mapping[str, TestPart],
+    vectors: TextVectors,
+    doubt: Doubt,
+    metrics: Mapping[str, Any],
+) -> dict[str, Any]:
+    """All that is measured on images, and what of it the page shows."""
+    report: dict[str, Any] = {
+        "kind": dataset.kind,
+        "confidence": doubt.confidence,
+        **{name: _measured(dataset, part, doubt) for name, part in parts.items()},
+        "shown": {name: _shown(part) for name, part in parts.items()},
+    }
+    if dataset.kind == "classes" and len(parts) == 2:
+        report["all"] = _among_all(dataset, parts, vectors, doubt, metrics)
+    return {**report, "verdict": _verdict(report)}
+
+
 def _guarded(adapted: TextEncoder, trained: Path, cache: Path, config: RunConfig) -> list[GuardRow]:
     """What the training of the texts' model, whose adapter is in a folder, has done to searches among texts."""
     before = texts_to_train(config)[1]
-    guards, _ = unseen_guards(trained_on([trained]), config)
+    guards, _ = unseen_guards(config.evaluate.guard, trained_on([trained]), seed=config.seed, limit=config.limit)
     base, after = (
         [score(one.for_task(None), data, config.evaluate, cache=cache, label=label) for data in guards]
         for one, label in ((before, "before"), (adapted, "after"))
     )
-    return guard_rows(guards, base, after, config, FORGETS_LESS)
+    return guard_rows(guards, base, after, config.evaluate, config.seed, FORGETS_LESS)
 
 
 def _part(

@@ -16,7 +16,9 @@ from acclimate.errors import UsageError
 from acclimate.files import hash_config, hash_folder, work_folder
 from acclimate.formats.trained_on import TrainedOn, write_trained_on
 from acclimate.mining.image_negatives import NEGATIVES_FILE, read_mined
+from acclimate.models.adapter import Adapter
 from acclimate.models.adapter_saving import save_adapter
+from acclimate.models.encoder import Encoder
 from acclimate.models.image_encoder import ImageEncoder
 from acclimate.models.projection import OFFSETS, Projection, save_projection
 from acclimate.ownership import check_replaceable, marker
@@ -84,11 +86,7 @@ def train_projection(
         AcclimateError: the loss is not finite.
         Interrupted: ctrl-C; a second start goes on from the last checkpoint.
     """
-    if processes.count() > 1:
-        raise UsageError(
-            f"{processes.count()} processes train a projection",
-            fix="Start one: features are computed once, and cached.",
-        )
+    _refuse_several_processes()
     run, own, trains_texts = RunFolder(out.parent), asdict(config.images), trains_text_model(config)
     base, start = texts_to_train(config) if trains_texts else (None, None)
     encoder = start or text_encoder(run, config, tower)
@@ -118,16 +116,29 @@ def train_projection(
             training = _report(trained, dataset) | offsets
             space = vectors.space
             if base is not None and trained.texts is not None:
-                space = base.with_adapter(trained.texts).space
-                (folder / TEXTS_FOLDER).mkdir()
-                save_adapter(folder / TEXTS_FOLDER, trained.texts, base.source)
-                write_trained_on(folder / TEXTS_FOLDER, _told(dataset, config))
+                space = _save_texts(folder / TEXTS_FOLDER, trained.texts, base, _told(dataset, config))
             save_projection(folder, _projection(trained, tower, space, training))
             return {"train": training}
 
         return Work(write)
 
     return step("train the projection", out, settings, inputs, make, seconds="train_projection_s", alone=True)
+
+
+def _refuse_several_processes() -> None:
+    if processes.count() > 1:
+        raise UsageError(
+            f"{processes.count()} processes train a projection",
+            fix="Start one: features are computed once, and cached.",
+        )
+
+
+def _save_texts(folder: Path, adapter: Adapter, base: Encoder, told: TrainedOn) -> SpaceId:
+    """Write the adapter of the texts' model; return the space of its vectors."""
+    folder.mkdir()
+    save_adapter(folder, adapter, base.source)
+    write_trained_on(folder, told)
+    return base.with_adapter(adapter).space
 
 
 def publish_texts(projection: Path, out: Path, config: RunConfig) -> Mapping[str, Any]:

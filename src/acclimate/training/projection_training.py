@@ -92,7 +92,7 @@ class Trained(NamedTuple):
     head: ProjectionHead
     lora: TowerLora | None
     texts: Adapter | None
-    """Of the texts' model."""
+    """What was trained on the texts' model."""
     state: Progress
     schedule: TaskSchedule
     trainable: dict[str, nn.Parameter]
