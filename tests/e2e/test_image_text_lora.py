@@ -19,6 +19,7 @@ from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
 import acclimate
+from acclimate.cli import image_tables
 from acclimate.configs import RunConfig
 from acclimate.errors import AcclimateError, UsageError
 from acclimate.models.encoder import Encoder
@@ -99,14 +100,19 @@ def test_others_read_the_adapter(made: Path, world: Path, monkeypatch: pytest.Mo
     np.testing.assert_allclose(texts.encode(WORDS), found, atol=1e-5)
 
 
-def test_what_was_measured_says_what_it_did_to_searches_among_texts(made: Path) -> None:
-    report = json.loads((made / "report.json").read_text())["images"]
+def test_what_was_measured_says_what_it_did_to_searches_among_texts(
+    made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    summary = json.loads((made / "report.json").read_text())
+    report = summary["images"]
     assert report["texts_trained"] and {"seen", "unseen"} <= set(report)
     (row,) = report["guard"]
     assert row["name"] == "dataset" and row["queries"] == 8
     assert row["base"]["ndcg@10"] != row["adapted"]["ndcg@10"]
     page = (made / "report.html").read_text()
     assert "has to be built again" in page and "Guard data" in page
+    image_tables.show_images(summary, made)
+    assert "searches among texts, dataset: ndcg@10" in capsys.readouterr().out
 
 
 def test_an_index_holds_both(made: Path, world: Path, tmp_path: Path) -> None:
@@ -158,6 +164,16 @@ def test_a_tower_and_the_texts_train_together(world: Path, tmp_path: Path) -> No
     assert projection.space == texts_of(run).space
     for modules in (projection.lora.modules, texts_of(run).adapter.modules):
         assert max(float(B.abs().max()) for _, B in modules.values()) > 0
+
+
+def test_memory_changes_nothing(world: Path, tmp_path: Path) -> None:
+    """Chunks whose activations do not fit together are computed twice, with the same gradient."""
+    found = []
+    for name, memory in (("ample", 1.0), ("little", 1e-5)):
+        settings = {"image_epochs": 1, "image_batch_size": 8, "gradient_checkpointing": name == "little"}
+        adapt(world, tmp_path / name, activation_memory_gb=memory, **settings)
+        found.append(texts_of(tmp_path / name).encode(WORDS))
+    np.testing.assert_allclose(found[0], found[1], atol=1e-3)
 
 
 @pytest.mark.slow

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,6 @@ from acclimate.runs.run_folder import RunFolder
 from acclimate.runs.step import Work, step
 from acclimate.runs.trained_on import trained_on
 
-Part: TypeAlias = Literal["unseen", "seen"]
 METHOD = 3
 """Changes when the same vectors would get other numbers."""
 MAX_QUERIES = 2000
