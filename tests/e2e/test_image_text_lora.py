@@ -237,6 +237,13 @@ def test_it_goes_on_from_the_adapter_of_another_run_and_watches_its_texts(world:
     assert (first / "adapter" / "adapter_model.safetensors").read_bytes() == before
 
 
+def test_an_adapter_of_queries_alone_is_not_trained_on(world: Path, tmp_path: Path) -> None:
+    base = Encoder.load(str(world / "bert"), device="cpu", dtype="float32")
+    write_run(tmp_path / "first", base, random_adapter(base, dim=base.use.dim, sides="query"))
+    with pytest.raises(UsageError, match="adapts queries only"):
+        adapt(world, tmp_path / "run", start_adapter=str(tmp_path / "first"))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

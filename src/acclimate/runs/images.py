@@ -78,19 +78,29 @@ def texts_to_train(config: RunConfig) -> tuple[Encoder, Encoder]:
     is given; both over the same weights.
 
     Raises:
-        UsageError: the model is an export.
+        UsageError: the model is an export; `start_adapter` is for queries only.
         ModelError: `start_adapter` leads to no adapter; or the model cannot be found or used, or has two transformers.
     """
     if config.train.start_adapter is not None:
-        refuse_map(config.train.start_adapter, "trained on")
-        if adapter_folder(config.train.start_adapter) is None:
-            raise ModelError(f"start_adapter: {config.train.start_adapter} holds no adapter", fix="Give a run.")
-        return load_pair(config.train.start_adapter, base=config.model, **config.loading)
-    base = load_whole(config.base_model, **config.loading)
-    if not isinstance(base, Encoder):
+        return _base_and_start(config.train.start_adapter, config)
+    model = load_whole(config.base_model, **config.loading)
+    if not isinstance(model, Encoder):
         raise UsageError(f"--image-lora {config.images.image_lora}: {config.model} is an export, which does not train")
-    base.require_one_transformer()
-    return base, base
+    model.require_one_transformer()
+    return model, model
+
+
+def _base_and_start(name: str, config: RunConfig) -> tuple[Encoder, Encoder]:
+    refuse_map(name, "trained on")
+    if adapter_folder(name) is None:
+        raise ModelError(f"start_adapter: {name} holds no adapter", fix="Give a run, or its adapter folder.")
+    base, start = load_pair(name, base=config.model, **config.loading)
+    if start.adapter is not None and start.adapter.sides == "query":
+        raise UsageError(
+            f"start_adapter: {name} adapts queries only, and LoRA beside images changes documents, too",
+            fix="Leave --image-lora out: images are then trained into the space of its documents, which stays.",
+        )
+    return base, start
 
 
 def texts_before(run: RunFolder, config: RunConfig, encoder: ImageEncoder) -> TextEncoder | ImageTexts:
