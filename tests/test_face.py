@@ -21,7 +21,6 @@ from tests.models import tiny
 from tests.tiny_run import write_tiny_bert, write_tiny_retrieval
 
 HEAVY = {"torch", "numpy", "transformers", "sentence_transformers", "scipy", "cyclopts", "rich"}
-IMPORT_S = 0.05
 FIRST_VECTOR_S = 0.6
 """Loading MiniLM and encoding one text, and our own modules."""
 
@@ -34,14 +33,7 @@ def python(code: str) -> str:
 
 
 def test_importing_it_loads_nothing() -> None:
-    code = (
-        "import sys, time\nstarted = time.perf_counter()\nimport acclimate\n"
-        "took = time.perf_counter() - started\n"
-        "import json\nprint(json.dumps([took, sorted(sys.modules)]))"
-    )
-    found = [json.loads(python(code)) for _ in range(3)]
-    modules = found[0][1]
-    assert min(took for took, _ in found) < IMPORT_S
+    modules = python("import sys, acclimate\nprint(*sys.modules)").split()
     assert not HEAVY & set(modules)
     assert [name for name in modules if name.startswith("acclimate.")] == []
 
