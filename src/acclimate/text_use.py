@@ -52,7 +52,7 @@ class LoadSettings(TextSettings, total=False):
     device: str
     """auto, cpu, cuda, cuda:1 or mps."""
     dtype: str
-    """auto, float32 or bfloat16: of the weights; vectors are always float32."""
+    """auto, float32, bfloat16 or int8 (see `RunConfig.dtype`): of the weights; vectors are always float32."""
     quantise_base: BaseFormat | None
     """4bit keeps the linear layers' weights in 4 bits (CUDA only)."""
 

@@ -24,6 +24,7 @@ PAIR_ROLE: Role = "query"
 
 Pooling: TypeAlias = Literal["mean", "cls", "last"]
 BaseFormat: TypeAlias = Literal["4bit"]
+WeightFormat: TypeAlias = BaseFormat | Literal["int8"]
 Sides: TypeAlias = Literal["both", "query"]
 Split: TypeAlias = Literal["train", "dev", "test"]
 Kind: TypeAlias = Literal["retrieval", "pairs"]

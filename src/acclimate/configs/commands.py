@@ -154,6 +154,22 @@ READS: dict[str, tuple[str, ...]] = {
 }
 """Command -> names of settings, and of whole sections of `RunConfig`."""
 
+NOT_IN_INT8 = frozenset(
+    {
+        "adapt",
+        "train",
+        "train-reranker",
+        "refresh",
+        "merge",
+        "generate",
+        "hypernetwork-train",
+        "hypernetwork-evaluate",
+        "rerank",
+        "evaluate-reranker",
+    }
+)
+"""Commands that read `dtype` and cannot work in int8: they train, fold weights, or compute with a reranker."""
+
 READS_WHEN: dict[str, tuple[str, ...]] = {
     "adapt --final RUN": (
         "device",
@@ -248,6 +264,21 @@ def check_settings(command: str, names: Iterable[str], spelt: Callable[[str], st
                 fix = "Leave it out: nothing would depend on it here."
             possible = ", ".join(map(spelt, own)) or "no settings"
             raise UsageError(f"{command} does not read {spelt(name)}", possible=possible, fix=fix)
+
+
+def check_format(command: str, config: RunConfig) -> None:
+    """Refuse dtype = int8 to a command that cannot work in it.
+
+    Raises:
+        UsageError: it trains, works on float weights, or computes with a reranker.
+    """
+    if config.dtype == "int8" and command in NOT_IN_INT8:
+        able = [name for name in commands_that_read("dtype") if name not in NOT_IN_INT8]
+        raise UsageError(
+            f"dtype = 'int8' with {command}",
+            possible="auto, float32, bfloat16",
+            fix=f"INT8 is for vectors of texts: {', '.join(able)}. A reranker in INT8 is an export.",
+        )
 
 
 def full_names(command: str, values: Mapping[str, Any]) -> dict[str, Any]:

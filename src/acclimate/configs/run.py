@@ -68,8 +68,10 @@ class RunConfig:
     """Use at most this many queries (or labelled pairs), drawn evenly: for a quick try."""
     device: str = "auto"
     """auto, cpu, cuda, cuda:1 or mps."""
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """auto takes bfloat16 on GPUs that compute in it, and on a CPU where it was measured to be faster; else float32."""
+    dtype: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
+    """auto takes bfloat16 on GPUs that compute in it, and on a CPU where it was measured to be faster; else float32.
+    int8 keeps the embedding model's linear layers and word embeddings in 8 bits, on CPUs with VNNI, and does not
+    train."""
     quantise_base: BaseFormat | None = None
     """4bit keeps the base's linear layers in 4 bits while training (QLoRA); on CUDA only, after pip install
     'acclimate[qlora]'. The adapter is an ordinary one, and merge folds it into the unquantised base."""
@@ -129,6 +131,8 @@ class RunConfig:
             raise UsageError("--quantise-base and --shard exclude each other", fix="Leave one of them out.")
         if self.quantise_base is not None and self.train.full:
             raise UsageError("--full and --quantise-base exclude each other", fix="Train an adapter over a 4-bit base.")
+        if self.quantise_base is not None and self.dtype == "int8":
+            raise UsageError("--quantise-base and --dtype int8 exclude each other", fix="Leave one of them out.")
         if self.stages.recipe == "three-stage" and len(self.datasets) > 1:
             raise UsageError(
                 "--recipe three-stage is for one dataset, and there are several", fix="Leave the recipe out."
@@ -169,6 +173,11 @@ class RunConfig:
     def machine(self) -> LoadSettings:
         """Where and how models run."""
         return {"device": self.device, "dtype": self.dtype}
+
+    @property
+    def reranker_dtype(self) -> str:
+        """The number format of a reranker beside the embedding model, which alone can be in INT8."""
+        return "auto" if self.dtype == "int8" else self.dtype
 
     @property
     def loading(self) -> LoadSettings:

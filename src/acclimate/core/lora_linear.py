@@ -20,6 +20,7 @@ from torch.nn import functional
 
 from acclimate.core.frozen_linear import FrozenLinear
 from acclimate.core.gate import Gate, GateSlot, NoAdapter
+from acclimate.core.int8_linear import Int8Linear
 from acclimate.core.linears import device_of, features
 from acclimate.errors import ModelError, UsageError
 
@@ -49,7 +50,7 @@ class GatedLinear(nn.Module):
         self.dropout = dropout
         self.slot = GateSlot()
         # A plain Linear's output is fresh memory that no backward pass needs: the update is added in place.
-        self._in_place = type(base) in (nn.Linear, FrozenLinear)
+        self._in_place = type(base) in (nn.Linear, FrozenLinear, Int8Linear)
 
     @property
     def weight(self) -> Any:

@@ -171,7 +171,7 @@ def _mining(encoder: Encoder, some: Dataset, config: RunConfig, place: Path) -> 
     name, reranker = config.mine.teacher, None
     teacher = encoder if name is None else load(name, base=base_of(name, config.model), **config.machine)
     if config.mine.reranker is not None:
-        reranker = load_reranker(config.mine.reranker, config.rerank, device=config.device, dtype=config.dtype)
+        reranker = load_reranker(config.mine.reranker, config.rerank, device=config.device, dtype=config.reranker_dtype)
     rows = [replace(row, negatives=(), scores=None) for row in some.examples]
     few = replace(some, examples=evenly(rows, QUERIES if reranker is None else QUERIES // 4))
     source = mining_input(few)

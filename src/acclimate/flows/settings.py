@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 from acclimate.configs import (
     PROMPT_OR_INSTRUCTION,
     RunConfig,
+    check_format,
     check_settings,
     checked_settings,
     full_names,
@@ -57,12 +58,14 @@ def configured(command: str, settings: Mapping[str, Any], config: Config = None,
         if settings.get(given) is not None:  # it takes the place of the other one, unless both are given
             settings = {other: None, **settings}
     try:
-        return with_overrides(base, settings)
+        effective = with_overrides(base, settings)
+        check_format(command, effective)
     except UsageError as error:
         if own is None or not settings:
             raise
         remembered = f"What is not given here is as earlier stages were told: {own} remembers it"
         raise UsageError(error.found, possible=error.possible, fix=f"{error.fix} {remembered}".strip()) from None
+    return effective
 
 
 def measuring(

@@ -24,6 +24,7 @@ from transformers.initialization import no_init_weights
 
 from acclimate import processes
 from acclimate.core.frozen_linear import freeze_linears
+from acclimate.core.int8_linear import INT8, activations_dtype, why_not_int8
 from acclimate.core.linears import ALL_LINEAR, features, linears
 from acclimate.core.lora import attach
 from acclimate.cpu import cpu_facts
@@ -71,30 +72,46 @@ cannot be written, or the number of threads has changed between them."""
 
 def check_dtype(name: str) -> None:
     """Raise a `UsageError` for a number format that does not exist."""
-    if name != "auto":
+    if name not in ("auto", INT8):
         named_format(name)
 
 
 def choose_dtype(name: str, device: torch.device, folder: Path, use: Use = "encoding") -> torch.dtype:
     """The number format of this name.
 
-    auto is bfloat16 on a GPU that computes in it, the faster one on a CPU, else float32.
+    auto is bfloat16 on a GPU that computes in it, the faster one on a CPU, else float32. Of int8 it is the format of
+    what is not in INT8: activations, norms, adapters.
 
     Args:
-        name: auto, float32 or bfloat16.
+        name: auto, float32, bfloat16 or int8.
         device: where the model runs.
         folder: where its config.json lies.
         use: what it is loaded for.
 
     Raises:
-        UsageError: an unknown name.
+        UsageError: an unknown name; int8 for training, elsewhere than on a CPU, or on one that cannot.
         ModelError: no config.json, or a damaged one.
     """
+    if name == INT8:
+        if use != "encoding":
+            raise UsageError("dtype = 'int8' for training", possible="auto, " + ", ".join(DTYPES))
+        check_int8(device)
+        return activations_dtype()
     if name != "auto":
         return DTYPES[named_format(name)]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float32
     return DTYPES[faster_dtype(folder, use)] if device.type == "cpu" else torch.float32
+
+
+def check_int8(device: torch.device) -> None:
+    """Raise a `UsageError` where this device cannot compute in INT8."""
+    possible = "auto, " + ", ".join(DTYPES)
+    if device.type != "cpu":
+        raise UsageError(f"dtype = 'int8' on the device {device.type}", possible=possible, fix="Give --device cpu.")
+    if (reason := why_not_int8()) is not None:
+        fix = "Export the model instead: acclimate export RUN --format onnx --int8"
+        raise UsageError(f"dtype = 'int8', and {reason}", possible=possible, fix=fix)
 
 
 def named_format(name: str) -> Format:
@@ -106,7 +123,7 @@ def named_format(name: str) -> Format:
     for known in DTYPES:
         if name == known:
             return known
-    raise UsageError(f"dtype = {name!r}", possible="auto, " + ", ".join(DTYPES))
+    raise UsageError(f"dtype = {name!r}", possible="auto, " + ", ".join((*DTYPES, INT8)))
 
 
 def faster_dtype(folder: Path, use: Use, measure: Callable[[Any, Use], Milliseconds] | None = None) -> Format:

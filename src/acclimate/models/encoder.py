@@ -25,6 +25,7 @@ from acclimate.configs import DEFAULT_MODEL
 from acclimate.core import lora
 from acclimate.core.batching import chunks_by_tokens
 from acclimate.core.gate import NO_ADAPTER
+from acclimate.core.int8_linear import INT8, int8_numbers, is_int8
 from acclimate.core.pooling import pool_packed, truncate_dim, unit
 from acclimate.core.sharding import forget_gathered, shard
 from acclimate.errors import ModelError
@@ -43,7 +44,7 @@ from acclimate.models.text_user import TextUser
 from acclimate.models.tokens import TokenCache, Tokens, tokenizer_fingerprint
 from acclimate.progress import progress
 from acclimate.text_use import LoadSettings, SpaceId, TextUse, text_settings
-from acclimate.types import ROLES, Pooling, Role
+from acclimate.types import ROLES, Pooling, Role, WeightFormat
 
 if TYPE_CHECKING:
     from acclimate.models.adapter import Adapter
@@ -64,7 +65,7 @@ class Encoder(TextUser):
         use: how texts become vectors: prompts, pooling, dimensions, limit.
         task: whose prompts are used where no other task is named; None is the default one. See `for_task`.
         device: where it runs.
-        dtype: of the base weights; vectors are always float32.
+        dtype: of the base weights, or of what is not in INT8 of them; vectors are always float32.
         adapter: what is attached, or None.
         query_map: what query vectors go through in the end, or None.
         heads: the base's Dense layers behind the pooling, frozen, or None.
@@ -140,10 +141,11 @@ class Encoder(TextUser):
         files = source.files
         dtype = choose_dtype(settings.get("dtype", "auto"), device, files.transformer)
         packed = can_pack(read_model_config(files.transformer, files.folder))
+        weights: WeightFormat | None = "int8" if settings.get("dtype") == INT8 else settings.get("quantise_base")
 
         def loaded(folder: Path) -> nn.Module:
             attention = PACKED_ATTENTION if packed else None
-            return load_base(folder, dtype, device, attention, settings.get("quantise_base"))
+            return load_base(folder, dtype, device, attention, weights)
 
         tokenizer = load_tokenizer(files.transformer, lowercase=use.lowercase)
         check_prompts(tokenizer, use.prompts, use.max_tokens)
@@ -291,7 +293,14 @@ class Encoder(TextUser):
     def parameters(self) -> int:
         """Parameters of the base and of what is attached to it; a byte of a 4-bit weight holds two."""
         model: Any = self.model
-        return int(model.num_parameters())
+        return int(model.num_parameters()) + int8_numbers(model)
+
+    @property
+    def number_format(self) -> str:
+        """What the weights are kept in and what is computed in: part of the key of stored vectors."""
+        if getattr(self.model, "is_quantized", False):
+            return f"{self.dtype}, 4 bits"
+        return f"{self.dtype}, weights in 8 bits" if is_int8(self.model) else str(self.dtype)
 
     @property
     def transformer_size(self) -> TransformerSize:
@@ -337,7 +346,7 @@ class Encoder(TextUser):
             "pooling": self.use.pooling,
             "dim": self.use.dim,
             "max_tokens": self.use.max_tokens,
-            "dtype": f"{self.dtype}, 4 bits" if getattr(self.model, "is_quantized", False) else str(self.dtype),
+            "dtype": self.number_format,
         }
 
     def _adapter_of(self, role: Role) -> str | None:

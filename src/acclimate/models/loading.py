@@ -15,10 +15,11 @@ from transformers import MODEL_MAPPING, AutoConfig, AutoModel, AutoTokenizer, Bi
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from acclimate.core.frozen_linear import freeze_linears
+from acclimate.core.int8_linear import INT8, quantise
 from acclimate.core.lora import lora_layers
 from acclimate.errors import MissingExtraError, ModelError, UsageError
 from acclimate.formats.transformers_io import OWN_CODE, model_errors, quiet_transformers
-from acclimate.types import BaseFormat
+from acclimate.types import WeightFormat
 
 NF4 = {
     "load_in_4bit": True,
@@ -31,7 +32,11 @@ Source: Dettmers et al. 2023, "QLoRA: Efficient Finetuning of Quantized LLMs".""
 
 
 def load_base(
-    folder: Path, dtype: torch.dtype, device: torch.device, attention: str | None, quantise: BaseFormat | None = None
+    folder: Path,
+    dtype: torch.dtype,
+    device: torch.device,
+    attention: str | None,
+    weights: WeightFormat | None = None,
 ) -> nn.Module:
     """The transformer of a folder: frozen, every dropout probability 0, in evaluation mode.
 
@@ -40,26 +45,31 @@ def load_base(
 
     Args:
         folder: where config.json and the weights lie.
-        dtype: of the weights.
+        dtype: of the weights; of those that are not quantised.
         device: where they shall be.
         attention: transformers' attention implementation; None leaves the choice to transformers.
-        quantise: 4bit keeps the linear layers' weights in 4 bits (see `four_bit`); None keeps them as they are.
+        weights: 4bit keeps the linear layers' weights in 4 bits (see `four_bit`), int8 those and the word embeddings in
+            8 (see `core.int8_linear`), rounded from float32; None keeps them as they are.
 
     Raises:
         ModelError: damaged, incomplete, or of an unknown architecture.
         UsageError: a quantised base without CUDA.
         MissingExtraError: a quantised base without bitsandbytes.
     """
-    placed = {} if quantise is None else {"quantization_config": four_bit(device), "device_map": {"": device}}
+    placed = {} if weights != "4bit" else {"quantization_config": four_bit(device), "device_map": {"": device}}
     with quiet_transformers(), model_errors(folder):
         config = AutoConfig.from_pretrained(folder)
         zero_dropout(config)
-        arguments: dict[str, Any] = {"config": config, "dtype": dtype, "output_loading_info": True, **placed}
+        read_as = torch.float32 if weights == INT8 else dtype
+        arguments: dict[str, Any] = {"config": config, "dtype": read_as, "output_loading_info": True, **placed}
         arguments |= without_pooler(config)
         if attention is not None:
             arguments["attn_implementation"] = attention
         model, info = AutoModel.from_pretrained(folder, use_safetensors=True, **arguments)
-    return freeze(model, info, folder, device)
+    frozen = freeze(model, info, folder, device)
+    if weights == INT8:
+        quantise(frozen, dtype)
+    return frozen
 
 
 def without_pooler(config: Any) -> dict[str, bool]:

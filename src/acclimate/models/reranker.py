@@ -20,6 +20,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from acclimate.core import lora
 from acclimate.core.batching import chunks_by_tokens
+from acclimate.core.int8_linear import INT8
 from acclimate.counting import counted
 from acclimate.errors import ModelError, UsageError
 from acclimate.formats import peft
@@ -126,6 +127,12 @@ class Reranker:
         if (graph := source.graph) is not None:
             check_settings(source.id, graph.engine, graph.precision, device, dtype)
             return cls(ScoringGraph.open(graph.engine, graph.path), tokenizer, source, kind, kind.max_tokens)
+        if dtype == INT8:
+            raise UsageError(
+                f"dtype = 'int8' with the reranker {source.id}",
+                possible="auto, float32, bfloat16",
+                fix="Export it in INT8: acclimate export RERANKER --format onnx --int8",
+            )
         torch_device = choose_device(device)
         model = _load_model(source, kind, choose_dtype(dtype, torch_device, source.folder), torch_device, head_seed)
         if source.adapter is not None:

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
+from acclimate.core.int8_linear import INT8, why_not_int8
 from acclimate.errors import AcclimateError, StorageError
 from acclimate.files import read_json, write_json
 from acclimate.formats.engine_folder import Engine, read_engine
@@ -55,6 +56,9 @@ def chosen_backend(run: Path) -> Backend | None:
             current &= read_engine(run / backend.export).made_from == backend.made_from
     except AcclimateError as error:
         say(f"warning: the backend that was chosen for {run} cannot be used: {error}")
+        return None
+    if backend.export is None and backend.precision == INT8 and (reason := why_not_int8()) is not None:
+        say(f"warning: the backend that was chosen for {run} cannot be used: {reason}")
         return None
     if not current:
         say(f"warning: {run} was trained again after its backend was chosen; measure again: acclimate tune {run}")

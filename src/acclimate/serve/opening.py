@@ -314,7 +314,7 @@ def _reranker(found: Sequence[_Named], config: RunConfig, name: str | None) -> R
                 break
         else:
             return None
-    return load_reranker(name, settings, device=config.device, dtype=config.dtype)
+    return load_reranker(name, settings, device=config.device, dtype=config.reranker_dtype)
 
 
 def _reranker_hash(model: Reranker) -> str:

@@ -90,7 +90,7 @@ def answer(
     if score is None or (rule is not None and rule.refuses(score)):
         return {**reply_of(refused(question)), "usage": _usage(Completion(""), 0), **facts}
     if wanted.rerank is not None:
-        name, machine = wanted.reranker or str(run), {"device": config.device, "dtype": config.dtype}
+        name, machine = wanted.reranker or str(run), {"device": config.device, "dtype": config.reranker_dtype}
         facts["reranker"], hits = rerank_hits(name, config.rerank, question, hits, **machine)
     passages = choose_passages(((hit.id, hit.text) for hit in hits[: wanted.top]), config.answer.context_tokens)
     reader = AnswerReader(question, passages)

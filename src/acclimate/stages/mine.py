@@ -126,4 +126,4 @@ def _teacher(config: RunConfig) -> TextEncoder:
 
 def _reranker(config: RunConfig) -> Reranker | None:
     name = config.mine.reranker
-    return load_reranker(name, config.rerank, device=config.device, dtype=config.dtype) if name else None
+    return load_reranker(name, config.rerank, device=config.device, dtype=config.reranker_dtype) if name else None

@@ -121,7 +121,7 @@ def search_index(
     if rerank_first is not None:
         name = reranker or str(run)
         found["reranker"], hits = rerank_hits(
-            name, config.rerank, query, hits, device=config.device, dtype=config.dtype
+            name, config.rerank, query, hits, device=config.device, dtype=config.reranker_dtype
         )
     return {**found, "hits": [_shown(hit) for hit in hits[:top]]}
 

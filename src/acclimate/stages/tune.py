@@ -12,6 +12,7 @@ from typing import Literal, NotRequired, TypedDict
 import torch
 
 from acclimate.configs import RunConfig, used
+from acclimate.core.int8_linear import INT8, why_not_int8
 from acclimate.cpu import adjust_threads, cores_allowed, cpu_facts
 from acclimate.data.dataset import Dataset
 from acclimate.data.facts import evenly
@@ -20,7 +21,7 @@ from acclimate.evaluation.speeds import BULK, Speeds, speeds
 from acclimate.files import REPORT_FILE, artifact, hash_folder, read_json, write_json
 from acclimate.formats.engine_folder import Engine
 from acclimate.models.backends.engine_encoder import EngineEncoder
-from acclimate.models.dtypes import Format
+from acclimate.models.dtypes import DTYPES
 from acclimate.models.text_encoder import TextEncoder
 from acclimate.ownership import check_replaceable, written_by
 from acclimate.progress import say
@@ -32,7 +33,7 @@ from acclimate.runs.step import parts_read
 from acclimate.runs.tasks import one_task
 
 KIND = "tune"
-TORCH: tuple[Format, ...] = ("float32", "bfloat16")
+TORCH = (*DTYPES, INT8)
 QUERIES = 512
 
 
@@ -114,7 +115,7 @@ def tune(run: Path, exports: Mapping[str, Path], skipped: Mapping[str, str], con
         "cores": cores_allowed(),
         "tuned_for": config.tune.tune_for,
         "measured": measured,
-        "skipped": dict(skipped),
+        "skipped": {**_not_here(), **skipped},
         "chosen": chosen,
         "timings": {"tune_s": round(time.monotonic() - started, 3)},
     }
@@ -140,13 +141,21 @@ def _texts(data: Dataset) -> tuple[Sequence[str], Sequence[str]]:
 def _candidates(run: Path, exports: Mapping[str, Path], config: RunConfig) -> Iterator[_Candidate]:
     """The reference, torch in float32, first."""
     for dtype in TORCH:
+        if dtype == INT8 and why_not_int8() is not None:
+            continue
         yield _Candidate(f"torch {dtype}", "torch", dtype, _torch_opener(run, config.model, dtype))
     for name, folder in exports.items():
         report = read_json(folder / REPORT_FILE)
         yield _Candidate(name, report["format"], report["precision"], _engine_opener(folder), folder)
 
 
-def _torch_opener(run: Path, base: str | None, dtype: Format) -> Callable[[int], TextEncoder]:
+def _not_here() -> dict[str, str]:
+    """The number formats of torch that this machine cannot compute in, and why."""
+    reason = why_not_int8()
+    return {} if reason is None else {f"torch {INT8}": reason}
+
+
+def _torch_opener(run: Path, base: str | None, dtype: str) -> Callable[[int], TextEncoder]:
     return lambda _: load(run, base=base, device="cpu", dtype=dtype)
 
 

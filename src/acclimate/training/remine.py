@@ -82,7 +82,7 @@ class Remining:
         config = one.task.config
         if config.mine.reranker is not None and self._reranker is None:
             self._reranker = load_reranker(
-                config.mine.reranker, config.rerank, device=config.device, dtype=config.dtype
+                config.mine.reranker, config.rerank, device=config.device, dtype=config.reranker_dtype
             )
         self.encoder.model.eval()
         blocks = mine_negatives(
