@@ -4,10 +4,11 @@
     python benchmarks/export.py RUN --out FOLDER speed [--peer-onnx PYTHON] [--peer-openvino PYTHON] [--threads 1]
     python benchmarks/export.py RUN --out FOLDER table
 
-quality writes the exports (INT8 also where the gate refuses it) and measures each on the whole test split: NDCG@10, the
-interval of its paired difference to float32, and the mean cosine of document vectors with float32's. What is finished
-is not done again. speed times all of them one after the other, on texts of 12 and of 200 tokens: one text, 64 texts,
-bulk. RUN is only read, apart from its cache of vectors: give a copy.
+quality writes the exports (INT8 also where the gate refuses it) and measures each on the whole test split: NDCG@10,
+the interval of its paired difference to float32, and the mean cosine of document vectors with float32's. What is
+finished is not done again. speed times all of them one after the other, on texts of 12 and of 200 tokens: one text,
+64 texts, bulk. Torch computes with the run's adapter live; "folded" is the same model without one. RUN is only read,
+apart from its cache of vectors: give a copy.
 
 The peers are sentence-transformers' own backends on the folder that `export` writes for it, each run by the Python of
 an environment of its own, because optimum lags behind transformers:
@@ -30,6 +31,7 @@ import numpy as np
 import torch
 
 from acclimate.configs import RunConfig
+from acclimate.core.int8_linear import Int8Linear
 from acclimate.cpu import cpu_facts
 from acclimate.data.dataset import Dataset, load_dataset
 from acclimate.data.facts import evenly
@@ -39,6 +41,7 @@ from acclimate.evaluation.gate import gate_of_vectors
 from acclimate.files import read_json, write_json
 from acclimate.models.backends.engine_encoder import EngineEncoder
 from acclimate.models.text_encoder import TextEncoder
+from acclimate.runs.opening import load_base
 from acclimate.runs.resolve import load
 from acclimate.stages.export import export
 from common import table
@@ -110,7 +113,8 @@ def quality(run: Path, out: Path, data: Dataset, peers: Mapping[str, Path]) -> N
 
     weights = (out / "sentence-transformers" / "model.safetensors").stat().st_size
     measure("torch float32", lambda: expected, weights, {})
-    measure("torch bfloat16", lambda: vectors_of(load(run, device="cpu", dtype="bfloat16"), test), weights // 2, {})
+    for dtype, size in (("bfloat16", weights // 2), ("int8", int8_bytes(run))):
+        measure(f"torch {dtype}", lambda dtype=dtype: vectors_of(load(run, device="cpu", dtype=dtype), test), size, {})
     for name in list(EXPORTS)[1:]:
         folder = out / name.replace(" ", "-")
         report = read_json(folder / "report.json")
@@ -142,7 +146,13 @@ def speed(run: Path, out: Path, data: Dataset, peers: Mapping[str, Path | None],
     texts = texts_file(out, data, load(run, device="cpu", dtype="float32"), judged(data))
     workloads = json.loads(texts.read_text())["workloads"]
     openers: dict[str, Callable[[], TextEncoder]] = {
-        f"torch {dtype}": lambda dtype=dtype: load(run, device="cpu", dtype=dtype) for dtype in ("float32", "bfloat16")
+        f"torch {dtype}": lambda dtype=dtype: load(run, device="cpu", dtype=dtype)
+        for dtype in ("float32", "bfloat16", "int8")
+    }
+    folded = str(out / "sentence-transformers")
+    openers |= {
+        f"torch {dtype}, folded": lambda dtype=dtype: load(folded, device="cpu", dtype=dtype)
+        for dtype in ("bfloat16", "int8")
     }
     openers |= {
         name: lambda name=name: EngineEncoder.open(out / name.replace(" ", "-"), threads=threads)
@@ -166,6 +176,14 @@ def judged(data: Dataset) -> Dataset:
     """The data with the judged queries of the test split alone."""
     queries, qrels = judged_queries(data)
     return replace(data, queries=queries, qrels={"test": qrels})
+
+
+def int8_bytes(run: Path) -> int:
+    """Bytes of a run's base in INT8 in torch: 1 for each number in 8 bits, scales in float32, the rest in 16 bits."""
+    model = load_base(run / "adapter", device="cpu", dtype="int8").model
+    small = sum(buffer.nbytes for buffer in model.buffers() if not buffer.is_mkldnn)
+    products = [module for module in model.modules() if isinstance(module, Int8Linear)]
+    return small + sum(p.nbytes for p in model.parameters()) + sum(m.in_features * m.out_features for m in products)
 
 
 def vectors_of(encoder: TextEncoder, test: Dataset) -> dict[str, Any]:

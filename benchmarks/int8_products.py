@@ -1,11 +1,11 @@
-"""What a torch INT8 path has to pay for: oneDNN's INT8 product beside its bfloat16 one, and the passes around it.
+"""What INT8 in torch costs (`acclimate.core.int8_linear`): oneDNN's product, and the passes around it.
 
 Of each shape of MiniLM's linear layers, microseconds of CPU time on one thread: the bfloat16 product as `FrozenLinear`
 computes it; rounding bfloat16 activations to 8 bits with a scale per token; the product of these with INT8 weights;
-scaling its rows and adding the bias. Activations have to be unsigned: with signed ones oneDNN has no fast product on
-processors without AMX, and is more than a thousand times slower.
+scaling its rows and adding the bias. The last row is one whole layer of MiniLM, in which query, key and value are
+rounded once.
 
-    python benchmarks/int8_products.py [--tokens 256] [--repeats 20]
+    python benchmarks/int8_products.py [--tokens 256] [--repeats 50]
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from acclimate.core.int8_linear import ZERO, rounded_rows, rounded_tokens
 from common import machine, table
 
 SHAPES = ((384, 384), (384, 1536), (1536, 384))
 """Input and output features."""
-ZERO = 128
-"""What stands for 0 among unsigned activations."""
 
 
 def main() -> None:
     """Time every part for every shape; print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--tokens", type=int, default=256)
-    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--repeats", type=int, default=50)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     print(machine())
-    rows = []
-    for inputs, outputs in SHAPES:
-        found = [fastest(part, arguments.repeats) for part in parts(arguments.tokens, inputs, outputs)]
-        whole = sum(found[1:])
-        rows.append([f"{inputs} x {outputs}", *(f"{part:.0f}" for part in found), f"{found[0] / whole:.2f}"])
+    found = {shape: [fastest(part, arguments.repeats) for part in parts(arguments.tokens, *shape)] for shape in SHAPES}
+    square, up, down = found.values()
+    layer = [4 * one + wide + back for one, wide, back in zip(square, up, down, strict=True)]
+    layer[1] -= 2 * square[1]
+    named = {f"{inputs} x {outputs}": times for (inputs, outputs), times in found.items()} | {"a layer": layer}
+    rows = [[name, *(f"{t:.0f}" for t in times), f"{times[0] / sum(times[1:]):.2f}"] for name, times in named.items()]
     header = ["layer", "bfloat16 product", "rounding", "INT8 product", "scaling", "bfloat16 / all of INT8"]
     print(table(header, rows))
 
@@ -48,15 +48,10 @@ def parts(tokens: int, inputs: int, outputs: int) -> list[Callable[[], object]]:
     x_TI = torch.randn(tokens, inputs, generator=draw).bfloat16()
     weight_OI, bias_O = torch.randn(outputs, inputs, generator=draw), torch.randn(outputs, generator=draw).bfloat16()
     laid_out = torch.ops.mkldnn._reorder_linear_weight(weight_OI.bfloat16(), tokens)
-    scale_O = weight_OI.abs().amax(1) / 127
-    packed = torch.ops.onednn.qlinear_prepack((weight_OI / scale_O[:, None]).round().to(torch.int8), [tokens, inputs])
-    zeros_O = torch.zeros(outputs, dtype=torch.int32)
-
-    def rounded() -> tuple[Tensor, Tensor]:
-        scale_T1 = x_TI.abs().amax(1, keepdim=True) / 127
-        return (x_TI / scale_T1).round().add_(ZERO).to(torch.uint8), scale_T1
-
-    x8_TI, scale_T1 = rounded()
+    code_OI, scale_O1 = rounded_rows(weight_OI)
+    packed = torch.ops.onednn.qlinear_prepack(code_OI, None)
+    scale_O, zeros_O = scale_O1[:, 0].contiguous(), torch.zeros(outputs, dtype=torch.int32)
+    x8_TI, scale_T1 = rounded_tokens(x_TI)
 
     def product() -> Tensor:
         how = (None, 1.0, 0, torch.bfloat16, "none", [], "")
@@ -66,7 +61,7 @@ def parts(tokens: int, inputs: int, outputs: int) -> list[Callable[[], object]]:
     out_TO = product()
     return [
         lambda: torch.ops.mkldnn._linear_pointwise(x_TI, laid_out, bias_O, "none", [], ""),
-        rounded,
+        lambda: rounded_tokens(x_TI),
         product,
         lambda: torch.addcmul(bias_O, out_TO, scale_T1),
     ]

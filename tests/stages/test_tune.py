@@ -13,6 +13,8 @@ import pytest
 
 from acclimate.cli.main import main
 from acclimate.configs import RunConfig, dump_config
+from acclimate.core import int8_linear
+from acclimate.core.int8_linear import is_int8, why_not_int8
 from acclimate.errors import StorageError
 from acclimate.flows.export import tune
 from acclimate.models.encoder import Encoder
@@ -66,7 +68,9 @@ def query_vectors(service: Service, name: str) -> np.ndarray:
 def test_the_fastest_that_holds_the_gate_is_chosen(tuned: Path) -> None:
     report = report_of(tuned)
     measured: list[dict[str, object]] = report["measured"]  # type: ignore[assignment]
-    assert {row["backend"] for row in measured} == {"torch float32", "torch bfloat16", "onnx float32"}
+    torch_int8 = set() if why_not_int8() else {"torch int8"}
+    assert {row["backend"] for row in measured} == {"torch float32", "torch bfloat16", "onnx float32", *torch_int8}
+    assert all("gate" in row for row in measured if row["backend"] == "torch int8")
     assert all(set(row["speeds"]) == {"one", "batch", "bulk"} for row in measured)  # type: ignore[call-overload]
     holding = [row for row in measured if row["holds"]]
     assert report["chosen"] == max(holding, key=lambda row: row["speeds"]["batch"])  # type: ignore[index]
@@ -101,6 +105,21 @@ def test_torch_where_it_was_chosen_or_asked_for(
     assert isinstance(open_service([str(tuned)], RunConfig(dtype="float32")).registry.base, Encoder)
     assert isinstance(open_service([str(tuned)], RunConfig(), adapter_root=tmp_path).registry.base, Encoder)
     assert "is computed by torch, which --adapter-root needs" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(why_not_int8() is not None, reason="needs INT8 products")
+def test_serve_computes_in_int8_where_that_was_chosen_and_can_be(
+    tuned: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose(tuned, "torch", "int8", None)
+    service = open_service([str(tuned)], RunConfig(), adapter_root=tmp_path)
+    assert "run is computed by torch in int8, as tune has chosen" in capsys.readouterr().err
+    assert is_int8(service.registry.adaptable().model)
+    eight = load(tuned, base=str(tuned.parent / "base"), device="cpu", dtype="int8")
+    assert np.abs(query_vectors(service, "run") - eight.encode(TEXTS, "query")).max() < 1e-2
+    monkeypatch.setattr(int8_linear, "_flags", lambda: frozenset({"avx2"}))
+    assert chosen_backend(tuned) is None  # the run has come to another machine
+    assert "neither VNNI nor AMX" in capsys.readouterr().err
 
 
 def test_a_choice_for_another_model_is_not_taken(

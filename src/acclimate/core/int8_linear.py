@@ -35,8 +35,8 @@ TO_CODE = 1.5 * 2**23 + ZERO
 whole number, and its last byte is the code."""
 SMALLEST = 1e-30
 """The largest value of a row of zeros counts as this: its scale is no divisor of zero."""
-BLOCK_TOKENS = 512
-"""Rows that are rounded at once: their float32 numbers stay in the processor's cache. The product takes all rows."""
+BLOCK_NUMBERS = 2**20
+"""Activations that are rounded at once: in float32 they stay in the processor's cache. The product takes all rows."""
 LEAST_FEATURES = 16
 """Layers with fewer inputs or outputs stay as they are: rounding would take longer than the product."""
 INTEGERS = {torch.bfloat16: (torch.int16, 0x7FFF), torch.float32: (torch.int32, 0x7FFFFFFF)}
@@ -170,14 +170,14 @@ def rounded_tokens(x_TI: Tensor) -> Rounded:
         Codes from 1 to 255, uint8 [T, I], and scales [T, 1] in the format of x. A row with a NaN or an infinity has
         such a scale too.
     """
-    code_TI = torch.empty(x_TI.shape, dtype=torch.int8)
-    blocks = zip(torch.split(x_TI, BLOCK_TOKENS), torch.split(code_TI, BLOCK_TOKENS), strict=True)
-    scales = [_round(block, codes) for block, codes in blocks]
-    return code_TI.view(torch.uint8), scales[0] if len(scales) == 1 else torch.cat(scales)
+    blocks = [_round(block) for block in torch.split(x_TI, max(1, BLOCK_NUMBERS // x_TI.shape[1]))]
+    if len(blocks) == 1:
+        return blocks[0]
+    codes, scales = zip(*blocks, strict=True)
+    return torch.cat(codes), torch.cat(scales)
 
 
-def _round(x_TI: Tensor, code_TI: Tensor) -> Tensor:
-    """Write the codes of some tokens, and return their scales."""
+def _round(x_TI: Tensor) -> Rounded:
     integers, magnitude = INTEGERS[x_TI.dtype]
     # In integers the largest magnitude takes a third of the time. The scale is rounded to the format of x before it
     # divides, so that what it multiplies in the end is what it has divided.
@@ -185,8 +185,7 @@ def _round(x_TI: Tensor, code_TI: Tensor) -> Tensor:
     scale_T1 = largest_T1.clamp_(min=SMALLEST).mul_(1 / LARGEST)
     factor_T1 = scale_T1.float().reciprocal()
     units_TI = x_TI * factor_T1 if x_TI.dtype == torch.float32 else x_TI.float().mul_(factor_T1)
-    code_TI.copy_(units_TI.add_(TO_CODE).view(torch.int32))
-    return scale_T1
+    return units_TI.add_(TO_CODE).view(torch.int32).to(torch.int8).view(torch.uint8), scale_T1
 
 
 def rounded_rows(weight_OI: Tensor) -> Rounded:
