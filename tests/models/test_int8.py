@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from acclimate.core.linears import linears
 from acclimate.errors import UsageError
 from acclimate.flows.settings import configured
 from acclimate.models import dtypes
+from acclimate.models.adapter import Adapter
 from acclimate.models.adapter_set import AdapterSet, Row
 from acclimate.models.dtypes import check_int8, choose_dtype
 from acclimate.models.encoder import Encoder
@@ -62,6 +64,10 @@ def in_float(folder: str) -> Encoder:
     return encoder
 
 
+def stronger(adapter: Adapter) -> Adapter:
+    return replace(adapter, modules={name: (A_rI, 6 * B_Or) for name, (A_rI, B_Or) in adapter.modules.items()})
+
+
 def cosines(first: NDArray[np.float32], second: NDArray[np.float32]) -> float:
     return float((first * second).sum(1).min())
 
@@ -93,7 +99,7 @@ def test_adapters_stay_live_alone_and_in_mixed_batches(
     monkeypatch.setattr(dtypes, "activations_dtype", lambda: torch.float32)
     folder = made(tmp_path / kind, kind)
     base = Encoder.load(folder, device="cpu", dtype="int8")
-    adapters = {"a": adapter_of(base, 2), "b": adapter_of(base, 5, layers="0")}
+    adapters = {"a": stronger(adapter_of(base, 2)), "b": stronger(adapter_of(base, 5, layers="0"))}
     before = base.encode(TEXTS)
     rows = [Row(text, adapter=name) for text in TEXTS for name in ("a", "b", None)]
     mixed = AdapterSet(base, adapters).encode_rows(rows)

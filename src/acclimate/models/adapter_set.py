@@ -27,7 +27,6 @@ from acclimate.core.gate import Gate, Mixture
 from acclimate.errors import ModelError, UsageError
 from acclimate.models.adapter import Adapter
 from acclimate.models.chunked import fill, unique_rows
-from acclimate.models.devices import CHUNK_TOKENS
 from acclimate.models.encoder import Encoder
 from acclimate.models.tokens import Tokens, tokenise
 from acclimate.progress import progress
@@ -142,7 +141,7 @@ class AdapterSet:
         lengths = tokens.lengths
         chunks = [
             grouped(chunk, [(choices[row].pooling, choices[row].adapters) for row in chunk])
-            for chunk in chunks_by_tokens(lengths, CHUNK_TOKENS[self.base.device.type])
+            for chunk in chunks_by_tokens(lengths, self.base.chunk_tokens)
         ]
         vectors = np.empty((len(tokens), dim), np.float32)
         with progress(label, int(lengths.sum()), "tokens") as advance, torch.inference_mode():

@@ -12,6 +12,8 @@ from acclimate.errors import UsageError
 CHUNK_TOKENS = {"cpu": 4096, "mps": 8192, "cuda": 65536}
 """Tokens computed at once, by kind of device (training also minds its memory). On a CPU a chunk should stay in its
 cache; a GPU wants to be filled."""
+INT8_CHUNK_TOKENS = 2048
+"""The same for weights in INT8 on a CPU, beside which the codes of activations want a place in the cache too."""
 
 
 CPU_ACTIVATION_GB = 2.0

@@ -34,7 +34,7 @@ from acclimate.formats.folders import read_model_config
 from acclimate.formats.sources import ModelSource, resolve_model
 from acclimate.models.attention import PACKED_ATTENTION
 from acclimate.models.chunked import fill, unique_rows
-from acclimate.models.devices import CHUNK_TOKENS, choose_device, to_device
+from acclimate.models.devices import CHUNK_TOKENS, INT8_CHUNK_TOKENS, choose_device, to_device
 from acclimate.models.dtypes import check_dtype, choose_dtype
 from acclimate.models.heads import load_heads
 from acclimate.models.inputs import can_pack, packed_inputs, padded_inputs
@@ -71,6 +71,7 @@ class Encoder(TextUser):
         heads: the base's Dense layers behind the pooling, frozen, or None.
         query_model: the queries' own transformer, in models that have two; `model` is the documents' then.
         sharded: whether the weights are spread over several processes, which then have to encode together.
+        chunk_tokens: how many are computed at once.
         packed: whether chunks are packed; else they are padded, for architectures whose attention we cannot replace.
         token_cache: keeps the tokens of large inputs on disk; None keeps them in memory.
     """
@@ -94,6 +95,7 @@ class Encoder(TextUser):
         self.sharded = False
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
+        self.chunk_tokens = INT8_CHUNK_TOKENS if is_int8(model) else CHUNK_TOKENS[self.device.type]
         config: Any = model.config
         self.packed: bool = config._attn_implementation == PACKED_ATTENTION
 
@@ -171,7 +173,7 @@ class Encoder(TextUser):
         tokens = self.tokenise(unique, role, task)
         vectors = np.empty((len(unique), self.use.dim), np.float32)
         lengths = tokens.lengths
-        chunks = chunks_by_tokens(lengths, CHUNK_TOKENS[self.device.type])
+        chunks = chunks_by_tokens(lengths, self.chunk_tokens)
         idle = max(processes.gather(len(chunks))) - len(chunks) if self.sharded else 0
         # Weights gathered in inference mode could never take part in a backward pass.
         gradient_off = torch.no_grad if self.sharded else torch.inference_mode
