@@ -130,7 +130,7 @@ def test_every_row_is_its_adapter_alone(
     world: World, monkeypatch: pytest.MonkeyPatch, rows: list[Row], chunk_tokens: int
 ) -> None:
     """Roles, prompts, limits, poolings, sides, ranks, missing layers and weights all differ from row to row."""
-    monkeypatch.setattr("acclimate.models.adapter_set.CHUNK_TOKENS", {"cpu": chunk_tokens})
+    monkeypatch.setattr("acclimate.models.encoder.CHUNK_TOKENS", {"cpu": chunk_tokens})
     world.check(rows)
 
 

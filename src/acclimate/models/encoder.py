@@ -71,7 +71,7 @@ class Encoder(TextUser):
         heads: the base's Dense layers behind the pooling, frozen, or None.
         query_model: the queries' own transformer, in models that have two; `model` is the documents' then.
         sharded: whether the weights are spread over several processes, which then have to encode together.
-        chunk_tokens: how many are computed at once.
+        int8: whether the weights of linear layers are in INT8.
         packed: whether chunks are packed; else they are padded, for architectures whose attention we cannot replace.
         token_cache: keeps the tokens of large inputs on disk; None keeps them in memory.
     """
@@ -95,7 +95,7 @@ class Encoder(TextUser):
         self.sharded = False
         parameter = next(model.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
-        self.chunk_tokens = INT8_CHUNK_TOKENS if is_int8(model) else CHUNK_TOKENS[self.device.type]
+        self.int8 = is_int8(model)
         config: Any = model.config
         self.packed: bool = config._attn_implementation == PACKED_ATTENTION
 
@@ -298,11 +298,16 @@ class Encoder(TextUser):
         return int(model.num_parameters()) + int8_numbers(model)
 
     @property
+    def chunk_tokens(self) -> int:
+        """Tokens computed at once."""
+        return INT8_CHUNK_TOKENS if self.int8 else CHUNK_TOKENS[self.device.type]
+
+    @property
     def number_format(self) -> str:
         """What the weights are kept in and what is computed in: part of the key of stored vectors."""
         if getattr(self.model, "is_quantized", False):
             return f"{self.dtype}, 4 bits"
-        return f"{self.dtype}, weights in 8 bits" if is_int8(self.model) else str(self.dtype)
+        return f"{self.dtype}, weights in 8 bits" if self.int8 else str(self.dtype)
 
     @property
     def transformer_size(self) -> TransformerSize:
