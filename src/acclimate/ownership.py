@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -163,25 +162,13 @@ def claim_work(work: Path) -> None:
     tag = work / CACHE_TAG
     if tag.is_file() and b"acclimate" in tag.read_bytes():
         return
-    before = [path for path in work.iterdir() if path.name != CACHE_TAG] if work.is_dir() else []
-    if before and not _is_older_work(before):
+    if work.is_dir() and any(path.name != CACHE_TAG for path in work.iterdir()):
         raise UsageError(
             f"{work} is a folder that acclimate did not write, and work in progress has to lie there",
             fix="Choose another --out, or move it away.",
         )
     work.mkdir(parents=True, exist_ok=True)
     tag.write_bytes(TAG)
-
-
-def _is_older_work(found: list[Path]) -> bool:
-    """Whether these are the parts of a folder of a release that wrote no tag: an empty lock, or cached vectors."""
-    by_name = {path.name: path for path in found}
-    lock, cache = by_name.pop("lock", None), by_name.pop("cache", None)
-    locked = lock is not None and lock.is_file() and not lock.stat().st_size
-    vectors = (
-        cache is not None and cache.is_dir() and all(re.fullmatch("[0-9a-f]{32}", it.name) for it in cache.iterdir())
-    )
-    return (locked or vectors) and (locked or not by_name) and all(path.is_dir() for path in by_name.values())
 
 
 def _overlap(out: Path, read: Path) -> str:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from acclimate.cli.main import main
@@ -248,6 +248,7 @@ def is_json(path: Path) -> bool:
     commands=st.lists(COMMANDS, min_size=1, max_size=4),
     late=st.sampled_from([*FOREIGN, "b/dataset/p.jsonl", "dataset/p.jsonl"]),
 )
+@example(foreign=[".work/dataset/mine.txt", ".work/lock"], commands=[("merge", "runs/a", "dataset")], late="notes.txt")
 def test_no_layout_loses_a_file(
     world: Path,
     tmp_path_factory: pytest.TempPathFactory,

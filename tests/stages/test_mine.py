@@ -204,3 +204,13 @@ def test_who_gets_negatives_past_a_filter_is_said(
     report = mine(dataset, dataset.parent / "negatives", replace(config, mine=filling))
     assert report["filled"]["spread_margin"] >= 1
     assert "had none, and got their lowest-scoring candidates, past spread_margin" in capsys.readouterr().err
+
+
+def test_another_margin_than_that_of_the_spread_is_said_too(
+    dataset: Path, config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    strict = MineConfig(num_negatives=2, relative_margin=0.99, hard_negative_share=0.0)
+    report = mine(dataset, dataset.parent / "negatives", replace(config, mine=strict))
+    removed = report["removed"]["relative_margin"]
+    assert removed and report["spread_margin"] is None
+    assert f"relative_margin removed {removed} of {report['candidates']} candidates\n" in capsys.readouterr().err

@@ -272,7 +272,7 @@ def check_format(command: str, config: RunConfig) -> None:
     Raises:
         UsageError: it trains, works on float weights, or computes with a reranker.
     """
-    if config.dtype == "int8" and command in NOT_IN_INT8:
+    if command in NOT_IN_INT8 and config.dtype == "int8":
         able = [name for name in commands_that_read("dtype") if name not in NOT_IN_INT8]
         raise UsageError(
             f"dtype = 'int8' with {command}",

@@ -73,8 +73,10 @@ def _announced(report: MineReport, config: RunConfig) -> MineReport:
         without = report["queries_without_negatives"]
         say(f"  {few:,} of {report['queries']:,} queries have fewer than {count} negatives, {without:,} of them none")
     for name, removed in report["removed"].items():
-        unit = f": those above the positive - {report['spread_margin']:g} of the scores' spread"
-        unit = f"{unit}, {report['score_spread']:.4g}" if name == "spread_margin" else ""
+        unit = ""
+        if name == "spread_margin":
+            margin, spread = report["spread_margin"], report["score_spread"]
+            unit = f": those above the positive - {margin:g} of the scores' spread, {spread:.4g}"
         say(f"  {name} removed {removed:,} of {report['candidates']:,} candidates{unit}")
     if near := report["near_copies"]:
         say(f"  {near:,} documents are nearly a positive of their query (other revisions of it): none is a negative")
