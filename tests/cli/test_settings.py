@@ -11,11 +11,10 @@ import os
 import random
 import shutil
 import signal
-import socket
 import threading
 import time
 from collections import defaultdict
-from contextlib import closing, nullcontext, suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -199,9 +198,9 @@ def _index(world: World) -> None:
 
 def _serve(world: World) -> None:
     """Serve the run, with what asks for every setting, until a signal ends it."""
-    with closing(socket.create_server(("127.0.0.1", 0))) as free:
-        port = free.getsockname()[1]
-    base = f"http://127.0.0.1:{port}"
+    # Below the ports that the system gives away: those go to another worker's service, too, which then answers here.
+    port = random.Random(os.getpid()).randrange(20_000, 30_000)
+    base, ended = f"http://127.0.0.1:{port}", threading.Event()
 
     def ask() -> None:
         with httpx.Client(base_url=base, timeout=120) as client:
@@ -216,13 +215,15 @@ def _serve(world: World) -> None:
             client.post("/v1/answer", json={"query": "w1"})
             client.post("/v1/search", json={"query": "w1", "rerank": 10})
             time.sleep(0.3)  # what changes on disk is looked for
-        os.kill(os.getpid(), signal.SIGTERM)
+        if not ended.is_set():  # nobody else handles the signal
+            os.kill(os.getpid(), signal.SIGTERM)
 
     asking = threading.Thread(target=ask)
     asking.start()
     with ChatServer() as llm:
         asked = ("--llm", llm.url, "--llm-model", "m", "--feedback")
         world.do("serve", world.run, "--port", port, "--reranker", world.reranker, "--poll-s", "0.1", *asked)
+    ended.set()
     asking.join()
 
 
