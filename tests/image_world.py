@@ -35,6 +35,15 @@ from transformers import (
 from tests.tiny_run import WORDS
 
 SIDE = 32
+QUICK_LORA: dict[str, Any] = {
+    "image_epochs": 2,
+    "image_batch_size": 32,
+    "image_learning_rate": 0.01,
+    "sign_flips": 100,
+    "rank": 2,
+    "image_negatives": 2,
+}
+"""Settings of a training with LoRA that takes seconds."""
 VISION: dict[str, Any] = {
     "hidden_size": 32,
     "intermediate_size": 64,

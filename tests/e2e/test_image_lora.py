@@ -25,6 +25,7 @@ from acclimate.models.image_text import ImageTexts
 from acclimate.models.image_towers import load_processor
 from acclimate.models.projection import ProjectedImages
 from tests.image_world import (
+    QUICK_LORA,
     tiny_clip,
     tiny_clip_vision,
     tiny_dinov2,
@@ -38,15 +39,6 @@ from tests.models.tiny import as_sentence_transformer
 from tests.serve.http.world import write_run
 from tests.tiny_run import write_tiny_bert
 
-QUICK: dict[str, Any] = {
-    "image_epochs": 2,
-    "image_batch_size": 32,
-    "image_learning_rate": 0.01,
-    "sign_flips": 100,
-    "rank": 2,
-    "image_negatives": 2,
-}
-
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -59,7 +51,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def adapt(world: Path, run: Path, **settings: Any) -> Any:
     config = RunConfig(device="cpu", dtype="float32")
-    return acclimate.adapt(world / "images", out=run, config=config, **QUICK | settings)
+    return acclimate.adapt(world / "images", out=run, config=config, **QUICK_LORA | settings)
 
 
 def pixels(tower: Path, pictures: list[bytes]) -> torch.Tensor:
@@ -149,7 +141,7 @@ def test_a_second_start_trains_nothing_anew(world: Path, tmp_path: Path, capsys:
 def test_what_cannot_train_is_refused(settings: dict[str, Any], message: str, world: Path, tmp_path: Path) -> None:
     tower = tiny_clip_vision(tmp_path / "tower")
     settings = {"rank": 2, **settings} if "image_lora" in settings else {"rank": None, **settings}
-    given = {name: value for name, value in {**QUICK, **settings}.items() if value is not None}
+    given = {name: value for name, value in {**QUICK_LORA, **settings}.items() if value is not None}
     with pytest.raises(UsageError, match=message):
         acclimate.adapt(
             world / "images",
@@ -166,7 +158,7 @@ def test_a_run_s_adapter_says_which_base_its_texts_need(world: Path, tmp_path: P
     base = Encoder.load(str(world / "bert"), device="cpu", dtype="float32")
     write_run(tmp_path / "run", base, random_adapter(base, dim=base.use.dim))
     (tmp_path / "run" / "adapter" / "settings.json").write_text(json.dumps({"model": str(world / "bert")}))
-    settings = {name: value for name, value in QUICK.items() if name != "rank"}
+    settings = {name: value for name, value in QUICK_LORA.items() if name != "rank"}
     tower = tiny_graph(tmp_path / "tower")
     config = RunConfig(device="cpu", dtype="float32")
     acclimate.adapt(world / "images", out=tmp_path / "run", config=config, image_model=str(tower), **settings)

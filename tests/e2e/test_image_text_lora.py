@@ -26,21 +26,13 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.projection import ProjectedImages, load_projection
 from acclimate.runs.images import TEXTS_FOLDER
 from acclimate.stages import train_projection
-from tests.image_world import tiny_clip_vision, tiny_graph, write_class_folders
+from tests.image_world import QUICK_LORA, tiny_clip_vision, tiny_graph, write_class_folders
 from tests.models.adapted import random_adapter
 from tests.models.tiny import as_sentence_transformer
 from tests.serve.http.world import write_run
 from tests.tiny_run import write_tiny_bert, write_tiny_retrieval
 
-QUICK: dict[str, Any] = {
-    "image_epochs": 2,
-    "image_batch_size": 32,
-    "image_learning_rate": 0.01,
-    "sign_flips": 100,
-    "rank": 2,
-    "image_negatives": 2,
-    "image_lora": "texts",
-}
+QUICK: dict[str, Any] = {**QUICK_LORA, "image_lora": "texts"}
 CONFIG = RunConfig(device="cpu", dtype="float32")
 WORDS = ["w0 w20", "w3", "w3 w4 w9 w10 w11"]
 
