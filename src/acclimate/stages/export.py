@@ -12,7 +12,7 @@ from acclimate.configs import ExportConfig, RunConfig, effective
 from acclimate.data.dataset import Dataset, load_dataset
 from acclimate.errors import ModelError, UsageError
 from acclimate.evaluation.gate import Gate, gate
-from acclimate.evaluation.int8_choice import choose, most_costly, refuse_unproven
+from acclimate.evaluation.int8_choice import choose, refuse_unproven
 from acclimate.evaluation.parity import SAME, Parity, below_limit, parity, parity_texts
 from acclimate.files import hash_folder, write_text
 from acclimate.formats.engine_folder import (
@@ -235,12 +235,12 @@ class _Int8:
     def costly(self, recipe: Recipe) -> list[str]:
         """Layers, first the one that alone in INT8 turns the vectors most."""
 
-        def error(layer: str) -> float:
-            self.graphs.write_one(recipe, layer)
-            read = EngineEncoder.open(self._made.folder).encode
-            return 1 - parity(self._made.reference, read, self._made.texts, layer)["mean_cosine"]
+        return self.graphs.most_costly(recipe, self._error)
 
-        return most_costly(self.graphs.layers, error)
+    def _error(self) -> float:
+        """How far the export turns the vectors of the run's texts."""
+        read = EngineEncoder.open(self._made.folder).encode
+        return 1 - parity(self._made.reference, read, self._made.texts, "a layer")["mean_cosine"]
 
     def _calibration(self, number: int) -> list[Batch]:
         """Training texts of the roles whose texts go through a transformer."""

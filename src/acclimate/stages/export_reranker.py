@@ -16,7 +16,7 @@ from acclimate.data.dataset import Dataset, load_dataset
 from acclimate.errors import ModelError, UsageError
 from acclimate.evaluation.compare import judged_queries
 from acclimate.evaluation.gate import Gate, rerank_gate
-from acclimate.evaluation.int8_choice import choose, most_costly, refuse_unproven
+from acclimate.evaluation.int8_choice import choose, refuse_unproven
 from acclimate.evaluation.parity import SAME_SCORE, ScoreParity, parity_pairs, score_parity
 from acclimate.files import hash_folder, hash_text, read_json, write_text
 from acclimate.formats.engine_folder import GRAPHS, Engine, Precision, graph_bytes, write_engine
@@ -228,11 +228,7 @@ class _Int8:
     def costly(self, recipe: Recipe) -> list[str]:
         """Layers, first the one that alone in INT8 changes the scores most."""
 
-        def error(layer: str) -> float:
-            self.graphs.write_one(recipe, layer)
-            return self._made.scored()["mean_difference"]
-
-        return most_costly(self.graphs.layers, error)
+        return self.graphs.most_costly(recipe, lambda: self._made.scored()["mean_difference"])
 
     @cached_property
     def _retrieved(self) -> dict[Split, Run]:

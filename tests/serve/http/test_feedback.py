@@ -187,7 +187,7 @@ def asked_by_three(ask: Callable[[], tuple[str, Any]], replies: list[tuple[str, 
         stop.set()
         for thread in threads:
             thread.join()
-    assert failures == []
+        assert failures == []  # also where what was waited for never came: then this is the reason
 
 
 def test_under_load_an_adapter_of_documents_and_its_index_are_replaced_together(tmp_path: Path) -> None:
