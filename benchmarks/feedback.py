@@ -1,10 +1,11 @@
 """Learning from feedback with simulated searchers, whose truth is known: what is promoted, and what is refused.
 
-The data is cut to `--pairs` training queries and 200 test queries, with the documents that answer them. Half of the
+The data is cut to `--pairs` training queries and 500 test queries, with the documents that answer them. Half of the
 training queries, those of other topics (by the first word of the answer: in NL2Bash the command), are withheld as the
-future: searchers type them, four of 60 users each, and see the ten documents that the adapter in use finds; in half of
-the searches two neighbours are in random order, as they were in 6,000 searches before, which say how places are looked
-at and nothing else. They look at rank r with the probability 1 / r, and click on what they look at:
+future; 2,000 of the others are dev, because a margin of 0.01 takes a gate of that size. Searchers type the queries of
+the future, four of 60 users each, and see the ten documents that the adapter in use finds; in half of the searches two
+neighbours are in random order, as they were in 6,000 searches before, which say how places are looked at and nothing
+else. They look at rank r with the probability 1 / r, and click on what they look at:
 
 - useful: on a right document in 90 % of the cases, on another one in 5 %;
 - places: on any document in half of the cases: clicks say nothing but places (A/A: feedback without news);
@@ -45,15 +46,15 @@ if TYPE_CHECKING:
 from common import machine, once, read_beir, table
 
 KINDS = ("useful", "places", "random", "adversarial", "rounds")
-TEST_QUERIES = 200
+TEST_QUERIES, DEV_QUERIES = 500, 2000
 SHOWN = 10
 USERS, PER_QUERY = 60, 4
 SWAPS = 0.5
 SETTINGS: dict[str, Any] = {
-    "refresh_steps": 16,
+    "refresh_steps": 24,
     "refresh_rate": 0.5,
     "later_fraction": 0.5,
-    "gate_fraction": 0.7,
+    "gate_fraction": 0.85,
     "sign_flips": 1000,
 }
 TRAIN = {"sides": "query", "batch_size": 64, "epochs": 1.0, "dev_documents": 300, "rank": 8, "eval_steps": 4}
@@ -67,10 +68,10 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--guard", type=Path)
-    parser.add_argument("--pairs", type=int, default=3000, help="training queries of the data that are used")
+    parser.add_argument("--pairs", type=int, default=12000, help="training queries of the data that are used")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--kinds", default=",".join(KINDS))
-    parser.add_argument("--queries", type=int, default=1000, help="typed in a trial")
+    parser.add_argument("--queries", type=int, default=5000, help="typed in a trial")
     parser.add_argument("--minutes", type=float, default=1e9)
     arguments = parser.parse_args()
     end = time.monotonic() + 60 * arguments.minutes
@@ -93,15 +94,28 @@ def main() -> None:
 
 def trained(arguments: argparse.Namespace) -> Path:
     """The run that every trial begins with: an adapter of queries, trained on half of the training queries."""
+    from acclimate.files import read_json
     from acclimate.flows import verbs
 
     known, run = arguments.out / "known", arguments.out / "run"
     withhold(arguments.data, known, arguments.pairs)
     if not (run / "adapter" / "adapter_config.json").is_file():
-        verbs.prepare(known, out=run, dev_fraction=0.3)
+        verbs.prepare(known, out=run)
         verbs.mine(run)
         verbs.train(run, **TRAIN)
+    once(known / "found", lambda: found(run, list(read_json(known / "future.json"))))
     return run
+
+
+def found(run: Path, queries: Sequence[str]) -> Mapping[str, list[str]]:
+    """What the adapter in use finds for each query."""
+    from acclimate.data.dataset import load_dataset
+    from acclimate.retrieval.rank import rank
+    from acclimate.runs.resolve import load
+
+    corpus = load_dataset(run / "dataset").corpus
+    ranked = rank(load(run), {query: query for query in queries}, corpus, SHOWN, cache=run / ".work" / "cache")
+    return {query: list(documents) for query, documents in ranked.items()}
 
 
 def withhold(data: Path, known: Path, pairs: int) -> None:
@@ -114,12 +128,14 @@ def withhold(data: Path, known: Path, pairs: int) -> None:
         random.Random(0).shuffle(some)
     used = names["train"][:pairs]
     past, future = divided(used, {name: corpus[min(qrels["train"][name])].split()[0] for name in used})
-    test = names["test"][:TEST_QUERIES]
-    answers = {key for split in ("train", "test") for name in used + test for key in qrels[split].get(name, {})}
+    qrels["dev"], size = qrels["train"], min(DEV_QUERIES, len(past) // 3)
+    splits = {"train": past[size:], "dev": past[:size], "test": names["test"][:TEST_QUERIES]}
+    asked = {"train": [*past, *future], "test": splits["test"]}
+    answers = {key for split, some in asked.items() for name in some for key in qrels[split][name]}
     (known / "qrels").mkdir(parents=True, exist_ok=True)
     write_rows(known / "corpus.jsonl", {key: text for key, text in corpus.items() if key in answers})
-    write_rows(known / "queries.jsonl", {name: queries[name] for name in past + test})
-    for split, some in (("train", past), ("test", test)):
+    write_rows(known / "queries.jsonl", {name: queries[name] for some in splits.values() for name in some})
+    for split, some in splits.items():
         lines = [f"{query}\t{key}\t{grade}" for query in some for key, grade in qrels[split][query].items()]
         (known / "qrels" / f"{split}.tsv").write_text("query-id\tcorpus-id\tscore\n" + "\n".join(lines) + "\n")
     right = {queries[name]: [key for key, grade in qrels["train"][name].items() if grade > 0] for name in future}
@@ -147,6 +163,7 @@ def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.N
     """Let searchers search and mark, and refresh; `rounds` does it three times."""
     import acclimate
     from acclimate.errors import DataError
+    from acclimate.files import read_json
     from acclimate.runs.refreshes import decisions
     from acclimate.runs.run_folder import RunFolder
 
@@ -155,7 +172,7 @@ def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.N
         copy(shared, run / "copy")
         (run / "copy").rename(own)
     guard = {"guard": (str(arguments.guard),)} if kind == "rounds" and arguments.guard else {}
-    future: dict[str, list[str]] = json.loads((arguments.out / "known" / "future.json").read_text())
+    future: dict[str, list[str]] = read_json(arguments.out / "known" / "future.json")
     names = sorted(future)
     random.Random(number).shuffle(names)
     begun, undecided = time.monotonic(), list[dict[str, Any]]()
@@ -164,15 +181,17 @@ def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.N
     for part in range(parts):
         typed = names[part * size : (part + 1) * size]
         if not (own / f"typed-{part}").exists():
-            simulate(own, {query: future[query] for query in typed}, "useful" if kind == "rounds" else kind, number)
+            finds = found(own, typed) if part else read_json(arguments.out / "known" / "found" / "result.json")
+            searchers = "useful" if kind == "rounds" else kind
+            simulate(own, {query: future[query] for query in typed}, finds, searchers, number)
             (own / f"typed-{part}").touch()
         try:
             if len(decisions(RunFolder(own))) == part:
                 acclimate.refresh(own, **SETTINGS, **guard)
         except DataError as error:
             undecided.append({"outcome": "kept aside", "reason": str(error)})
-    found = [{**row, **row.get("measured", {})} for row in decisions(RunFolder(own))]
-    return {"decisions": found + undecided, "seconds": round(time.monotonic() - begun, 1)}
+    decided = [{**row, **row.get("measured", {})} for row in decisions(RunFolder(own))]
+    return {"decisions": decided + undecided, "seconds": round(time.monotonic() - begun, 1)}
 
 
 def copy(shared: Path, own: Path) -> None:
@@ -186,24 +205,23 @@ def copy(shared: Path, own: Path) -> None:
         shutil.copytree(shared / cache, own / cache, copy_function=os.link)
 
 
-def simulate(run: Path, future: Mapping[str, Sequence[str]], kind: str, seed: int) -> None:
+def simulate(
+    run: Path, future: Mapping[str, Sequence[str]], finds: Mapping[str, Sequence[str]], kind: str, seed: int
+) -> None:
     """Write what the searchers of one kind see and mark."""
     from acclimate.data.dataset import load_dataset
     from acclimate.feedback.position import with_swap
     from acclimate.feedback.records import Impression, Mark
     from acclimate.feedback.store import FeedbackStore
-    from acclimate.retrieval.rank import rank
     from acclimate.runs.resolve import load
 
-    draw, model = random.Random(f"{kind} {seed}"), load(run)
-    corpus = load_dataset(run / "dataset").corpus
-    found = rank(model, {query: query for query in future}, corpus, SHOWN, cache=run / ".work" / "cache")
-    impressions, marks = history(sorted(corpus), draw)
+    draw = random.Random(f"{kind} {seed}")
+    space = load(run).space.digest
+    impressions, marks = history(sorted(load_dataset(run / "dataset").corpus), draw)
     for query, right in future.items():
         for user in draw.sample(range(USERS), PER_QUERY):
-            shown, pair = with_swap(list(found[query]), SWAPS, draw)
+            shown, pair = with_swap(list(finds[query]), SWAPS, draw)
             number = uuid.UUID(int=draw.getrandbits(128)).hex
-            space = model.space.digest
             impressions.append(Impression(number, time.time(), query, tuple(shown), "", space, pair=pair))
             clicked = SEARCHERS[kind](shown, set(right), draw)
             marks += [Mark(key, mark, None, number, f"user {user}") for key, mark in clicked]

@@ -62,6 +62,19 @@ def _holds(measured: Measured) -> bool:
 
 def _shown(measured: Measured) -> str:
     delta: Mapping[str, float] = measured["delta"]
-    margin = f", margin {measured['margin']:.4f}" if "margin" in measured else ""
     interval = f"[{delta['low']:+.4f}, {delta['high']:+.4f}]"
-    return f"{measured['measure']} {delta['value']:+.4f} {interval}{margin}, {measured['queries']:,} queries"
+    shown = f"{measured['measure']} {delta['value']:+.4f} {interval}"
+    if "margin" in measured:
+        shown += f", margin {measured['margin']:.4f}"
+    enough = _enough(measured)
+    return f"{shown}, {measured['queries']:,} queries" + (f"; about {enough:,} would tell" if enough else "")
+
+
+def _enough(measured: Measured) -> int | None:
+    """How many queries would show that no more than the margin is lost, if the difference stays as it is; None where
+    it is shown, or where no number would."""
+    delta, margin = measured["delta"], measured.get("margin")
+    if margin is None or delta["value"] <= -margin or _holds(measured):
+        return None
+    exact = measured["queries"] * ((delta["value"] - delta["low"]) / (delta["value"] + margin)) ** 2
+    return int(float(f"{exact:.2g}"))
