@@ -38,3 +38,11 @@ def test_without_objection_it_is_promoted_and_all_objections_are_told() -> None:
     assert found() == []
     assert found(gate=-0.01, guard=-0.01, forgotten=0.02) == [], "the margins themselves are accepted"
     assert len(found(gate=-1, guard=-1, forgotten=1, later=-1)) == 4
+
+
+def test_a_gate_that_is_too_small_says_how_many_queries_would_tell() -> None:
+    """±0.01 of 100 queries around -0.001; ±0.009, within the margin, takes (0.01 / 0.009)² as many."""
+    (objection,) = found(gate=-0.011)
+    assert objection.endswith("100 queries; about 120 would tell)")
+    (worse,) = found(gate=-0.021)
+    assert worse.endswith("100 queries)"), "no number of queries shows it, if the difference stays as it is"
