@@ -80,6 +80,24 @@ def test_eager_equals_sdpa(causal: bool, key_heads: int) -> None:
     assert torch.allclose(eager, attention._sdpa(query, key, value, causal, 0.3), atol=1e-12)
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("key_heads", [4, 2])
+@pytest.mark.parametrize("spread", [1.0, 30.0])
+def test_without_gradient_it_means_the_same(
+    causal: bool, key_heads: int, spread: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Padded runs, by exponentials without a maximum, and by the softmax where scores are beyond +-60."""
+    monkeypatch.setattr(attention, "EAGER_DTYPES", (torch.float64,))
+    query, key, value = (tensor.transpose(1, 2) for tensor in states(4, key_heads))
+    query = query * spread
+    expected = reference(query, key, value, LENGTHS, causal)
+    with torch.no_grad():
+        found = packed_attention(layer(causal), query, key, value, None, lengths=LENGTHS)[0]
+    assert torch.allclose(expected, found, atol=1e-12)
+    text = query[0, :, :5] @ key[0, :, :5].repeat_interleave(4 // key_heads, 0).transpose(1, 2) * 8**-0.5
+    assert attention._is_bounded(text) is (spread == 1.0)
+
+
 def test_bfloat16_under_gradient_stays_close() -> None:
     exact = states(4, 4, torch.float32)
     expected = reference(*(tensor.transpose(1, 2) for tensor in exact), LENGTHS, causal=False)

@@ -36,6 +36,14 @@ EAGER_DTYPES = (torch.bfloat16,)
 EAGER_MAX_LENGTH = 128
 """In bfloat16 on a CPU plain matrix products beat SDPA up to here: its backward pass is 2.5 to 10 times slower, its
 forward pass 0 to 4 times. In float32 SDPA won at every length from 8 to 1024, with and without gradient."""
+EAGER_MAX_FORWARD = 512
+"""The same without gradient, where the softmax needs no maximum (`_eager`): 2.9 times as fast as SDPA at 12 tokens, 1.4
+at 200, 1.2 at 512."""
+CACHED_ELEMENTS = 2**20
+"""The most attention weights at once there: what a core's cache holds."""
+EXP_LIMIT = 60.0
+"""Scores between minus and plus this need no maximum: their exponentials, and sums of them, are far from the ends of
+bfloat16's range, which is float32's."""
 EAGER_STEP = 8
 """Up to that length, texts are padded to a multiple of this many tokens: for short texts the number of products counts,
 not their size."""
@@ -138,8 +146,14 @@ def _varlen(
 def _by_runs(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], causal: bool, scale: float) -> Tensor:
     """Texts of about one length that follow one another are one batch [n, H, l, d]."""
     eager = query.device.type == "cpu" and query.dtype in EAGER_DTYPES
-    step, longest = (EAGER_STEP, EAGER_MAX_LENGTH) if eager else (1, 0)
-    runs = text_runs(lengths, query.shape[1], step, longest)
+    if not eager:
+        longest, runs = 0, text_runs(lengths, query.shape[1])
+    elif torch.is_grad_enabled() and query.requires_grad:
+        longest = EAGER_MAX_LENGTH
+        runs = text_runs(lengths, query.shape[1], EAGER_STEP, longest)
+    else:
+        longest = EAGER_MAX_FORWARD
+        runs = text_runs(lengths, query.shape[1], EAGER_STEP, longest, CACHED_ELEMENTS)
     # One split, not a slice per run: the gradient of a slice is a zero tensor of the whole row (15 % of a step).
     sizes = [run.tokens for run in runs]
     outputs = []
@@ -164,12 +178,21 @@ def _eager(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     weights = torch.matmul(query * scale, key.transpose(2, 3))
+    bounded = not weights.requires_grad and _is_bounded(weights)
     if empty_nl is not None:
         weights = weights.masked_fill(empty_nl[:, None, None], float("-inf"))
     if causal:
         future = torch.ones(weights.shape[-2:], dtype=torch.bool, device=weights.device).triu(1)
         weights = weights.masked_fill(future, float("-inf"))
+    if bounded:  # torch's softmax is half of the attention's time, and more of short texts'
+        weights.exp_()
+        return torch.matmul(weights, value).div_(weights.sum(-1, keepdim=True))
     return torch.matmul(weights.softmax(-1), value)
+
+
+def _is_bounded(scores: Tensor) -> bool:
+    lowest, highest = torch.aminmax(scores)
+    return bool(lowest > -EXP_LIMIT) and bool(highest < EXP_LIMIT)
 
 
 @cache

@@ -90,7 +90,9 @@ class _Collect(torch.autograd.Function):
 
 
 @lru_cache(maxsize=8)
-def text_runs(lengths: tuple[int, ...], heads: int, step: int = 1, longest: int = 0) -> list[TextRun]:
+def text_runs(
+    lengths: tuple[int, ...], heads: int, step: int = 1, longest: int = 0, elements: int | None = None
+) -> list[TextRun]:
     """The runs of a chunk, in order; the same for every layer.
 
     Args:
@@ -98,6 +100,7 @@ def text_runs(lengths: tuple[int, ...], heads: int, step: int = 1, longest: int 
         heads: H.
         step: lengths up to `longest` are rounded up to a multiple of it; 1 pads nothing.
         longest: see `step`.
+        elements: the most attention weights of a run; `MATRIX_ELEMENTS` if not given.
     """
 
     def slots(length: int) -> int:
@@ -106,7 +109,7 @@ def text_runs(lengths: tuple[int, ...], heads: int, step: int = 1, longest: int 
     runs = []
     for size, members in groupby(lengths, key=slots):
         texts = list(members)
-        most = max(1, MATRIX_ELEMENTS // (heads * size * size))
+        most = max(1, (elements or MATRIX_ELEMENTS) // (heads * size * size))
         runs += [_run(texts[start : start + most]) for start in range(0, len(texts), most)]
     return runs
 
