@@ -183,7 +183,7 @@ def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.N
         if not (own / f"typed-{part}").exists():
             finds = found(own, typed) if part else read_json(arguments.out / "known" / "found" / "result.json")
             searchers = "useful" if kind == "rounds" else kind
-            simulate(own, {query: future[query] for query in typed}, finds, searchers, number)
+            simulate(own, {query: future[query] for query in typed}, finds, searchers, f"{number} {part}")
             (own / f"typed-{part}").touch()
         try:
             if len(decisions(RunFolder(own))) == part:
@@ -206,7 +206,7 @@ def copy(shared: Path, own: Path) -> None:
 
 
 def simulate(
-    run: Path, future: Mapping[str, Sequence[str]], finds: Mapping[str, Sequence[str]], kind: str, seed: int
+    run: Path, future: Mapping[str, Sequence[str]], finds: Mapping[str, Sequence[str]], kind: str, seed: str
 ) -> None:
     """Write what the searchers of one kind see and mark."""
     from acclimate.data.dataset import load_dataset
