@@ -41,6 +41,8 @@ EAGER_MAX_FORWARD = 512
 at 200, 1.2 at 512."""
 CACHED_ELEMENTS = 2**20
 """The most attention weights at once there: what a core's cache holds."""
+MANY_SCORES = 2**14
+"""Fewer are not worth it: the softmax is one operation, what stands for it is five."""
 EXP_LIMIT = 60.0
 """Scores between minus and plus this need no maximum: their exponentials, and sums of them, are far from the ends of
 bfloat16's range, which is float32's."""
@@ -178,7 +180,7 @@ def _eager(query: Tensor, key: Tensor, value: Tensor, causal: bool, scale: float
     if groups > 1:
         key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
     weights = torch.matmul(query * scale, key.transpose(2, 3))
-    bounded = not weights.requires_grad and _is_bounded(weights)
+    bounded = not weights.requires_grad and weights.numel() >= MANY_SCORES and _is_bounded(weights)
     if empty_nl is not None:
         weights = weights.masked_fill(empty_nl[:, None, None], float("-inf"))
     if causal:
