@@ -13,9 +13,10 @@ else. They look at rank r with the probability 1 / r, and click on what they loo
 - adversarial: they click on a wrong document in 90 % of the cases, on a right one in 5 %.
 
 Each trial is a refresh of the same run by other searchers; `rounds` are three useful ones in a row, each of a third of
-the queries, with a guard.
+the queries, with a guard, and with the queries of other data to retain.
 
-    python benchmarks/feedback.py DATA --out FOLDER [--guard DATA] [--trials 20] [--kinds useful,random] [--minutes 30]
+    python benchmarks/feedback.py DATA --out FOLDER [--guard DATA] [--retain DATA] [--trials 20] [--kinds useful,random]
+        [--minutes 30]
 
 DATA is a BEIR folder. A trial that is finished is not run again, one that was interrupted goes on; after `--minutes` no
 other one is begun. The table is of what is there.
@@ -68,6 +69,7 @@ def main() -> None:
     parser.add_argument("data", type=Path)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--guard", type=Path)
+    parser.add_argument("--retain", type=Path)
     parser.add_argument("--pairs", type=int, default=12000, help="training queries of the data that are used")
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--kinds", default=",".join(KINDS))
@@ -171,7 +173,7 @@ def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.N
     if not own.is_dir():
         copy(shared, run / "copy")
         (run / "copy").rename(own)
-    guard = {"guard": (str(arguments.guard),)} if kind == "rounds" and arguments.guard else {}
+    kept = outside(arguments) if kind == "rounds" else {}
     future: dict[str, list[str]] = read_json(arguments.out / "known" / "future.json")
     names = sorted(future)
     random.Random(number).shuffle(names)
@@ -187,11 +189,22 @@ def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.N
             (own / f"typed-{part}").touch()
         try:
             if len(decisions(RunFolder(own))) == part:
-                acclimate.refresh(own, **SETTINGS, **guard)
+                acclimate.refresh(own, **SETTINGS, **kept)
         except DataError as error:
             undecided.append({"outcome": "kept aside", "reason": str(error)})
     decided = [{**row, **row.get("measured", {})} for row in decisions(RunFolder(own))]
     return {"decisions": decided + undecided, "seconds": round(time.monotonic() - begun, 1)}
+
+
+def outside(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Settings of a refresh that has to keep what the model knows of other data."""
+    kept: dict[str, Any] = {"guard": (str(arguments.guard),)} if arguments.guard else {}
+    if arguments.retain:
+        _, queries, _ = read_beir(arguments.retain)
+        texts = arguments.out / "known" / "retain.txt"
+        texts.write_text("".join(f"{' '.join(text.split())}\n" for text in queries.values()), encoding="utf-8")
+        kept["retain_data"] = (str(texts),)
+    return kept
 
 
 def copy(shared: Path, own: Path) -> None:
