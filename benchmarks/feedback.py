@@ -203,7 +203,7 @@ def outside(arguments: argparse.Namespace) -> dict[str, Any]:
         _, queries, _ = read_beir(arguments.retain)
         texts = arguments.out / "known" / "retain.txt"
         texts.write_text("".join(f"{' '.join(text.split())}\n" for text in queries.values()), encoding="utf-8")
-        kept["retain_data"] = (str(texts),)
+        kept["retain_data"] = str(texts)
     return kept
 
 
