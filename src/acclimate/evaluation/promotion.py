@@ -11,6 +11,10 @@ from typing import NotRequired, TypedDict
 from acclimate.evaluation.significance import Delta
 
 
+MOST_TIMES = 20
+"""A gate so many times as large is nothing to advise."""
+
+
 class Measured(TypedDict):
     """Two models on the same queries (or labelled pairs)."""
 
@@ -72,9 +76,9 @@ def _shown(measured: Measured) -> str:
 
 def _enough(measured: Measured) -> int | None:
     """How many queries would show that no more than the margin is lost, if the difference stays as it is; None where
-    it is shown, or where no number would."""
+    it is shown, or where it would take none that anybody has."""
     delta, margin = measured["delta"], measured.get("margin")
     if margin is None or delta["value"] <= -margin or _holds(measured):
         return None
-    exact = measured["queries"] * ((delta["value"] - delta["low"]) / (delta["value"] + margin)) ** 2
-    return int(float(f"{exact:.2g}"))
+    times = ((delta["value"] - delta["low"]) / (delta["value"] + margin)) ** 2
+    return int(float(f"{measured['queries'] * times:.2g}")) if times <= MOST_TIMES else None
