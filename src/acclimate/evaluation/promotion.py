@@ -10,7 +10,6 @@ from typing import NotRequired, TypedDict
 
 from acclimate.evaluation.significance import Delta
 
-
 MOST_TIMES = 20
 """A gate so many times as large is nothing to advise."""
 
