@@ -83,7 +83,8 @@ def main() -> None:
             if time.monotonic() < end and (kind != "rounds" or number == 0):
                 run = arguments.out / kind / f"{number:02d}"
                 once(run, lambda run=run, kind=kind, number=number: trial(run, shared, kind, number, arguments))
-                shutil.rmtree(run / "run", ignore_errors=True)
+                if (run / "result.json").exists():  # another process may be at it
+                    shutil.rmtree(run / "run", ignore_errors=True)
     results = {kind: read(arguments.out / kind) for kind in KINDS}
     print(f"{arguments.data.name}, {arguments.queries:,} queries of {USERS} users a trial, {machine()}\n")
     print(table(("searchers", "decisions", "promoted", "test NDCG@10", "gate", "later", "seconds"), rows(results)))
@@ -164,7 +165,6 @@ def write_rows(path: Path, texts: Mapping[str, str]) -> None:
 def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.Namespace) -> dict[str, Any]:
     """Let searchers search and mark, and refresh; `rounds` does it three times."""
     import acclimate
-    from acclimate.errors import DataError
     from acclimate.files import read_json
     from acclimate.runs.refreshes import decisions
     from acclimate.runs.run_folder import RunFolder
@@ -177,7 +177,7 @@ def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.N
     future: dict[str, list[str]] = read_json(arguments.out / "known" / "future.json")
     names = sorted(future)
     random.Random(number).shuffle(names)
-    begun, undecided = time.monotonic(), list[dict[str, Any]]()
+    begun = time.monotonic()
     parts = ROUNDS if kind == "rounds" else 1
     size = arguments.queries // parts
     for part in range(parts):
@@ -187,13 +187,10 @@ def trial(run: Path, shared: Path, kind: str, number: int, arguments: argparse.N
             searchers = "useful" if kind == "rounds" else kind
             simulate(own, {query: future[query] for query in typed}, finds, searchers, f"{number} {part}")
             (own / f"typed-{part}").touch()
-        try:
-            if len(decisions(RunFolder(own))) == part:
-                acclimate.refresh(own, **SETTINGS, **kept)
-        except DataError as error:
-            undecided.append({"outcome": "kept aside", "reason": str(error)})
+        if len(decisions(RunFolder(own))) == part:
+            acclimate.refresh(own, **SETTINGS, **kept)
     decided = [{**row, **row.get("measured", {})} for row in decisions(RunFolder(own))]
-    return {"decisions": decided + undecided, "seconds": round(time.monotonic() - begun, 1)}
+    return {"decisions": decided, "seconds": round(time.monotonic() - begun, 1)}
 
 
 def outside(arguments: argparse.Namespace) -> dict[str, Any]:
