@@ -13,7 +13,7 @@ from acclimate.configs import ServeConfig
 from acclimate.errors import DataError, UsageError
 from acclimate.serve.access import Keys, right_needed
 from tests.serve.http.test_embeddings import refused
-from tests.serve.http.world import PATIENCE_S, World, served
+from tests.serve.http.world import PATIENCE_S, World, make_world, served
 
 READER, WRITER, ADMIN = ("reader-" + "k" * 16, "writer-" + "k" * 16, "admin-" + "k" * 16)
 FILE = f"""
@@ -33,6 +33,12 @@ rights = ["admin"]
 
 def key(name: str) -> dict[str, str]:
     return {"authorization": f"Bearer {name}"}
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Its own: the service of other tests writes the shared one's index, and one process writes an index at a time."""
+    return make_world(tmp_path_factory.mktemp("access"))
 
 
 @pytest.fixture
