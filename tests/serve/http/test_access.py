@@ -36,8 +36,8 @@ def key(name: str) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Its own: the service of other tests writes the shared one's index, and one process writes an index at a time."""
+def own(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """Where documents are written: another service may write the index of the shared world, and one writes at a time."""
     return make_world(tmp_path_factory.mktemp("access"))
 
 
@@ -48,9 +48,9 @@ def keys(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_key_may_do_what_its_rights_say(world: World, keys: Path) -> None:
+def test_a_key_may_do_what_its_rights_say(own: World, keys: Path) -> None:
     put = {"documents": [{"id": "k", "text": "soil"}]}
-    with served(world, world.farm, keys=str(keys)) as client:
+    with served(own, own.farm, keys=str(keys)) as client:
         error = refused(client.get("/v1/models"), 401, None)
         assert error["code"] == "invalid_api_key" and "Bearer" in error["fix"]
         assert client.get("/v1/models").headers["www-authenticate"] == "Bearer"
