@@ -37,7 +37,7 @@ def key(name: str) -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Where documents are written: another service may write the index of the shared world, and one writes at a time."""
+    """Where documents are written: another service may write the shared index, and one writes at a time."""
     return make_world(tmp_path_factory.mktemp("access"))
 
 
