@@ -27,7 +27,7 @@ demo: $(INSTALLED) $(DEMO_PAIRS)  ## adapt MiniLM to Python's own docstrings, of
 
 # One OpenMP thread per test process: two processes are faster than two threads, and sums come out the same every time.
 test: $(READY)  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .

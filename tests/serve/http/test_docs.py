@@ -18,7 +18,7 @@ from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
 from acclimate.serve.access import Keys
 from tests.chat_server import ChatServer
-from tests.serve.http.world import World, adapter_of, served
+from tests.serve.http.world import World, adapter_of, make_world, served
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "serving.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", PAGE, re.M | re.S)
@@ -31,10 +31,16 @@ def blocks(language: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def page(world: World) -> Iterator[httpx.Client]:
+def own(tmp_path_factory: pytest.TempPathFactory) -> World:
+    """The page's documents are written here: another service may write the shared index, and one writes at a time."""
+    return make_world(tmp_path_factory.mktemp("docs"))
+
+
+@pytest.fixture(scope="module")
+def page(own: World) -> Iterator[httpx.Client]:
     """Of the service that the page is about: one run, a reranker, and a language model."""
     says = ChatServer(lambda _: "In October [1].")
-    with says as llm, served(world, world.farm, reranker=world.reranker, feedback=True, llm=llm.url) as client:
+    with says as llm, served(own, own.farm, reranker=own.reranker, feedback=True, llm=llm.url) as client:
         yield client
 
 
@@ -60,16 +66,17 @@ def run_curl(block: str, client: httpx.Client, env: dict[str, str]) -> None:
 
 
 @pytest.mark.parametrize("block", blocks("bash"), ids=lambda block: commands(block)[0][:70])
-def test_the_commands_run(page: httpx.Client, world: World, base: Encoder, block: str) -> None:
+def test_the_commands_run(page: httpx.Client, own: World, block: str) -> None:
     env = {"PATH": os.environ["PATH"], "KEY": KEY, "no_proxy": "127.0.0.1"}
     if "$KEY" not in block:
         run_curl(block, page, env)
         return
-    root, keys = world.folder / "for the page", world.folder / "page.toml"
+    root, keys = own.folder / "for the page", own.folder / "page.toml"
+    base = Encoder.load(str(own.base), device="cpu", dtype="float32")
     (root / "a5").mkdir(parents=True)
     save_adapter(root / "a5", adapter_of(base, 5), base.source)
     keys.write_text(f'[keys.all]\nkey = "{KEY}"\nrights = ["read", "admin"]\n')
-    with served(world, world.farm, keys=str(keys), adapter_root=str(root)) as client:
+    with served(own, own.farm, keys=str(keys), adapter_root=str(root)) as client:
         run_curl(block, client, env)
 
 
