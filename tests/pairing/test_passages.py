@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from acclimate.data.documents import SourceDocument
-from acclimate.pairing.passages import PassagedDocument, passaged, units
+from acclimate.data.weak import units
+from acclimate.pairing.passages import PassagedDocument, passaged
 from acclimate.pairing.sources import pairs_of
 
 PROSE = "Winter wheat is sown from late September on, as soon as the soil can carry the drill after the rain."

@@ -97,9 +97,9 @@ def passages(text: str) -> list[str]:
     """Cut a text at ends of sentences into passages of at least `PASSAGE_UNITS`; a short rest joins the last one."""
     starts = [0]
     for end in SENTENCE_END.finditer(text):
-        if _units(text[starts[-1] : end.start()]) >= PASSAGE_UNITS:
+        if units(text[starts[-1] : end.start()]) >= PASSAGE_UNITS:
             starts.append(end.end())
-    if len(starts) > 1 and _units(text[starts[-1] :]) < PASSAGE_UNITS:
+    if len(starts) > 1 and units(text[starts[-1] :]) < PASSAGE_UNITS:
         starts.pop()
     return [text[start:end].strip() for start, end in itertools.pairwise([*starts, len(text)])]
 
@@ -107,8 +107,9 @@ def passages(text: str) -> list[str]:
 KINDS: Mapping[str, Maker] = {"title": title_and_body, "neighbours": neighbours, "crop": crops}
 
 
-def _units(text: str) -> int:
-    return sum(1 for _ in UNIT.finditer(text))
+def units(text: str) -> int:
+    """Count the words, or characters, of a text."""
+    return len(UNIT.findall(text))
 
 
 def _crop(text: str, window: Sequence[tuple[int, int]], draws: np.random.Generator) -> str:

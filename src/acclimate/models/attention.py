@@ -47,8 +47,8 @@ EXP_LIMIT = 75.0
 """Scores between minus and plus this need no maximum: their exponentials, and sums of them, are far from the ends of
 bfloat16's range, which is float32's. Of MiniLM and E5 two runs in a hundred have larger ones."""
 EAGER_STEP = 8
-"""Up to that length, texts are padded to a multiple of this many tokens: for short texts the number of products counts,
-not their size."""
+"""Up to these lengths, texts are padded to a multiple of this many tokens: for short texts the number of products
+counts, not their size."""
 HALF = (torch.float16, torch.bfloat16)
 GROUPED_SWITCH = "enable_gqa" in inspect.signature(varlen_attn).parameters
 """From torch 2.12 on grouped queries must be announced; before, the kernel took them as they were."""
@@ -148,14 +148,12 @@ def _varlen(
 def _by_runs(query: Tensor, key: Tensor, value: Tensor, lengths: tuple[int, ...], causal: bool, scale: float) -> Tensor:
     """Texts of about one length that follow one another are one batch [n, H, l, d]."""
     eager = query.device.type == "cpu" and query.dtype in EAGER_DTYPES
-    if not eager:
-        longest, runs = 0, text_runs(lengths, query.shape[1])
-    elif torch.is_grad_enabled() and query.requires_grad:
-        longest = EAGER_MAX_LENGTH
-        runs = text_runs(lengths, query.shape[1], EAGER_STEP, longest)
-    else:
-        longest = EAGER_MAX_FORWARD
-        runs = text_runs(lengths, query.shape[1], EAGER_STEP, longest, CACHED_ELEMENTS)
+    learns = torch.is_grad_enabled() and query.requires_grad
+    step, longest, elements = 1, 0, None
+    if eager:
+        step = EAGER_STEP
+        longest, elements = (EAGER_MAX_LENGTH, None) if learns else (EAGER_MAX_FORWARD, CACHED_ELEMENTS)
+    runs = text_runs(lengths, query.shape[1], step, longest, elements)
     # One split, not a slice per run: the gradient of a slice is a zero tensor of the whole row (15 % of a step).
     sizes = [run.tokens for run in runs]
     outputs = []

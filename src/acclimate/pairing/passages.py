@@ -14,7 +14,7 @@ from typing import NamedTuple
 from acclimate.core.chunking import chunk_spans
 from acclimate.data.documents import SourceDocument
 from acclimate.data.names import TITLE
-from acclimate.data.weak import UNIT
+from acclimate.data.weak import UNIT, units
 
 MIN_PASSAGE_UNITS = 5
 """Shorter passages are left out: a page number, a caption."""
@@ -99,11 +99,6 @@ def passaged(document: SourceDocument, words: int) -> PassagedDocument:
             asking = made.questions if section.asks else made.headings
             asking.append(Asking(section.label, made.passages[first]))
     return made
-
-
-def units(text: str) -> int:
-    """Count the words, or characters, of a text."""
-    return len(UNIT.findall(text))
 
 
 def _sections(text: str) -> Iterator[_Section]:

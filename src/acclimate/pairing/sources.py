@@ -10,9 +10,9 @@ from typing import TypeAlias
 import numpy as np
 
 from acclimate.data.split import draw
-from acclimate.data.weak import UNIT
+from acclimate.data.weak import UNIT, units
 from acclimate.pairing.made_pair import MadePair
-from acclimate.pairing.passages import PassagedDocument, units
+from acclimate.pairing.passages import PassagedDocument
 
 Maker: TypeAlias = Callable[[PassagedDocument, np.random.Generator], Iterator[tuple[str, str]]]
 """(document, draws) -> (query, passage)."""

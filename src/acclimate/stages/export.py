@@ -234,7 +234,6 @@ class _Int8:
 
     def costly(self, recipe: Recipe) -> list[str]:
         """Layers, first the one that alone in INT8 turns the vectors most."""
-
         return self.graphs.most_costly(recipe, self._error)
 
     def _error(self) -> float:
