@@ -6,6 +6,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from contextlib import closing
@@ -23,7 +25,6 @@ from acclimate.evaluation.dev import dev_set
 from acclimate.feedback.records import Mark
 from acclimate.feedback.store import FeedbackStore
 from acclimate.files import hash_folder, iter_jsonl, read_json
-from acclimate.flows import feedback_verbs
 from acclimate.flows import refresh as flow
 from acclimate.flows import watch as watching
 from acclimate.flows.watch import Due
@@ -310,30 +311,37 @@ def test_when_a_refresh_is_due() -> None:
     assert Due(100, None).reason(99, 1e9) == ""
 
 
+WATCHER = """
+import json, os, signal, sys
+from pathlib import Path
+from acclimate.flows import feedback_verbs, watch
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.alarm(int(sys.argv[3]))
+watch.POLL_S = 0.05
+run = Path(sys.argv[1])
+config = feedback_verbs.refreshing(run, None, json.loads(sys.argv[2]))
+try:
+    watch.watch(run, config, watch.Due(3, None))
+except KeyboardInterrupt:
+    sys.exit(os.nice(0))
+sys.exit(99)
+"""
+
+
 @pytest.mark.slow
 def test_it_watches_until_it_is_stopped(run: RunFolder) -> None:
     """The real loop, in a process of its own: what fails is told, and what is due is done, one after the other."""
     mark(run, 3)
-    child = os.fork()
-    if child == 0:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        signal.alarm(2 * BOUND_S)
-        watching.POLL_S = 0.05
-        config = feedback_verbs.refreshing(run.path, None, REFRESH)
-        try:
-            watching.watch(run.path, config, Due(3, None))
-        except KeyboardInterrupt:
-            os._exit(os.nice(0))
-        finally:
-            os._exit(99)
-    for number in (1, 2):
-        mark(run, 40, seed=number)
-        end = time.monotonic() + BOUND_S
-        while len(decisions(run)) < number:
-            assert time.monotonic() < end
-            time.sleep(0.05)
-    os.kill(child, signal.SIGINT)
-    nice = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    arguments = [str(run.path), json.dumps(REFRESH), str(2 * BOUND_S)]
+    with subprocess.Popen([sys.executable, "-c", WATCHER, *arguments]) as child:
+        for number in (1, 2):
+            mark(run, 40, seed=number)
+            end = time.monotonic() + BOUND_S
+            while len(decisions(run)) < number:
+                assert time.monotonic() < end and child.poll() is None
+                time.sleep(0.05)
+        child.send_signal(signal.SIGINT)
+        nice = child.wait(BOUND_S)
     assert nice == min(19, os.nice(0) + watching.NICE)
     assert [row["number"] for row in decisions(run)] == [1, 2]
 
