@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import html
 import json
 import random
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -14,9 +15,12 @@ from acclimate.cli import tables
 from acclimate.configs import EvaluateConfig, PairsConfig, PrepareConfig, RunConfig, StagesConfig, TrainConfig
 from acclimate.data.recognising import is_documents
 from acclimate.errors import UsageError
+from acclimate.evaluation.recommend import recommended
+from acclimate.evaluation.reports import EvaluationReport
+from acclimate.flows import verbs
 from acclimate.flows.adapt import adapt
 from acclimate.flows.plan import plan
-from acclimate.report.words import verdict
+from acclimate.report.words import ASK_USERS, verdict
 from tests.tiny_run import WORDS, write_tiny_bert
 
 DOCUMENTS = 220
@@ -77,6 +81,33 @@ def test_the_label_is_in_the_verdict(found: str, label: str) -> None:
     assert label in words.claim and "made queries (60 title, 40 written)" in words.reason
     assert label not in verdict(found, scores, 0.95, {"made_by": {"real": 100}}).claim
     assert label not in verdict(found, scores, 0.95, {}).claim
+
+
+def test_words_of_the_texts_recommend_no_model(
+    config: RunConfig, docs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "run"
+    summary = dict(adapt(str(docs), run, replace(config, pairs=replace(config.pairs, pair_sources=("crop",)))))
+    assert list(summary["made_by"]) == ["crop"] and summary["recommend"] == "base"
+    tables.show_run(summary, run)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "recommended: the base model" in shown and ASK_USERS in shown
+    verbs.merge(run, out=tmp_path / "merged")
+    for written in (run / "report.html", tmp_path / "merged" / "README.md"):
+        assert ASK_USERS in html.unescape(written.read_text()), written
+
+
+def test_only_a_test_of_words_of_the_texts_recommends_nothing() -> None:
+    better = {"value": 0.2, "low": 0.1, "high": 0.3, "p": 0.001}
+    worse = {"value": -0.2, "low": -0.3, "high": -0.1, "p": 0.001}
+
+    def found(made_by: dict[str, int], lexical: dict[str, float] = better) -> str:
+        report = {"made_by": made_by, "against_bm25": lexical, "unsuited": "", "recommend": "adapted"}
+        return recommended(cast(EvaluationReport, report))
+
+    assert found({}) == found({"title": 60, "crop": 60}) == found({"real": 9}) == "adapted"
+    assert found({"title": 60, "crop": 40, "cluster": 21}) == found({"crop": 9}, worse) == "base"
+    assert found({"title": 60, "crop": 60}, worse) == "bm25"
 
 
 def test_a_second_start_keeps_the_pairs(

@@ -14,6 +14,10 @@ MADE_COLUMNS = frozenset({MADE_BY, "id", "document", "beside", "style", "split"}
 SPLIT_COLUMN = "split"
 REAL = "real"
 """`made_by` of a query that a user has asked."""
+LIKE_QUERIES = ("written", "faq", "heading", "title")
+"""Sources whose queries are like those of users, as far as made ones can be."""
+STAND_INS = ("neighbours", "cluster", "crop")
+"""Sources whose queries are words of the texts."""
 PAIRS_FILE, PASSAGES_FILE = "pairs.jsonl", "passages.jsonl"
 QUERIES_FILE = "queries.jsonl"
 """Users' queries without judgements."""
@@ -43,3 +47,8 @@ def proven_on(made_by: Mapping[str, int]) -> str:
     users asked them."""
     made = {name: count for name, count in made_by.items() if name != REAL}
     return f"made queries ({', '.join(f'{count:,} {name}' for name, count in made.items())})" if made else ""
+
+
+def by_stand_ins(made_by: Mapping[str, int]) -> bool:
+    """Whether most of a test's queries are words of the texts, which say little about what users ask for."""
+    return sum(made_by.get(source, 0) for source in STAND_INS) * 2 > sum(made_by.values())

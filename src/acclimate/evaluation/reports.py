@@ -80,8 +80,7 @@ class EvaluationReport(TypedDict):
     """Which version of the adapter was measured."""
     verdict: Verdict
     recommend: str
-    """adapted where that is better, else base; bm25 where that is better than either; other where the model cannot read
-    the texts."""
+    """See `recommend.recommended`: adapted, base, bm25, or other where the model cannot read the texts."""
     reading: dict[str, Any]
     """How the model reads the test's texts, by side (`models.reading`)."""
     unsuited: str

@@ -7,14 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from acclimate.core.same_text import same_text_key
+from acclimate.data.made import LIKE_QUERIES, STAND_INS
 from acclimate.data.split import LARGEST, MAX_DEV, MIN_TEST, draw
 from acclimate.pairing.made_pair import MadePair
 from acclimate.types import Split
 
-LIKE_QUERIES = ("written", "faq", "heading", "title")
-"""Sources whose queries are like those of users, as far as made ones can be: dev and test consist of them."""
-LESS_LIKE = ("neighbours", "cluster", "crop")
-"""What joins them, one after the other, where there are too few."""
 MIN_DEV = 50
 """Fewer dev queries choose a step by chance; but at most a quarter of what the test leaves."""
 MIN_DOCUMENTS = 40
@@ -88,7 +85,7 @@ def _tested(pairs: Sequence[MadePair]) -> tuple[str, ...]:
     """The sources that make enough test queries: those like users' queries first."""
     counts = Counter(pair.made_by for pair in pairs)
     tested = [source for source in LIKE_QUERIES if counts[source]]
-    for source in LESS_LIKE:
+    for source in STAND_INS:  # they join one after the other, where there are too few
         if sum(counts[it] for it in tested) < 2 * MIN_TEST and counts[source]:
             tested.append(source)
     return tuple(tested)

@@ -63,7 +63,7 @@ def _evidence(summary: RunSummary) -> str:
     counts = {name: value for name, value in summary.get("dataset", {}).get("counts", {}).items() if value}
     data = "Data: " + ", ".join(f"{value} {name}" for name, value in counts.items()) + ".\n" if counts else ""
     verdict = f"Verdict: {summary['verdict']}.\n" if "verdict" in summary else ""
-    if summary.get("recommend") in ("bm25", "other"):  # what matters more than the comparison
+    if summary.get("recommend") in ("bm25", "other") or summary.get("made_by"):  # what matters more than the comparison
         found = words.verdict(summary["verdict"], test, summary.get("confidence"), summary)
         verdict = f"Verdict: {found.claim} {found.reason} {found.advice}\n"
     table = "| metric | base | adapted | difference |\n|---|---|---|---|\n" + "\n".join(rows) + "\n"

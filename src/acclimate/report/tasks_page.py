@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from acclimate.data.made import proven_on
+from acclimate.data.made import by_stand_ins, proven_on
 from acclimate.report import details, html, plots, tables
 from acclimate.report.folder import RunParts
 from acclimate.report.tables import Cell, Row, Table
@@ -80,7 +80,9 @@ def _verdict(part: Mapping[str, Any]) -> Cell:
     if note:
         return Cell(found.text, note, "bad")
     rests_on = proven_on(part.get("made_by") or {})
-    return Cell(found.text, f"on {rests_on}", found.tone) if rests_on else found
+    if not rests_on:
+        return found
+    return Cell(found.text, f"on {rests_on}", "" if by_stand_ins(part["made_by"]) else found.tone)
 
 
 def _trained(tasks: Mapping[str, Mapping[str, Any]]) -> Table:

@@ -9,13 +9,18 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Literal, TypeGuard
 
-from acclimate.data.made import proven_on
+from acclimate.data.made import by_stand_ins, proven_on
 
 Tone = Literal["", "good", "bad"]
 
 ABSENT = "–"
 MADE_QUERIES = "proven on made queries"
 """The label of a proof that rests on no user's queries."""
+STAND_INS_PROVE_LITTLE = (
+    "Most of them are words of the texts, and a model that finds those better may find what users ask for worse."
+)
+ASK_USERS = "Keep the base model; or bring some queries of users (--queries FILE), and let them decide."
+"""What to do where words of the texts stand in for queries."""
 NO_BREAK = "\N{NO-BREAK SPACE}"
 METRIC_NAMES = {
     "ndcg@10": "NDCG@10",
@@ -242,8 +247,10 @@ def verdict(
     if not rests_on:
         return found
     claim = f"{found.claim.rstrip('.')}, {MADE_QUERIES if run_verdict == 'better' else 'tested on made queries'}."
-    reason = f"{found.reason} Nobody has asked them: they are {rests_on}, of documents outside the training."
-    return replace(found, claim=claim, reason=reason.strip())
+    reason = f"{found.reason} Nobody has asked them: they are {rests_on}, of documents outside the training.".strip()
+    if report.get("unsuited") or not by_stand_ins(report["made_by"]):
+        return replace(found, claim=claim, reason=reason)
+    return replace(found, claim=claim, reason=f"{reason} {STAND_INS_PROVE_LITTLE}", advice=ASK_USERS, tone="")
 
 
 def _verdict(run_verdict: str, test: Mapping[str, Any], confidence: float | None, report: Mapping[str, Any]) -> Verdict:
