@@ -15,26 +15,12 @@ from hypothesis import strategies as st
 from acclimate.configs import (
     NONE,
     RENAMED,
-    AnswerConfig,
     DatasetConfig,
-    DomainConfig,
-    EndpointConfig,
     EvaluateConfig,
-    ExportConfig,
-    ImagesConfig,
-    IndexConfig,
-    MergeConfig,
-    MineConfig,
     ObjectiveConfig,
-    PairsConfig,
     PrepareConfig,
-    RerankConfig,
     RunConfig,
-    ServeConfig,
-    StagesConfig,
     TrainConfig,
-    TuneConfig,
-    VectorsConfig,
     config_from_mapping,
     dump_config,
     effective,
@@ -44,25 +30,8 @@ from acclimate.configs import (
 )
 from acclimate.errors import AcclimateError, DataError, UsageError
 
-SECTIONS = {
-    "domain": DomainConfig,
-    "pairs": PairsConfig,
-    "endpoint": EndpointConfig,
-    "prepare": PrepareConfig,
-    "mine": MineConfig,
-    "train": TrainConfig,
-    "objective": ObjectiveConfig,
-    "stages": StagesConfig,
-    "evaluate": EvaluateConfig,
-    "merge": MergeConfig,
-    "rerank": RerankConfig,
-    "index": IndexConfig,
-    "images": ImagesConfig,
-    "export": ExportConfig,
-    "vectors": VectorsConfig,
-    "tune": TuneConfig,
-    "serve": ServeConfig,
-    "answer": AnswerConfig,
+SECTIONS: dict[str, Any] = {
+    name: hint for name, hint in get_type_hints(RunConfig).items() if dataclasses.is_dataclass(hint)
 }
 
 

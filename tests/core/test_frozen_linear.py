@@ -22,6 +22,10 @@ def frozen(d_in: int, d_out: int, dtype: torch.dtype = torch.float32, *, bias: b
     return FrozenLinear(d_in, d_out, bias=bias, dtype=dtype).requires_grad_(False)
 
 
+DTYPES = [torch.float32, torch.bfloat16] if torch.backends.cpu.get_cpu_capability() == "AVX512" else [torch.float32]
+"""oneDNN lays out bfloat16 for no narrower CPU, and there `freeze_linears` changes nothing."""
+
+
 def tolerance(dtype: torch.dtype) -> float:
     return 1e-5 if dtype == torch.float32 else 2e-2
 
@@ -29,7 +33,7 @@ def tolerance(dtype: torch.dtype) -> float:
 @settings(deadline=None, max_examples=30)
 @given(
     sizes=st.tuples(st.integers(1, 40), st.integers(1, 70), st.integers(1, 70)),
-    dtype=st.sampled_from([torch.float32, torch.bfloat16]),
+    dtype=st.sampled_from(DTYPES),
     bias=st.booleans(),
     batched=st.booleans(),
 )
