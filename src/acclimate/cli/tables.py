@@ -13,7 +13,15 @@ from rich.text import Text
 
 from acclimate.counting import counted
 from acclimate.data.made import by_stand_ins, proven_on
-from acclimate.report.words import ASK_USERS, MADE_QUERIES, final, folds_note, lexical_note, verdict
+from acclimate.report.words import (
+    ASK_USERS,
+    MADE_QUERIES,
+    STAND_INS_PROVE_LITTLE,
+    final,
+    folds_note,
+    lexical_note,
+    verdict,
+)
 from acclimate.runs.run_folder import PAGE_FILE, RunFolder
 
 PERCENT = 100.0
@@ -126,7 +134,7 @@ def _verdict(report: Mapping[str, Any]) -> Text:
             proven = MADE_QUERIES if report["verdict"] == "better" else "tested on made queries"
             text.append(f"; {proven}: {rests_on}, not a user's", style="bold")
         if by_stand_ins(report.get("made_by") or {}):
-            text.append(f". Most are words of the texts, which say little about queries. {ASK_USERS}")
+            text.append(f". {STAND_INS_PROVE_LITTLE} {ASK_USERS}")
     else:
         words = verdict(report["verdict"], report["test"], report.get("confidence"), report)
         text = Text("verdict: ").append(words.claim, style="bold red").append(f" {words.reason} {words.advice}")
