@@ -268,6 +268,32 @@ def test_mates_across_the_border_are_in_no_split() -> None:
     assert mates and not any(held & set(pair.documents) for pair in mates)
 
 
+def mates(joins: list[tuple[int, int]]) -> list[MadePair]:
+    return [MadePair(f"c{a} {b}", f"p{b}", "cluster", f"d{b}", beside=f"d{a}") for a, b in joins]
+
+
+def test_tested_mates_of_the_same_documents_share_a_split() -> None:
+    """Documents in threes: none of their pairs is lost, and no document is in two splits."""
+    pairs = mates([(n, n + step) for n in range(0, 600, 3) for step in (1, 2)])
+    split = split_pairs(pairs, test_fraction=0.1, dev_fraction=0.2, seed=1, documents=600)
+    assert not split.dropped and {name: len(part) for name, part in split.splits.items()} == {
+        "train": 240,
+        "dev": 60,
+        "test": 100,
+    }
+    held = {name: {it for pair in part for it in pair.documents} for name, part in split.splits.items()}
+    assert sum(map(len, held.values())) == len(set.union(*held.values())) == 600
+
+
+def test_mates_that_join_most_documents_are_split_all_the_same() -> None:
+    split = split_pairs(
+        mates([(n, n + 1) for n in range(399)]), test_fraction=0.25, dev_fraction=0.1, seed=1, documents=400
+    )
+    held = {name: {it for pair in part for it in pair.documents} for name, part in split.splits.items()}
+    assert split.splits["train"] and split.splits["test"] and split.dropped["cluster", "of a document that is held out"]
+    assert held["test"].isdisjoint(held["train"] | held["dev"])
+
+
 def test_a_query_for_several_passages_is_none() -> None:
     pairs = [MadePair("Introduction.", f"p{n}", "heading", f"d{n}") for n in range(3)]
     kept, dropped = without_ambiguous(

@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from acclimate.core.same_text import same_text_key
+from acclimate.core.same_text import connected, same_text_key
 from acclimate.data.made import LIKE_QUERIES, STAND_INS
 from acclimate.data.split import LARGEST, MAX_DEV, MIN_TEST, draw
 from acclimate.pairing.made_pair import MadePair
@@ -51,6 +51,8 @@ def split_pairs(
 ) -> SplitPairs:
     """Put every pair into a split, so that no document is in two of them.
 
+    Documents that pairs of tested sources join (mates) go into the same split, unless they are too many for one.
+
     Args:
         pairs: of all sources.
         test_fraction: wanted share of the pairs with queries like those of users that becomes the test, but at least
@@ -61,11 +63,14 @@ def split_pairs(
     """
     by_passage = documents < MIN_DOCUMENTS
     tested = _tested(pairs)
+    asking = [pair for pair in pairs if pair.made_by in tested]
+    group = _joined_documents(asking)
 
     def units(pair: MadePair) -> tuple[str, ...]:
-        return (same_text_key(pair.positive),) if by_passage else pair.documents
+        if by_passage:
+            return (same_text_key(pair.positive),)
+        return tuple(group.get(document, document) for document in pair.documents)
 
-    asking = [pair for pair in pairs if pair.made_by in tested]
     test = min(max(round(test_fraction * len(asking)), MIN_TEST), len(asking) // 2) if test_fraction else 0
     rest = len(asking) - test
     dev = min(max(round(dev_fraction * rest), MIN_DEV), MAX_DEV, rest // 4) if dev_fraction else 0
@@ -91,6 +96,26 @@ def _tested(pairs: Sequence[MadePair]) -> tuple[str, ...]:
     return tuple(tested)
 
 
+def _joined_documents(asking: Sequence[MadePair]) -> dict[str, str]:
+    """Document -> the first by name of those that pairs join it to, where their pairs are no large share of all."""
+    members: dict[int, set[str]] = defaultdict(set)
+    sizes = Counter[int]()
+    for root, pair in zip(connected([pair.documents for pair in asking]), asking, strict=True):
+        members[root].update(pair.documents)
+        sizes[root] += 1
+    return {
+        document: min(documents)
+        for root, documents in members.items()
+        if sizes[root] <= _most(asking)
+        for document in documents
+    }
+
+
+def _most(asking: Sequence[MadePair]) -> float:
+    """How many pairs a document, or documents that are joined, may have to be held out."""
+    return max(LARGEST * len(asking), 1)
+
+
 def _held_out(
     asking: Sequence[MadePair],
     units: Callable[[MadePair], tuple[str, ...]],
@@ -99,9 +124,9 @@ def _held_out(
 ) -> dict[str, Split]:
     """The units of dev and test, in the order of a draw; one with a large share of the pairs stays in train."""
     counts = Counter(unit for pair in asking for unit in units(pair)[:1])
-    most = max(LARGEST * len(asking), 1)
     drawn = sorted(
-        (unit for unit in counts if counts[unit] <= most), key=lambda unit: (draw(seed, "held out", unit), unit)
+        (unit for unit in counts if counts[unit] <= _most(asking)),
+        key=lambda unit: (draw(seed, "held out", unit), unit),
     )
     held: dict[str, Split] = {}
     place = 0
