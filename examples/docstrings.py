@@ -18,7 +18,7 @@ import re
 import sys
 import sysconfig
 from collections.abc import Iterator
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import NamedTuple
 
@@ -48,15 +48,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo-pairs.jsonl"), help="JSONL file to write")
     parser.add_argument("--limit", type=int, default=DEFAULT_LIMIT, help=f"pairs to write (default {DEFAULT_LIMIT})")
-    parser.add_argument("--standard-library", action="store_true", help="take nothing from installed packages")
+    parser.add_argument("--packages", nargs="+", help="take nothing but these; stdlib is the standard library")
     arguments = parser.parse_args()
 
     library = Path(sysconfig.get_path("stdlib"))
     packages = Path(sysconfig.get_path("purelib"))
     seen: set[str] = set()
-    own = arguments.limit if arguments.standard_library else arguments.limit // 2
-    pairs = list(islice(unique(docstrings(library), seen), own))
-    pairs += islice(unique(docstrings(packages), seen), arguments.limit - len(pairs))
+    if arguments.packages:
+        roots = [library if name == "stdlib" else packages / name for name in arguments.packages]
+        if missing := [root.name for root in roots if not root.is_dir()]:
+            parser.error(f"not installed as a folder of Python files: {', '.join(missing)}")
+        pairs = list(islice(unique(chain.from_iterable(map(docstrings, roots)), seen), arguments.limit))
+    else:
+        pairs = list(islice(unique(docstrings(library), seen), arguments.limit // 2))
+        pairs += islice(unique(docstrings(packages), seen), arguments.limit - len(pairs))
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with arguments.out.open("w", encoding="utf-8") as stream:
         for pair in pairs:

@@ -81,6 +81,15 @@ def test_docstrings_become_pairs_without_names(tmp_path: Path) -> None:
     assert config != RunConfig()
 
 
+def test_docstrings_of_named_packages_alone(tmp_path: Path) -> None:
+    out, script = tmp_path / "numpy.jsonl", EXAMPLES / "docstrings.py"
+    subprocess.run([sys.executable, script, "--packages", "numpy", "--limit", "50", "--out", out], check=True)
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 50
+    asked = [sys.executable, script, "--packages", "numpy", "no_such_package", "--out", tmp_path / "none"]
+    refused = subprocess.run(asked, capture_output=True, text=True)
+    assert refused.returncode == 2 and "not installed as a folder of Python files: no_such_package" in refused.stderr
+
+
 def test_a_docstring_loses_the_names_of_its_object(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(EXAMPLES)
     from docstrings import split_docstring  # type: ignore[import-not-found]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +15,7 @@ from acclimate.data.collections import Collection, collect
 from acclimate.data.definitions import PHRASES, attribute_keys, described, families
 from acclimate.data.readers import read_source
 from acclimate.data.relevance import ABSENT
-from acclimate.data.task_library import group_definitions, read_library, write_library
+from acclimate.data.task_library import VERSION, group_definitions, read_library, write_library
 from acclimate.errors import DataError, StorageError
 
 THINGS = ("passport", "card", "loan", "cheque", "salary", "pension", "mortgage", "receipt")
@@ -86,15 +88,15 @@ def test_a_library_is_read_as_it_was_written(tmp_path: Path) -> None:
     names = {definition.name for family in found for definition in family.definitions}
     assert {"opening", "length", "ending", "opening+length", "theme", "topic"} <= names
     assert "theme+topic" not in names and not any("answer+" in name for name in names)
-    facts = group_definitions(found, near=["opening+length"], far=["ending"], unseen=[])
+    facts = group_definitions(found, new=["opening+length"], far=["ending"], unseen=[])
     folder = tmp_path / "library"
     folder.mkdir()
     write_library(folder, found, facts)
     library = read_library(folder)
     assert library.facts == tuple(facts)
     assert len(library.train.tasks) == len(library.test.tasks) == len(facts)
-    assert {library.facts[number].definition for number in library.numbers("near")} == {"opening+length"}
-    assert all("ending" in library.facts[number].definition for number in library.numbers("far-definition"))
+    assert {library.facts[number].definition for number in library.numbers("new-definition")} == {"opening+length"}
+    assert all("ending" in library.facts[number].definition for number in library.numbers("new-attribute"))
     assert not set(library.train.queries) & set(library.test.queries)
     place = next(
         number for number, one in enumerate(facts) if one.definition == "opening" and "to documents" in one.name
@@ -115,13 +117,23 @@ def test_a_library_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert len(part.test.documents) == len(whole.ranked()) < len(library.test.documents)
 
 
+def test_a_definition_can_be_held_out_of_one_collection_alone(tmp_path: Path) -> None:
+    made = collection(tmp_path)
+    found = families(made, [], [], 0)
+    other = [replace(family, name=f"other, {family.name}", collection="other") for family in found]
+    facts = group_definitions([*found, *other], new=[], apart={("other", "length")}, far=[], unseen=[])
+    groups = {(one.collection, one.definition): one.group for one in facts}
+    assert groups["other", "length"] == "known-definition" and groups[made.name, "length"] == "train"
+    assert Counter(groups.values())["known-definition"] == 1
+
+
 def test_what_is_no_library_or_damaged_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="holds no library of tasks"):
         read_library(tmp_path)
     (tmp_path / "tasks.json").write_text('{"version": 9}')
     with pytest.raises(DataError, match="version is 9"):
         read_library(tmp_path)
-    (tmp_path / "tasks.json").write_text('{"version": 1, "families": []}')
+    (tmp_path / "tasks.json").write_text(f'{{"version": {VERSION}, "families": []}}')
     with pytest.raises(StorageError, match="is damaged"):
         read_library(tmp_path)
 

@@ -7,9 +7,10 @@ from acclimate.evaluation.arms import compared, corpora_of, gains, groups_of, me
 from acclimate.evaluation.task_scores import TaskScore
 
 FACTS = [
-    TaskFacts("a", "f", "farm", "topic+length", "near"),
-    TaskFacts("b", "f", "farm", "ending", "far-definition"),
-    TaskFacts("c", "g", "pond", "topic", "far-data"),
+    TaskFacts("e", "f", "farm", "topic", "known-definition"),
+    TaskFacts("a", "f", "farm", "topic+length", "new-definition"),
+    TaskFacts("b", "f", "farm", "ending", "new-attribute"),
+    TaskFacts("c", "g", "pond", "topic", "new-data"),
     TaskFacts("d", "f", "farm", "domain 4", "domain"),
 ]
 
@@ -19,7 +20,7 @@ def score(value: float) -> TaskScore:
 
 
 SCORES = {
-    "base": {name: score(0.2) for name in "abcd"},
+    "base": {name: score(0.2) for name in "abcde"},
     "own": {"a": score(0.6), "c": score(0.4)},
     "made": {"a": score(0.4), "b": score(0.1), "c": score(0.4), "d": score(0.2)},
 }
@@ -27,10 +28,11 @@ SCORES = {
 
 def test_domains_are_a_group_apart() -> None:
     assert groups_of(FACTS) == {
-        "held out": ["a", "b", "c"],
-        "near": ["a"],
-        "far-definition": ["b"],
-        "far-data": ["c"],
+        "known attributes": ["e", "a"],
+        "known-definition": ["e"],
+        "new-definition": ["a"],
+        "new-attribute": ["b"],
+        "new-data": ["c"],
         "domain": ["d"],
     }
     assert corpora_of(FACTS) == {"pond": ["c"]}

@@ -62,7 +62,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def test_the_library_and_its_hypernetwork(world: World) -> None:
     groups = world.tasks["groups"]
-    assert {"train", "far-definition", "far-data"} <= set(groups) and groups["train"] >= 20
+    assert {"train", "known-definition", "new-attribute", "new-data"} <= set(groups) and groups["train"] >= 15
     trained = load_network(world.network)
     assert trained.metrics["tasks"] == groups["train"] and trained.metrics["scripts"] == {"Latin": 1.0}
     assert trained.shared["query_vector"][0].shape == (4, 32)
@@ -110,10 +110,10 @@ def test_the_evaluation_has_headroom_controls_and_a_page(world: World, capsys: p
     said = capsys.readouterr().err
     assert said.index("headroom: base") < said.index("headroom: multi-task") < said.index("headroom: closed-form")
     assert "headroom: prefix: NDCG@10" in said and "headroom: prefix, shuffled" in said
-    arms = report["arms"]["held out"]
+    arms = report["arms"]["known attributes"]
     for arm in ("description", "8 pairs", "32 pairs", "16 texts", "description + 8 pairs", "shuffled", "mean"):
         assert 0 < arms[f"hyper, {arm}"]["ndcg"] < 1, arm
-    gains = report["gains"]["held out"]["hyper, description + 8 pairs"]
+    gains = report["gains"]["known attributes"]["hyper, description + 8 pairs"]
     assert {"base", "multi-task", "prefix", "hyper, shuffled", "hyper, mean"} <= set(gains)
     assert arms["prefix"] != arms["prefix, shuffled"] and "prefix, mean" not in arms
     delta = arms["hyper, description + 8 pairs"]["ndcg"] - arms["base"]["ndcg"]
@@ -123,7 +123,7 @@ def test_the_evaluation_has_headroom_controls_and_a_page(world: World, capsys: p
     page = (out / "report.html").read_text()
     assert "less multi-task" in page and page.count("<svg") == len(report["groups"])
     rows = [json.loads(line) for line in (out / "per_task.jsonl").read_text().splitlines()]
-    assert len(rows) == report["groups"]["held out"]
+    assert len(rows) == sum(report["groups"].values()) - report["groups"]["known attributes"]
     again = rows[0]["scores"]["base"]
     assert set(again) == {"ndcg", "recall", "mrr"}
 
@@ -139,21 +139,21 @@ def test_references_are_oracles_mixtures_and_choices_by_pairs(world: World, monk
     out, other = world.folder / "oracles", world.folder / "rows"
     hypernetwork_train(world.library, other, replace(TINY, generator="text-to-lora", steps=5), world.config)
     report = hypernetwork_evaluate([world.network, other], world.library, out, world.config)
-    arms = report["arms"]["far-definition"]
+    arms = report["arms"]["new-attribute"]
     assert arms["own adapter"]["ndcg"] > arms["base"]["ndcg"]
     assert {"nearest of adapters", "softmax of adapters", "ridge of adapters"} <= set(arms)
     assert set(report["chart"]["means"]) == {"base", "own adapter", "hyper", "rows"}
-    own = [found["own adapter"]["tasks"] for group, found in report["arms"].items() if group != "held out"]
+    own = [found["own adapter"]["tasks"] for group, found in report["arms"].items() if group != "known attributes"]
     assert report["chart"]["tasks"] == sum(own) and max(own) == 2
     chosen = report["chosen"]["hyper"]
     assert set(chosen) == {*report["groups"], "pond"} and set(chosen["pond"]) == {"8", "16", "32"}
-    one = chosen["held out"]["8"]
-    assert sum(one["chosen"].values()) == one["tasks"] == report["groups"]["held out"]
+    one = chosen["known attributes"]["8"]
+    assert sum(one["chosen"].values()) == one["tasks"] == report["groups"]["known attributes"]
     assert one["gain"]["value"] <= one["best_gain"]
-    starts = {(row["start"], row["steps"]) for row in report["curve"]["hyper"]["held out"]}
+    starts = {(row["start"], row["steps"]) for row in report["curve"]["hyper"]["known attributes"]}
     assert starts == {(start, steps) for start in ("from scratch", "from the generated one") for steps in (0, 5)}
     page = (out / "report.html").read_text()
-    assert "Trained on labelled pairs instead: hyper, held out" in page
+    assert "Trained on labelled pairs instead: hyper, known attributes" in page
     assert "Text-to-LoRA is 5.2 % better than LoRA" in page and "Chosen by a user" in page
     assert page.count("<svg") == len(report["groups"]) + 1
 

@@ -49,13 +49,13 @@ def test_choices_are_summed_up_by_group_and_number_of_pairs() -> None:
 
 def test_the_curve_has_a_mean_for_each_start_pairs_and_steps() -> None:
     points = [
-        Point("a", "near", SCRATCH, 16, 10, 1.0, 0.2),
-        Point("b", "far-data", SCRATCH, 16, 10, 3.0, 0.4),
+        Point("a", "new-definition", SCRATCH, 16, 10, 1.0, 0.2),
+        Point("b", "known-definition", SCRATCH, 16, 10, 3.0, 0.4),
         Point("c", "domain", GENERATED, 16, 10, 5.0, 0.7),
     ]
     summary = curve_summary(points)
     row = {"start": SCRATCH, "pairs": 16, "steps": 10, "tasks": 2, "ndcg": 0.3, "seconds": 2.0}
-    assert summary["held out"] == [row]
+    assert summary["known attributes"] == [row]
     assert [one["ndcg"] for one in summary["domain"]] == [0.7]
 
 

@@ -7,7 +7,7 @@ Folder: `tasks.json` (families and definitions with their descriptions), `texts.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
@@ -21,12 +21,15 @@ from acclimate.data.relevance import ABSENT, Keys, RelevanceTask, TaskLibrary
 from acclimate.errors import DataError, StorageError
 from acclimate.files import iter_jsonl, read_json, storage_errors, write_json, write_jsonl
 
-Group: TypeAlias = Literal["train", "near", "far-definition", "far-data", "domain"]
-"""train: trained on. near: a combination that no family trains on. far-definition: an attribute that none trains on.
-far-data: a collection that is not trained on. domain: a theme that is not trained on, of any collection."""
-GROUPS: tuple[Group, ...] = ("train", "near", "far-definition", "far-data", "domain")
+Group: TypeAlias = Literal["train", "known-definition", "new-definition", "new-attribute", "new-data", "domain"]
+"""train: trained on. known-definition: trained on, but not over this collection. new-definition: a combination of
+known attributes that is trained on nowhere. new-attribute: a definition with an attribute that is trained on nowhere.
+new-data: a collection that is not trained on. domain: a theme that is not trained on, of any collection."""
+GROUPS: tuple[Group, ...] = ("train", "known-definition", "new-definition", "new-attribute", "new-data", "domain")
+KNOWN_ATTRIBUTES: tuple[Group, ...] = ("known-definition", "new-definition")
+"""The groups of what a hypernetwork can know: every attribute has been trained on, over other texts or with others."""
 TASKS_FILE, TEXTS_FILE, KEYS_FILE = "tasks.json", "texts.jsonl", "keys.safetensors"
-VERSION = 1
+VERSION = 2
 ROLES = ("query", "document")
 
 
@@ -64,13 +67,19 @@ class SplitLibrary:
 
 
 def group_definitions(
-    found: Sequence[Family], *, near: Sequence[str], far: Sequence[str], unseen: Sequence[str]
+    found: Sequence[Family],
+    *,
+    new: Container[str],
+    apart: Container[tuple[str, str]] = (),
+    far: Iterable[str],
+    unseen: Container[str],
 ) -> list[TaskFacts]:
     """Say for each definition of each family whether it is trained on, or how far it is from that.
 
     Args:
         found: the families.
-        near: definitions that are held out.
+        new: definitions that are held out of every collection.
+        apart: (collection, definition) pairs that are held out where other collections train on the definition.
         far: attributes that are held out, with all definitions that have one.
         unseen: collections that are held out.
     """
@@ -79,13 +88,15 @@ def group_definitions(
         for definition in family.definitions:
             group: Group = "train"
             if is_domain(definition.name):
-                group = "domain" if family.collection in unseen or definition.name in near else "train"
+                group = "domain" if family.collection in unseen or definition.name in new else "train"
             elif family.collection in unseen:
-                group = "far-data"
+                group = "new-data"
             elif set(definition.name.split("+")) & set(far):
-                group = "far-definition"
-            elif definition.name in near:
-                group = "near"
+                group = "new-attribute"
+            elif definition.name in new:
+                group = "new-definition"
+            elif (family.collection, definition.name) in apart:
+                group = "known-definition"
             name = f"{family.name}: {definition.name}"
             facts.append(TaskFacts(name, family.name, family.collection, definition.name, group))
     return facts

@@ -10,19 +10,19 @@ from typing import Any
 
 import numpy as np
 
-from acclimate.data.task_library import GROUPS, TaskFacts
+from acclimate.data.task_library import GROUPS, KNOWN_ATTRIBUTES, TaskFacts
 from acclimate.evaluation.task_scores import TaskScore, difference
 
 Scores = dict[str, dict[str, TaskScore]]
 """Arm -> task -> its measures."""
-POOLED = "held out"
-"""The groups together, domains apart: they are another kind of task."""
+POOLED = "known attributes"
+"""The two groups of tasks whose attributes have all been trained on, together."""
 MEASURES = ("ndcg", "recall", "mrr")
 
 
 def groups_of(facts: Sequence[TaskFacts]) -> dict[str, list[str]]:
-    """Group -> names of its tasks; all groups but domains first, together."""
-    groups: dict[str, list[str]] = {POOLED: [one.name for one in facts if one.group != "domain"]}
+    """Group -> names of its tasks; first those of known attributes together."""
+    groups: dict[str, list[str]] = {POOLED: [one.name for one in facts if one.group in KNOWN_ATTRIBUTES]}
     for kind in GROUPS[1:]:
         groups[kind] = [one.name for one in facts if one.group == kind]
     return {group: tasks for group, tasks in groups.items() if tasks}
@@ -32,7 +32,7 @@ def corpora_of(facts: Sequence[TaskFacts]) -> dict[str, list[str]]:
     """Collection that is not trained on -> names of its tasks."""
     found: dict[str, list[str]] = {}
     for one in facts:
-        if one.group == "far-data":
+        if one.group == "new-data":
             found.setdefault(one.collection, []).append(one.name)
     return found
 

@@ -23,8 +23,10 @@ from acclimate.runs.step import Work, step
 
 THEMES = 8
 """Coarse clusters of a collection; the fine ones are as many as its size asks for."""
-NEAR_SHARE = 0.25
-"""Share of the combinations of several attributes that is held out of every family."""
+NEW_SHARE = 0.25
+"""Share of the combinations of several attributes that is held out of every collection."""
+APART_SHARE = 0.2
+"""Share of the other definitions, counted once for each collection, that is held out of one collection alone."""
 DOMAIN_EVERY = 4
 """One domain out of so many is held out."""
 ENOUGH = 75
@@ -86,8 +88,10 @@ def hypernetwork_tasks(
                     say(f"{source}: no definition has enough texts; it is left out")
                 found += made
                 advance(1)
-        near = _near(found, far, config.seed)
-        facts = group_definitions(found, near=near, far=far, unseen=names[len(sources) :])
+        unseen = names[len(sources) :]
+        new = _new_definitions(found, far, config.seed)
+        apart = _held_apart(group_definitions(found, new=new, far=far, unseen=unseen), config.seed)
+        facts = group_definitions(found, new=new, apart=apart, far=far, unseen=unseen)
         return Work(lambda folder: _write(folder, found, facts))
 
     return step("hypernetwork tasks", out, settings, inputs, make, seconds="hypernetwork_tasks_s", reads=list(inputs))
@@ -118,18 +122,31 @@ def _write(folder: Path, found: Sequence[Family], facts: Sequence[TaskFacts]) ->
         "definitions": len({one.definition for one in facts}),
         "families": len(found),
         "collections": collections,
-        "held_out": sorted({one.definition for one in facts if one.group == "near"}),
+        "held_out": sorted({one.definition for one in facts if one.group == "new-definition"}),
     }
 
 
-def _near(found: Sequence[Family], far: Sequence[str], seed: int) -> list[str]:
+def _new_definitions(found: Sequence[Family], far: Sequence[str], seed: int) -> list[str]:
     """Combinations and domains that no family trains on: a share of the combinations, every fourth domain."""
     counts = Counter(definition.name for family in found for definition in family.definitions)
     combined = sorted(name for name in counts if "+" in name and not set(name.split("+")) & set(far))
     generator = np.random.default_rng(seed)
-    order = generator.permutation(len(combined))[: round(NEAR_SHARE * len(combined))]
+    order = generator.permutation(len(combined))[: round(NEW_SHARE * len(combined))]
     domains = sorted((name for name in counts if is_domain(name)), key=lambda name: int(name.split()[-1]))
     return [*(combined[place] for place in sorted(order.tolist())), *domains[DOMAIN_EVERY - 1 :: DOMAIN_EVERY]]
+
+
+def _held_apart(facts: Sequence[TaskFacts], seed: int) -> set[tuple[str, str]]:
+    """Definitions that one collection does not train on, with the collection; another one does."""
+    cells = sorted({(one.collection, one.definition) for one in facts if one.group == "train"})
+    left = Counter(definition for _, definition in cells)
+    apart: set[tuple[str, str]] = set()
+    for place in np.random.default_rng([seed, 1]).permutation(len(cells)).tolist():
+        collection, definition = cells[place]
+        if len(apart) < round(APART_SHARE * len(cells)) and left[definition] > 1 and not is_domain(definition):
+            apart.add((collection, definition))
+            left[definition] -= 1
+    return apart
 
 
 def _clusters(collection: Collection, seed: int) -> tuple[list[int], list[int]]:

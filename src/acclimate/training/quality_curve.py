@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from acclimate.data.relevance import ABSENT, RelevanceTask, TaskLibrary
-from acclimate.data.task_library import GROUPS
+from acclimate.data.task_library import GROUPS, KNOWN_ATTRIBUTES
 from acclimate.evaluation.arms import POOLED
 from acclimate.models.hypernetwork.layers import Layer, new_adapter
 from acclimate.progress import progress
@@ -92,7 +92,7 @@ def few_pairs(library: TaskLibrary, pairs: int, seed: int) -> TaskLibrary:
 def curve_summary(found: Sequence[Point]) -> dict[str, list[dict[str, Any]]]:
     """Group of tasks -> means over its tasks, for each start, number of pairs and of steps."""
     groups: Mapping[str, list[Point]] = {
-        POOLED: [point for point in found if point.group != "domain"],
+        POOLED: [point for point in found if point.group in KNOWN_ATTRIBUTES],
         "domain": [point for point in found if point.group == "domain"],
     }
     summary: dict[str, list[dict[str, Any]]] = {}
