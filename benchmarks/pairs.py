@@ -1,7 +1,7 @@
-"""Adapting on documents alone: each source of pairs alone, all together, and labelled pairs, on users' test queries.
+"""Adapting on documents alone: each source of pairs alone, all and the default ones together, and labelled pairs.
 
 Of a BEIR folder the documents are taken without their queries; pairs are made of them, a model is adapted, and both it
-and the base are measured on the folder's own test queries, over all of its documents. Every variant is a run of its own
+and the base are measured on the folder's own test queries (users'), over all of its documents. Every variant is a run of its own
 in OUT, and what is finished is not made again: start the same command again after an interruption. One result is
 written per variant, so several machines can share OUT.
 
@@ -29,6 +29,8 @@ SEED = 0
 SENTENCE = re.compile(r"(?<=[.?!。？！])\s*")
 SOURCES = ("title", "heading", "faq", "neighbours", "crop", "cluster")
 TOGETHER = "together"
+DEFAULTS = "defaults"
+"""The sources that are used where none is named."""
 LABELLED = "labelled"
 MEASURE = "ndcg@10"
 
@@ -49,7 +51,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     config = with_overrides(RunConfig(), {"model": arguments.model, "seed": SEED})
     data, documents = cut(arguments)
-    variants = [*SOURCES, *["written"] * bool(arguments.llm), TOGETHER, LABELLED]
+    variants = [*SOURCES, *["written"] * bool(arguments.llm), TOGETHER, DEFAULTS, LABELLED]
     for variant in variants:
         if arguments.variants is None or variant in arguments.variants:
             run = arguments.out / variant
@@ -114,9 +116,10 @@ def measured(
     dataset = real / "dataset"
     found: dict[str, Any] = {"pairs": 0}
     if variant != LABELLED:
-        sources = SOURCES if variant == TOGETHER else (variant,) if variant in SOURCES else ()
+        several = {TOGETHER: SOURCES, DEFAULTS: config.pairs.pair_sources}
+        sources = several.get(variant, (variant,) if variant in SOURCES else ())
         settings: dict[str, Any] = {"pair_sources": sources, "pairs_limit": arguments.pairs_limit}
-        if variant in ("written", TOGETHER):
+        if variant in ("written", *several):
             settings |= {"llm": arguments.llm, "llm_model": arguments.llm_model}
         try:
             made = pairs([documents], run / "pairs", with_overrides(config, settings))

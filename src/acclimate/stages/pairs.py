@@ -125,7 +125,8 @@ class _Making:
         if not kept:
             raise DataError(
                 f"{', '.join(map(str, self.documents.sources))}: no pair can be made of {found.documents:,} documents",
-                possible="documents with titles, headings or questions; texts of more than a few words; --llm URL",
+                possible="documents with titles, headings, questions or several passages; --llm URL; "
+                "--pair-sources crop (words of the texts, which teach little about what users ask)",
             )
         split = split_pairs(
             kept,
