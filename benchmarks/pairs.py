@@ -1,9 +1,9 @@
 """Adapting on documents alone: each source of pairs alone, all and the default ones together, and labelled pairs.
 
 Of a BEIR folder the documents are taken without their queries; pairs are made of them, a model is adapted, and both it
-and the base are measured on the folder's own test queries (users'), over all of its documents. Every variant is a run of its own
-in OUT, and what is finished is not made again: start the same command again after an interruption. One result is
-written per variant, so several machines can share OUT.
+and the base are measured on the users' test queries of the folder, over all of its documents. Every variant is a run of
+its own in OUT, and what is finished is not made again: start the same command again after an interruption. One result
+is written per variant, so several machines can share OUT.
 
     python benchmarks/pairs.py PATH/TO/BEIR --out OUT [--model MODEL] [--limit 2000] [--first-sentence]
 
