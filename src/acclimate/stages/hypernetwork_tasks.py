@@ -88,10 +88,7 @@ def hypernetwork_tasks(
                     say(f"{source}: no definition has enough texts; it is left out")
                 found += made
                 advance(1)
-        unseen = names[len(sources) :]
-        new = _new_definitions(found, far, config.seed)
-        apart = _held_apart(group_definitions(found, new=new, far=far, unseen=unseen), config.seed)
-        facts = group_definitions(found, new=new, apart=apart, far=far, unseen=unseen)
+        facts = _grouped(found, far, names[len(sources) :], config.seed)
         return Work(lambda folder: _write(folder, found, facts))
 
     return step("hypernetwork tasks", out, settings, inputs, make, seconds="hypernetwork_tasks_s", reads=list(inputs))
@@ -124,6 +121,13 @@ def _write(folder: Path, found: Sequence[Family], facts: Sequence[TaskFacts]) ->
         "collections": collections,
         "held_out": sorted({one.definition for one in facts if one.group == "new-definition"}),
     }
+
+
+def _grouped(found: Sequence[Family], far: Sequence[str], unseen: Sequence[str], seed: int) -> list[TaskFacts]:
+    """All tasks, with what is held out by a draw and by name."""
+    new = _new_definitions(found, far, seed)
+    apart = _held_apart(group_definitions(found, new=new, far=far, unseen=unseen), seed)
+    return group_definitions(found, new=new, apart=apart, far=far, unseen=unseen)
 
 
 def _new_definitions(found: Sequence[Family], far: Sequence[str], seed: int) -> list[str]:
