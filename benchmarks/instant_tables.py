@@ -32,6 +32,7 @@ from typing import Any
 
 import numpy as np
 
+from acclimate.data.task_library import KNOWN_ATTRIBUTES
 from common import RESAMPLES, machine, processor, table
 
 TRAINED_ON = ("nl2bash_en", "banking77_en", "bioasq_en")
@@ -59,7 +60,7 @@ POOLED = "unseen combinations and definitions"
 GROUPS = {
     "known-definition": ("known-definition",),
     "new-definition": ("new-definition",),
-    POOLED: ("known-definition", "new-definition"),
+    POOLED: KNOWN_ATTRIBUTES,
     "new-attribute": ("new-attribute",),
 }
 """What is shown -> the groups of tasks."""

@@ -23,11 +23,11 @@ from pathlib import Path
 from typing import Any
 
 from acclimate.configs import RunConfig, with_overrides
+from acclimate.configs.pairs import PAIR_SOURCES
 from common import machine, once, read_beir, table
 
 SEED = 0
 SENTENCE = re.compile(r"(?<=[.?!。？！])\s*")
-SOURCES = ("title", "heading", "faq", "neighbours", "crop", "cluster")
 TOGETHER = "together"
 DEFAULTS = "defaults"
 """The sources that are used where none is named."""
@@ -51,7 +51,7 @@ def main() -> None:
     arguments.out.mkdir(parents=True, exist_ok=True)
     config = with_overrides(RunConfig(), {"model": arguments.model, "seed": SEED})
     data, documents = cut(arguments)
-    variants = [*SOURCES, *["written"] * bool(arguments.llm), TOGETHER, DEFAULTS, LABELLED]
+    variants = [*PAIR_SOURCES, *["written"] * bool(arguments.llm), TOGETHER, DEFAULTS, LABELLED]
     for variant in variants:
         if arguments.variants is None or variant in arguments.variants:
             run = arguments.out / variant
@@ -116,8 +116,8 @@ def measured(
     dataset = real / "dataset"
     found: dict[str, Any] = {"pairs": 0}
     if variant != LABELLED:
-        several = {TOGETHER: SOURCES, DEFAULTS: config.pairs.pair_sources}
-        sources = several.get(variant, (variant,) if variant in SOURCES else ())
+        several = {TOGETHER: PAIR_SOURCES, DEFAULTS: config.pairs.pair_sources}
+        sources = several.get(variant, (variant,) if variant in PAIR_SOURCES else ())
         settings: dict[str, Any] = {"pair_sources": sources, "pairs_limit": arguments.pairs_limit}
         if variant in ("written", *several):
             settings |= {"llm": arguments.llm, "llm_model": arguments.llm_model}

@@ -13,7 +13,7 @@ from typing import Any, cast
 from acclimate.configs import RunConfig
 from acclimate.configs.pairs import WRITTEN
 from acclimate.data.documents import Documents
-from acclimate.data.made import PAIRS_FILE, PASSAGES_FILE, QUERIES_FILE, REAL
+from acclimate.data.made import PAIRS_FILE, PASSAGES_FILE, QUERIES_FILE, REAL, STAND_INS
 from acclimate.errors import DataError
 from acclimate.files import hash_config, hash_file, iter_jsonl, work_folder, write_jsonl
 from acclimate.formats.chat import ChatClient
@@ -301,7 +301,7 @@ class _Making:
             warnings.append(f"{len(kept)} pairs, fewer than {FEW_PAIRS}: bring more documents, or --llm URL")
         if split.by == "passage":
             warnings.append("few documents: the split is by passage, so train and test share documents")
-        if any(source in split.tested for source in ("neighbours", "cluster", "crop")):
+        if any(source in split.tested for source in STAND_INS):
             warnings.append(
                 "too few titles, headings and questions for a test: words drawn from the texts stand in for queries, "
                 "which are less like those of users"
