@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 from acclimate.configs.checks import check_above, check_at_least, check_fraction
 from acclimate.configs.train import TrainConfig
@@ -73,6 +73,10 @@ class HypernetworkConfig:
             max_grad_norm=self.max_grad_norm,
         )
 
+QUERY_MAP_STEP: Final[dict[str, Any]] = {"queries_per_task": 64, "temperature": 0.1}
+"""A step of maps on query vectors: queries cost nothing there, and softer targets do less harm where a condition says
+something new (docs/instant-adapters.md)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NetworkConfig:
@@ -113,5 +117,9 @@ class NetworkConfig:
         steps = self.shared_steps if shared else self.steps
         unknown = 0.0 if shared or self.generator in RIVALS else self.unknown_share
         return HypernetworkConfig(
-            sides=self.sides, steps=steps, learning_rate=self.learning_rate, unknown_share=unknown
+            sides=self.sides,
+            steps=steps,
+            learning_rate=self.learning_rate,
+            unknown_share=unknown,
+            **(QUERY_MAP_STEP if self.through == "query-vector" else {}),
         )

@@ -171,7 +171,8 @@ class NetworkTraining:
             "base": self.encoder.fingerprint,
         }
         dtype = "float32" if self.config.through == "query-vector" else str(self.encoder.dtype).removeprefix("torch.")
-        return train_network(
+        network.to(self.encoder.device)
+        state = train_network(
             network,
             self._loss(network, draws, config),
             schedule,
@@ -180,6 +181,8 @@ class NetworkTraining:
             hash_config(identity),
             dtype,
         )
+        network.to("cpu")  # where conditions are read, and adapters are written
+        return state
 
     def _loss(self, network: Network, draws: TaskDraws, config: HypernetworkConfig) -> LossFn:
         if self.config.through == "query-vector":
