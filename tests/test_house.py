@@ -267,7 +267,7 @@ BESIDES = {
     "acclimate.progress": {"rich"},
     "acclimate.processes": {"torch"},
     "acclimate.cpu": {"torch", "psutil"},
-    "acclimate.core.analyser": {"regex", "snowballstemmer", "bm25s"},
+    "acclimate.core.analyser": {"regex", "snowballstemmer"},
 }
 """What the lower rooms need of others: a terminal's bar, the talk of several processes, what cores do, a language's
 words."""

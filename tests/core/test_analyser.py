@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -96,3 +98,9 @@ def test_every_language_has_a_stemmer() -> None:
 def test_ascii_text_has_the_words_that_it_has_among_others(text: str) -> None:
     """ASCII has a way of its own, which is faster; a word of another script sends a text the other way."""
     assert [*words(text), "ж"] == words(f"{text} ж")
+
+
+def test_the_package_of_the_stop_words_is_not_imported() -> None:
+    """It would import JAX, which takes most of a GPU's memory."""
+    code = "import sys, acclimate.core.analyser; sys.exit('bm25s' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

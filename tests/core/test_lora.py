@@ -257,6 +257,29 @@ def test_hard_and_soft_path_agree_in_value_and_gradient() -> None:
         assert torch.allclose(hard, soft, rtol=1e-4, atol=1e-4)
 
 
+def test_texts_of_many_adapters_are_one_product_where_calls_are_dear() -> None:
+    """As in training on a GPU: the same values and gradients as with a product for each text, in one product."""
+    model = Tower()
+    lora.attach(model, ["all-linear"], rank=3, adapters=4, alpha=6.0)
+    parameters = lora.trainable_parameters(model)
+    for name, parameter in parameters.items():
+        if name.endswith(".B"):
+            nn.init.normal_(parameter)
+    x, one_hot = torch.randn(9, 6), torch.eye(4)[[3, 0, 2, 0]]
+    outcomes = []
+    for cost in (0, 10**9):
+        with (
+            mock.patch.object(LoraLinear, "_call_cost", return_value=cost),
+            mock.patch.object(LoraLinear, "_add", autospec=True, side_effect=LoraLinear._add) as added,
+            lora.gate(model, one_hot, [3, 1, 3, 2]),
+        ):
+            y = model(x)
+            outcomes.append([y, *torch.autograd.grad(y.square().sum(), list(parameters.values()))])
+        assert added.call_count == len(lora.lora_layers(model)) * (1 if cost else 4)
+    for separate, joined in zip(*outcomes, strict=True):
+        assert torch.allclose(separate, joined, rtol=1e-4, atol=1e-4)
+
+
 def test_one_hot_never_pays_k_times() -> None:
     """Counted, not timed: a one-hot batch over 8 adapters does the work of one adapter."""
     from torch.utils.flop_counter import FlopCounterMode

@@ -5,20 +5,36 @@ Pure functions of the text and the settings, the same in every thread.
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import regex
 import snowballstemmer
-from bm25s import stopwords
 
 from acclimate.core.lexicon import CJK
 
+
+def _stop_words_of_bm25s() -> ModuleType:
+    """The module of its lists alone: where JAX is installed, importing bm25s has JAX take 3/4 of a GPU's memory."""
+    package = importlib.util.find_spec("bm25s")
+    if package is None or not package.origin:
+        raise ModuleNotFoundError("No module named 'bm25s'", name="bm25s")
+    lists = importlib.util.spec_from_file_location("bm25s_stopwords", Path(package.origin).with_name("stopwords.py"))
+    assert lists is not None and lists.loader is not None
+    module = importlib.util.module_from_spec(lists)
+    lists.loader.exec_module(module)
+    return module
+
+
+stopwords = _stop_words_of_bm25s()
 STOP_WORDS: dict[str, frozenset[str]] = {
     "danish": frozenset(stopwords.STOPWORDS_DANISH),
     "dutch": frozenset(stopwords.STOPWORDS_DUTCH),
