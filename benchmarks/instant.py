@@ -74,6 +74,8 @@ TARGETS = {
     ("multi-task", "multi-task"): ("<=", 0.50),
 }
 CONTROLS = {"shuffled": ("<=", 0.35), "mean": ("<=", 0.45)}
+QUERIES = 16
+"""Of each task in a step."""
 ALONE_STEPS, ALONE_QUERIES = 150, 64
 """Of the training of one task's own adapter."""
 REFERENCES = "references"
@@ -181,6 +183,7 @@ def arm(world: World, folder: Path, generator: GeneratorName) -> dict[str, Any]:
     config = HypernetworkConfig(
         parts=("description", "pairs"),
         sides=setup.sides,
+        queries_per_task=QUERIES,
         steps=setup.shared_steps if shared else setup.steps,
         learning_rate=setup.shared_rate if shared else setup.learning_rate,
     )

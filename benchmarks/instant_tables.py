@@ -14,7 +14,7 @@ Acclimate needs anyway. Parts, for each seed:
                     parameters: the multi-task adapter, the description before every query (maps on query vectors)
     evaluate        all of these on what is held out, with own adapters, mixtures, choices by a user's pairs and the
                     curve of quality against seconds
-    encoder         core modulation and both rivals as LoRA through the encoder, on the same tasks
+    encoder         generators and rivals as LoRA through the encoder, on the same tasks
     shapes          (once) weights for the shapes of Qwen3-Embedding-0.6B: `instant_shapes.py`
 
 Every command is one that a user types, and goes on by itself after an interruption.
@@ -45,10 +45,10 @@ DOCSTRINGS = {
 UNSEEN = ("scifact_en", "tldr_zh", "agrieval_zh")
 DOMAINS = 24
 LIMIT = 2000
-STEPS = {"core-modulation": 1500, "text-to-lora": 4000, "drag-and-drop": 4000}
+GENERATORS = ("core-modulation", "text-to-lora", "drag-and-drop")
 RIVALS = ("multi-task", "instruction-prefix")
-LONGEST = 1500
-"""Steps of the rivals: as many as core modulation has."""
+STEPS, ENCODER_STEPS = 1500, 400
+"""Of all of them alike: maps on query vectors, LoRA through the encoder."""
 QUICKER = 100
 WIDE = ("--shared-rank", "64")
 """Rank of the rivals: that of core modulation's shared matrices, with the further directions."""
@@ -135,11 +135,12 @@ def tasks(arguments: argparse.Namespace, seed: int) -> None:
 
 
 def trained(
-    arguments: argparse.Namespace, seed: int, generator: str, steps: int, *further: object, name: str = ""
+    arguments: argparse.Namespace, seed: int, generator: str, steps: int, *further: object, within: str = ""
 ) -> Path:
     """One network; the folder is called as the generator."""
     folder = of_seed(arguments, seed)
-    out = folder / (name or ("equal-steps" if generator == "multi-task" else generator))
+    out = folder / within / ("equal-steps" if generator == "multi-task" else generator)
+    out.parent.mkdir(exist_ok=True)
     cut = ("--max-tokens", arguments.max_tokens) if arguments.max_tokens else ()
     taken = max(1, steps // QUICKER) if arguments.quick else steps
     words = ("--generator", generator, "--steps", taken, "--seed", seed, *cut, *further)
@@ -149,8 +150,8 @@ def trained(
 
 def train(arguments: argparse.Namespace, seed: int) -> list[Path]:
     """All generators, and the rivals."""
-    made = [trained(arguments, seed, generator, steps) for generator, steps in STEPS.items()]
-    return made + [trained(arguments, seed, rival, LONGEST, *WIDE) for rival in RIVALS]
+    made = [trained(arguments, seed, generator, STEPS) for generator in GENERATORS]
+    return made + [trained(arguments, seed, rival, STEPS, *WIDE) for rival in RIVALS]
 
 
 def evaluate(arguments: argparse.Namespace, seed: int) -> None:
@@ -162,12 +163,10 @@ def evaluate(arguments: argparse.Namespace, seed: int) -> None:
 
 
 def through_encoder(arguments: argparse.Namespace, seed: int) -> None:
-    """LoRA through the encoder; ranks are small, the layers many."""
-    folder, sizes = of_seed(arguments, seed), ("--through", "encoder", "--shared-rank", "8", "--own-rank", "8")
-    wide = ("--through", "encoder", "--shared-rank", "16", "--own-rank", "8")
-    steps = 600
-    made = [trained(arguments, seed, "core-modulation", steps, *sizes, name="lora-core")]
-    made += [trained(arguments, seed, rival, steps, *wide, name=f"lora-{rival}") for rival in RIVALS]
+    """LoRA through the encoder; a GPU's work."""
+    folder, settings = of_seed(arguments, seed), ("--through", "encoder", "--shared-steps", "200")
+    networks = (*GENERATORS, *RIVALS)
+    made = [trained(arguments, seed, name, ENCODER_STEPS, *settings, within="lora") for name in networks]
     words = ("--tasks", folder / "tasks", "--out", folder / "measured-lora", "--seed", seed, "--no-references")
     typed("hypernetwork-evaluate", *made, *words)
 

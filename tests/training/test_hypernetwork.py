@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from acclimate.configs import TrainConfig
-from acclimate.configs.hypernetwork import HypernetworkConfig
+from acclimate.configs.hypernetwork import HypernetworkConfig, NetworkConfig
 from acclimate.core import lora
 from acclimate.core.pooling import unit
 from acclimate.data.relevance import RelevanceTask, TaskLibrary
@@ -371,3 +371,14 @@ def test_reconstruction_moves_towards_trained_adapters() -> None:
         losses.append(float(loss_fn(step).loss))
         optimizer.step()
     assert losses[-1] < 0.5 * losses[0]
+
+
+def test_what_is_not_given_is_what_was_best_for_the_kind_of_adapter() -> None:
+    of_vectors, of_encoder = NetworkConfig(), NetworkConfig(through="encoder", own_rank=4)
+    assert (of_vectors.shared_rank, of_vectors.own_rank, of_vectors.learning_rate) == (32, 32, 2e-3)
+    assert (of_encoder.shared_rank, of_encoder.own_rank, of_encoder.learning_rate) == (8, 4, 3e-4)
+    steps = [config.training(shared=shared) for config in (of_vectors, of_encoder) for shared in (True, False)]
+    assert [step.temperature for step in steps] == [0.1, 0.1, 0.05, 0.05]
+    assert {step.queries_per_task for step in steps} == {64}
+    with pytest.raises(UsageError, match="own_rank = -1"):
+        NetworkConfig(own_rank=-1)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from acclimate.configs.checks import check_above, check_at_least, check_fraction
 from acclimate.configs.train import TrainConfig
@@ -30,7 +30,7 @@ class HypernetworkConfig:
     """query: the generated adapter changes queries only; both: documents too."""
     tasks_per_step: int = 8
     """Tasks in a step, each with its own generated adapter."""
-    queries_per_task: int = 16
+    queries_per_task: int = 64
     """Queries of each task in a step; each brings a relevant document and one that is relevant in another task."""
     max_pairs: int = 32
     """Most example pairs of a condition; how many is drawn anew for every step."""
@@ -73,9 +73,23 @@ class HypernetworkConfig:
             max_grad_norm=self.max_grad_norm,
         )
 
-QUERY_MAP_STEP: Final[dict[str, Any]] = {"queries_per_task": 64, "temperature": 0.1}
-"""A step of maps on query vectors: queries cost nothing there, and softer targets do less harm where a condition says
-something new (docs/instant-adapters.md)."""
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What was best on dev for adapters of one kind (docs/instant-adapters.md)."""
+
+    rank: int
+    """Rank of the multi-task adapter, and of what is beside it."""
+    learning_rate: float
+    """Peak learning rate."""
+    temperature: float
+    """Cosines are divided by it in the loss."""
+
+
+MEASURED: dict[Through, _Measured] = {
+    "query-vector": _Measured(rank=32, learning_rate=2e-3, temperature=0.1),
+    "encoder": _Measured(rank=8, learning_rate=3e-4, temperature=0.05),
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,16 +107,20 @@ class NetworkConfig:
     """Steps of the generator's training."""
     shared_steps: int = 300
     """Steps of the training of the multi-task adapter before it."""
-    shared_rank: int = 32
-    """Rank of the multi-task adapter, which all tasks share."""
-    own_rank: int = 32
-    """Ranks beside it."""
+    shared_rank: int = 0
+    """Rank of the multi-task adapter, which all tasks share; 0: 32 on query vectors, 8 through the encoder."""
+    own_rank: int = 0
+    """Ranks beside it; 0: the same."""
     unknown_share: float = 0.15
     """Share of the conditions that say what no task is about, or nothing: the base shall then stay as it is."""
-    learning_rate: float = 2e-3
-    """Peak learning rate of both trainings."""
+    learning_rate: float = 0.0
+    """Peak learning rate of both trainings; 0: 0.002 on query vectors, 0.0003 through the encoder."""
 
     def __post_init__(self) -> None:
+        chosen = MEASURED[self.through]
+        measured = {"shared_rank": chosen.rank, "own_rank": chosen.rank, "learning_rate": chosen.learning_rate}
+        for name, value in measured.items():
+            object.__setattr__(self, name, getattr(self, name) or value)  # frozen for everybody else
         for name in ("steps", "shared_steps", "shared_rank", "own_rank"):
             check_at_least(name, getattr(self, name), 1)
         check_above("learning_rate", self.learning_rate, 0.0)
@@ -121,5 +139,5 @@ class NetworkConfig:
             steps=steps,
             learning_rate=self.learning_rate,
             unknown_share=unknown,
-            **(QUERY_MAP_STEP if self.through == "query-vector" else {}),
+            temperature=MEASURED[self.through].temperature,
         )

@@ -21,10 +21,10 @@ def hypernetwork_train(
     sides: Sides = DEFAULTS.sides,
     steps: int = DEFAULTS.steps,
     shared_steps: int = DEFAULTS.shared_steps,
-    shared_rank: int = DEFAULTS.shared_rank,
-    own_rank: int = DEFAULTS.own_rank,
+    shared_rank: int = 0,
+    own_rank: int = 0,
     unknown_share: float = DEFAULTS.unknown_share,
-    learning_rate: float = DEFAULTS.learning_rate,
+    learning_rate: float = 0.0,
     config: ConfigFile = None,
     settings: Given,
 ) -> None:
@@ -38,10 +38,10 @@ def hypernetwork_train(
         sides: query: queries only are changed; both: documents too.
         steps: steps of the generator's training.
         shared_steps: steps of the training of the multi-task adapter before it.
-        shared_rank: rank of the multi-task adapter.
-        own_rank: ranks beside it.
+        shared_rank: rank of the multi-task adapter; 0: 32 on query vectors, 8 through the encoder.
+        own_rank: ranks beside it; 0: the same.
         unknown_share: share of the conditions that say something unknown, at which the base shall stay as it is.
-        learning_rate: peak learning rate.
+        learning_rate: peak learning rate; 0: 0.002 on query vectors, 0.0003 through the encoder.
         config: TOML file with settings; flags win over it.
         settings: of the base.
     """
