@@ -203,6 +203,7 @@ def show(out: Path, seeds: Sequence[int]) -> None:
             rows = {seed: _per_task(out / f"seed-{seed}" / name) for seed, _ in reports}
             print(f"\n{name}: seeds {', '.join(str(seed) for seed, _ in reports)}\n")
             _arms(reports)
+            draw(_drawn(reports), out / f"{name}.svg")
             _gains(rows)
             _choices(reports)
             _chart(reports)
@@ -235,6 +236,50 @@ def _arms(reports: Reports) -> None:
         rows.append(cells)
     counts = {group: ", ".join(str(report["groups"].get(group, 0)) for _, report in reports) for group in groups}
     print(table(["NDCG@10", *(f"{group} ({counts[group]} tasks)" for group in groups)], rows) + "\n")
+
+
+DRAWN = {
+    "base": "base",
+    "one adapter for all tasks": "equal-steps",
+    "description before every query": "instruction-prefix",
+    "core modulation: another task's condition": CONTROLS[1],
+    "core modulation: mean condition": CONTROLS[0],
+    "Drag-and-Drop": "drag-and-drop, description + 8 pairs",
+    "Text-to-LoRA": "text-to-lora, description + 8 pairs",
+    "core modulation": MAIN,
+}
+"""What the picture says -> the arm."""
+
+
+def _drawn(reports: Reports) -> dict[str, list[float]]:
+    """Words of the picture -> NDCG@10 on unseen definitions with known attributes, of each seed."""
+    arms = [report["arms"].get("known attributes", {}) for _, report in reports]
+    found = {words: [of_seed[arm]["ndcg"] for of_seed in arms if arm in of_seed] for words, arm in DRAWN.items()}
+    return {words: values for words, values in found.items() if values}
+
+
+def draw(values: Mapping[str, Sequence[float]], file: Path) -> None:
+    """Draw a bar for each, the mean over seeds, and a line from the lowest to the highest seed."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7.5, 0.42 * len(values) + 0.9), layout="constrained")
+    means = [float(np.mean(of_seeds)) for of_seeds in values.values()]
+    ends = [[mean - min(v), max(v) - mean] for mean, v in zip(means, values.values(), strict=True)]
+    colours = [
+        "#0f766e" if words in ("core modulation", "Text-to-LoRA", "Drag-and-Drop") else "#9a958a" for words in values
+    ]
+    bars = axes.barh(
+        [*values], means, color=colours, xerr=np.array(ends).T, error_kw={"elinewidth": 1, "ecolor": "#333"}
+    )
+    axes.bar_label(bars, [f"{mean:.3f}" for mean in means], label_type="center", color="white", fontsize=9)
+    axes.set(xlabel="NDCG@10 on unseen definitions: mean and range over seeds", xlim=(0, None))
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(file, metadata={"Date": None})
+    pyplot.close(figure)
+    print(f"drawn: {file}\n")
 
 
 def _spread(values: Sequence[float]) -> str:

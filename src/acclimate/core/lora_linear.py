@@ -27,8 +27,9 @@ from acclimate.errors import ModelError, UsageError
 CPU_CALL_COST = {torch.float32: 300_000, torch.bfloat16: 4_500_000}
 GPU_CALL_COST = 1_000_000_000
 """What the two small products of one segment cost beside their arithmetic, in multiplications. Measured on an EPYC with
-AVX-512 (8 adapters of rank 4 to 32, 40 to 480 rows): 6 microseconds in float32, 50 in bfloat16. On a GPU two launches.
-"""
+AVX-512 (8 adapters of rank 4 to 32, 40 to 480 rows): 6 microseconds in float32, 50 in bfloat16. On an H100 (8 adapters
+of rank 8, 8,000 and 32,000 rows in 64 segments, 384 features, bfloat16): a step takes a quarter of the time that it
+takes with a product for each segment, and less than with one for all of them."""
 
 
 class GatedLinear(nn.Module):
