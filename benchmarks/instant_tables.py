@@ -164,7 +164,7 @@ def evaluate(arguments: argparse.Namespace, seed: int) -> None:
 
 def through_encoder(arguments: argparse.Namespace, seed: int) -> None:
     """LoRA through the encoder; a GPU's work."""
-    folder, settings = of_seed(arguments, seed), ("--through", "encoder", "--shared-steps", "200")
+    folder, settings = of_seed(arguments, seed), ("--through", "encoder")
     networks = (*GENERATORS, *RIVALS)
     made = [trained(arguments, seed, name, ENCODER_STEPS, *settings, within="lora") for name in networks]
     words = ("--tasks", folder / "tasks", "--out", folder / "measured-lora", "--seed", seed, "--no-references")

@@ -78,6 +78,10 @@ class HypernetworkConfig:
 class _Measured:
     """What was best on dev for adapters of one kind (docs/instant-adapters.md)."""
 
+    steps: int
+    """Steps of the generator's training."""
+    shared_steps: int
+    """Steps of the multi-task adapter's training."""
     rank: int
     """Rank of the multi-task adapter, and of what is beside it."""
     learning_rate: float
@@ -87,8 +91,8 @@ class _Measured:
 
 
 MEASURED: dict[Through, _Measured] = {
-    "query-vector": _Measured(rank=32, learning_rate=2e-3, temperature=0.1),
-    "encoder": _Measured(rank=8, learning_rate=3e-4, temperature=0.05),
+    "query-vector": _Measured(steps=1500, shared_steps=300, rank=32, learning_rate=2e-3, temperature=0.1),
+    "encoder": _Measured(steps=400, shared_steps=200, rank=8, learning_rate=3e-4, temperature=0.05),
 }
 
 
@@ -103,10 +107,10 @@ class NetworkConfig:
     """query-vector: a map on the final vector of queries; encoder: LoRA on all linear layers of the model."""
     sides: Sides = "query"
     """query: what is generated changes queries only; both: documents too."""
-    steps: int = 2000
-    """Steps of the generator's training."""
-    shared_steps: int = 300
-    """Steps of the training of the multi-task adapter before it."""
+    steps: int = 0
+    """Steps of the generator's training; 0: 1,500 on query vectors, 400 through the encoder."""
+    shared_steps: int = 0
+    """Steps of the training of the multi-task adapter before it; 0: 300 on query vectors, 200 through the encoder."""
     shared_rank: int = 0
     """Rank of the multi-task adapter, which all tasks share; 0: 32 on query vectors, 8 through the encoder."""
     own_rank: int = 0
@@ -118,7 +122,13 @@ class NetworkConfig:
 
     def __post_init__(self) -> None:
         chosen = MEASURED[self.through]
-        measured = {"shared_rank": chosen.rank, "own_rank": chosen.rank, "learning_rate": chosen.learning_rate}
+        measured = {
+            "steps": chosen.steps,
+            "shared_steps": chosen.shared_steps,
+            "shared_rank": chosen.rank,
+            "own_rank": chosen.rank,
+            "learning_rate": chosen.learning_rate,
+        }
         for name, value in measured.items():
             object.__setattr__(self, name, getattr(self, name) or value)  # frozen for everybody else
         for name in ("steps", "shared_steps", "shared_rank", "own_rank"):

@@ -19,8 +19,8 @@ def hypernetwork_train(
     generator: GeneratorName = DEFAULTS.generator,
     through: Through = DEFAULTS.through,
     sides: Sides = DEFAULTS.sides,
-    steps: int = DEFAULTS.steps,
-    shared_steps: int = DEFAULTS.shared_steps,
+    steps: int = 0,
+    shared_steps: int = 0,
     shared_rank: int = 0,
     own_rank: int = 0,
     unknown_share: float = DEFAULTS.unknown_share,
@@ -36,8 +36,8 @@ def hypernetwork_train(
         generator: what is generated; or a rival, which is trained to be compared with.
         through: query-vector: a map on queries' final vectors; encoder: LoRA on all linear layers.
         sides: query: queries only are changed; both: documents too.
-        steps: steps of the generator's training.
-        shared_steps: steps of the training of the multi-task adapter before it.
+        steps: steps of the generator's training; 0: 1,500 on query vectors, 400 through the encoder.
+        shared_steps: steps of the multi-task adapter's training before it; 0: 300 or 200.
         shared_rank: rank of the multi-task adapter; 0: 32 on query vectors, 8 through the encoder.
         own_rank: ranks beside it; 0: the same.
         unknown_share: share of the conditions that say something unknown, at which the base shall stay as it is.
@@ -63,6 +63,4 @@ def hypernetwork_train(
     instant_tables.show_network(found, out)
 
 
-COMMAND = Command(
-    "hypernetwork-train", hypernetwork_train, example="acclimate hypernetwork-train tasks --out hyper --steps 2000"
-)
+COMMAND = Command("hypernetwork-train", hypernetwork_train, example="acclimate hypernetwork-train tasks --out hyper")
