@@ -28,7 +28,7 @@ from acclimate.models.hypernetwork.condition_net import Whitening
 KNOWN_FILE = "known.safetensors"
 FAR = 1.8
 """Beyond so many units a condition is far from all training tasks. Nine in ten descriptions of trained definitions in
-new words are below it, sentences about something else above."""
+new words are below it, most sentences about something else above."""
 Rows = tuple[NDArray[np.float32], NDArray[np.int64]]
 """Unit vectors [N, D] of one part of training conditions, and of which kind each is [N]."""
 
