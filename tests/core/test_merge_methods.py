@@ -10,7 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from acclimate.core.merging import ELEMENTWISE, METHODS, OF_UPDATES, SIGNED, SPANNING, TAKES, drop, merge, trim
+from acclimate.core.merging import (
+    BY_WEIGHTS,
+    ELEMENTWISE,
+    METHODS,
+    OF_UPDATES,
+    SIGNED,
+    SPANNING,
+    TAKES,
+    drop,
+    merge,
+    trim,
+)
 from acclimate.errors import ModelError, UsageError
 
 SEEDS = st.integers(0, 10_000)
@@ -234,3 +245,9 @@ def test_every_method_is_in_one_table() -> None:
     assert not SPANNING.keys() & ELEMENTWISE.keys()
     assert OF_UPDATES | SIGNED | TAKES.keys() <= set(METHODS)
     assert set(AVERAGES) == set(METHODS) - OF_UPDATES
+
+
+@pytest.mark.parametrize("method", sorted(BY_WEIGHTS))
+def test_coefficients_by_weights_are_the_same_whatever_the_tensors(method: str) -> None:
+    weight_K, gram_KK = torch.tensor([0.5, 0.2, 0.3]).double(), torch.randn(3, 3).double()
+    assert torch.equal(SPANNING[method](gram_KK, weight_K), SPANNING[method](torch.zeros_like(gram_KK), weight_K))

@@ -132,7 +132,9 @@ def _weighted_sums(adapters: Sequence[Modules], method: str, weight_K: Tensor, s
     """Ranks concatenated; adapters with the coefficient 0 are left out."""
     merged = {}
     for name, (A_KrI, B_KOr) in sorted(_padded(adapters).items()):
-        coefficients = (merging.SPANNING[method](_gram(A_KrI, B_KOr), weight_K) * scale).tolist()
+        K = len(weight_K)
+        gram_KK = weight_K.new_zeros(K, K) if method in merging.BY_WEIGHTS else _gram(A_KrI, B_KOr)
+        coefficients = (merging.SPANNING[method](gram_KK, weight_K) * scale).tolist()
         parts = [
             (modules[name][0].detach().float(), modules[name][1].detach().float() * coefficient)
             for coefficient, modules in zip(coefficients, adapters, strict=True)
