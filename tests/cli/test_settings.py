@@ -246,6 +246,9 @@ def _instant(world: World, base: tuple[str, ...]) -> None:
     """A library over random words has no definition but those of length, theme and first word."""
     library, network = world.folder / "tasks", world.folder / "hyper"
     columns = ("--anchor-column", "q", "--positive-column", "response")
+    with ChatServer(lambda _: "1. The text is of one length with it.") as server:
+        asked = ("--llm", server.url, "--llm-model", "any")
+        world.do("hypernetwork-tasks", world.data, "--out", world.folder / "reworded", *columns, *asked)
     world.do("hypernetwork-tasks", world.data, "--out", library, *columns)
     small = ("--steps", "2", "--shared-steps", "2", "--shared-rank", "2", "--own-rank", "2")
     world.do("hypernetwork-train", library, "--out", network, *small, *base)

@@ -130,7 +130,7 @@ READS: dict[str, tuple[str, ...]] = {
     "report": (),
     "versions": (),
     "generate": ("model", "device", "dtype", "seed", *FEW_PAIRS),
-    "hypernetwork-tasks": ("seed", "limit", *FEW_PAIRS),
+    "hypernetwork-tasks": ("seed", "limit", "endpoint", *FEW_PAIRS),
     "hypernetwork-train": (*ENCODER, "seed"),
     "hypernetwork-evaluate": ("model", "device", "dtype", *COMPARISON),
     "merge": ("model", "pooling", "device", "dtype", "seed", "limit", "merge", "guard", "guard_bound"),

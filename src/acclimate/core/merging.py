@@ -142,7 +142,7 @@ SPANNING: dict[str, Coefficients] = {
     "interpolate": total,  # WiSE-FT (Wortsman et al. 2022): base + w (x - base), the task arithmetic of one model
 }
 BY_WEIGHTS = frozenset({"linear", "task-arithmetic", "interpolate"})
-"""Of `SPANNING`: the coefficients depend on the weights alone, and nobody needs the tensors' inner products."""
+"""Methods of `SPANNING` whose coefficients are the weights' alone: nobody needs the tensors' inner products."""
 ELEMENTWISE: dict[str, Elementwise] = {"ties": ties, "dare-linear": dare_linear, "dare-ties": dare_ties}
 METHODS = (*SPANNING, *ELEMENTWISE)
 OF_UPDATES = frozenset({"task-arithmetic", "interpolate", *ELEMENTWISE})

@@ -11,6 +11,7 @@ import numpy as np
 
 from acclimate.configs import RunConfig
 from acclimate.configs.commands import FEW_PAIRS
+from acclimate.configs.endpoint import EndpointConfig
 from acclimate.counting import counted
 from acclimate.data.collections import Collection, collect
 from acclimate.data.definitions import PHRASES, Family, families, is_domain
@@ -18,6 +19,10 @@ from acclimate.data.readers import read_source, source_hash
 from acclimate.data.task_library import TaskFacts, group_definitions, write_library
 from acclimate.errors import UsageError
 from acclimate.evaluation.topics import lexical_topics
+from acclimate.files import work_folder
+from acclimate.formats.chat import ChatClient
+from acclimate.pairing.rewording import reworded
+from acclimate.pairing.writing import LOG_FILE, Endpoint
 from acclimate.progress import progress, say
 from acclimate.runs.step import Work, step
 
@@ -47,7 +52,8 @@ def hypernetwork_tasks(
     Args:
         sources: whatever `prepare` reads: queries with the documents that answer them.
         out: the library's folder.
-        config: `seed`, `limit` (most queries, and most documents, of each source), `prepare` (columns).
+        config: `seed`, `limit` (most queries, and most documents, of each source), `prepare` (columns), `endpoint` (a
+            language model that rewords descriptions).
         held_out: sources that are never trained on.
         far: attributes that are never trained on.
         domains: so many themes of each source become a task of their own.
@@ -58,16 +64,10 @@ def hypernetwork_tasks(
     Raises:
         UsageError: no source that is trained on; an attribute that is none.
         DataError: a source that cannot be read, or has too few texts.
+        ChatError: the endpoint fails; what it has answered is kept.
     """
     names = [_name(source) for source in (*sources, *held_out)]
-    if not sources:
-        raise UsageError("no source to train on", possible="one or more files or folders of queries with documents")
-    if twice := [name for name, count in Counter(names).items() if count > 1]:
-        raise UsageError(f"two sources are called {twice[0]}", fix="Rename one of them.")
-    if unknown := [name for name in far if name not in PHRASES]:
-        raise UsageError(f"--far {unknown[0]} is no attribute", possible=", ".join(PHRASES))
-    if domains < 0:
-        raise UsageError(f"--domains {domains}", possible="0 or more")
+    _check(names, sources, far, domains)
     settings = {
         "seed": config.seed,
         "limit": config.limit,
@@ -75,6 +75,7 @@ def hypernetwork_tasks(
         "held_out": list(held_out),
         "far": list(far),
         "domains": domains,
+        **({"llm_model": config.endpoint.llm_model} if config.endpoint.llm else {}),
     }
     inputs = {source: source_hash(source) for source in (*sources, *held_out)}
 
@@ -88,10 +89,37 @@ def hypernetwork_tasks(
                     say(f"{source}: no definition has enough texts; it is left out")
                 found += made
                 advance(1)
+        found, written = _reworded(found, config.endpoint, work_folder(out))
         facts = _grouped(found, far, names[len(sources) :], config.seed)
-        return Work(lambda folder: _write(folder, found, facts))
+        return Work(lambda folder: _write(folder, found, facts) | written)
 
     return step("hypernetwork tasks", out, settings, inputs, make, seconds="hypernetwork_tasks_s", reads=list(inputs))
+
+
+def _check(names: Sequence[str], sources: Sequence[str], far: Sequence[str], domains: int) -> None:
+    if not sources:
+        raise UsageError("no source to train on", possible="one or more files or folders of queries with documents")
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise UsageError(f"two sources are called {twice[0]}", fix="Rename one of them.")
+    if unknown := [name for name in far if name not in PHRASES]:
+        raise UsageError(f"--far {unknown[0]} is no attribute", possible=", ".join(PHRASES))
+    if domains < 0:
+        raise UsageError(f"--domains {domains}", possible="0 or more")
+
+
+def _reworded(
+    found: Sequence[Family], endpoint: EndpointConfig, work: Path
+) -> tuple[list[Family], dict[str, dict[str, Any]]]:
+    """The families with wordings of a language model, if there is one, and what the report says of it."""
+    if endpoint.llm is None or endpoint.llm_model is None:
+        return list(found), {}
+    work.mkdir(parents=True, exist_ok=True)
+    with ChatClient(endpoint.llm, endpoint.llm_model, requests_per_minute=endpoint.llm_requests_per_minute) as client:
+        asked = Endpoint(client, work / LOG_FILE, endpoint.llm_parallel)
+        families_of, added = reworded(found, asked)
+        facts = {"model": client.model, "address": client.shown_url, "wordings": added, **asked.usage.report(())}
+    say(f"{client.model}: {counted(added, 'wordings')} of descriptions, beside those of the templates")
+    return families_of, {"llm": facts}
 
 
 def _columns(config: RunConfig) -> dict[str, Any]:
