@@ -240,13 +240,19 @@ def test_soft_gate_is_the_weighted_sum_and_carries_gradient() -> None:
     assert torch.allclose(ours, reference, rtol=1e-4, atol=1e-4)
 
 
-def test_hard_and_soft_path_agree_in_value_and_gradient() -> None:
-    model = Tower()
-    lora.attach(model, ["all-linear"], rank=3, adapters=2, alpha=6.0)
+def attached_in_training(model: nn.Module, adapters: int) -> dict[str, nn.Parameter]:
+    """LoRA of rank 3 that trains, and is no longer at its start: B is not zero."""
+    lora.attach(model, ["all-linear"], rank=3, adapters=adapters, alpha=6.0)
     parameters = lora.trainable_parameters(model)
     for name, parameter in parameters.items():
         if name.endswith(".B"):
             nn.init.normal_(parameter)
+    return parameters
+
+
+def test_hard_and_soft_path_agree_in_value_and_gradient() -> None:
+    model = Tower()
+    parameters = attached_in_training(model, adapters=2)
     x, one_hot = torch.randn(7, 6), torch.eye(2)[[1, 0, 1]]
     outcomes = []
     for gate_NK in (one_hot, one_hot.clone().requires_grad_()):
@@ -260,11 +266,7 @@ def test_hard_and_soft_path_agree_in_value_and_gradient() -> None:
 def test_texts_of_many_adapters_are_one_product_where_calls_are_dear() -> None:
     """As in training on a GPU: the same values and gradients as with a product for each text, in one product."""
     model = Tower()
-    lora.attach(model, ["all-linear"], rank=3, adapters=4, alpha=6.0)
-    parameters = lora.trainable_parameters(model)
-    for name, parameter in parameters.items():
-        if name.endswith(".B"):
-            nn.init.normal_(parameter)
+    parameters = attached_in_training(model, adapters=4)
     x, one_hot = torch.randn(9, 6), torch.eye(4)[[3, 0, 2, 0]]
     outcomes = []
     for cost in (0, 10**9):

@@ -82,8 +82,10 @@ class _Measured:
     """Steps of the generator's training."""
     shared_steps: int
     """Steps of the multi-task adapter's training."""
-    rank: int
-    """Rank of the multi-task adapter, and of what is beside it."""
+    shared_rank: int
+    """Rank of the multi-task adapter."""
+    own_rank: int
+    """Ranks beside it."""
     learning_rate: float
     """Peak learning rate."""
     temperature: float
@@ -91,8 +93,10 @@ class _Measured:
 
 
 MEASURED: dict[Through, _Measured] = {
-    "query-vector": _Measured(steps=1500, shared_steps=300, rank=32, learning_rate=2e-3, temperature=0.1),
-    "encoder": _Measured(steps=400, shared_steps=200, rank=8, learning_rate=3e-4, temperature=0.05),
+    "query-vector": _Measured(
+        steps=1500, shared_steps=300, shared_rank=32, own_rank=32, learning_rate=2e-3, temperature=0.1
+    ),
+    "encoder": _Measured(steps=400, shared_steps=200, shared_rank=8, own_rank=8, learning_rate=3e-4, temperature=0.05),
 }
 
 
@@ -121,17 +125,11 @@ class NetworkConfig:
     """Peak learning rate of both trainings; 0: 0.002 on query vectors, 0.0003 through the encoder."""
 
     def __post_init__(self) -> None:
-        chosen = MEASURED[self.through]
-        measured = {
-            "steps": chosen.steps,
-            "shared_steps": chosen.shared_steps,
-            "shared_rank": chosen.rank,
-            "own_rank": chosen.rank,
-            "learning_rate": chosen.learning_rate,
-        }
-        for name, value in measured.items():
-            object.__setattr__(self, name, getattr(self, name) or value)  # frozen for everybody else
-        for name in ("steps", "shared_steps", "shared_rank", "own_rank"):
+        counts = ("steps", "shared_steps", "shared_rank", "own_rank")
+        for name in (*counts, "learning_rate"):
+            value = getattr(self, name) or getattr(MEASURED[self.through], name)
+            object.__setattr__(self, name, value)  # frozen for everybody else
+        for name in counts:
             check_at_least(name, getattr(self, name), 1)
         check_above("learning_rate", self.learning_rate, 0.0)
         check_fraction("unknown_share", self.unknown_share)

@@ -12,6 +12,7 @@ from dataclasses import replace
 from acclimate.core.same_text import same_text_key
 from acclimate.data.definitions import Definition, Family
 from acclimate.formats.chat import Message
+from acclimate.pairing.templates import THOUGHT
 from acclimate.pairing.writing import Endpoint
 
 REWORDINGS = 6
@@ -28,7 +29,6 @@ A search engine is told in one sentence when a document counts as relevant to a 
 Say the same in {count} other ways, as different people would, some short, some long, without adding or leaving out a
 condition. One sentence per line, nothing else."""
 _MARK = re.compile(r"^\s*(?:[-*•]|\(?\d+[.):])\s*")
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
 _QUOTES = "\"'“”‘’「」`"
 
 
@@ -73,7 +73,7 @@ def rewordings_in(answer: str, known: Sequence[str]) -> tuple[str, ...]:
     """Read the sentences of an answer, one of each line; what is known already, or no sentence, is none."""
     seen = {same_text_key(text) for text in known}
     found = []
-    for line in _THOUGHT.sub("", answer).splitlines():
+    for line in THOUGHT.sub("", answer).splitlines():
         text = " ".join(_MARK.sub("", line).strip(_QUOTES + " ").split())
         if " " in text and not text.endswith(":") and len(text) <= LONGEST_CHARS and same_text_key(text) not in seen:
             seen.add(same_text_key(text))

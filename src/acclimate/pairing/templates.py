@@ -55,7 +55,8 @@ _JUDGE: dict[Language, str] = {
     "zh": "检索：{query}\n\n文字：\n{passage}\n\n这段文字是否回答了该检索？只回答“是”或“否”。",
 }
 _YES = re.compile(r"\W*(yes|是)(?!\w*不)", re.IGNORECASE)
-_THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+THOUGHT = re.compile(r"<think>.*?</think>", re.DOTALL)
+"""What a reasoning model says to itself before it answers."""
 _LINE = re.compile(r"[\s\-*#\d.)]*\**(keyword|question|long)\w*\**\s*[:：]\s*(.+?)\s*$", re.IGNORECASE)
 _QUOTES = "\"'“”‘’「」*`"
 
@@ -84,7 +85,7 @@ def ask_for_judgement(query: str, passage: str) -> list[Message]:
 def queries_in(answer: str, styles: Sequence[str]) -> list[tuple[str, str]]:
     """Read (style, query) of an answer; the first of each style counts, and what has no style is none."""
     found: dict[str, str] = {}
-    for line in _THOUGHT.sub("", answer).splitlines():
+    for line in THOUGHT.sub("", answer).splitlines():
         if (match := _LINE.match(line)) and (style := match[1].lower()) in styles:
             query = " ".join(match[2].strip(_QUOTES + "<> ").split())
             if query:
@@ -94,4 +95,4 @@ def queries_in(answer: str, styles: Sequence[str]) -> list[tuple[str, str]]:
 
 def says_yes(answer: str) -> bool:
     """Whether a judgement is a yes; anything else is a no."""
-    return _YES.match(_THOUGHT.sub("", answer)) is not None
+    return _YES.match(THOUGHT.sub("", answer)) is not None
