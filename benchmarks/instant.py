@@ -189,7 +189,7 @@ def arm(world: World, folder: Path, generator: GeneratorName) -> dict[str, Any]:
     )
     schedule = task_schedule(len(world.training.tasks), config, setup.seed)
     draws = TaskDraws(world.training, world.vectors, schedule, config)
-    loss_fn = loss_of(world, network, draws, config)
+    loss_fn = loss_of(world, network, draws, config, folder)
     identity = hash_config({"setup": asdict(setup), "config": asdict(config), "generator": generator})
     started = time.perf_counter()
     train_network(network, loss_fn, schedule, config, folder / generator, identity)
@@ -275,16 +275,19 @@ def trained_alone(world: World, library: TaskLibrary, folder: Path) -> dict[str,
     network = Network(sizes, world.layers, multi_task(folder), setup.seed)
     vectors = replace(world.vectors, descriptions=world.vectors.descriptions[:1])  # what a multi-task adapter ignores
     draws = TaskDraws(library, vectors, schedule, config)
-    train_network(network, loss_of(world, network, draws, config), schedule, config, folder / REFERENCES / name, name)
+    loss_fn = loss_of(world, network, draws, config, folder)
+    train_network(network, loss_fn, schedule, config, folder / REFERENCES / name, name)
     generator: Any = network.generator
     return {layer: (A.detach(), B.detach()) for layer, (A, B) in generator.shared.weights().items()}
 
 
-def loss_of(world: World, network: Network, draws: TaskDraws, config: HypernetworkConfig) -> LossFn:
+def loss_of(
+    world: World, network: Network, draws: TaskDraws, config: HypernetworkConfig, folder: Path
+) -> LossFn:
     """The loss of a training through vectors or through the encoder."""
     if world.setup.through == "vector":
         return query_map_objective(network, draws, world.vectors, config)
-    return AdapterObjective(network, world.encoder.fork(), draws, world.vectors, config, TrainConfig())
+    return AdapterObjective(network, world.encoder, draws, world.vectors, config, TrainConfig(), folder)
 
 
 def stacked(modules: Sequence[Mapping[str, tuple[Tensor, Tensor]]]) -> Weights:

@@ -27,6 +27,7 @@ from acclimate.configs import READS, MineConfig, RunConfig, dump_config, setting
 from acclimate.configs.commands import READS_WHEN
 from tests.chat_server import ChatServer
 from tests.cli.reads import recorded_reads
+from tests.few_references import measure_few
 from tests.image_world import tiny_graph, video, write_class_folders
 from tests.models import tiny
 from tests.tiny_run import WORDS, write_tiny_bert, write_tiny_pairs, write_tiny_retrieval
@@ -252,7 +253,9 @@ def _instant(world: World, base: tuple[str, ...]) -> None:
     world.do("hypernetwork-tasks", world.data, "--out", library, *columns)
     small = ("--steps", "2", "--shared-steps", "2", "--shared-rank", "2", "--own-rank", "2")
     world.do("hypernetwork-train", library, "--out", network, *small, *base)
-    world.do("hypernetwork-evaluate", network, "--tasks", library, "--out", world.folder / "measured", *base)
+    with pytest.MonkeyPatch.context() as patch:
+        measure_few(patch)
+        world.do("hypernetwork-evaluate", network, "--tasks", library, "--out", world.folder / "measured", *base)
     asked = ("--describe", "the same word", "--pairs", world.data, *columns, "--corpus", world.texts)
     out = world.folder / "generated"  # after so few steps the base is as good, and nothing is written, when all is read
     world.do("generate", "--hypernetwork", network, "--out", out, *asked, *base, refused=True)

@@ -24,6 +24,7 @@ from acclimate.stages.hypernetwork_evaluate import hypernetwork_evaluate
 from acclimate.stages.hypernetwork_tasks import hypernetwork_tasks
 from acclimate.stages.hypernetwork_train import hypernetwork_train
 from tests.data.test_definitions import write_corpus
+from tests.few_references import measure_few
 from tests.models.adapted import write_model
 
 WORDS: dict[str, Any] = {
@@ -130,12 +131,7 @@ def test_the_evaluation_has_headroom_controls_and_a_page(world: World, capsys: p
 
 @pytest.mark.slow
 def test_references_are_oracles_mixtures_and_choices_by_pairs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    from acclimate.training import held_out_tasks, quality_curve
-
-    monkeypatch.setattr(held_out_tasks, "MOST_TASKS", 6)
-    monkeypatch.setattr(held_out_tasks, "MOST_REFERENCES", 2)
-    for name, few in {"PAIRS": (16,), "STEPS": (5,), "MOST_TASKS": 1}.items():
-        monkeypatch.setattr(quality_curve, name, few)
+    measure_few(monkeypatch)
     out, other = world.folder / "oracles", world.folder / "rows"
     hypernetwork_train(world.library, other, replace(TINY, generator="text-to-lora", steps=5), world.config)
     report = hypernetwork_evaluate([world.network, other], world.library, out, world.config)

@@ -86,7 +86,8 @@ def test_the_gradient_is_that_of_each_task_encoded_alone(tmp_path: Path, sides: 
     """Three adapters in one batch, cut into chunks, against every task's texts through its own adapter at once."""
     encoder, draws, config = world(tmp_path, sides=sides)
     made, plain = network(encoder), encoder.fork()
-    objective = AdapterObjective(made, encoder, draws, draws.vectors, config, TrainConfig(activation_memory_gb=memory))
+    train = TrainConfig(activation_memory_gb=memory)
+    objective = AdapterObjective(made, encoder, draws, draws.vectors, config, train, tmp_path)
     visits: list[int] = []
     made.condition.after.register_full_backward_hook(lambda *_: visits.append(1))
     result = objective(0)
@@ -119,7 +120,7 @@ def test_gradient_checkpointing_is_refused(tmp_path: Path) -> None:
     encoder, draws, config = world(tmp_path)
     with pytest.raises(UsageError, match="gradient_checkpointing with a hypernetwork"):
         AdapterObjective(
-            network(encoder), encoder, draws, draws.vectors, config, TrainConfig(gradient_checkpointing=True)
+            network(encoder), encoder, draws, draws.vectors, config, TrainConfig(gradient_checkpointing=True), tmp_path
         )
 
 

@@ -90,13 +90,32 @@ class _Measured:
     """Peak learning rate."""
     temperature: float
     """Cosines are divided by it in the loss."""
+    queries: int
+    """Queries of each task in a step."""
+    last_blocks: int = 0
+    """LoRA is for so many of the last blocks."""
 
 
 MEASURED: dict[Through, _Measured] = {
     "query-vector": _Measured(
-        steps=1500, shared_steps=300, shared_rank=32, own_rank=32, learning_rate=2e-3, temperature=0.1
+        steps=1500,
+        shared_steps=300,
+        shared_rank=32,
+        own_rank=32,
+        learning_rate=2e-3,
+        temperature=0.1,
+        queries=64,
     ),
-    "encoder": _Measured(steps=400, shared_steps=200, shared_rank=8, own_rank=8, learning_rate=3e-4, temperature=0.05),
+    "encoder": _Measured(
+        steps=400,
+        shared_steps=200,
+        shared_rank=8,
+        own_rank=8,
+        learning_rate=5e-4,
+        temperature=0.05,
+        queries=16,
+        last_blocks=2,
+    ),
 }
 
 
@@ -108,7 +127,9 @@ class NetworkConfig:
     """What is generated: a core between shared matrices, rows one by one, or the grid of rows at once. Or a rival,
     which generates nothing: the multi-task adapter trained for as long, or one with the description before queries."""
     through: Through = "query-vector"
-    """query-vector: a map on the final vector of queries; encoder: LoRA on all linear layers of the model."""
+    """query-vector: a map on the final vector of queries; encoder: LoRA on the linear layers of the last blocks."""
+    last_blocks: int = 0
+    """How many blocks of the model those are, counted from the last; 0: 2. The blocks below are computed once."""
     sides: Sides = "query"
     """query: what is generated changes queries only; both: documents too."""
     steps: int = 0
@@ -122,17 +143,20 @@ class NetworkConfig:
     unknown_share: float = 0.15
     """Share of the conditions that say what no task is about, or nothing: the base shall then stay as it is."""
     learning_rate: float = 0.0
-    """Peak learning rate of both trainings; 0: 0.002 on query vectors, 0.0003 through the encoder."""
+    """Peak learning rate of both trainings; 0: 0.002 on query vectors, 0.0005 through the encoder."""
 
     def __post_init__(self) -> None:
         counts = ("steps", "shared_steps", "shared_rank", "own_rank")
-        for name in (*counts, "learning_rate"):
+        for name in (*counts, "last_blocks", "learning_rate"):
             value = getattr(self, name) or getattr(MEASURED[self.through], name)
             object.__setattr__(self, name, value)  # frozen for everybody else
         for name in counts:
             check_at_least(name, getattr(self, name), 1)
         check_above("learning_rate", self.learning_rate, 0.0)
         check_fraction("unknown_share", self.unknown_share)
+        check_at_least("last_blocks", self.last_blocks, 0)
+        if self.through == "query-vector" and self.last_blocks:
+            raise UsageError("last_blocks with a map on the final vector", fix="Take through = encoder.")
         if self.through == "query-vector" and self.sides == "both":
             raise UsageError(
                 "a map on the final vector of documents too", fix="Take sides = query, or through = encoder."
@@ -145,6 +169,7 @@ class NetworkConfig:
         return HypernetworkConfig(
             sides=self.sides,
             steps=steps,
+            queries_per_task=MEASURED[self.through].queries,
             learning_rate=self.learning_rate,
             unknown_share=unknown,
             temperature=MEASURED[self.through].temperature,

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from acclimate.core.blocks import named_blocks
 from acclimate.core.frozen_linear import thaw_linears
 
 
@@ -30,7 +31,7 @@ def shard(model: nn.Module, device: torch.device) -> None:
 
     thaw_linears(model)
     mesh = init_device_mesh(device.type, (torch.distributed.get_world_size(),))
-    for module in (*_blocks(model), model):
+    for module in (*named_blocks(model).values(), model):
         fully_shard(module, mesh=mesh)
     for module in model.modules():
         if isinstance(module, FSDPModule):
@@ -85,8 +86,3 @@ def part_like(value: Tensor, like: Tensor) -> Tensor:
 def is_sharded(tensor: Tensor) -> bool:
     """Whether this process holds only a part of it."""
     return hasattr(tensor, "full_tensor")
-
-
-def _blocks(model: nn.Module) -> list[nn.Module]:
-    lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
-    return list(max(lists, key=len, default=()))

@@ -164,7 +164,7 @@ def _world(asked: _Asked, source: ModelSource, part: SplitLibrary) -> HeldOutTas
         shown = encode_library(encoder, part.train, cache)
     else:
         shown = encode_drawn(encoder, part, tested, list(CONDITIONS.values()), seed)
-    return HeldOutTasks(encoder, part, shown, tested, seed)
+    return HeldOutTasks(encoder, part, shown, tested, seed, asked.work / CACHE)
 
 
 def _headroom(world: HeldOutTasks, asked: _Asked) -> Scores:

@@ -31,16 +31,18 @@ class ChunkBudget:
         return even_chunks(lengths_N, self.chunk_tokens, self.shares)
 
 
-def chunk_budget(model: Any, device: torch.device, config: TrainConfig) -> ChunkBudget:
+def chunk_budget(model: Any, device: torch.device, config: TrainConfig, frozen_blocks: int = 0) -> ChunkBudget:
     """Work out the budget of a training.
 
     Args:
         model: a transformers model, on its device and in its dtype.
         device: where it computes.
         config: memory for activations, gradient checkpointing, dropout.
+        frozen_blocks: the first blocks, where they are not gone through.
     """
     itemsize = next(model.parameters()).element_size()
     per_token = activation_bytes_per_token(model.config, itemsize, config.gradient_checkpointing)
+    per_token *= 1 - frozen_blocks / int(model.config.num_hidden_layers)
     max_tokens = (config.activation_memory_gb or activation_gb(device)) * 1e9 / per_token
     return ChunkBudget(
         chunk_tokens=int(min(CHUNK_TOKENS[device.type], max(1.0, max_tokens))),

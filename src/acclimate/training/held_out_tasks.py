@@ -6,20 +6,24 @@ Conditions are drawn from training texts, measures are taken on test texts.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from acclimate.core import lora
+from acclimate.core.batching import chunks_by_tokens
 from acclimate.data.instructed import instructed_library
 from acclimate.data.task_library import GROUPS, SplitLibrary
 from acclimate.errors import DataError
 from acclimate.evaluation.task_scores import TaskScore, measured_queries, score_task
+from acclimate.models.chunked import fill
 from acclimate.models.encoder import Encoder
 from acclimate.models.hypernetwork.condition import ConditionVectors
 from acclimate.models.hypernetwork.layers import QUERY_VECTOR, mapped
+from acclimate.models.upper_blocks import UpperBlocks
 from acclimate.retrieval.top_k import Vectors
 from acclimate.training.network_training import Adapted
 from acclimate.training.task_draws import LibraryVectors, draw_condition
@@ -49,6 +53,10 @@ class HeldOutTasks:
     """Vectors of the training texts, which pairs and sample texts are drawn from, with the test's descriptions."""
     tested: LibraryVectors
     seed: int
+    cache: Path
+    """Keeps what the blocks below an adapter make of the test texts."""
+    adaptable: dict[tuple[Role, frozenset[str]], UpperBlocks] = field(default_factory=dict)
+    """The test's queries, or documents, with LoRA on layers of these names."""
 
     def conditions(self, described: bool, pairs: int, texts: int) -> list[ConditionVectors]:
         """Draw one for each task."""
@@ -138,9 +146,28 @@ class HeldOutTasks:
             return query_ND, document_MD
         if QUERY_VECTOR in modules:
             return _mapped(query_ND, modules), document_MD
-        encoder = self._with(modules)
-        query_ND = encoder.encode([self.library.test.queries[query] for query in queries], "query")
-        return query_ND, encoder.encode(self.library.test.documents, "document") if documents_too else document_MD
+        query_ND = self._through(modules, "query", queries)
+        if documents_too:
+            document_MD = self._through(modules, "document", np.arange(len(document_MD)))
+        return query_ND, document_MD
+
+    def _through(self, modules: Adapted, role: Role, numbers: Any) -> Vectors:
+        """Vectors of the test texts of these numbers through the encoder with an adapter."""
+        key = role, frozenset(modules)
+        if key not in self.adaptable:
+            test = self.library.test
+            tokens = self.encoder.tokenise(test.queries if role == "query" else test.documents, role)
+            texts = UpperBlocks(self.encoder, tokens, modules, self.cache, f"lower blocks of {role} texts, once")
+            lora.attach(texts.encoder.model, [*modules], rank=1)
+            self.adaptable[key] = texts
+        texts = self.adaptable[key]
+        for name, layer in lora.lora_layers(texts.encoder.model).items():
+            layer.set_weights(*(matrix[None].to(self.encoder.device, torch.float32) for matrix in modules[name]))
+        vectors_ND = np.empty((len(numbers), self.encoder.use.dim), np.float32)
+        chunks = chunks_by_tokens(texts.tokens.lengths[numbers], self.encoder.chunk_tokens)
+        with torch.inference_mode(), lora.held(texts.encoder.model):
+            fill(vectors_ND, chunks, lambda chunk: texts.vectors(numbers[chunk]), lambda _: None)
+        return vectors_ND
 
     def _with(self, modules: Adapted) -> Encoder:
         encoder = self.encoder.fork()
@@ -173,7 +200,7 @@ def encode_drawn(
     sizes = {"query": len(part.train.queries), "document": len(part.train.documents)}
     numbers = {role: np.arange(size, dtype=np.float32)[:, None] for role, size in sizes.items()}
     plan = LibraryVectors(query_ND=numbers["query"], document_MD=numbers["document"], descriptions=tested.descriptions)
-    world = HeldOutTasks(encoder, part, plan, tested, seed)
+    world = HeldOutTasks(encoder, part, plan, tested, seed, Path())
     drawn = [condition for one in asked for condition in world.conditions(*one)]
     queries = [one.query_PD for one in drawn]
     documents = [rows for one in drawn for rows in (one.document_PD, one.text_SD)]

@@ -31,6 +31,7 @@ from acclimate.models.encoder import Encoder
 from acclimate.models.hypernetwork.layers import Weights, mapped
 from acclimate.models.hypernetwork.network import Network
 from acclimate.models.tokens import joined_tokens
+from acclimate.models.upper_blocks import UpperBlocks
 from acclimate.runs.run_folder import RunFolder
 from acclimate.training.checkpoint import Progress
 from acclimate.training.chunk_budget import chunk_budget
@@ -147,11 +148,12 @@ class AdapterObjective:
 
     Args:
         network: over layers of the encoder.
-        encoder: the base, whose model gets LoRA attached on those layers.
+        encoder: the base; stays as it is.
         draws: what each step works on.
         vectors: the base's, for what the adapter does not change.
         config: sides and temperature.
         train: memory for activations.
+        cache: keeps what the blocks below those layers make of the texts.
         autocast: context entered around every forward pass (bf16 over float32 weights).
 
     Raises:
@@ -166,20 +168,24 @@ class AdapterObjective:
         vectors: LibraryVectors,
         config: HypernetworkConfig,
         train: TrainConfig,
+        cache: Path,
         autocast: Callable[[], AbstractContextManager[object]] = nullcontext,
     ) -> None:
         if train.gradient_checkpointing:
             raise UsageError("gradient_checkpointing with a hypernetwork", fix="Lower tasks_per_step instead.")
-        self.network, self.encoder, self.draws, self.config, self.autocast = network, encoder, draws, config, autocast
-        lora.attach(encoder.model, [layer.name for layer in network.layers], rank=1)
-        self.layers = lora.lora_layers(encoder.model)
+        self.network, self.draws, self.config, self.autocast = network, draws, config, autocast
         self.query_ND = torch.from_numpy(vectors.query_ND).to(encoder.device)
         self.document_MD = torch.from_numpy(vectors.document_MD).to(encoder.device)
         roles: tuple[Role, ...] = ("query",) if config.sides == "query" else ("query", "document")
         texts = {"query": draws.library.queries, "document": draws.library.documents}
         self.tokens = joined_tokens([encoder.tokenise(texts[role], role) for role in roles])
         self.documents_from = len(draws.library.queries)
-        self.budget = chunk_budget(encoder.model, encoder.device, train)
+        names = [layer.name for layer in network.layers]
+        self.texts = UpperBlocks(encoder, self.tokens, names, cache, "lower blocks, once")
+        self.encoder = self.texts.encoder
+        lora.attach(self.encoder.model, names, rank=1)
+        self.layers = lora.lora_layers(self.encoder.model)
+        self.budget = chunk_budget(self.encoder.model, encoder.device, train, self.texts.below)
 
     def __call__(self, step: int) -> StepResult:
         """Take one step (from 0)."""
@@ -234,7 +240,7 @@ class AdapterObjective:
         slot = lora.gate_slot(self.encoder.model)
         assert slot is not None  # attached above
         with slot.open(gate), self.autocast():
-            return self.encoder.forward_tokens(self.tokens, number_n)
+            return self.texts.vectors(number_n)
 
 
 def reconstruction_objective(

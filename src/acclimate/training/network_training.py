@@ -67,7 +67,7 @@ class NetworkTraining:
         """The layers that adapters are generated for."""
         if self.config.through == "query-vector":
             return query_vector_layers(self.encoder.use.dim)
-        return layers_of(self.encoder.model)
+        return layers_of(self.encoder.model, last_blocks=self.config.last_blocks)
 
     def shared(self) -> Adapted:
         """Train the multi-task adapter."""
@@ -187,7 +187,7 @@ class NetworkTraining:
     def _loss(self, network: Network, draws: TaskDraws, config: HypernetworkConfig) -> LossFn:
         if self.config.through == "query-vector":
             return query_map_objective(network, draws, self.vectors, config)
-        return AdapterObjective(network, self.encoder.fork(), draws, self.vectors, config, TrainConfig())
+        return AdapterObjective(network, self.encoder, draws, self.vectors, config, TrainConfig(), self.folder / CACHE)
 
 
 def shared_weights(network: Network) -> Adapted:

@@ -18,6 +18,7 @@ def hypernetwork_train(
     out: Path,
     generator: GeneratorName = DEFAULTS.generator,
     through: Through = DEFAULTS.through,
+    last_blocks: int = 0,
     sides: Sides = DEFAULTS.sides,
     steps: int = 0,
     shared_steps: int = 0,
@@ -34,14 +35,15 @@ def hypernetwork_train(
         tasks: the library's folder.
         out: the hypernetwork's folder.
         generator: what is generated; or a rival, which is trained to be compared with.
-        through: query-vector: a map on queries' final vectors; encoder: LoRA on all linear layers.
+        through: query-vector: a map on queries' final vectors; encoder: LoRA on the last blocks of the model.
+        last_blocks: how many blocks those are; 0: 2.
         sides: query: queries only are changed; both: documents too.
         steps: steps of the generator's training; 0: 1,500 on query vectors, 400 through the encoder.
         shared_steps: steps of the multi-task adapter's training before it; 0: 300 or 200.
         shared_rank: rank of the multi-task adapter; 0: 32 on query vectors, 8 through the encoder.
         own_rank: ranks beside it; 0: the same.
         unknown_share: share of the conditions that say something unknown, at which the base shall stay as it is.
-        learning_rate: peak learning rate; 0: 0.002 on query vectors, 0.0003 through the encoder.
+        learning_rate: peak learning rate; 0: 0.002 on query vectors, 0.0005 through the encoder.
         config: TOML file with settings; flags win over it.
         settings: of the base.
     """
@@ -51,6 +53,7 @@ def hypernetwork_train(
     network = NetworkConfig(
         generator=generator,
         through=through,
+        last_blocks=last_blocks,
         sides=sides,
         steps=steps,
         shared_steps=shared_steps,

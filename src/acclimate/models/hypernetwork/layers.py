@@ -12,8 +12,10 @@ from typing import NamedTuple, TypeAlias
 import torch
 from torch import Tensor, nn
 
+from acclimate.core.blocks import named_blocks
 from acclimate.core.linears import features, select_linears
 from acclimate.core.pooling import unit
+from acclimate.errors import UsageError
 
 Weights: TypeAlias = dict[str, tuple[Tensor, Tensor]]
 """Layer -> (A [T, r, I], B [T, O, r]), nothing left to multiply by: the update of task t is B_t A_t."""
@@ -35,15 +37,24 @@ class Layer(NamedTuple):
     d_out: int
 
 
-def layers_of(model: nn.Module, targets: Sequence[str] = ("all-linear",)) -> tuple[Layer, ...]:
+def layers_of(model: nn.Module, targets: Sequence[str] = ("all-linear",), last_blocks: int = 0) -> tuple[Layer, ...]:
     """List the linear layers of a model that targets name, in the model's order.
 
+    Args:
+        model: a transformer.
+        targets: as for LoRA.
+        last_blocks: only those in so many of its last blocks; 0: all.
+
     Raises:
-        UsageError: a target matches none.
+        UsageError: a target matches none; the model has fewer blocks.
     """
-    return tuple(
-        Layer(name, *_place(name), *features(module)) for name, module in select_linears(model, targets).items()
-    )
+    found = select_linears(model, targets)
+    if last_blocks:
+        blocks = [f"{path}." for path in named_blocks(model)]
+        if last_blocks > len(blocks):
+            raise UsageError(f"last_blocks = {last_blocks}", possible=f"1 to {len(blocks)}, the blocks of this model")
+        found = {name: module for name, module in found.items() if name.startswith(tuple(blocks[-last_blocks:]))}
+    return tuple(Layer(name, *_place(name), *features(module)) for name, module in found.items())
 
 
 def query_vector_layers(dim: int) -> tuple[Layer, ...]:
