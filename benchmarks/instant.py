@@ -281,9 +281,7 @@ def trained_alone(world: World, library: TaskLibrary, folder: Path) -> dict[str,
     return {layer: (A.detach(), B.detach()) for layer, (A, B) in generator.shared.weights().items()}
 
 
-def loss_of(
-    world: World, network: Network, draws: TaskDraws, config: HypernetworkConfig, folder: Path
-) -> LossFn:
+def loss_of(world: World, network: Network, draws: TaskDraws, config: HypernetworkConfig, folder: Path) -> LossFn:
     """The loss of a training through vectors or through the encoder."""
     if world.setup.through == "vector":
         return query_map_objective(network, draws, world.vectors, config)

@@ -37,7 +37,7 @@ def gradient(encoder: Encoder, vectors: torch.Tensor) -> list[torch.Tensor]:
     return list(torch.autograd.grad((vectors * weights).sum(), leaves))
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "qwen3"])
+@pytest.mark.parametrize("family", ["bert", "qwen3"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_vectors_and_gradients_are_those_of_the_whole_model(tmp_path: Path, family: Any, dtype: str) -> None:
     encoder = Encoder.load(str(write_model(tmp_path / "base", family)), device="cpu", dtype=dtype)

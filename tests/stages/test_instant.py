@@ -244,17 +244,22 @@ def test_many_pairs_are_thinned_with_advice(capsys: pytest.CaptureFixture[str]) 
 
 @pytest.mark.slow
 def test_training_goes_on_from_a_generated_adapter(world: World) -> None:
-    """LoRA through the encoder: an ordinary adapter folder, from which `train` starts."""
+    """LoRA on the last block: an ordinary adapter folder, from which `train` starts, on the layers that it has."""
     from acclimate.flows import verbs
     from tests.tiny_run import write_tiny_retrieval
 
     out = world.folder / "lora-hyper"
-    hypernetwork_train(world.library, out, replace(TINY, through="encoder", steps=2, shared_steps=2), world.config)
+    few = replace(TINY, through="encoder", last_blocks=1, steps=2, shared_steps=2)
+    hypernetwork_train(world.library, out, few, world.config)
+    report = hypernetwork_evaluate([out], world.library, world.folder / "of-lora", world.config, references=False)
+    assert report["arms"]["known attributes"]["lora-hyper, description"]["ndcg"] > 0
+    assert not (world.folder / ".work" / "lora-hyper").exists()  # the hidden states are large
     made = generate(
         str(out), Asked(describe="Relevant: what ends with the same word."), world.folder / "lora", world.config
     )
     adapter = load_adapter(world.folder / "lora")
     assert made["kind"] == "adapter" and adapter.rank == 8 and adapter.sides == "query"
+    assert {name.split(".")[2] for name in adapter.modules} == {"1"}
     run = world.folder / "run"
     write_tiny_retrieval(run / "dataset")
     settings: dict[str, Any] = {"model": world.config.model, "device": "cpu", "dtype": "float32", "epochs": 1}

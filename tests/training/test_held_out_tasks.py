@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 
+from acclimate.core.lora import attach_weights
 from acclimate.data.relevance import ABSENT, RelevanceTask, TaskLibrary
+from acclimate.data.task_library import SplitLibrary, TaskFacts
+from acclimate.evaluation.task_scores import measured_queries
+from acclimate.models.encoder import Encoder
 from acclimate.models.hypernetwork.condition import ConditionVectors
-from acclimate.models.hypernetwork.layers import of_task
+from acclimate.models.hypernetwork.layers import layers_of, of_task
+from acclimate.training import held_out_tasks
 from acclimate.training.chosen_by_pairs import Chosen, chosen_summary
-from acclimate.training.held_out_tasks import evenly_drawn
+from acclimate.training.held_out_tasks import HeldOutTasks, evenly_drawn
 from acclimate.training.own_adapters import mixed
 from acclimate.training.quality_curve import GENERATED, SCRATCH, Point, curve_summary, few_pairs
+from acclimate.training.task_draws import encode_library
+from tests.models.adapted import write_model
+from tests.training.test_hypernetwork import tiny_library
 
 
 def test_a_user_knows_one_document_of_each_query() -> None:
@@ -25,6 +36,43 @@ def test_a_user_knows_one_document_of_each_query() -> None:
         (document,) = np.flatnonzero(known.relevant([query], np.arange(20))[0])
         assert keys[document] == keys[query]
     assert (known.document_M != ABSENT).sum() <= 6
+
+
+@pytest.mark.parametrize("documents_too", [False, True])
+def test_an_adapter_of_the_last_block_is_measured_as_the_whole_model_has_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, documents_too: bool
+) -> None:
+    encoder = Encoder.load(str(write_model(tmp_path / "base", "bert")), device="cpu", dtype="float32")
+    library, generator = tiny_library(), torch.Generator().manual_seed(1)
+    vectors = encode_library(encoder, library)
+    facts = tuple(TaskFacts(task.name, "", "", task.name, "new-definition") for task in library.tasks)
+    world = HeldOutTasks(encoder, SplitLibrary(library, library, facts), vectors, vectors, 0, tmp_path / "kept")
+    adapters = [
+        {
+            layer.name: (
+                torch.randn(2, layer.d_in, generator=generator),
+                torch.randn(layer.d_out, 2, generator=generator),
+            )
+            for layer in layers_of(encoder.model, last_blocks=1)
+        }
+        for _ in facts
+    ]
+    seen: list[tuple[Any, Any]] = []
+
+    def noted(task: Any, _queries: Any, query_ND: Any, document_MD: Any) -> str:
+        seen.append((query_ND, document_MD))
+        return task.name
+
+    monkeypatch.setattr(held_out_tasks, "score_task", noted)
+    world.score(adapters, documents_too)
+    for adapter, task, (query_ND, document_MD) in zip(adapters, library.tasks, seen, strict=True):
+        whole = encoder.fork()
+        attach_weights(whole.model, adapter)
+        expected = whole.encode([library.queries[query] for query in measured_queries(task)], "query")
+        assert np.allclose(query_ND, expected, atol=1e-5)
+        documents = whole.encode(library.documents) if documents_too else vectors.document_MD
+        assert np.allclose(document_MD, documents, atol=1e-5)
+    assert not np.allclose(seen[0][0], seen[1][0], atol=1e-2)
 
 
 def test_few_are_drawn_at_even_distances() -> None:

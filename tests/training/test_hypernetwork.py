@@ -377,10 +377,13 @@ def test_reconstruction_moves_towards_trained_adapters() -> None:
 def test_what_is_not_given_is_what_was_best_for_the_kind_of_adapter() -> None:
     of_vectors, of_encoder = NetworkConfig(), NetworkConfig(through="encoder", own_rank=4)
     assert (of_vectors.shared_rank, of_vectors.own_rank, of_vectors.learning_rate) == (32, 32, 2e-3)
-    assert (of_encoder.shared_rank, of_encoder.own_rank, of_encoder.learning_rate) == (8, 4, 3e-4)
+    assert (of_encoder.shared_rank, of_encoder.own_rank, of_encoder.learning_rate) == (8, 4, 5e-4)
+    assert (of_vectors.last_blocks, of_encoder.last_blocks) == (0, 2)
     steps = [config.training(shared=shared) for config in (of_vectors, of_encoder) for shared in (True, False)]
     assert [step.steps for step in steps] == [300, 1500, 200, 400]
     assert [step.temperature for step in steps] == [0.1, 0.1, 0.05, 0.05]
-    assert {step.queries_per_task for step in steps} == {64}
+    assert [step.queries_per_task for step in steps] == [64, 64, 16, 16]
     with pytest.raises(UsageError, match="own_rank = -1"):
         NetworkConfig(own_rank=-1)
+    with pytest.raises(UsageError, match="last_blocks with a map on the final vector"):
+        NetworkConfig(last_blocks=1)

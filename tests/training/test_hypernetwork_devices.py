@@ -38,7 +38,8 @@ def test_weights_are_where_the_network_is(generator: GeneratorName, tmp_path: Pa
 @pytest.mark.parametrize("through", ["query-vector", "encoder"])
 def test_training_on_cuda_is_that_of_the_cpu(through: Through, tmp_path: Path) -> None:
     folder = write_model(tmp_path / "base", "bert")
-    config = NetworkConfig(through=through, shared_steps=2, steps=3, shared_rank=4, own_rank=2)
+    last = 1 if through == "encoder" else 0
+    config = NetworkConfig(through=through, last_blocks=last, shared_steps=2, steps=3, shared_rank=4, own_rank=2)
     found = {}
     for device in ("cpu", "cuda"):
         encoder = Encoder.load(str(folder), device=device, dtype="float32")

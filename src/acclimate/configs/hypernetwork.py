@@ -93,7 +93,7 @@ class _Measured:
     queries: int
     """Queries of each task in a step."""
     last_blocks: int = 0
-    """LoRA is for so many of the last blocks."""
+    """How many of the model's last blocks get LoRA."""
 
 
 MEASURED: dict[Through, _Measured] = {

@@ -22,8 +22,8 @@ class TrainConfig:
     full: bool = False
     """Train all weights instead of an adapter."""
     start_adapter: str | None = None
-    """Start from this adapter (a run, or its folder) instead of a new one; it must have the same base, rank and
-    targets."""
+    """Start from this adapter (a run, or its folder) instead of a new one; it must have the same base and rank. Unless
+    targets are given, the layers that it has are trained."""
     rank: int = 16
     """Rank of the LoRA matrices."""
     alpha: float | None = None

@@ -19,7 +19,7 @@ from acclimate.formats.full_model import save_weights
 from acclimate.formats.query_domain import QueryDomain
 from acclimate.formats.sources import resolve_model
 from acclimate.formats.trained_on import TrainedOn, write_trained_on
-from acclimate.models.adapter import Adapter, continue_from, load_adapter
+from acclimate.models.adapter import Adapter, load_adapter
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.devices import choose_device
 from acclimate.models.dtypes import DTYPES, Format, Use
@@ -200,9 +200,8 @@ def trainable_encoder(config: RunConfig) -> tuple[Encoder, dict[str, nn.Paramete
     if settings.full:
         trainable = dict(encoder.model.named_parameters())
     else:
-        attach_lora(encoder.model, settings, config.seed)
-        if settings.start_adapter is not None:
-            continue_from(encoder.model, _start_adapter(settings.start_adapter, encoder))
+        start = None if settings.start_adapter is None else _start_adapter(settings.start_adapter, encoder)
+        attach_lora(encoder.model, settings, config.seed, start)
         trainable = trainable_parameters(encoder.model)
     start_training(encoder.model, trainable, settings, parameters=encoder.parameters, packed=encoder.packed)
     return encoder, trainable

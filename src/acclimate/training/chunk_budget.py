@@ -41,8 +41,8 @@ def chunk_budget(model: Any, device: torch.device, config: TrainConfig, frozen_b
         frozen_blocks: the first blocks, where they are not gone through.
     """
     itemsize = next(model.parameters()).element_size()
-    per_token = activation_bytes_per_token(model.config, itemsize, config.gradient_checkpointing)
-    per_token *= 1 - frozen_blocks / int(model.config.num_hidden_layers)
+    trained = 1 - frozen_blocks / int(model.config.num_hidden_layers)
+    per_token = trained * activation_bytes_per_token(model.config, itemsize, config.gradient_checkpointing)
     max_tokens = (config.activation_memory_gb or activation_gb(device)) * 1e9 / per_token
     return ChunkBudget(
         chunk_tokens=int(min(CHUNK_TOKENS[device.type], max(1.0, max_tokens))),

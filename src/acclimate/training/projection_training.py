@@ -20,7 +20,7 @@ from acclimate.core.lora import trainable_parameters as lora_parameters
 from acclimate.data.images.dataset import ImageDataset
 from acclimate.errors import DataError, UsageError
 from acclimate.evaluation.image_measures import class_vectors, trained_offsets
-from acclimate.models.adapter import Adapter, continue_from
+from acclimate.models.adapter import Adapter
 from acclimate.models.encoder import Encoder
 from acclimate.models.image_encoder import ImageEncoder
 from acclimate.models.image_text import ImageTexts
@@ -222,9 +222,7 @@ def _tower_with_lora(world: World) -> TransformersTower:
 
 def _texts_with_lora(world: World, model: Encoder) -> Encoder:
     twin, settings = model.fork(), world.config.train
-    attach_lora(twin.model, settings, world.config.seed)
-    if world.text_start is not None:
-        continue_from(twin.model, world.text_start)
+    attach_lora(twin.model, settings, world.config.seed, world.text_start)
     trainable = lora_parameters(twin.model)
     start_training(twin.model, trainable, settings, parameters=twin.parameters, packed=twin.packed)
     return twin

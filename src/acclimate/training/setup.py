@@ -13,9 +13,11 @@ from torch import nn
 
 from acclimate import processes
 from acclimate.configs import TrainConfig
+from acclimate.core.linears import ALL_LINEAR
 from acclimate.core.lora import attach
 from acclimate.errors import UsageError
 from acclimate.files import work_folder
+from acclimate.models.adapter import Adapter, continue_from
 from acclimate.models.dtypes import DTYPES, Format, Use, choose_dtype, named_format
 from acclimate.models.loading import checkpoint_activations, compile_layers
 from acclimate.progress import say
@@ -26,20 +28,31 @@ EVALUATIONS = 4
 NO_DEV = "the dataset has no dev split: the last step is kept, unseen"
 
 
-def attach_lora(model: nn.Module, settings: TrainConfig, seed: int) -> None:
-    """Attach a new LoRA to a model, of the rank and on the layers that the settings name.
+def attach_lora(model: nn.Module, settings: TrainConfig, seed: int, start: Adapter | None = None) -> None:
+    """Attach LoRA to a model, of the rank and on the layers that the settings name.
+
+    Args:
+        model: without LoRA.
+        settings: rank, alpha, dropout and targets.
+        seed: of a new adapter's matrices.
+        start: an adapter to go on from; where the settings name all linear layers, those that it has.
 
     Raises:
-        UsageError: a target is no linear layer.
+        UsageError: a target is no linear layer; the start has another rank or other layers.
     """
+    targets = settings.targets
+    if start is not None and targets == (ALL_LINEAR,):
+        targets = tuple(start.modules)
     attach(
         model,
-        settings.targets,
+        targets,
         rank=settings.rank,
         alpha=settings.alpha,
         dropout=settings.lora_dropout,
         generator=torch.Generator().manual_seed(seed),
     )
+    if start is not None:
+        continue_from(model, start)
 
 
 def lora_alpha(settings: TrainConfig) -> float:

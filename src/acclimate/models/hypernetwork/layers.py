@@ -43,7 +43,7 @@ def layers_of(model: nn.Module, targets: Sequence[str] = ("all-linear",), last_b
     Args:
         model: a transformer.
         targets: as for LoRA.
-        last_blocks: only those in so many of its last blocks; 0: all.
+        last_blocks: how many of its last blocks count; 0: every layer does.
 
     Raises:
         UsageError: a target matches none; the model has fewer blocks.
