@@ -14,7 +14,7 @@ Acclimate needs anyway. Parts, for each seed:
                     parameters: the multi-task adapter, the description before every query (maps on query vectors)
     evaluate        all of these on what is held out, with own adapters, mixtures, choices by a user's pairs and the
                     curve of quality against seconds
-    encoder         generators and rivals as LoRA through the encoder, on the same tasks
+    encoder         generators and rivals as LoRA on the encoder's last two blocks, on the same tasks
     shapes          (once) weights for the shapes of Qwen3-Embedding-0.6B: `instant_shapes.py`
 
 Every command is one that a user types, and goes on by itself after an interruption.
@@ -48,7 +48,7 @@ LIMIT = 2000
 GENERATORS = ("core-modulation", "text-to-lora", "drag-and-drop")
 RIVALS = ("multi-task", "instruction-prefix")
 STEPS, ENCODER_STEPS = 1500, 400
-"""Of all of them alike: maps on query vectors, LoRA through the encoder."""
+"""The same for all: maps on query vectors, LoRA through the encoder."""
 QUICKER = 100
 WIDE = ("--shared-rank", "64")
 """Rank of the rivals: that of core modulation's shared matrices, with the further directions."""
@@ -163,7 +163,7 @@ def evaluate(arguments: argparse.Namespace, seed: int) -> None:
 
 
 def through_encoder(arguments: argparse.Namespace, seed: int) -> None:
-    """LoRA through the encoder; a GPU's work."""
+    """LoRA on the last two blocks."""
     folder, settings = of_seed(arguments, seed), ("--through", "encoder")
     networks = (*GENERATORS, *RIVALS)
     made = [trained(arguments, seed, name, ENCODER_STEPS, *settings, within="lora") for name in networks]

@@ -243,7 +243,7 @@ def test_many_pairs_are_thinned_with_advice(capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.slow
-def test_training_goes_on_from_a_generated_adapter(world: World) -> None:
+def test_training_goes_on_from_a_generated_adapter(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """LoRA on the last block: an ordinary adapter folder, from which `train` starts, on the layers that it has."""
     from acclimate.flows import verbs
     from tests.tiny_run import write_tiny_retrieval
@@ -251,8 +251,12 @@ def test_training_goes_on_from_a_generated_adapter(world: World) -> None:
     out = world.folder / "lora-hyper"
     few = replace(TINY, through="encoder", last_blocks=1, steps=2, shared_steps=2)
     hypernetwork_train(world.library, out, few, world.config)
-    report = hypernetwork_evaluate([out], world.library, world.folder / "of-lora", world.config, references=False)
+    measure_few(monkeypatch)
+    report = hypernetwork_evaluate([out], world.library, world.folder / "of-lora", world.config)
     assert report["arms"]["known attributes"]["lora-hyper, description"]["ndcg"] > 0
+    chosen = report["chosen"]["lora-hyper"]["known attributes"]["32"]
+    assert chosen["tasks"] == report["groups"]["known attributes"] and chosen["best_gain"] >= chosen["gain"]["value"]
+    assert report["curve"] == {} and report["chart"] is None  # of maps on query vectors only
     assert not (world.folder / ".work" / "lora-hyper").exists()  # the hidden states are large
     made = generate(
         str(out), Asked(describe="Relevant: what ends with the same word."), world.folder / "lora", world.config

@@ -142,7 +142,7 @@ def _evaluated(
     for network in asked.generators:
         trained = asked.trained[network]
         scores |= _measured(world, network, trained, found)
-        if asked.references and QUERY_VECTOR in trained.shared:
+        if asked.references and trained.sides == "query":
             chosen[network] = chosen_by_pairs(world, trained)
         if own is not None and not found["curve"]:
             found["curve"][network] = _curve(world, own, network, trained)

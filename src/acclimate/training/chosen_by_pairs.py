@@ -3,7 +3,7 @@
 For each task some pairs are drawn as a user might have them, the selection of `generate` (`evaluation.own_check` over
 the candidates) picks one, and that is measured on the task's test queries.
 
-Shapes: P pairs, M distractors, D vector size.
+Shapes: P pairs, X documents, D vector size.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from acclimate.data.relevance import RelevanceTask
+from acclimate.data.relevance import Keys, RelevanceTask
 from acclimate.evaluation.own_check import BASE, Ranker, own_check
 from acclimate.evaluation.significance import compare_means
 from acclimate.evaluation.task_scores import TaskScore
 from acclimate.models.hypernetwork.candidates import Candidates, without
 from acclimate.models.hypernetwork.condition import ConditionVectors
-from acclimate.models.hypernetwork.layers import mapped, of_task
+from acclimate.models.hypernetwork.layers import QUERY_VECTOR, mapped, of_task
 from acclimate.models.hypernetwork.saving import TrainedNetwork
 from acclimate.progress import progress
+from acclimate.retrieval.top_k import Vectors
 from acclimate.training.held_out_tasks import HeldOutTasks, evenly_drawn
 
 PAIRS = (8, 16, 32)
@@ -54,7 +54,7 @@ def chosen_by_pairs(world: HeldOutTasks, trained: TrainedNetwork, *, described: 
 
     Args:
         world: the tasks, with the vectors of all their training texts.
-        trained: a hypernetwork over query vectors.
+        trained: a hypernetwork that changes queries only.
         described: a description is given beside the pairs.
     """
     candidates, found = Candidates(trained), []
@@ -64,12 +64,15 @@ def chosen_by_pairs(world: HeldOutTasks, trained: TrainedNetwork, *, described: 
             one = world.only([number])
             base = _ndcg(one.score([None]))
             for count in PAIRS:
-                vectors, pairs, documents_MD = _drawn(world, number, task, count, described)
-                rankers = _rankers(candidates, vectors, pairs, documents_MD)
-                check = own_check(rankers, pairs, len(documents_MD) + len(pairs) - 1, world.seed)
+                user = _user(world, number, task, count, described)
+                assert user.vectors.query_PD is not None  # drawn with pairs
+                rankers = {BASE: _ranker(user, user.vectors.query_PD)}
+                for name in candidates.names:
+                    rankers[name] = _ranker(user, _moved(world, candidates, name, user))
+                check = own_check(rankers, user.pairs, len(user.document_XD) - 1, world.seed)
                 gains = {BASE: 0.0}
                 for name in candidates.names:
-                    weights = candidates.weights(name, vectors)
+                    weights = candidates.weights(name, user.vectors)
                     assert weights is not None  # there are pairs
                     gains[name] = _ndcg(one.score([of_task(weights, 0)])) - base
                 chosen = check["best"]
@@ -78,10 +81,20 @@ def chosen_by_pairs(world: HeldOutTasks, trained: TrainedNetwork, *, described: 
     return found
 
 
-def _drawn(
-    world: HeldOutTasks, number: int, task: RelevanceTask, count: int, described: bool
-) -> tuple[ConditionVectors, list[tuple[str, str]], NDArray[np.float32]]:
-    """A user's condition, the pairs as texts, and vectors of the other documents among which theirs are looked for."""
+@dataclass(frozen=True, eq=False)
+class _User:
+    """A user of a task: a condition with pairs, and the documents among which theirs are looked for."""
+
+    vectors: ConditionVectors
+    pairs: list[tuple[str, str]]
+    """As texts."""
+    queries: Keys
+    """Numbers of their queries [P] among the training's."""
+    document_XD: Vectors
+    """The pairs' documents, then others."""
+
+
+def _user(world: HeldOutTasks, number: int, task: RelevanceTask, count: int, described: bool) -> _User:
     generator = np.random.default_rng([world.seed, number, count])
     queries = generator.permutation(task.usable)[:count]
     documents = task.draw_relevant(queries, generator)
@@ -97,30 +110,31 @@ def _drawn(
         query_PD=shown.query_ND[queries],
         document_PD=shown.document_MD[documents],
     )
-    return vectors, pairs, shown.document_MD[others]
+    return _User(vectors, pairs, queries, shown.document_MD[[*documents.tolist(), *others]])
 
 
-def _rankers(
-    candidates: Candidates,
-    vectors: ConditionVectors,
-    pairs: Sequence[tuple[str, str]],
-    documents_MD: NDArray[np.float32],
-) -> dict[str, Ranker]:
-    """How each candidate ranks, made without the pair that it ranks for."""
-    assert vectors.query_PD is not None and vectors.document_PD is not None  # drawn with pairs
-    query_PD, document_XD = vectors.query_PD, np.concatenate([vectors.document_PD, documents_MD])
+def _ranker(user: _User, moved_PD: Vectors) -> Ranker:
+    """Rank by query vectors [P, D], each made without its own pair."""
 
-    def ranker(name: str) -> Ranker:
-        def rank(number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-            weights = None if name == BASE else candidates.weights(name, without(vectors, pairs, number))
-            if weights is None:
-                return query_PD[number], document_XD
-            row_1D = torch.from_numpy(query_PD[number : number + 1])
-            return mapped(row_1D[None], weights)[0, 0].numpy(), document_XD
+    def rank(number: int) -> tuple[Vectors, Vectors]:
+        return moved_PD[number], user.document_XD
 
-        return rank
+    return rank
 
-    return {name: ranker(name) for name in (BASE, *candidates.names)}
+
+def _moved(world: HeldOutTasks, candidates: Candidates, name: str, user: _User) -> Vectors:
+    """The pairs' query vectors [P, D] by a candidate, each made without the pair; the base's where nothing is left."""
+    assert user.vectors.query_PD is not None  # drawn with pairs
+    moved_PD = user.vectors.query_PD.copy()
+    for number, query in enumerate(user.queries):
+        weights = candidates.weights(name, without(user.vectors, user.pairs, number))
+        if weights is None:
+            continue
+        if QUERY_VECTOR in weights:
+            moved_PD[number] = mapped(torch.from_numpy(moved_PD[number])[None, None], weights)[0, 0].numpy()
+        else:
+            moved_PD[number] = world.encoded(weights, np.array([query]), np.zeros(1, np.int64), part="train")[0]
+    return moved_PD
 
 
 def _ndcg(scores: dict[str, TaskScore]) -> float:

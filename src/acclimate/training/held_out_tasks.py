@@ -8,27 +8,28 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 
 from acclimate.core import lora
-from acclimate.core.batching import chunks_by_tokens
 from acclimate.data.instructed import instructed_library
+from acclimate.data.relevance import Keys
 from acclimate.data.task_library import GROUPS, SplitLibrary
 from acclimate.errors import DataError
 from acclimate.evaluation.task_scores import TaskScore, measured_queries, score_task
-from acclimate.models.chunked import fill
 from acclimate.models.encoder import Encoder
+from acclimate.models.hypernetwork.adapted_texts import AdaptedTexts
 from acclimate.models.hypernetwork.condition import ConditionVectors
-from acclimate.models.hypernetwork.layers import QUERY_VECTOR, mapped
-from acclimate.models.upper_blocks import UpperBlocks
+from acclimate.models.hypernetwork.layers import QUERY_VECTOR, Weights, mapped
 from acclimate.retrieval.top_k import Vectors
 from acclimate.training.network_training import Adapted
 from acclimate.training.task_draws import LibraryVectors, draw_condition
 from acclimate.types import Role
 
+Part: TypeAlias = Literal["train", "test"]
+"""Of the texts."""
 CONDITIONS: dict[str, tuple[bool, int, int]] = {
     "description": (True, 0, 0),
     "8 pairs": (False, 8, 0),
@@ -54,9 +55,9 @@ class HeldOutTasks:
     tested: LibraryVectors
     seed: int
     cache: Path
-    """Keeps what the blocks below an adapter make of the test texts."""
-    adaptable: dict[tuple[Role, frozenset[str]], UpperBlocks] = field(default_factory=dict)
-    """The test's queries, or documents, with LoRA on layers of these names."""
+    """Keeps what the blocks below adapters make of the texts."""
+    adaptable: dict[tuple[Part, Role, frozenset[str]], AdaptedTexts] = field(default_factory=dict)
+    """Texts with LoRA on the layers of these names."""
 
     def conditions(self, described: bool, pairs: int, texts: int) -> list[ConditionVectors]:
         """Draw one for each task."""
@@ -140,34 +141,38 @@ class HeldOutTasks:
             places.append(others[0] if others else (number + 1) % len(facts))
         return places
 
-    def _adapted(self, queries: Any, modules: Adapted | None, documents_too: bool) -> tuple[Vectors, Vectors]:
+    def _adapted(self, queries: Keys, modules: Adapted | None, documents_too: bool) -> tuple[Vectors, Vectors]:
         query_ND, document_MD = self.tested.query_ND[queries], self.tested.document_MD
         if modules is None:
             return query_ND, document_MD
         if QUERY_VECTOR in modules:
             return _mapped(query_ND, modules), document_MD
-        query_ND = self._through(modules, "query", queries)
+        one = {name: (A_rI[None], B_Or[None]) for name, (A_rI, B_Or) in modules.items()}
+        query_ND = self.encoded(one, queries, np.zeros_like(queries))
         if documents_too:
-            document_MD = self._through(modules, "document", np.arange(len(document_MD)))
+            every = np.arange(len(document_MD))
+            document_MD = self.encoded(one, every, np.zeros_like(every), "document")
         return query_ND, document_MD
 
-    def _through(self, modules: Adapted, role: Role, numbers: Any) -> Vectors:
-        """Vectors of the test texts of these numbers through the encoder with an adapter."""
-        key = role, frozenset(modules)
+    def encoded(
+        self, weights: Weights, numbers_N: Keys, adapter_N: Keys, role: Role = "query", part: Part = "test"
+    ) -> Vectors:
+        """Encode some of the texts through the encoder, each with one of several adapters.
+
+        Args:
+            weights: layer -> (A [K, r, I], B [K, O, r]).
+            numbers_N: the texts, queries or documents by their role.
+            adapter_N: the adapter of each, 0 to K - 1.
+            role: of the texts.
+            part: of the library.
+        """
+        key = part, role, frozenset(weights)
         if key not in self.adaptable:
-            test = self.library.test
-            tokens = self.encoder.tokenise(test.queries if role == "query" else test.documents, role)
-            texts = UpperBlocks(self.encoder, tokens, modules, self.cache, f"lower blocks of {role} texts, once")
-            lora.attach(texts.encoder.model, [*modules], rank=1)
-            self.adaptable[key] = texts
-        texts = self.adaptable[key]
-        for name, layer in lora.lora_layers(texts.encoder.model).items():
-            layer.set_weights(*(matrix[None].to(self.encoder.device, torch.float32) for matrix in modules[name]))
-        vectors_ND = np.empty((len(numbers), self.encoder.use.dim), np.float32)
-        chunks = chunks_by_tokens(texts.tokens.lengths[numbers], self.encoder.chunk_tokens)
-        with torch.inference_mode(), lora.held(texts.encoder.model):
-            fill(vectors_ND, chunks, lambda chunk: texts.vectors(numbers[chunk]), lambda _: None)
-        return vectors_ND
+            library = self.library.test if part == "test" else self.library.train
+            tokens = self.encoder.tokenise(library.queries if role == "query" else library.documents, role)
+            label = f"lower blocks of {part} {role} texts, once"
+            self.adaptable[key] = AdaptedTexts(self.encoder, tokens, weights, self.cache, label)
+        return self.adaptable[key].encode(weights, numbers_N, adapter_N)
 
     def _with(self, modules: Adapted) -> Encoder:
         encoder = self.encoder.fork()

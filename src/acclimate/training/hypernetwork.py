@@ -24,14 +24,13 @@ from acclimate.configs import TrainConfig
 from acclimate.configs.hypernetwork import HypernetworkConfig
 from acclimate.core import lora
 from acclimate.core.batching import grouped, step_seed
-from acclimate.core.gate import Gate
 from acclimate.core.losses import info_nce
 from acclimate.errors import UsageError
 from acclimate.models.encoder import Encoder
+from acclimate.models.hypernetwork.adapted_texts import AdaptedTexts
 from acclimate.models.hypernetwork.layers import Weights, mapped
 from acclimate.models.hypernetwork.network import Network
 from acclimate.models.tokens import joined_tokens
-from acclimate.models.upper_blocks import UpperBlocks
 from acclimate.runs.run_folder import RunFolder
 from acclimate.training.checkpoint import Progress
 from acclimate.training.chunk_budget import chunk_budget
@@ -181,19 +180,16 @@ class AdapterObjective:
         self.tokens = joined_tokens([encoder.tokenise(texts[role], role) for role in roles])
         self.documents_from = len(draws.library.queries)
         names = [layer.name for layer in network.layers]
-        self.texts = UpperBlocks(encoder, self.tokens, names, cache, "lower blocks, once")
+        self.texts = AdaptedTexts(encoder, self.tokens, names, cache, "lower blocks, once")
         self.encoder = self.texts.encoder
-        lora.attach(self.encoder.model, names, rank=1)
-        self.layers = lora.lora_layers(self.encoder.model)
-        self.budget = chunk_budget(self.encoder.model, encoder.device, train, self.texts.below)
+        self.budget = chunk_budget(self.texts.model, encoder.device, train, self.texts.below)
 
     def __call__(self, step: int) -> StepResult:
         """Take one step (from 0)."""
         draw = self.draws(step)
         weights = self.network(draw.conditions.to(self.encoder.device))
-        for name, layer in self.layers.items():
-            layer.set_weights(*weights[name])
-        model = self.encoder.model
+        self.texts.set_weights(weights)
+        model = self.texts.model
         with lora.held(model), lora.generated_as_leaves(model):
             model.train()
             return self._backward(step, draw)
@@ -211,7 +207,8 @@ class AdapterObjective:
         chunks = [grouped(chunk, task_U[chunk].tolist()) for chunk in self.budget.chunks(lengths_U)]
 
         def encode(chunk: np.ndarray) -> Tensor:
-            return self._encode(T, task_U[chunk], number_U[chunk])
+            with self.autocast():
+                return self.texts.vectors(number_U[chunk], task_U[chunk])
 
         def loss_of(vectors_UD: Tensor) -> Tensor:
             query_TQD = vectors_UD[place_TN[:, :Q]]
@@ -232,15 +229,6 @@ class AdapterObjective:
             seed_of=lambda chunk: step_seed(self.draws.schedule.seed, step, chunk),
         )
         return StepResult(loss, int(lengths_U.sum()))
-
-    def _encode(self, tasks: int, task_n: np.ndarray, number_n: np.ndarray) -> Tensor:
-        """Unit vectors [n, D] of a chunk's texts, each with its task's adapter."""
-        lengths = self.tokens.lengths[number_n].tolist() if self.encoder.packed else None
-        gate = Gate(tasks, [((int(task), 1.0),) for task in task_n], lengths)
-        slot = lora.gate_slot(self.encoder.model)
-        assert slot is not None  # attached above
-        with slot.open(gate), self.autocast():
-            return self.texts.vectors(number_n)
 
 
 def reconstruction_objective(
