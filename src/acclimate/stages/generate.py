@@ -13,9 +13,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from acclimate.configs import RunConfig, used
 from acclimate.configs.hypernetwork import RIVALS
 from acclimate.counting import counted
@@ -38,6 +35,7 @@ from acclimate.models.hypernetwork.saving import TrainedNetwork, load_network
 from acclimate.models.query_map import QueryMap
 from acclimate.models.query_map_saving import save_query_map
 from acclimate.progress import say
+from acclimate.retrieval.top_k import Vectors
 from acclimate.runs.resolve import find_base
 from acclimate.runs.step import Work, step
 
@@ -160,17 +158,21 @@ class _Asked:
         reads = self.trained.network.condition.described
         self.distances = self.trained.known.distances(self.vectors, reads)
 
-    def ranker(self, name: str, corpus: list[str]) -> Ranker:
+    def rankers(self, corpus: list[str]) -> dict[str, Ranker]:
+        """How each candidate ranks the pairs' documents and those of a corpus."""
+        documents = [*(document for _, document in self.condition.pairs), *corpus]
+        document_XD = self.encoder.encode(documents, "document")
+        return {name: self._ranker(name, documents, document_XD) for name in (BASE, *self.of.names)}
+
+    def _ranker(self, name: str, documents: list[str], document_XD: Vectors) -> Ranker:
         """How a candidate ranks, made without the pair that it ranks for."""
         queries = [query for query, _ in self.condition.pairs]
-        documents = [*(document for _, document in self.condition.pairs), *corpus]
         query_PD = self.vectors.query_PD
         assert query_PD is not None
-        document_XD = self.encoder.encode(documents, "document")
         if name == BASE:
             return lambda number: (query_PD[number], document_XD)
 
-        def rank(number: int) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        def rank(number: int) -> tuple[Vectors, Vectors]:
             weights = self.of.weights(name, without(self.vectors, self.condition.pairs, number))
             if weights is None:  # no pair is left to solve for
                 return query_PD[number], document_XD
@@ -200,8 +202,7 @@ def _checked(candidates: _Asked, corpus: Path | None, seed: int) -> OwnCheck | N
     if corpus is None:
         others = counted(len(pairs) - 1, "documents")
         say(f"generate: checked against the {others} of the other pairs only; --corpus adds others")
-    rankers = {name: candidates.ranker(name, distractors) for name in (BASE, *candidates.of.names)}
-    return own_check(rankers, pairs, len(distractors) + len(pairs) - 1, seed)
+    return own_check(candidates.rankers(distractors), pairs, len(distractors) + len(pairs) - 1, seed)
 
 
 def _warn(candidates: _Asked) -> None:
