@@ -26,8 +26,9 @@ demo: $(INSTALLED) $(DEMO_PAIRS)  ## adapt MiniLM to Python's own docstrings, of
 	@echo "The report: $(DEMO)/report.html"
 
 # One OpenMP thread per test process: two processes are faster than two threads, and sums come out the same every time.
+# A file's tests stay in one process, so that what they share (a model, a run) is made once.
 test: $(READY)  ## the whole test suite
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(READY)  ## lint, format, types
 	$(BIN)/ruff check .
