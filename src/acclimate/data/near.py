@@ -45,16 +45,26 @@ def hashed_ngrams(keys: Sequence[str]) -> list[NDArray[np.uint32]]:
     return found
 
 
-def are_near(one: NDArray[np.uint32], other: NDArray[np.uint32]) -> bool:
-    """Tell whether two texts, given by their hashed n-grams, are near-duplicates.
+def are_near(one: NDArray[np.uint32], others: Sequence[NDArray[np.uint32]]) -> NDArray[np.bool_]:
+    """Tell which of M texts are near-duplicates of one, all given by their hashed n-grams.
 
     Exact, up to collisions of 32-bit hashes; a text without n-grams is near to none.
+
+    Returns:
+        bool [M].
     """
-    small, large = sorted((len(one), len(other)))
-    if small == 0 or small < THRESHOLD * large:
-        return False
-    shared = len(np.intersect1d(one, other, assume_unique=True))
-    return shared >= THRESHOLD * (small + large - shared)
+    near_M = np.zeros(len(others), np.bool_)
+    size_M = np.array([len(other) for other in others], np.int64)
+    small_M, large_M = np.minimum(size_M, len(one)), np.maximum(size_M, len(one))
+    possible = np.flatnonzero((small_M > 0) & (small_M >= THRESHOLD * large_M))
+    if not len(possible):
+        return near_M
+    ngrams = np.concatenate([others[place] for place in possible])
+    is_shared = one[np.minimum(np.searchsorted(one, ngrams), len(one) - 1)] == ngrams
+    ends = size_M[possible].cumsum()
+    shared = np.add.reduceat(is_shared, ends - size_M[possible], dtype=np.int64)
+    near_M[possible] = shared >= THRESHOLD * (small_M[possible] + large_M[possible] - shared)
+    return near_M
 
 
 def near_duplicates(held: Sequence[str], others: Sequence[str]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -44,10 +44,9 @@ class NearCopies:
         positives = [self.source.positives[query] for query in queries]
         self._hash({place for places in (*candidates, *positives) for place in places})
         for row in range(len(queries)):
-            known = [self._ngrams[place] for place in positives[row]]
-            near_NC[row, usable_NC[row]] = [
-                any(are_near(positive, self._ngrams[place]) for positive in known) for place in candidates[row]
-            ]
+            others = [self._ngrams[place] for place in candidates[row]]
+            for positive in positives[row]:
+                near_NC[row, usable_NC[row]] |= are_near(self._ngrams[positive], others)
         return near_NC
 
     def _hash(self, places: set[int]) -> None:
