@@ -60,7 +60,11 @@ def are_near(one: NDArray[np.uint32], others: Sequence[NDArray[np.uint32]]) -> N
     if not len(possible):
         return near_M
     ngrams = np.concatenate([others[place] for place in possible])
-    is_shared = one[np.minimum(np.searchsorted(one, ngrams), len(one) - 1)] == ngrams
+    is_shared = np.zeros(2**16, np.bool_)
+    is_shared[one & 0xFFFF] = True
+    is_shared = is_shared[ngrams & 0xFFFF]  # of nearly all others this alone tells that they are not
+    likely = np.flatnonzero(is_shared)
+    is_shared[likely] = one[np.minimum(np.searchsorted(one, ngrams[likely]), len(one) - 1)] == ngrams[likely]
     ends = size_M[possible].cumsum()
     shared = np.add.reduceat(is_shared, ends - size_M[possible], dtype=np.int64)
     near_M[possible] = shared >= THRESHOLD * (small_M[possible] + large_M[possible] - shared)
