@@ -29,7 +29,7 @@ from acclimate.training.task_draws import LibraryVectors, draw_condition
 from acclimate.types import Role
 
 Part: TypeAlias = Literal["train", "test"]
-"""Of the texts."""
+"""Which of the library's texts."""
 CONDITIONS: dict[str, tuple[bool, int, int]] = {
     "description": (True, 0, 0),
     "8 pairs": (False, 8, 0),
