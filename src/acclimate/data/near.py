@@ -59,7 +59,7 @@ def are_near(one: NDArray[np.uint32], others: Sequence[NDArray[np.uint32]]) -> N
     possible = np.flatnonzero((small_M > 0) & (small_M >= THRESHOLD * large_M))
     if not len(possible):
         return near_M
-    ngrams = np.concatenate([others[place] for place in possible])
+    ngrams = np.concatenate([others[place] for place in possible.tolist()])
     is_shared = np.zeros(2**16, np.bool_)
     is_shared[one & 0xFFFF] = True
     is_shared = is_shared[ngrams & 0xFFFF]  # of nearly all others this alone tells that they are not
