@@ -62,7 +62,7 @@ def are_near(one: NDArray[np.uint32], others: Sequence[NDArray[np.uint32]]) -> N
     ngrams = np.concatenate([others[place] for place in possible.tolist()])
     is_shared = np.zeros(2**16, np.bool_)
     is_shared[one & 0xFFFF] = True
-    is_shared = is_shared[ngrams & 0xFFFF]  # of nearly all others this alone tells that they are not
+    is_shared = is_shared[ngrams & 0xFFFF]  # sorts out nearly all that are not shared
     likely = np.flatnonzero(is_shared)
     is_shared[likely] = one[np.minimum(np.searchsorted(one, ngrams[likely]), len(one) - 1)] == ngrams[likely]
     ends = size_M[possible].cumsum()
