@@ -133,7 +133,7 @@ def _moved(world: HeldOutTasks, candidates: Candidates, name: str, user: _User) 
         if QUERY_VECTOR in weights:
             moved_PD[number] = mapped(torch.from_numpy(moved_PD[number])[None, None], weights)[0, 0].numpy()
         else:
-            moved_PD[number] = world.encoded(weights, np.array([query]), np.zeros(1, np.int64), part="train")[0]
+            moved_PD[number] = world.encoded(weights, np.array([query]), part="train")[0]
     return moved_PD
 
 

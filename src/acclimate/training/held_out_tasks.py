@@ -22,7 +22,7 @@ from acclimate.evaluation.task_scores import TaskScore, measured_queries, score_
 from acclimate.models.encoder import Encoder
 from acclimate.models.hypernetwork.adapted_texts import AdaptedTexts
 from acclimate.models.hypernetwork.condition import ConditionVectors
-from acclimate.models.hypernetwork.layers import QUERY_VECTOR, Weights, mapped
+from acclimate.models.hypernetwork.layers import QUERY_VECTOR, Weights, as_weights, mapped
 from acclimate.retrieval.top_k import Vectors
 from acclimate.training.network_training import Adapted
 from acclimate.training.task_draws import LibraryVectors, draw_condition
@@ -147,22 +147,17 @@ class HeldOutTasks:
             return query_ND, document_MD
         if QUERY_VECTOR in modules:
             return _mapped(query_ND, modules), document_MD
-        one = {name: (A_rI[None], B_Or[None]) for name, (A_rI, B_Or) in modules.items()}
-        query_ND = self.encoded(one, queries, np.zeros_like(queries))
+        query_ND = self.encoded(as_weights(modules), queries)
         if documents_too:
-            every = np.arange(len(document_MD))
-            document_MD = self.encoded(one, every, np.zeros_like(every), "document")
+            document_MD = self.encoded(as_weights(modules), np.arange(len(document_MD)), "document")
         return query_ND, document_MD
 
-    def encoded(
-        self, weights: Weights, numbers_N: Keys, adapter_N: Keys, role: Role = "query", part: Part = "test"
-    ) -> Vectors:
-        """Encode some of the texts through the encoder, each with one of several adapters.
+    def encoded(self, weights: Weights, numbers_N: Keys, role: Role = "query", part: Part = "test") -> Vectors:
+        """Encode some of the texts through the encoder with an adapter.
 
         Args:
-            weights: layer -> (A [K, r, I], B [K, O, r]).
+            weights: of one task.
             numbers_N: the texts, queries or documents by their role.
-            adapter_N: the adapter of each, 0 to K - 1.
             role: of the texts.
             part: of the library.
         """
@@ -172,7 +167,7 @@ class HeldOutTasks:
             tokens = self.encoder.tokenise(library.queries if role == "query" else library.documents, role)
             label = f"lower blocks of {part} {role} texts, once"
             self.adaptable[key] = AdaptedTexts(self.encoder, tokens, weights, self.cache, label)
-        return self.adaptable[key].encode(weights, numbers_N, adapter_N)
+        return self.adaptable[key].encode(weights, numbers_N)
 
     def _with(self, modules: Adapted) -> Encoder:
         encoder = self.encoder.fork()
@@ -225,6 +220,5 @@ def _encoded(encoder: Encoder, texts: Sequence[str], numbers: Sequence[Vectors |
 
 
 def _mapped(query_ND: Vectors, modules: Adapted) -> Vectors:
-    one = {name: (A_rI[None], B_Or[None]) for name, (A_rI, B_Or) in modules.items()}
-    rows: Vectors = mapped(torch.from_numpy(query_ND)[None], one)[0].numpy()
+    rows: Vectors = mapped(torch.from_numpy(query_ND)[None], as_weights(modules))[0].numpy()
     return rows

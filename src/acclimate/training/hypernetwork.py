@@ -182,14 +182,14 @@ class AdapterObjective:
         names = [layer.name for layer in network.layers]
         self.texts = AdaptedTexts(encoder, self.tokens, names, cache, "lower blocks, once")
         self.encoder = self.texts.encoder
-        self.budget = chunk_budget(self.texts.model, encoder.device, train, self.texts.below)
+        self.budget = chunk_budget(self.encoder.model, encoder.device, train, self.texts.below)
 
     def __call__(self, step: int) -> StepResult:
         """Take one step (from 0)."""
         draw = self.draws(step)
         weights = self.network(draw.conditions.to(self.encoder.device))
         self.texts.set_weights(weights)
-        model = self.texts.model
+        model = self.encoder.model
         with lora.held(model), lora.generated_as_leaves(model):
             model.train()
             return self._backward(step, draw)

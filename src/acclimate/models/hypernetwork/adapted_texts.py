@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from acclimate.core import lora
-from acclimate.core.batching import chunks_by_tokens, grouped
+from acclimate.core.batching import chunks_by_tokens
 from acclimate.core.gate import Gate
 from acclimate.models.chunked import fill
 from acclimate.models.encoder import Encoder
@@ -36,7 +36,7 @@ class AdaptedTexts:
         label: shown with a progress bar while that is computed.
 
     Attributes:
-        model: what the adapters are attached to.
+        encoder: what the adapters are attached to.
         below: how many blocks are gone through once.
 
     Raises:
@@ -47,10 +47,9 @@ class AdaptedTexts:
         self.tokens = tokens
         self._texts = UpperBlocks(encoder, tokens, layers, folder, label)
         self.encoder, self.below = self._texts.encoder, self._texts.below
-        self.model = self.encoder.model
-        lora.attach(self.model, [*layers], rank=1)
-        self._layers = lora.lora_layers(self.model)
-        slot = lora.gate_slot(self.model)
+        lora.attach(self.encoder.model, [*layers], rank=1)
+        self._layers = lora.lora_layers(self.encoder.model)
+        slot = lora.gate_slot(self.encoder.model)
         assert slot is not None  # just attached
         self._slot = slot
 
@@ -71,13 +70,12 @@ class AdaptedTexts:
         with self._slot.open(Gate(adapters, [((int(adapter), 1.0),) for adapter in adapter_N], lengths)):
             return self._texts.vectors(numbers_N)
 
-    def encode(self, weights: Weights, numbers_N: Numbers, adapter_N: Numbers) -> NDArray[np.float32]:
-        """Encode texts without gradient, in chunks: float32 [N, D], unit rows."""
+    def encode(self, weights: Weights, numbers_N: Numbers) -> NDArray[np.float32]:
+        """Encode texts by one adapter without gradient, in chunks: float32 [N, D], unit rows."""
         device = self.encoder.device
         self.set_weights({name: (A.to(device), B.to(device)) for name, (A, B) in weights.items()})
         vectors_ND = np.empty((len(numbers_N), self.encoder.use.dim), np.float32)
-        by_tokens = chunks_by_tokens(self.tokens.lengths[numbers_N], self.encoder.chunk_tokens)
-        chunks = [grouped(chunk, adapter_N[chunk].tolist()) for chunk in by_tokens]
+        chunks = chunks_by_tokens(self.tokens.lengths[numbers_N], self.encoder.chunk_tokens)
         with torch.inference_mode():
-            fill(vectors_ND, chunks, lambda chunk: self.vectors(numbers_N[chunk], adapter_N[chunk]), lambda _: None)
+            fill(vectors_ND, chunks, lambda one: self.vectors(numbers_N[one], np.zeros_like(one)), lambda _: None)
         return vectors_ND

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from acclimate.models.hypernetwork.condition import ConditionVectors, batch_of
-from acclimate.models.hypernetwork.layers import Weights
+from acclimate.models.hypernetwork.layers import Weights, as_weights
 from acclimate.models.hypernetwork.reference_points import map_from_pairs
 from acclimate.models.hypernetwork.saving import TrainedNetwork
 
@@ -33,7 +33,7 @@ class Candidates:
     def weights(self, name: str, vectors: ConditionVectors) -> Weights | None:
         """Layer -> (A [1, r, I], B [1, O, r]) of a candidate; None where it has no pair to be made of."""
         if name == MULTI_TASK:
-            return {layer: (A_rI[None], B_Or[None]) for layer, (A_rI, B_Or) in self.trained.shared.items()}
+            return as_weights(self.trained.shared)
         if name == CLOSED_FORM:
             if vectors.query_PD is None or vectors.document_PD is None:
                 return None

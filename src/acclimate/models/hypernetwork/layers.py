@@ -114,6 +114,11 @@ def of_task(weights: Weights, task: int) -> dict[str, tuple[Tensor, Tensor]]:
     return {name: (A_TrI[task], B_TOr[task]) for name, (A_TrI, B_TOr) in weights.items()}
 
 
+def as_weights(modules: Mapping[str, tuple[Tensor, Tensor]]) -> Weights:
+    """Take one adapter, layer -> (A [r, I], B [O, r]), as the weights of one task."""
+    return {name: (A_rI[None], B_Or[None]) for name, (A_rI, B_Or) in modules.items()}
+
+
 def _place(name: str) -> tuple[int, str]:
     """The block's number in a module's path, and the path without it."""
     parts = name.split(".")
