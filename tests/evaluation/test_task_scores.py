@@ -27,8 +27,8 @@ def test_the_measures_are_those_of_every_other_evaluation() -> None:
     queries = measured_queries(task, 20)
     assert len(queries) == 20 and set(queries) <= set(task.usable)
     query_ND, document_MD = rows(40, 1)[queries], rows(60, 2)
-    found = score_task(task, queries, query_ND, document_MD)
     ids, ranked = [str(query) for query in queries], task.ranked()
+    found = score_task(task, queries, query_ND, document_MD[ranked])
     run = rank_vectors(ids, query_ND, [str(place) for place in ranked], document_MD[ranked], 10)
     relevant = task.relevant(queries, ranked)
     qrels = {

@@ -73,7 +73,7 @@ def wordpiece_tokenizer(
     return tokenizer
 
 
-def qwen_tokenizer(bpe: Path | None = None) -> Tokenizer:
+def qwen_tokenizer(bpe: Path | None = None, merges: int | None = None) -> Tokenizer:
     """Qwen3-Embedding's tokenizer: byte-level BPE, its 26 added tokens, <|endoftext|> appended to every text.
 
     The model's own tokenizer.json has these parts: NFC, the split by its regular expression, and as post-processor a
@@ -81,12 +81,16 @@ def qwen_tokenizer(bpe: Path | None = None) -> Tokenizer:
 
     Args:
         bpe: a folder with Qwen's vocab.json and merges.txt; without it the vocabulary is the 256 bytes.
+        merges: how many of the merges, which all have their own ids, are kept; all by default.
     """
     if bpe is None:
         vocabulary = {letter: index for index, letter in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
         tokenizer = Tokenizer(models.BPE(vocabulary, []))
     else:
-        tokenizer = Tokenizer(models.BPE.from_file(str(bpe / "vocab.json"), str(bpe / "merges.txt")))
+        vocabulary, pairs = models.BPE.read_file(str(bpe / "vocab.json"), str(bpe / "merges.txt"))
+        if merges is not None:
+            vocabulary = {token: index for token, index in vocabulary.items() if index < 256 + merges}
+        tokenizer = Tokenizer(models.BPE(vocabulary, pairs[:merges]))
     tokenizer.normalizer = normalizers.NFC()
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(QWEN_SPLIT), "isolated"), byte_level])
@@ -173,9 +177,17 @@ def tiny_xlm_roberta(folder: Path, *, seed: int = 0, max_tokens: int = 64) -> Pa
     return _write(folder, XLMRobertaModel, config, wrapped, seed)
 
 
-def tiny_qwen3(folder: Path, *, seed: int = 0, bpe: Path | None = None, max_tokens: int = 128, **settings: Any) -> Path:
+def tiny_qwen3(
+    folder: Path,
+    *,
+    seed: int = 0,
+    bpe: Path | None = None,
+    merges: int | None = None,
+    max_tokens: int = 128,
+    **settings: Any,
+) -> Path:
     """A Qwen3Model folder: causal, grouped-query attention, <|endoftext|> at the end of every text."""
-    tokenizer = qwen_tokenizer(bpe)
+    tokenizer = qwen_tokenizer(bpe, merges)
     sizes = SIZES | {"num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": max_tokens}
     config = Qwen3Config(vocab_size=tokenizer.get_vocab_size(), **sizes | settings)
     wrapped = PreTrainedTokenizerFast(
@@ -192,10 +204,19 @@ def tiny_qwen3(folder: Path, *, seed: int = 0, bpe: Path | None = None, max_toke
 
 
 def tiny_qwen3_reranker(
-    folder: Path, bpe: Path | None = None, *, seed: int = 0, max_tokens: int = 192, tied: bool = True
+    folder: Path,
+    bpe: Path | None = None,
+    *,
+    merges: int | None = 10_000,
+    seed: int = 0,
+    max_tokens: int = 192,
+    tied: bool = True,
 ) -> Path:
-    """A Qwen3ForCausalLM folder; with Qwen's BPE, yes and no are tokens, without it they are bytes."""
-    tiny_qwen3(folder, bpe=bpe, max_tokens=max_tokens)
+    """A Qwen3ForCausalLM folder; with Qwen's BPE, yes and no are tokens, without it they are bytes.
+
+    All merges make every reader take seconds longer, so by default it has the first ones, yes and no among them.
+    """
+    tiny_qwen3(folder, bpe=bpe, merges=merges, max_tokens=max_tokens)
     config = Qwen3Config.from_pretrained(folder, tie_word_embeddings=tied)
     return _write(folder, Qwen3ForCausalLM, config, AutoTokenizer.from_pretrained(folder), seed)
 

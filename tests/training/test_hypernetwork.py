@@ -83,8 +83,10 @@ def gradients(made: Network) -> dict[str, Tensor]:
 @pytest.mark.parametrize("sides", ["query", "both"])
 @pytest.mark.parametrize("memory", [2.0, 1e-5], ids=["one chunk", "many chunks"])
 def test_the_gradient_is_that_of_each_task_encoded_alone(tmp_path: Path, sides: Any, memory: float) -> None:
-    """Three adapters in one batch, cut into chunks, against every task's texts through its own adapter at once."""
-    encoder, draws, config = world(tmp_path, sides=sides)
+    """Three adapters in one batch, cut into chunks, against every task's texts through its own adapter at once. The
+    condition of one of them tells nothing."""
+    encoder, draws, config = world(tmp_path, sides=sides, unknown_share=0.9)
+    draws.vectors = replace(draws.vectors, unknown_WD=encoder.encode(["find the red"]))
     made, plain = network(encoder), encoder.fork()
     train = TrainConfig(activation_memory_gb=memory)
     objective = AdapterObjective(made, encoder, draws, draws.vectors, config, train, tmp_path)
@@ -95,6 +97,7 @@ def test_the_gradient_is_that_of_each_task_encoded_alone(tmp_path: Path, sides: 
     assert len(visits) == 1  # the generator's graph is gone through once, however many chunks there are
 
     draw, library = draws(0), draws.library
+    assert draw.unknown_T.any() and not draw.unknown_T.all()
     weights = made(draw.conditions)
     lora.attach(plain.model, ["query", "value"], rank=1)
     queries, documents = [], []
@@ -107,7 +110,12 @@ def test_the_gradient_is_that_of_each_task_encoded_alone(tmp_path: Path, sides: 
         with lora.adapters_off(plain.model) if sides == "query" else lora.held(plain.model):
             tokens = plain.tokenise(library.documents, "document")
             documents.append(plain.forward_tokens(tokens, document_M))
-    loss = relevance_loss(torch.stack(queries), torch.stack(documents), draw, config.temperature)
+    query_TQD, document_TMD = torch.stack(queries), torch.stack(documents)
+    distance_T = moved(query_TQD, torch.from_numpy(draws.vectors.query_ND[draw.query_TQ]))
+    if sides == "both":
+        further_T = moved(document_TMD, torch.from_numpy(draws.vectors.document_MD[draw.document_TM]))
+        distance_T = (distance_T + further_T) / 2
+    loss = relevance_loss(query_TQD, document_TMD, draw, config.temperature, distance_T)
     loss.backward()
     assert float(result.loss) == pytest.approx(loss.item(), rel=1e-5)
     expected = gradients(made)

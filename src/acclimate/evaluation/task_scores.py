@@ -48,11 +48,10 @@ def score_task(task: RelevanceTask, queries: Keys, query_ND: Vectors, document_M
         task: says what is relevant, and what is ranked.
         queries: numbers of the queries.
         query_ND: their unit vectors.
-        document_MD: unit vectors of all documents of the library.
+        document_MD: unit vectors of the documents that the task ranks.
     """
-    ranked_M = task.ranked()
-    _, place_NK = top_k(query_ND, np.ascontiguousarray(document_MD[ranked_M]), DEPTH)
-    relevant_NM = task.relevant(queries, ranked_M)
+    _, place_NK = top_k(query_ND, np.ascontiguousarray(document_MD), DEPTH)
+    relevant_NM = task.relevant(queries, task.ranked())
     hit_NK = np.take_along_axis(relevant_NM, place_NK, 1)
     return TaskScore(*first_hits_measures(hit_NK, relevant_NM.sum(1)))
 

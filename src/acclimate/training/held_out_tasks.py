@@ -81,7 +81,8 @@ class HeldOutTasks:
         found = {}
         for number, (task, modules) in enumerate(zip(self.library.test.tasks, adapters, strict=True)):
             queries = measured_queries(task)
-            query_ND, document_MD = self._adapted(queries, modules, documents_too)
+            query_ND = self._adapted(queries, modules, "query")
+            document_MD = self._adapted(task.ranked(), modules if documents_too else None, "document")
             found[self.library.facts[number].name] = score_task(task, queries, query_ND, document_MD)
         return found
 
@@ -110,7 +111,7 @@ class HeldOutTasks:
             query_ND = _mapped(query_ND, adapter)
         found = {}
         for facts, task in zip(self.library.facts, library.tasks, strict=True):
-            found[facts.name] = score_task(task, task.usable, query_ND[task.usable], document_MD)
+            found[facts.name] = score_task(task, task.usable, query_ND[task.usable], document_MD[task.ranked()])
         return found
 
     def only(self, numbers: Sequence[int]) -> HeldOutTasks:
@@ -141,16 +142,12 @@ class HeldOutTasks:
             places.append(others[0] if others else (number + 1) % len(facts))
         return places
 
-    def _adapted(self, queries: Keys, modules: Adapted | None, documents_too: bool) -> tuple[Vectors, Vectors]:
-        query_ND, document_MD = self.tested.query_ND[queries], self.tested.document_MD
-        if modules is None:
-            return query_ND, document_MD
-        if QUERY_VECTOR in modules:
-            return _mapped(query_ND, modules), document_MD
-        query_ND = self.encoded(as_weights(modules), queries)
-        if documents_too:
-            document_MD = self.encoded(as_weights(modules), np.arange(len(document_MD)), "document")
-        return query_ND, document_MD
+    def _adapted(self, numbers_N: Keys, modules: Adapted | None, role: Role) -> Vectors:
+        """Vectors of test texts with an adapter; a map on query vectors leaves documents as they are."""
+        base_ND = (self.tested.query_ND if role == "query" else self.tested.document_MD)[numbers_N]
+        if modules is None or (QUERY_VECTOR in modules and role == "document"):
+            return base_ND
+        return _mapped(base_ND, modules) if QUERY_VECTOR in modules else self.encoded(as_weights(modules), numbers_N, role)
 
     def encoded(self, weights: Weights, numbers_N: Keys, role: Role = "query", part: Part = "test") -> Vectors:
         """Encode some of the texts through the encoder with an adapter.

@@ -217,6 +217,8 @@ class AdapterObjective:
                 self.document_MD[torch.from_numpy(draw.document_TM)] if fixed else vectors_UD[place_TN[:, Q:]]
             )
             moved_T = moved(query_TQD, self.query_ND[torch.from_numpy(draw.query_TQ)])
+            if not fixed:
+                moved_T = (moved_T + moved(document_TMD, self.document_MD[torch.from_numpy(draw.document_TM)])) / 2
             return relevance_loss(query_TQD, document_TMD, draw, self.config.temperature, moved_T)
 
         loss = chunked_backward(
