@@ -145,9 +145,11 @@ class HeldOutTasks:
     def _adapted(self, numbers_N: Keys, modules: Adapted | None, role: Role) -> Vectors:
         """Vectors of test texts with an adapter; a map on query vectors leaves documents as they are."""
         base_ND = (self.tested.query_ND if role == "query" else self.tested.document_MD)[numbers_N]
-        if modules is None or (QUERY_VECTOR in modules and role == "document"):
+        if modules is None:
             return base_ND
-        return _mapped(base_ND, modules) if QUERY_VECTOR in modules else self.encoded(as_weights(modules), numbers_N, role)
+        if QUERY_VECTOR in modules:
+            return _mapped(base_ND, modules) if role == "query" else base_ND
+        return self.encoded(as_weights(modules), numbers_N, role)
 
     def encoded(self, weights: Weights, numbers_N: Keys, role: Role = "query", part: Part = "test") -> Vectors:
         """Encode some of the texts through the encoder with an adapter.
