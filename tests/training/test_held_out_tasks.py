@@ -67,7 +67,7 @@ def test_an_adapter_of_the_last_block_is_measured_as_the_whole_model_has_it(
         return task.name
 
     monkeypatch.setattr(held_out_tasks, "score_task", noted)
-    world.score(adapters, documents_too)
+    assert [*world.score(adapters, documents_too).values()] == [task.name for task in library.tasks]
     for adapter, task, (query_ND, document_MD) in zip(adapters, library.tasks, seen, strict=True):
         whole = encoder.fork()
         attach_weights(whole.model, adapter)
@@ -76,6 +76,16 @@ def test_an_adapter_of_the_last_block_is_measured_as_the_whole_model_has_it(
         documents = whole.encode(library.documents) if documents_too else vectors.document_MD
         assert np.allclose(document_MD, documents[task.ranked()], atol=1e-5)
     assert not np.allclose(seen[0][0], seen[1][0], atol=1e-2)
+    alone = seen[:2]
+    seen.clear()
+    found = world.score([adapters[0], adapters[1], adapters[0]], documents_too)  # the first one is for two tasks
+    assert [*found.values()] == [task.name for task in library.tasks]
+    # Measured by adapter: the first task, the third, the second.
+    assert np.allclose(seen[0][0], alone[0][0], atol=1e-5) and np.allclose(seen[2][0], alone[1][0], atol=1e-5)
+    whole = encoder.fork()
+    attach_weights(whole.model, adapters[0])
+    queries = [library.queries[query] for query in measured_queries(library.tasks[2])]
+    assert np.allclose(seen[1][0], whole.encode(queries, "query"), atol=1e-5)
 
 
 def test_few_are_drawn_at_even_distances() -> None:

@@ -77,14 +77,16 @@ class HeldOutTasks:
         ]
 
     def score(self, adapters: Sequence[Adapted | None], documents_too: bool = False) -> dict[str, TaskScore]:
-        """Measure each task with its own adapter; None is the base."""
-        found = {}
-        for number, (task, modules) in enumerate(zip(self.library.test.tasks, adapters, strict=True)):
-            queries = measured_queries(task)
+        """Measure each task with its own adapter; None is the base. What several tasks share encodes a text once."""
+        tasks, found = self.library.test.tasks, {}
+        for modules, numbers in _by_adapter(adapters):
+            queries = [measured_queries(tasks[number]) for number in numbers]
+            ranked = [tasks[number].ranked() for number in numbers]
             query_ND = self._adapted(queries, modules, "query")
-            document_MD = self._adapted(task.ranked(), modules if documents_too else None, "document")
-            found[self.library.facts[number].name] = score_task(task, queries, query_ND, document_MD)
-        return found
+            document_MD = self._adapted(ranked, modules if documents_too else None, "document")
+            for number, asked, places in zip(numbers, queries, ranked, strict=True):
+                found[number] = score_task(tasks[number], asked, query_ND[asked], document_MD[places])
+        return {facts.name: found[number] for number, facts in enumerate(self.library.facts)}
 
     def prefixed(
         self, adapter: Adapted | None, documents_too: bool = False, told: Sequence[int] | None = None
@@ -142,14 +144,18 @@ class HeldOutTasks:
             places.append(others[0] if others else (number + 1) % len(facts))
         return places
 
-    def _adapted(self, numbers_N: Keys, modules: Adapted | None, role: Role) -> Vectors:
-        """Vectors of test texts with an adapter; a map on query vectors leaves documents as they are."""
-        base_ND = (self.tested.query_ND if role == "query" else self.tested.document_MD)[numbers_N]
-        if modules is None:
+    def _adapted(self, parts: Sequence[Keys], modules: Adapted | None, role: Role) -> Vectors:
+        """Vectors of all test texts of a role, those of these numbers with an adapter; no map is for documents."""
+        base_ND = self.tested.query_ND if role == "query" else self.tested.document_MD
+        if modules is None or (QUERY_VECTOR in modules and role == "document"):
             return base_ND
-        if QUERY_VECTOR in modules:
-            return _mapped(base_ND, modules) if role == "query" else base_ND
-        return self.encoded(as_weights(modules), numbers_N, role)
+        numbers_N, vectors_ND = np.unique(np.concatenate(parts)), base_ND.copy()
+        vectors_ND[numbers_N] = (
+            _mapped(base_ND[numbers_N], modules)
+            if QUERY_VECTOR in modules
+            else self.encoded(as_weights(modules), numbers_N, role)
+        )
+        return vectors_ND
 
     def encoded(self, weights: Weights, numbers_N: Keys, role: Role = "query", part: Part = "test") -> Vectors:
         """Encode some of the texts through the encoder with an adapter.
@@ -172,6 +178,14 @@ class HeldOutTasks:
         encoder = self.encoder.fork()
         lora.attach_weights(encoder.model, modules)
         return encoder
+
+
+def _by_adapter(adapters: Sequence[Adapted | None]) -> list[tuple[Adapted | None, list[int]]]:
+    """Each adapter with the numbers of the tasks that it is for."""
+    found: dict[int, tuple[Adapted | None, list[int]]] = {}
+    for number, modules in enumerate(adapters):
+        found.setdefault(id(modules), (modules, []))[1].append(number)
+    return [*found.values()]
 
 
 def held_out(library: SplitLibrary) -> list[int]:
