@@ -45,14 +45,15 @@ class RelevanceTask:
     asking: Keys | None = None
     """Numbers of the queries that are asked; all that have a relevant document if None."""
     order_M: Keys = field(init=False, repr=False)
-    """Documents sorted by key, so that those of one key are neighbours."""
+    """The documents that have a key, sorted by it, so that those of one key are neighbours."""
     sorted_M: Keys = field(init=False, repr=False)
     """Their keys, ascending."""
     usable: Keys = field(init=False, repr=False)
     """The queries that are asked and have a relevant document."""
 
     def __post_init__(self) -> None:
-        order_M = np.argsort(self.document_M, kind="stable")
+        present = np.flatnonzero(self.document_M >= 0)
+        order_M = present[np.argsort(self.document_M[present], kind="stable")]
         object.__setattr__(self, "order_M", order_M)
         object.__setattr__(self, "sorted_M", self.document_M[order_M])
         answered_N = np.isin(self.query_N, self.document_M) & (self.query_N >= 0)
