@@ -15,6 +15,7 @@ from acclimate.cli.main import main
 from acclimate.configs import RunConfig
 from acclimate.configs.hypernetwork import NetworkConfig
 from acclimate.errors import DataError, Interrupted, ModelError, UsageError
+from acclimate.evaluation.own_check import own_check
 from acclimate.models.adapter import load_adapter
 from acclimate.models.hypernetwork.saving import load_network
 from acclimate.models.query_map import load_query_map
@@ -273,6 +274,35 @@ def test_training_goes_on_from_a_generated_adapter(world: World, monkeypatch: py
     with pytest.raises(ModelError, match="cannot be trained on"):
         world.generate("map", describe="the same end")
         verbs.train(run, start_adapter=str(world.folder / "map"), **settings)
+
+
+@pytest.mark.slow
+def test_an_adapter_for_both_sides_is_measured_and_checked(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Documents are encoded by every candidate: of few texts, by a quarter of the pairs at a time."""
+    measure_few(monkeypatch)
+    monkeypatch.setattr("acclimate.stages.generate.MOST_DISTRACTORS", {"both": 5})
+    out = world.folder / "both-hyper"
+    few = replace(TINY, through="encoder", last_blocks=1, sides="both", steps=2, shared_steps=2)
+    hypernetwork_train(world.library, out, few, world.config)
+    report = hypernetwork_evaluate([out], world.library, world.folder / "of-both", world.config)
+    assert report["arms"]["known attributes"]["both-hyper, description"]["ndcg"] > 0
+    chosen = report["chosen"]["both-hyper"]["known attributes"]["8"]
+    assert 0 < chosen["tasks"] <= 4 and set(chosen["chosen"]) <= {"base", "multi-task", "generated"}
+    checks: list[Any] = []
+
+    def kept(rankers: Any, *more: Any) -> Any:
+        checks.append(own_check(rankers, *more))
+        return checks[-1] | {"best": "generated"}
+
+    monkeypatch.setattr("acclimate.stages.generate.own_check", kept)
+    rows = [(f"{ask} wheat {end}", f"{end} {ask} soil") for ask in WORDS["asking"] for end in WORDS["endings"]]
+    texts = world.folder / "many.txt"
+    texts.write_text("".join(f"{thing} {ask}\n" for thing in WORDS["things"] for ask in WORDS["asking"]))
+    generate(str(out), Asked(pairs=world.pairs(rows, "both")), world.folder / "both", world.config)
+    generate(str(out), Asked(pairs=world.pairs(rows, "both"), corpus=texts), world.folder / "among", world.config)
+    assert [check["distractors"] for check in checks] == [11, 11 + 5]
+    assert set(checks[0]["ndcg"]) == {"base", "multi-task", "generated"}
+    assert load_adapter(world.folder / "both").sides == load_adapter(world.folder / "among").sides == "both"
 
 
 def test_the_commands(world: World, capsys: pytest.CaptureFixture[str]) -> None:

@@ -92,6 +92,8 @@ class _Measured:
     """Cosines are divided by it in the loss."""
     queries: int
     """Queries of each task in a step."""
+    queries_of_both: int = 0
+    """The same where documents are changed, too: each query brings two that have to be encoded."""
     last_blocks: int = 0
     """How many of the model's last blocks get LoRA."""
 
@@ -114,6 +116,7 @@ MEASURED: dict[Through, _Measured] = {
         learning_rate=5e-4,
         temperature=0.05,
         queries=16,
+        queries_of_both=8,
         last_blocks=2,
     ),
 }
@@ -164,13 +167,14 @@ class NetworkConfig:
 
     def training(self, *, shared: bool) -> HypernetworkConfig:
         """The settings of one of the two trainings."""
+        measured = MEASURED[self.through]
         steps = self.shared_steps if shared else self.steps
         unknown = 0.0 if shared or self.generator in RIVALS else self.unknown_share
         return HypernetworkConfig(
             sides=self.sides,
             steps=steps,
-            queries_per_task=MEASURED[self.through].queries,
+            queries_per_task=measured.queries if self.sides == "query" else measured.queries_of_both,
             learning_rate=self.learning_rate,
             unknown_share=unknown,
-            temperature=MEASURED[self.through].temperature,
+            temperature=measured.temperature,
         )

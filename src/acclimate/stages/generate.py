@@ -20,16 +20,18 @@ from acclimate.data.conditions import read_description, read_few_pairs, read_sam
 from acclimate.data.facts import evenly, languages
 from acclimate.data.texts import read_texts
 from acclimate.errors import ModelError, UsageError
+from acclimate.evaluation.leaving_out import ranker
 from acclimate.evaluation.own_check import BASE, FEWEST_PAIRS, OwnCheck, Ranker, own_check
 from acclimate.files import hash_file, hash_folder
 from acclimate.formats.trained_on import TrainedOn, read_trained_on, write_trained_on
 from acclimate.models.adapter import Adapter
 from acclimate.models.adapter_saving import save_adapter
 from acclimate.models.encoder import Encoder
-from acclimate.models.hypernetwork.candidates import GENERATED, Candidates, without
+from acclimate.models.hypernetwork.candidates import GENERATED, Candidates
 from acclimate.models.hypernetwork.condition import Condition, encode_condition
 from acclimate.models.hypernetwork.generate import NetworkHypernetwork, bound
 from acclimate.models.hypernetwork.known import FAR
+from acclimate.models.hypernetwork.layers import Weights
 from acclimate.models.hypernetwork.packaged import find_hypernetwork
 from acclimate.models.hypernetwork.saving import TrainedNetwork, load_network
 from acclimate.models.query_map import QueryMap
@@ -38,10 +40,12 @@ from acclimate.progress import say
 from acclimate.retrieval.top_k import Vectors
 from acclimate.runs.resolve import find_base
 from acclimate.runs.step import Work, step
+from acclimate.types import Sides
 
 MOST_PAIRS = 32
 """A hypernetwork has never seen more."""
-MOST_DISTRACTORS = 2000
+MOST_DISTRACTORS: dict[Sides, int] = {"query": 2000, "both": 500}
+"""Texts of the corpus that are encoded: once, or by five candidates."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,24 +170,22 @@ class _Asked:
 
     def _ranker(self, name: str, documents: list[str], document_XD: Vectors) -> Ranker:
         """How a candidate ranks, made without the pair that it ranks for."""
-        queries = [query for query, _ in self.condition.pairs]
-        query_PD = self.vectors.query_PD
+        pairs, query_PD = self.condition.pairs, self.vectors.query_PD
         assert query_PD is not None
         if name == BASE:
             return lambda number: (query_PD[number], document_XD)
 
-        def rank(number: int) -> tuple[Vectors, Vectors]:
-            weights = self.of.weights(name, without(self.vectors, self.condition.pairs, number))
+        def encoded(weights: Weights | None, numbers: tuple[int, ...]) -> tuple[Vectors, Vectors]:
             if weights is None:  # no pair is left to solve for
-                return query_PD[number], document_XD
+                return query_PD[list(numbers)], document_XD
             made = bound(weights, self.encoder, self.trained.sides)
             if isinstance(made, QueryMap):
-                return made(query_PD[number : number + 1])[0], document_XD
+                return made(query_PD[list(numbers)]), document_XD
             adapted = self.encoder.with_adapter(made)
-            query_D = adapted.encode([queries[number]], "query")[0]
-            return query_D, document_XD if made.sides == "query" else adapted.encode(documents, "document")
+            query_LD = adapted.encode([pairs[number][0] for number in numbers], "query")
+            return query_LD, document_XD if made.sides == "query" else adapted.encode(documents, "document")
 
-        return rank
+        return ranker(self.of, name, self.vectors, pairs, encoded)
 
 
 def _checked(candidates: _Asked, corpus: Path | None, seed: int) -> OwnCheck | None:
@@ -198,7 +200,7 @@ def _checked(candidates: _Asked, corpus: Path | None, seed: int) -> OwnCheck | N
         return None
     texts = [] if corpus is None else list(dict.fromkeys(text for text in read_texts(corpus) if text.strip()))
     own = {document for _, document in pairs}
-    distractors = evenly([text for text in texts if text not in own], MOST_DISTRACTORS)
+    distractors = evenly([text for text in texts if text not in own], MOST_DISTRACTORS[candidates.trained.sides])
     if corpus is None:
         others = counted(len(pairs) - 1, "documents")
         say(f"generate: checked against the {others} of the other pairs only; --corpus adds others")

@@ -142,8 +142,9 @@ def _evaluated(
     for network in asked.generators:
         trained = asked.trained[network]
         scores |= _measured(world, network, trained, found)
-        if asked.references and trained.sides == "query":
-            chosen[network] = chosen_by_pairs(world, trained)
+        if asked.references:
+            few = world if trained.sides == "query" else world.only(world.sample())
+            chosen[network] = chosen_by_pairs(few, trained)
         if own is not None and not found["curve"]:
             found["curve"][network] = _curve(world, own, network, trained)
     report = {

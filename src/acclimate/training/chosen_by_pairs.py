@@ -17,12 +17,13 @@ import numpy as np
 import torch
 
 from acclimate.data.relevance import Keys, RelevanceTask
+from acclimate.evaluation.leaving_out import ranker
 from acclimate.evaluation.own_check import BASE, Ranker, own_check
 from acclimate.evaluation.significance import compare_means
 from acclimate.evaluation.task_scores import TaskScore
-from acclimate.models.hypernetwork.candidates import Candidates, without
+from acclimate.models.hypernetwork.candidates import MULTI_TASK, Candidates
 from acclimate.models.hypernetwork.condition import ConditionVectors
-from acclimate.models.hypernetwork.layers import QUERY_VECTOR, mapped, of_task
+from acclimate.models.hypernetwork.layers import QUERY_VECTOR, Weights, mapped, of_task
 from acclimate.models.hypernetwork.saving import TrainedNetwork
 from acclimate.progress import progress
 from acclimate.retrieval.top_k import Vectors
@@ -54,27 +55,26 @@ def chosen_by_pairs(world: HeldOutTasks, trained: TrainedNetwork, *, described: 
 
     Args:
         world: the tasks, with the vectors of all their training texts.
-        trained: a hypernetwork that changes queries only.
+        trained: a hypernetwork.
         described: a description is given beside the pairs.
     """
     candidates, found = Candidates(trained), []
+    both = trained.sides == "both"
     tasks = world.library.train.tasks
     with progress("choose by pairs", len(tasks) * len(PAIRS), "choices") as advance:
         for number, task in enumerate(tasks):
             one = world.only([number])
             base = _ndcg(one.score([None]))
+            gains = {BASE: 0.0}
             for count in PAIRS:
                 user = _user(world, number, task, count, described)
-                assert user.vectors.query_PD is not None  # drawn with pairs
-                rankers = {BASE: _ranker(user, user.vectors.query_PD)}
+                rankers = {name: _ranker(world, candidates, name, user) for name in (BASE, *candidates.names)}
+                check = own_check(rankers, user.pairs, len(user.documents) - 1, world.seed)
                 for name in candidates.names:
-                    rankers[name] = _ranker(user, _moved(world, candidates, name, user))
-                check = own_check(rankers, user.pairs, len(user.document_XD) - 1, world.seed)
-                gains = {BASE: 0.0}
-                for name in candidates.names:
-                    weights = candidates.weights(name, user.vectors)
-                    assert weights is not None  # there are pairs
-                    gains[name] = _ndcg(one.score([of_task(weights, 0)])) - base
+                    if name != MULTI_TASK or name not in gains:  # no pair has a part in that one
+                        weights = candidates.weights(name, user.vectors)
+                        assert weights is not None  # there are pairs
+                        gains[name] = _ndcg(one.score([of_task(weights, 0)], both)) - base
                 chosen = check["best"]
                 found.append(Chosen(task.name, count, chosen, gains[chosen], max(gains.values())))
                 advance(1)
@@ -90,8 +90,10 @@ class _User:
     """As texts."""
     queries: Keys
     """Numbers of their queries [P] among the training's."""
+    documents: Keys
+    """Numbers of the pairs' documents, then of others [X]."""
     document_XD: Vectors
-    """The pairs' documents, then others."""
+    """The base's vectors of them."""
 
 
 def _user(world: HeldOutTasks, number: int, task: RelevanceTask, count: int, described: bool) -> _User:
@@ -110,31 +112,29 @@ def _user(world: HeldOutTasks, number: int, task: RelevanceTask, count: int, des
         query_PD=shown.query_ND[queries],
         document_PD=shown.document_MD[documents],
     )
-    return _User(vectors, pairs, queries, shown.document_MD[[*documents.tolist(), *others]])
+    ranked = np.array([*documents.tolist(), *others])
+    return _User(vectors, pairs, queries, ranked, shown.document_MD[ranked])
 
 
-def _ranker(user: _User, moved_PD: Vectors) -> Ranker:
-    """Rank by query vectors [P, D], each made without its own pair."""
+def _ranker(world: HeldOutTasks, candidates: Candidates, name: str, user: _User) -> Ranker:
+    """Rank by a candidate that is made without the pairs that it ranks for."""
+    query_PD = user.vectors.query_PD
+    assert query_PD is not None  # drawn with pairs
+    if name == BASE:
+        return lambda number: (query_PD[number], user.document_XD)
 
-    def rank(number: int) -> tuple[Vectors, Vectors]:
-        return moved_PD[number], user.document_XD
-
-    return rank
-
-
-def _moved(world: HeldOutTasks, candidates: Candidates, name: str, user: _User) -> Vectors:
-    """The pairs' query vectors [P, D] by a candidate, each made without the pair; the base's where nothing is left."""
-    assert user.vectors.query_PD is not None  # drawn with pairs
-    moved_PD = user.vectors.query_PD.copy()
-    for number, query in enumerate(user.queries):
-        weights = candidates.weights(name, without(user.vectors, user.pairs, number))
+    def encoded(weights: Weights | None, numbers: tuple[int, ...]) -> tuple[Vectors, Vectors]:
+        places = list(numbers)
         if weights is None:
-            continue
+            return query_PD[places], user.document_XD
         if QUERY_VECTOR in weights:
-            moved_PD[number] = mapped(torch.from_numpy(moved_PD[number])[None, None], weights)[0, 0].numpy()
-        else:
-            moved_PD[number] = world.encoded(weights, np.array([query]), part="train")[0]
-    return moved_PD
+            return mapped(torch.from_numpy(query_PD[places])[None], weights)[0].numpy(), user.document_XD
+        query_LD = world.encoded(weights, user.queries[places], part="train")
+        if candidates.trained.sides == "query":
+            return query_LD, user.document_XD
+        return query_LD, world.encoded(weights, user.documents, "document", "train")
+
+    return ranker(candidates, name, user.vectors, user.pairs, encoded)
 
 
 def _ndcg(scores: dict[str, TaskScore]) -> float:

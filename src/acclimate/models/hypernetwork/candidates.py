@@ -5,7 +5,7 @@ Shapes: P pairs, D vector size.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -42,16 +42,16 @@ class Candidates:
             return self.trained.network(batch_of([vectors], self.trained.use.dim))  # type: ignore[no-any-return]
 
 
-def without(vectors: ConditionVectors, pairs: Sequence[tuple[str, str]], number: int) -> ConditionVectors:
-    """Take one pair out of a condition, and others that share a text with it.
+def without(vectors: ConditionVectors, pairs: Sequence[tuple[str, str]], numbers: Collection[int]) -> ConditionVectors:
+    """Take some pairs out of a condition, and others that share a text with one of them.
 
     Args:
         vectors: of the condition.
         pairs: its (query, document), row by row those of the vectors.
-        number: which one.
+        numbers: which ones.
     """
-    query, document = pairs[number]
-    kept = [place for place, (q, d) in enumerate(pairs) if q != query and d != document]
+    queries, documents = ({pairs[number][side] for number in numbers} for side in (0, 1))
+    kept = [place for place, (q, d) in enumerate(pairs) if q not in queries and d not in documents]
     rows = {
         name: value[kept] if kept and value is not None else None
         for name, value in (("query_PD", vectors.query_PD), ("document_PD", vectors.document_PD))
