@@ -14,7 +14,8 @@ Acclimate needs anyway. Parts, for each seed:
                     parameters: the multi-task adapter, the description before every query (maps on query vectors)
     evaluate        all of these on what is held out, with own adapters, mixtures, choices by a user's pairs and the
                     curve of quality against seconds
-    encoder         generators and rivals as LoRA on the encoder's last two blocks, on the same tasks
+    encoder         generators and rivals as LoRA on the encoder's last two blocks, for queries, on the same tasks
+    both-sides      the same for queries and documents
     shapes          (once) weights for the shapes of Qwen3-Embedding-0.6B: `instant_shapes.py`
 
 Every command is one that a user types, and goes on by itself after an interruption.
@@ -162,13 +163,18 @@ def evaluate(arguments: argparse.Namespace, seed: int) -> None:
     typed("hypernetwork-evaluate", *train(arguments, seed), *words)
 
 
-def through_encoder(arguments: argparse.Namespace, seed: int) -> None:
+def through_encoder(arguments: argparse.Namespace, seed: int, within: str = "lora", sides: str = "query") -> None:
     """LoRA on the last two blocks."""
-    folder, settings = of_seed(arguments, seed), ("--through", "encoder")
+    folder, settings = of_seed(arguments, seed), ("--through", "encoder", "--sides", sides)
     networks = (*GENERATORS, *RIVALS)
-    made = [trained(arguments, seed, name, ENCODER_STEPS, *settings, within="lora") for name in networks]
-    words = ("--tasks", folder / "tasks", "--out", folder / "measured-lora", "--seed", seed, "--no-references")
+    made = [trained(arguments, seed, name, ENCODER_STEPS, *settings, within=within) for name in networks]
+    words = ("--tasks", folder / "tasks", "--out", folder / f"measured-{within}", "--seed", seed, "--no-references")
     typed("hypernetwork-evaluate", *made, *words)
+
+
+def both_sides(arguments: argparse.Namespace, seed: int) -> None:
+    """The same for queries and documents."""
+    through_encoder(arguments, seed, "lora-both", "both")
 
 
 def shapes(arguments: argparse.Namespace, seed: int) -> None:
@@ -184,6 +190,7 @@ PARTS: dict[str, Callable[[argparse.Namespace, int], Any]] = {
     "train": train,
     "evaluate": evaluate,
     "encoder": through_encoder,
+    "both-sides": both_sides,
     "shapes": shapes,
 }
 
@@ -197,7 +204,7 @@ def show(out: Path, seeds: Sequence[int]) -> None:
             print(f"{name}\n", flush=True)
             command = [sys.executable, str(HERE / "instant.py"), "--out", str(out / name), "--steps", "4000", "--table"]
             subprocess.run([*command, *sides, "--seeds", *map(str, seeds)], check=True)
-    for name in ("measured", "measured-lora"):
+    for name in ("measured", "measured-lora", "measured-lora-both"):
         reports = [(seed, report) for seed in seeds for report in _reports(out / f"seed-{seed}" / name)]
         if reports:
             rows = {seed: _per_task(out / f"seed-{seed}" / name) for seed, _ in reports}
