@@ -250,7 +250,7 @@ def test_training_goes_on_from_a_generated_adapter(world: World, monkeypatch: py
     from tests.tiny_run import write_tiny_retrieval
 
     out = world.folder / "lora-hyper"
-    few = replace(TINY, through="encoder", last_blocks=1, steps=2, shared_steps=2)
+    few = replace(TINY, through="encoder", last_blocks=1, sides="query", steps=2, shared_steps=2)
     hypernetwork_train(world.library, out, few, world.config)
     measure_few(monkeypatch)
     report = hypernetwork_evaluate([out], world.library, world.folder / "of-lora", world.config)
@@ -282,7 +282,7 @@ def test_an_adapter_for_both_sides_is_measured_and_checked(world: World, monkeyp
     measure_few(monkeypatch)
     monkeypatch.setattr("acclimate.stages.generate.MOST_DISTRACTORS", {"both": 5})
     out = world.folder / "both-hyper"
-    few = replace(TINY, through="encoder", last_blocks=1, sides="both", steps=2, shared_steps=2)
+    few = replace(TINY, through="encoder", last_blocks=1, steps=2, shared_steps=2)
     hypernetwork_train(world.library, out, few, world.config)
     report = hypernetwork_evaluate([out], world.library, world.folder / "of-both", world.config)
     assert report["arms"]["known attributes"]["both-hyper, description"]["ndcg"] > 0

@@ -390,8 +390,9 @@ def test_what_is_not_given_is_what_was_best_for_the_kind_of_adapter() -> None:
     steps = [config.training(shared=shared) for config in (of_vectors, of_encoder) for shared in (True, False)]
     assert [step.steps for step in steps] == [300, 1500, 200, 400]
     assert [step.temperature for step in steps] == [0.1, 0.1, 0.05, 0.05]
-    assert [step.queries_per_task for step in steps] == [64, 64, 16, 16]
-    assert NetworkConfig(through="encoder", sides="both").training(shared=False).queries_per_task == 8
+    assert [step.queries_per_task for step in steps] == [64, 64, 8, 8]
+    assert [step.sides for step in steps] == ["query", "query", "both", "both"]
+    assert NetworkConfig(through="encoder", sides="query").training(shared=False).queries_per_task == 16
     with pytest.raises(UsageError, match="own_rank = -1"):
         NetworkConfig(own_rank=-1)
     with pytest.raises(UsageError, match="last_blocks with a map on the final vector"):

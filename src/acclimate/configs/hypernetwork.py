@@ -133,8 +133,8 @@ class NetworkConfig:
     """query-vector: a map on the final vector of queries; encoder: LoRA on the linear layers of the last blocks."""
     last_blocks: int = 0
     """How many blocks of the model those are, counted from the last; 0: 2. The blocks below are computed once."""
-    sides: Sides = "query"
-    """query: what is generated changes queries only; both: documents too."""
+    sides: Sides | None = None
+    """query: what is generated changes queries only; both: documents too; None: both through the encoder."""
     steps: int = 0
     """Steps of the generator's training; 0: 1,500 on query vectors, 400 through the encoder."""
     shared_steps: int = 0
@@ -165,15 +165,20 @@ class NetworkConfig:
                 "a map on the final vector of documents too", fix="Take sides = query, or through = encoder."
             )
 
+    @property
+    def effective_sides(self) -> Sides:
+        """What is asked for, or else what was best: a map cannot change documents, which lie in an index."""
+        return self.sides or ("both" if self.through == "encoder" else "query")
+
     def training(self, *, shared: bool) -> HypernetworkConfig:
         """The settings of one of the two trainings."""
-        measured = MEASURED[self.through]
+        measured, sides = MEASURED[self.through], self.effective_sides
         steps = self.shared_steps if shared else self.steps
         unknown = 0.0 if shared or self.generator in RIVALS else self.unknown_share
         return HypernetworkConfig(
-            sides=self.sides,
+            sides=sides,
             steps=steps,
-            queries_per_task=measured.queries if self.sides == "query" else measured.queries_of_both,
+            queries_per_task=measured.queries if sides == "query" else measured.queries_of_both,
             learning_rate=self.learning_rate,
             unknown_share=unknown,
             temperature=measured.temperature,

@@ -87,6 +87,7 @@ def _trained(
         "parameters": sum(parameter.numel() for parameter in made.parameters()),
         "seconds": round(seconds, 1),
         **asdict(network),
+        "sides": network.effective_sides,
     }
     return TrainedNetwork(
         network=made,
@@ -94,7 +95,7 @@ def _trained(
         base_sha256=encoder.source.sha256,
         use=encoder.use,
         normalise=encoder.source.files.normalise,
-        sides=network.sides,
+        sides=network.effective_sides,
         metrics=facts,
         shared=shared,
         known=training.known({one.name: one.definition for one in part.facts}),

@@ -19,7 +19,7 @@ def hypernetwork_train(
     generator: GeneratorName = DEFAULTS.generator,
     through: Through = DEFAULTS.through,
     last_blocks: int = 0,
-    sides: Sides = DEFAULTS.sides,
+    sides: Sides | None = None,
     steps: int = 0,
     shared_steps: int = 0,
     shared_rank: int = 0,
@@ -37,7 +37,7 @@ def hypernetwork_train(
         generator: what is generated; or a rival, which is trained to be compared with.
         through: query-vector: a map on queries' final vectors; encoder: LoRA on the last blocks of the model.
         last_blocks: how many blocks those are; 0: 2.
-        sides: query: queries only are changed; both: documents too.
+        sides: query: queries only are changed; both: documents too. Both through the encoder if not given.
         steps: steps of the generator's training; 0: 1,500 on query vectors, 400 through the encoder.
         shared_steps: steps of the multi-task adapter's training before it; 0: 300 or 200.
         shared_rank: rank of the multi-task adapter; 0: 32 on query vectors, 8 through the encoder.
