@@ -45,7 +45,7 @@ from acclimate.types import Sides
 MOST_PAIRS = 32
 """A hypernetwork has never seen more."""
 MOST_DISTRACTORS: dict[Sides, int] = {"query": 2000, "both": 500}
-"""Texts of the corpus that are encoded: once, or by five candidates."""
+"""Texts of the corpus that are encoded: by the base alone, or by five adapters, too."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
