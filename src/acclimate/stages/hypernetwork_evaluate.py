@@ -251,11 +251,12 @@ def _measured(world: HeldOutTasks, name: str, trained: TrainedNetwork, found: di
         if rows is not None:
             known = [ConditionVectors(description_D=row_D) for row_D in rows[0]]
             mean_1C = network.condition(batch_of(known, dim)).mean(0, keepdim=True)
-            generated["mean"] = network.from_condition(mean_1C.expand(count, -1))
+            generated["mean"] = network.from_condition(mean_1C)
     scores: Scores = {}
     with progress(f"measure {name}", len(generated), "conditions") as advance:
         for condition, weights in generated.items():
-            adapters = [of_task(weights, number) for number in range(count)]
+            made = [of_task(weights, number) for number in range(1 if condition == "mean" else count)]
+            adapters = made if len(made) == count else made * count  # one for all tasks encodes a text once
             scores[f"{name}, {condition}"] = world.score(adapters, both)
             advance(1)
     updates = [of_task(generated[MAIN], number) for number in range(count)]
