@@ -37,14 +37,18 @@ Documented = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef
 
 
 class Pair(NamedTuple):
-    """A docstring cut in two."""
+    """A docstring cut in two, and the module that it is from."""
 
     query: str
     response: str
+    module: str
 
 
 def main() -> None:
-    """Write the pairs as JSONL (`query`, `response`); half from the standard library, the rest from packages."""
+    """Write the pairs as JSONL; half from the standard library, the rest from packages.
+
+    A line has `query` and `response`; of named packages also `module`.
+    """
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("runs/demo-pairs.jsonl"), help="JSONL file to write")
     parser.add_argument("--limit", type=int, default=DEFAULT_LIMIT, help=f"pairs to write (default {DEFAULT_LIMIT})")
@@ -62,10 +66,12 @@ def main() -> None:
     else:
         pairs = list(islice(unique(docstrings(library), seen), arguments.limit // 2))
         pairs += islice(unique(docstrings(packages), seen), arguments.limit - len(pairs))
+    written = Pair._fields if arguments.packages else ("query", "response")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     with arguments.out.open("w", encoding="utf-8") as stream:
         for pair in pairs:
-            stream.write(json.dumps(pair._asdict(), ensure_ascii=False) + "\n")
+            row = {name: getattr(pair, name) for name in written}
+            stream.write(json.dumps(row, ensure_ascii=False) + "\n")
     print(f"{len(pairs)} docstrings -> {arguments.out}", file=sys.stderr)
 
 
@@ -78,9 +84,10 @@ def docstrings(root: Path) -> Iterator[Pair]:
             tree = ast.parse((root / path).read_bytes())
         except (SyntaxError, ValueError, RecursionError):
             continue  # a template, or source of another Python
+        module = f"{root.name}.{path.parts[0].removesuffix('.py')}"
         for names, node in documented(tree, ()):
-            if pair := split_docstring(ast.get_docstring(node) or "", names):
-                yield pair
+            if halves := split_docstring(ast.get_docstring(node) or "", names):
+                yield Pair(*halves, module)
 
 
 def is_skipped(part: str) -> bool:
@@ -96,7 +103,7 @@ def documented(node: ast.AST, names: tuple[str, ...]) -> Iterator[tuple[tuple[st
             yield from documented(child, (*names, child.name))
 
 
-def split_docstring(text: str, names: tuple[str, ...]) -> Pair | None:
+def split_docstring(text: str, names: tuple[str, ...]) -> tuple[str, str] | None:
     """A dedented docstring as (summary, rest without `names`), or None where one of them says too little."""
     summary, _, rest = text.partition("\n\n")
     summary = " ".join(summary.split())
@@ -104,14 +111,14 @@ def split_docstring(text: str, names: tuple[str, ...]) -> Pair | None:
     words = re.sub(r"([-=~^*])\1{2,}", " ", nameless).split()  # no underlines of headings
     if not MIN_SUMMARY_WORDS <= len(summary.split()) <= MAX_SUMMARY_WORDS or len(words) < MIN_DOCUMENT_WORDS:
         return None
-    return Pair(summary, " ".join(words[:MAX_DOCUMENT_WORDS]))
+    return summary, " ".join(words[:MAX_DOCUMENT_WORDS])
 
 
 def unique(pairs: Iterator[Pair], seen: set[str]) -> Iterator[Pair]:
     """The pairs neither of whose texts has been `seen`; inherited methods repeat their docstrings."""
     for pair in pairs:
         if pair.query not in seen and pair.response not in seen:
-            seen.update(pair)
+            seen.update((pair.query, pair.response))
             yield pair
 
 

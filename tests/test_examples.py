@@ -84,7 +84,8 @@ def test_docstrings_become_pairs_without_names(tmp_path: Path) -> None:
 def test_docstrings_of_named_packages_alone(tmp_path: Path) -> None:
     out, script = tmp_path / "numpy.jsonl", EXAMPLES / "docstrings.py"
     subprocess.run([sys.executable, script, "--packages", "numpy", "--limit", "50", "--out", out], check=True)
-    assert len(out.read_text(encoding="utf-8").splitlines()) == 50
+    rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
+    assert len(rows) == 50 and all(row["module"].startswith("numpy.") for row in rows)
     asked = [sys.executable, script, "--packages", "numpy", "no_such_package", "--out", tmp_path / "none"]
     refused = subprocess.run(asked, capture_output=True, text=True)
     assert refused.returncode == 2 and "not installed as a folder of Python files: no_such_package" in refused.stderr
@@ -96,8 +97,6 @@ def test_a_docstring_loses_the_names_of_its_object(monkeypatch: pytest.MonkeyPat
 
     text = "Remove the whitespace at both ends.\n\nstrip() of Text keeps what is inside; see also rstrip and lstrip."
     pair = split_docstring(text, ("Text", "strip"))
-    assert pair is not None
-    assert pair.query == "Remove the whitespace at both ends."
-    assert pair.response == "() of keeps what is inside; see also rstrip and lstrip."
+    assert pair == ("Remove the whitespace at both ends.", "() of keeps what is inside; see also rstrip and lstrip.")
     assert split_docstring("Too short.\n\n" + "word " * 20, ("f",)) is None
     assert split_docstring("Long enough to be a query.\n\nToo little here.", ("f",)) is None

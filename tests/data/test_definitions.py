@@ -45,6 +45,14 @@ def write_corpus(
     return path
 
 
+def with_column(path: Path, column: str) -> Path:
+    """The same rows with a column more: one of twelve modules, by the row's number."""
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = [json.dumps(row | {column: f"module {number % 12}"}) for number, row in enumerate(rows)]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
 def collection(tmp_path: Path, limit: int | None = None) -> Collection:
     path = write_corpus(tmp_path, "bank")
     return collect("bank", read_source(str(path), PrepareConfig()), limit, 0)
@@ -142,3 +150,27 @@ def test_too_few_texts_are_refused(tmp_path: Path) -> None:
     path = write_corpus(tmp_path, "few", 20)
     with pytest.raises(DataError, match="few has 20 queries and 20 documents"):
         collect("few", read_source(str(path), PrepareConfig()), None, 0)
+
+
+def test_a_column_of_the_source_is_an_attribute(tmp_path: Path) -> None:
+    path = with_column(write_corpus(tmp_path, "bank"), "module")
+    made = collect("bank", read_source(str(path), PrepareConfig(split_by="module")), None, 0)
+    rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    module = {row["query"]: row["module"] for row in rows} | {row["response"]: row["module"] for row in rows[::-1]}
+    assert made.query_groups == tuple(module[query] for query in made.queries)
+    assert made.document_groups == tuple(module[document] for document in made.documents)
+
+    family = families(made, [], [], 0)[0]
+    (grouped,) = (one for one in family.definitions if one.name == "group")
+    for place, query in enumerate(family.queries["test"]):
+        relevant = grouped.document["test"] == grouped.query["test"][place]
+        documents = zip(family.documents["test"], relevant.tolist(), strict=True)
+        assert all((module[document] == module[query]) == found for document, found in documents)
+    assert {"length+group", "opening+length+group"} <= {one.name for one in family.definitions}
+    assert "source" in grouped.descriptions[0]
+
+
+def test_without_such_a_column_there_is_no_such_attribute(tmp_path: Path) -> None:
+    made = collection(tmp_path)
+    assert not any(made.query_groups)
+    assert not any("group" in one.name for family in families(made, [], [], 0) for one in family.definitions)

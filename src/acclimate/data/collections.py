@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from scipy.sparse import coo_array
@@ -38,6 +39,9 @@ class Collection:
     query_test_N: np.ndarray
     """Whether a query is for the test."""
     document_test_M: np.ndarray
+    query_groups: tuple[str, ...]
+    """Where each query comes from, as a column of the source says it; "" where none does."""
+    document_groups: tuple[str, ...]
 
 
 def collect(name: str, raw: RawData, limit: int | None, seed: int) -> Collection:
@@ -76,6 +80,7 @@ def collect(name: str, raw: RawData, limit: int | None, seed: int) -> Collection
     known = set(documents)
     further = [text for text in further if text not in known and text.strip()]
     room = len(further) if limit is None else max(0, limit - len(document_M))
+    query_group, document_group = _groups(raw, "anchor"), _groups(raw, "positive")
     more = [further[place] for place in sorted(generator.permutation(len(further))[:room].tolist())]
     return Collection(
         name=name,
@@ -85,7 +90,17 @@ def collect(name: str, raw: RawData, limit: int | None, seed: int) -> Collection
         document_answer_M=np.concatenate([document_X[document_M], np.full(len(more), ABSENT)]).astype(np.int64),
         query_test_N=test[component_X[query_N]],
         document_test_M=np.concatenate([test[document_X[document_M]], generator.random(len(more)) < TEST_SHARE]),
+        query_groups=tuple(query_group[queries[place]] for place in query_N),
+        document_groups=(*(document_group[documents[place]] for place in document_M), *("" for _ in more)),
     )
+
+
+def _groups(raw: RawData, side: Literal["anchor", "positive"]) -> dict[str, str]:
+    """Text of one side -> its group, that of its first row."""
+    found: dict[str, str] = {}
+    for row in raw.records:
+        found.setdefault(folded(getattr(row, side)), (row.group or "").strip())
+    return found
 
 
 def _components(queries: Sequence[str], documents: Sequence[str], pairs: Sequence[tuple[str, str]]) -> Keys:

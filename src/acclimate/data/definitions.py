@@ -1,8 +1,8 @@
 """Definitions of relevance over the texts of a collection, described in words, and the tasks that they make.
 
 A definition is one attribute, or several that all have to agree: what the text is about, how it is put, how long it
-is, what answers it. Every text has a key of each attribute. A negative that has all but one of them right is what
-another definition calls relevant, and is drawn as such (`training.task_draws`).
+is, what answers it, where it comes from. Every text has a key of each attribute. A negative that has all but one of
+them right is what another definition calls relevant, and is drawn as such (`training.task_draws`).
 
 A family is one side against another over one collection: queries against documents, queries among themselves,
 documents among themselves. Shapes: N queries, M documents.
@@ -22,7 +22,7 @@ from acclimate.core.analyser import words
 from acclimate.data.collections import Collection
 from acclimate.data.relevance import ABSENT, Keys
 
-Attribute: TypeAlias = Literal["answer", "entity", "theme", "topic", "opening", "ending", "length"]
+Attribute: TypeAlias = Literal["answer", "entity", "theme", "topic", "opening", "ending", "length", "group"]
 PHRASES: dict[Attribute, tuple[str, str, str]] = {
     "answer": ("answers the query", "belongs to the query as its answer", "gives what the query asks for"),
     "entity": ("names the same particular thing", "shares the query's rarest term", "mentions the same special word"),
@@ -31,6 +31,7 @@ PHRASES: dict[Attribute, tuple[str, str, str]] = {
     "opening": ("begins with the same word", "opens like the query", "starts in the same way"),
     "ending": ("ends with the same word", "closes like the query", "has the same last word"),
     "length": ("is about as long as the query", "has a similar number of words", "is of the same length"),
+    "group": ("comes from the same source", "is from the same module or section", "belongs to the same category"),
 }
 """Attribute -> how a description says that it agrees; each follows "the document"."""
 TEMPLATES = (
@@ -70,7 +71,7 @@ UNKNOWN_PHRASES = (
     "has the same punctuation",
     "was read by the same people",
     "is of the same quality",
-    "has the same source",
+    "has the same publisher",
     "mentions the same place",
     "is equally funny",
     "asks for the same kind of number",
@@ -173,6 +174,8 @@ def families(
     count = len(collection.queries)
     keys = attribute_keys((*collection.queries, *collection.documents))
     keys |= {name: np.asarray(found, np.int64) for name, found in (("theme", themes), ("topic", topics)) if len(found)}  # type: ignore[misc]
+    if any(groups := (*collection.query_groups, *collection.document_groups)):
+        keys["group"] = _numbered(groups)
     queries = Side(
         collection.queries,
         {**{name: found[:count] for name, found in keys.items()}, "answer": collection.query_answer_N},

@@ -18,6 +18,7 @@ def hypernetwork_tasks(
     held_out: Sequence[str | Path] = (),
     far: Sequence[str] = ("ending",),
     domains: int = 4,
+    group_column: str | None = None,
     config: Config = None,
     **settings: Any,
 ) -> Result:
@@ -29,6 +30,7 @@ def hypernetwork_tasks(
         held_out: sources that are never trained on.
         far: attributes that are never trained on.
         domains: number of themes of each source that become a task of their own.
+        group_column: a column that says where a text comes from (its module, its category): one attribute more.
         config: see `flows.settings.Config`.
         settings: such as `limit=1000`.
     """
@@ -37,7 +39,8 @@ def hypernetwork_tasks(
 
     names = [str(source) for source in sources]
     unseen = [str(source) for source in held_out]
-    return Result(stage(names, Path(out), effective, held_out=unseen, far=tuple(far), domains=domains), Path(out))
+    asked: dict[str, Any] = {"far": tuple(far), "domains": domains, "group_column": group_column}
+    return Result(stage(names, Path(out), effective, held_out=unseen, **asked), Path(out))
 
 
 def hypernetwork_train(

@@ -46,6 +46,10 @@ BASE, MULTI_TASK, PREFIX, ORACLE = "base", "multi-task", "description before the
 MAIN = "description + 8 pairs"
 CONTROLS = ("shuffled", "mean")
 LOADED_CALLS = 5
+MOST_REFERENCES = 20
+"""Tasks of a group on which references are measured that take seconds each."""
+MOST_CHOICES = 10
+"""Tasks of a group on which a choice by pairs is played where documents are changed, too: a minute each."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,7 +147,7 @@ def _evaluated(
         trained = asked.trained[network]
         scores |= _measured(world, network, trained, found)
         if asked.references:
-            few = world if trained.sides == "query" else world.only(world.sample())
+            few = world if trained.sides == "query" else world.only(world.sample(MOST_CHOICES))
             chosen[network] = chosen_by_pairs(few, trained)
         if own is not None and not found["curve"]:
             found["curve"][network] = _curve(world, own, network, trained)
@@ -186,7 +190,7 @@ def _headroom(world: HeldOutTasks, asked: _Asked) -> Scores:
         maps = [_closed_form(condition) for condition in world.conditions(False, pairs, 0)]
         scores[f"closed-form map, {pairs} pairs"] = world.score(maps)
     if asked.references:
-        scores[PREFIX] = world.only(world.sample()).prefixed(None)
+        scores[PREFIX] = world.only(world.sample(MOST_REFERENCES)).prefixed(None)
     return scores
 
 
@@ -217,7 +221,7 @@ def _own_adapters(world: HeldOutTasks, asked: _Asked) -> OwnAdapters:
 def _own(world: HeldOutTasks, own: OwnAdapters, asked: _Asked, library: SplitLibrary) -> Scores:
     """An adapter trained on each of some held-out tasks, and mixtures of those of all training tasks."""
     cache = work_folder(asked.tasks) / CACHE
-    few = world.only(world.sample())
+    few = world.only(world.sample(MOST_REFERENCES))
     scores: Scores = {ORACLE: few.score(own.train(few.library.train, few.shown, "own adapters"))}
     training = library.only(library.numbers("train")).train
     vectors = encode_library(world.encoder, training, cache)

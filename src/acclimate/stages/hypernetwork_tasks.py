@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,7 @@ def hypernetwork_tasks(
     held_out: Sequence[str] = (),
     far: Sequence[str] = ("ending",),
     domains: int = 4,
+    group_column: str | None = None,
 ) -> dict[str, Any]:
     """Write a library of tasks.
 
@@ -57,12 +59,14 @@ def hypernetwork_tasks(
         held_out: sources that are never trained on.
         far: attributes that are never trained on.
         domains: so many themes of each source become a task of their own.
+        group_column: a column of the sources' files that says where a text comes from, its module or category: one
+            attribute more.
 
     Returns:
         what report.json holds: "tasks" and "groups" (how many of each), "collections".
 
     Raises:
-        UsageError: no source that is trained on; an attribute that is none.
+        UsageError: no source that is trained on; an attribute that is none; a column that no source has.
         DataError: a source that cannot be read, or has too few texts.
         ChatError: the endpoint fails; what it has answered is kept.
     """
@@ -75,15 +79,16 @@ def hypernetwork_tasks(
         "held_out": list(held_out),
         "far": list(far),
         "domains": domains,
+        **({"group_column": group_column} if group_column is not None else {}),
         **({"llm_model": config.endpoint.llm_model} if config.endpoint.llm else {}),
     }
     inputs = {source: source_hash(source) for source in (*sources, *held_out)}
 
     def make() -> Work[dict[str, Any]]:
         found: list[Family] = []
+        collections = _collections(dict(zip(names, (*sources, *held_out), strict=True)), config, group_column)
         with progress("corpora", len(names), "corpora") as advance:
-            for name, source in zip(names, (*sources, *held_out), strict=True):
-                collection = collect(name, read_source(source, config.prepare), config.limit, config.seed)
+            for source, collection in collections.items():
                 made = families(collection, *_clusters(collection, config.seed), config.seed, domains=domains)
                 if not made:
                     say(f"{source}: no definition has enough texts; it is left out")
@@ -94,6 +99,23 @@ def hypernetwork_tasks(
         return Work(lambda folder: _write(folder, found, facts) | written)
 
     return step("hypernetwork tasks", out, settings, inputs, make, seconds="hypernetwork_tasks_s", reads=list(inputs))
+
+
+def _collections(sources: Mapping[str, str], config: RunConfig, group_column: str | None) -> dict[str, Collection]:
+    """Read sources (name -> where) as collections by where they are, with each text's group if there is the column."""
+    found, unused, grouped = {}, dict[str, None](), False
+    for name, source in sources.items():
+        raw = read_source(source, config.prepare)
+        columns = raw.columns.get("ignored", [])
+        if group_column is not None and group_column in columns:
+            raw = read_source(source, replace(config.prepare, split_by=group_column))  # it keeps this column's values
+            grouped = True
+        unused |= dict.fromkeys(columns)
+        found[source] = collect(name, raw, config.limit, config.seed)
+    if group_column is not None and not grouped:
+        possible = ", ".join(unused) or "none: the sources hold nothing but queries and documents"
+        raise UsageError(f"no source has a column {group_column!r} to group by", possible=possible)
+    return found
 
 
 def _check(names: Sequence[str], sources: Sequence[str], far: Sequence[str], domains: int) -> None:

@@ -40,8 +40,6 @@ CONDITIONS: dict[str, tuple[bool, int, int]] = {
 """Name -> description, number of pairs, number of texts."""
 MOST_TASKS = 60
 """Held-out tasks of a group that are measured, drawn evenly."""
-MOST_REFERENCES = 20
-"""Tasks of a group on which references are measured that take seconds each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,12 +125,12 @@ class HeldOutTasks:
         )
         return replace(self, library=library, shown=shown, tested=tested)
 
-    def sample(self) -> list[int]:
-        """Numbers of some tasks of each group, drawn evenly."""
+    def sample(self, most: int) -> list[int]:
+        """Numbers of at most so many tasks of each group, drawn evenly."""
         numbers: list[int] = []
         for group in GROUPS[1:]:
             own = [number for number, facts in enumerate(self.library.facts) if facts.group == group]
-            numbers += evenly_drawn(own, MOST_REFERENCES)
+            numbers += evenly_drawn(own, most)
         return numbers
 
     def exchanged(self) -> list[int]:

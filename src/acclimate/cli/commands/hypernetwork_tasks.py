@@ -16,6 +16,7 @@ def hypernetwork_tasks(
     held_out: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = (),
     far: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = ("ending",),
     domains: int = 4,
+    group_column: str | None = None,
     config: ConfigFile = None,
     settings: Given,
 ) -> None:
@@ -27,6 +28,7 @@ def hypernetwork_tasks(
         held_out: a source that is never trained on; may be given several times.
         far: an attribute that is never trained on; may be given several times.
         domains: number of themes of each source that become a task of their own.
+        group_column: a column that says where a text comes from (its module, its category): one attribute more.
         config: TOML file with settings; flags win over it.
         settings: of the reading.
     """
@@ -34,7 +36,14 @@ def hypernetwork_tasks(
     from acclimate.flows import instant_verbs
 
     found = instant_verbs.hypernetwork_tasks(
-        sources, out=out, held_out=held_out, far=far, domains=domains, config=config, **settings
+        sources,
+        out=out,
+        held_out=held_out,
+        far=far,
+        domains=domains,
+        group_column=group_column,
+        config=config,
+        **settings,
     )
     instant_tables.show_tasks(found, out)
 
