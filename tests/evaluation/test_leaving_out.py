@@ -37,6 +37,7 @@ def test_which_pairs_are_left_out_together() -> None:
     assert left_out(query, GENERATED, 10, 3) == left_out(query, CLOSED_FORM, 10, 3) == (3,)
     assert left_out(query, MULTI_TASK, 10, 3) == left_out(both, MULTI_TASK, 10, 3) == tuple(range(10))
     parts = [left_out(both, GENERATED, 10, number) for number in range(10)]
+    assert left_out(both, CLOSED_FORM, 10, 3) == parts[3]  # as many pairs as what it is compared with
     assert len(set(parts)) == PARTS and max(map(len, parts)) == 3
     assert all(number in part for number, part in enumerate(parts))
     assert [left_out(both, GENERATED, 2, number) for number in range(2)] == [(0,), (1,)]

@@ -26,9 +26,8 @@ class Candidates:
 
     @property
     def names(self) -> list[str]:
-        """Which there are: a closed form changes queries only."""
-        shared, query_side = bool(self.trained.shared), self.trained.sides == "query"
-        return [*([MULTI_TASK] if shared else []), GENERATED, *([CLOSED_FORM] if query_side else [])]
+        """Which there are."""
+        return [*([MULTI_TASK] if self.trained.shared else []), GENERATED, CLOSED_FORM]
 
     def weights(self, name: str, vectors: ConditionVectors) -> Weights | None:
         """Layer -> (A [1, r, I], B [1, O, r]) of a candidate; None where it has no pair to be made of."""
