@@ -118,6 +118,7 @@ def test_the_evaluation_has_headroom_controls_and_a_page(world: World, capsys: p
         assert 0 < arms[f"hyper, {arm}"]["ndcg"] < 1, arm
     gains = report["gains"]["known attributes"]["hyper, description + 8 pairs"]
     assert {"base", "multi-task", "prefix", "hyper, shuffled", "hyper, mean"} <= set(gains)
+    assert arms["centred on 16 texts"] != arms["base"]
     assert arms["prefix"] != arms["prefix, shuffled"] and "prefix, mean" not in arms
     delta = arms["hyper, description + 8 pairs"]["ndcg"] - arms["base"]["ndcg"]
     assert gains["base"]["value"] == pytest.approx(delta, abs=1e-3)

@@ -17,6 +17,7 @@ GeneratorName: TypeAlias = Literal[
 RIVALS: tuple[GeneratorName, ...] = ("multi-task", "instruction-prefix")
 """One adapter for all tasks: trained to be compared with, generated for nobody."""
 Through: TypeAlias = Literal["query-vector", "encoder"]
+Objective: TypeAlias = Literal["relevance", "reconstruction", "warm-up"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -143,6 +144,9 @@ class NetworkConfig:
     """Rank of the multi-task adapter, which all tasks share; 0: 32 on query vectors, 8 through the encoder."""
     own_rank: int = 0
     """Ranks beside it; 0: the same."""
+    objective: Objective = "relevance"
+    """relevance: the generator learns through what it generates, by which documents are relevant; reconstruction: to
+    generate what adapters are like that were trained on each task by itself; warm-up: that first, for as many steps."""
     unknown_share: float = 0.15
     """Share of the conditions that say what no task is about, or nothing: the base shall then stay as it is."""
     learning_rate: float = 0.0
@@ -158,6 +162,13 @@ class NetworkConfig:
         check_above("learning_rate", self.learning_rate, 0.0)
         check_fraction("unknown_share", self.unknown_share)
         check_at_least("last_blocks", self.last_blocks, 0)
+        if self.objective != "relevance" and self.through == "encoder":
+            raise UsageError(
+                f"objective = {self.objective} through the encoder, where an adapter for each task takes minutes",
+                fix="Take objective = relevance, or through = query-vector.",
+            )
+        if self.objective != "relevance" and self.generator in RIVALS:
+            raise UsageError(f"objective = {self.objective} of {self.generator}, which generates nothing")
         if self.through == "query-vector" and self.last_blocks:
             raise UsageError("last_blocks with a map on the final vector", fix="Take through = encoder.")
         if self.through == "query-vector" and self.sides == "both":

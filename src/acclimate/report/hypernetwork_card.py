@@ -28,6 +28,7 @@ def render(trained: TrainedNetwork) -> str:
         f"| trained on | {facts['tasks']} tasks ({facts['definitions']} definitions of relevance) |",
         f"| corpora | {', '.join(facts['collections'])}: {facts['texts']:,} texts |",
         f"| steps | {facts['shared_steps']} for the multi-task adapter, {facts['steps']} for the generator |",
+        f"| objective | {facts['objective']} |",
         f"| changes | {changed} |",
         "",
         "What it gains is measured by `acclimate hypernetwork evaluate`; for a task of yours, `generate` measures it",

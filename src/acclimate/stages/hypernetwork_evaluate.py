@@ -28,7 +28,7 @@ from acclimate.formats.sources import ModelSource
 from acclimate.models.encoder import Encoder
 from acclimate.models.hypernetwork.condition import ConditionVectors, batch_of
 from acclimate.models.hypernetwork.layers import QUERY_VECTOR, Weights, of_task
-from acclimate.models.hypernetwork.reference_points import MIXINGS, map_from_pairs
+from acclimate.models.hypernetwork.reference_points import MIXINGS, map_from_pairs, map_from_texts
 from acclimate.models.hypernetwork.saving import TrainedNetwork, load_network
 from acclimate.progress import progress, say
 from acclimate.report import hypernetwork_page
@@ -173,7 +173,7 @@ def _world(asked: _Asked, source: ModelSource, part: SplitLibrary) -> HeldOutTas
 
 
 def _headroom(world: HeldOutTasks, asked: _Asked) -> Scores:
-    """Base, rivals without a condition of their own, closed form: what a generator has to be better than."""
+    """Base, rivals without a condition of their own, closed forms: what a generator has to be better than."""
     count, first = len(world.library.facts), asked.first
     scores: Scores = {BASE: world.score([None] * count)}
     if first.shared:
@@ -189,6 +189,7 @@ def _headroom(world: HeldOutTasks, asked: _Asked) -> Scores:
     for pairs in (8, 32):
         maps = [_closed_form(condition) for condition in world.conditions(False, pairs, 0)]
         scores[f"closed-form map, {pairs} pairs"] = world.score(maps)
+    scores["centred on 16 texts"] = world.score([_centred(condition) for condition in world.conditions(False, 0, 16)])
     if asked.references:
         scores[PREFIX] = world.only(world.sample(MOST_REFERENCES)).prefixed(None)
     return scores
@@ -203,6 +204,11 @@ def _say_headroom(scores: Scores) -> None:
 def _closed_form(condition: ConditionVectors) -> Adapted:
     assert condition.query_PD is not None and condition.document_PD is not None  # pairs were asked for
     return of_task(map_from_pairs(torch.from_numpy(condition.query_PD), torch.from_numpy(condition.document_PD)), 0)
+
+
+def _centred(condition: ConditionVectors) -> Adapted:
+    assert condition.text_SD is not None  # texts were asked for
+    return of_task(map_from_texts(torch.from_numpy(condition.text_SD)), 0)
 
 
 def _own_adapters(world: HeldOutTasks, asked: _Asked) -> OwnAdapters:

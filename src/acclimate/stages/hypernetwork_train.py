@@ -21,7 +21,8 @@ from acclimate.progress import say
 from acclimate.report import hypernetwork_card
 from acclimate.runs.run_folder import CACHE, METRICS_FILE
 from acclimate.runs.step import Work, step
-from acclimate.training.network_training import NetworkTraining
+from acclimate.training.network_training import RECONSTRUCTION, Adapted, NetworkTraining
+from acclimate.training.own_adapters import OwnAdapters
 from acclimate.training.task_draws import encode_library
 
 
@@ -53,8 +54,9 @@ def hypernetwork_train(tasks: Path, out: Path, network: NetworkConfig, config: R
 
     def make() -> Work[dict[str, Any]]:
         part, work = library.only(trained_numbers), work_folder(out)
+        last = RECONSTRUCTION if network.objective == "reconstruction" else network.generator
         trained = _trained(encoder, part, network, config.seed, work, work_folder(tasks) / CACHE)
-        return Work(lambda folder: _write(folder, trained, part, work / network.generator / METRICS_FILE))
+        return Work(lambda folder: _write(folder, trained, part, work / last / METRICS_FILE))
 
     return step(
         "hypernetwork train", out, settings, inputs, make, seconds="hypernetwork_train_s", reads=[tasks, *config.named]
@@ -76,7 +78,7 @@ def _trained(
         folder=work,
     )
     shared = training.shared()
-    made = training.generator(shared)
+    made = training.generator(shared, _own(training, shared))
     seconds = time.monotonic() - started
     facts = {
         "tasks": len(part.facts),
@@ -100,6 +102,20 @@ def _trained(
         shared=shared,
         known=training.known({one.name: one.definition for one in part.facts}),
     )
+
+
+def _own(training: NetworkTraining, shared: Adapted) -> list[Adapted]:
+    """An adapter trained on each task, where they are to be reconstructed."""
+    if training.config.objective == "relevance":
+        return []
+    own = OwnAdapters(
+        encoder=training.encoder,
+        config=training.config,
+        shared=shared,
+        seed=training.seed,
+        folder=training.folder / "own",
+    )
+    return own.train(training.library, training.vectors, "adapters of each task")
 
 
 def _write(folder: Path, trained: TrainedNetwork, part: SplitLibrary, metrics: Path) -> dict[str, Any]:

@@ -11,7 +11,7 @@ Shapes: T tasks of the step, Q queries and M documents of each, U texts of the s
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -234,7 +234,7 @@ class AdapterObjective:
 
 
 def reconstruction_objective(
-    network: Network, draws: TaskDraws, trained: Sequence[dict[str, tuple[Tensor, Tensor]]]
+    network: Network, draws: TaskDraws, trained: Sequence[Mapping[str, tuple[Tensor, Tensor]]]
 ) -> LossFn:
     """Make the loss of reconstruction: how far the generated updates are from trained ones, relative to their size.
 
@@ -244,15 +244,18 @@ def reconstruction_objective(
         trained: layer -> (A [r, I], B [O, r]) of each of the library's tasks.
     """
 
+    device = next(network.parameters()).device
+    placed = [{name: (A.to(device), B.to(device)) for name, (A, B) in modules.items()} for modules in trained]
+
     def loss_fn(step: int) -> StepResult:
         draw = draws(step)
-        weights = network(draw.conditions)
-        return _taken(reconstruction_loss(weights, [trained[task] for task in draw.tasks.tolist()]))
+        weights = network(draw.conditions.to(device))
+        return _taken(reconstruction_loss(weights, [placed[task] for task in draw.tasks.tolist()]))
 
     return loss_fn
 
 
-def reconstruction_loss(weights: Weights, trained: Sequence[dict[str, tuple[Tensor, Tensor]]]) -> Tensor:
+def reconstruction_loss(weights: Weights, trained: Sequence[Mapping[str, tuple[Tensor, Tensor]]]) -> Tensor:
     """Squared distance of generated updates B A from trained ones over all layers, by the trained ones' squared size.
 
     The updates are compared, not A and B, which many pairs share one update; no [O, I] matrix is built:

@@ -8,7 +8,7 @@ Shapes: A [r, I] and B [O, r] of a layer, r its rank, I and O its features in an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -31,11 +31,16 @@ from acclimate.models.hypernetwork.network import Architecture, Network
 from acclimate.runs.run_folder import CACHE
 from acclimate.training.checkpoint import Progress
 from acclimate.training.fit import LossFn
-from acclimate.training.hypernetwork import AdapterObjective, query_map_objective, train_network
+from acclimate.training.hypernetwork import (
+    AdapterObjective,
+    query_map_objective,
+    reconstruction_objective,
+    train_network,
+)
 from acclimate.training.task_draws import LibraryVectors, TaskDraws, draw_condition, encode_library, task_schedule
 
-SHARED = "shared"
-"""Name of the multi-task adapter's training, before any other."""
+SHARED, RECONSTRUCTION = "shared", "reconstruction"
+"""Names of the trainings before the generator's: of the multi-task adapter, and towards each task's own adapter."""
 ALONE_STEPS, ALONE_QUERIES = 150, 64
 """Length of the training of one task's own adapter, and queries of a step."""
 INSTRUCTED_QUERIES = 128
@@ -75,15 +80,24 @@ class NetworkTraining:
         self._train(network, self.config.training(shared=True), SHARED)
         return shared_weights(network)
 
-    def generator(self, shared: Adapted) -> Network:
-        """Train the hypernetwork, from the multi-task adapter on; in evaluation mode."""
+    def generator(self, shared: Adapted, own: Sequence[Adapted] = ()) -> Network:
+        """Train the hypernetwork, from the multi-task adapter on; in evaluation mode.
+
+        Args:
+            shared: the multi-task adapter.
+            own: an adapter trained on each task, to be reconstructed; for that objective and the warm-up.
+        """
         network = self._network(self.config.generator, shared)
         described = [torch.from_numpy(wordings_WD) for wordings_WD in self.vectors.descriptions]
         network.learn_statistics(
             described, torch.from_numpy(self.vectors.query_ND), torch.from_numpy(self.vectors.document_MD)
         )
-        asked = self._instructed() if self.config.generator == "instruction-prefix" else self._with_unknown()
-        asked._train(network, self.config.training(shared=False), self.config.generator)
+        if own:
+            known = replace(self.config.training(shared=False), unknown_share=0.0)  # there is no adapter of the others
+            self._train(network, known, RECONSTRUCTION, own)
+        if self.config.objective != "reconstruction":
+            asked = self._instructed() if self.config.generator == "instruction-prefix" else self._with_unknown()
+            asked._train(network, self.config.training(shared=False), self.config.generator)
         return network.eval().requires_grad_(False)
 
     def _with_unknown(self) -> NetworkTraining:
@@ -160,7 +174,7 @@ class NetworkTraining:
         )
         return Network(sizes, self.layers, shared, self.seed)
 
-    def _train(self, network: Network, config: HypernetworkConfig, name: str) -> Progress:
+    def _train(self, network: Network, config: HypernetworkConfig, name: str, own: Sequence[Adapted] = ()) -> Progress:
         schedule = task_schedule(len(self.library.tasks), config, self.seed)
         draws = TaskDraws(self.library, self.vectors, schedule, config)
         identity = {
@@ -174,7 +188,7 @@ class NetworkTraining:
         network.to(self.encoder.device)
         state = train_network(
             network,
-            self._loss(network, draws, config),
+            reconstruction_objective(network, draws, own) if own else self._loss(network, draws, config),
             schedule,
             config,
             self.folder / name,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from acclimate.cli.options import Command, ConfigFile, Given
-from acclimate.configs.hypernetwork import GeneratorName, NetworkConfig, Through
+from acclimate.configs.hypernetwork import GeneratorName, NetworkConfig, Objective, Through
 from acclimate.types import Sides
 
 DEFAULTS = NetworkConfig()
@@ -24,6 +24,7 @@ def hypernetwork_train(
     shared_steps: int = 0,
     shared_rank: int = 0,
     own_rank: int = 0,
+    objective: Objective = DEFAULTS.objective,
     unknown_share: float = DEFAULTS.unknown_share,
     learning_rate: float = 0.0,
     config: ConfigFile = None,
@@ -42,6 +43,8 @@ def hypernetwork_train(
         shared_steps: steps of the multi-task adapter's training before it; 0: 300 or 200.
         shared_rank: rank of the multi-task adapter; 0: 32 on query vectors, 8 through the encoder.
         own_rank: ranks beside it; 0: the same.
+        objective: relevance: by which documents are relevant; reconstruction: towards an adapter trained on each task;
+            warm-up: that first, for as many steps.
         unknown_share: share of the conditions that say something unknown, at which the base shall stay as it is.
         learning_rate: peak learning rate; 0: 0.002 on query vectors, 0.0005 through the encoder.
         config: TOML file with settings; flags win over it.
@@ -58,6 +61,7 @@ def hypernetwork_train(
         steps=steps,
         shared_steps=shared_steps,
         shared_rank=shared_rank,
+        objective=objective,
         own_rank=own_rank,
         unknown_share=unknown_share,
         learning_rate=learning_rate,
