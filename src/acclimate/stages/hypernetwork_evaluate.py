@@ -110,7 +110,7 @@ def hypernetwork_evaluate(
     first = next(iter(trained.values()))
     source = find_base(hypernetworks[0], first.base_id, first.base_sha256, config.model, first.use.pooling)
     library = read_library(tasks)
-    held = held_out(library)
+    held = held_out(library, documents_too=any(one.sides == "both" for one in trained.values()))
     settings = {**used(config, "hypernetwork-evaluate"), "references": references}
     inputs = {
         "tasks": hash_folder(tasks),

@@ -39,7 +39,7 @@ CONDITIONS: dict[str, tuple[bool, int, int]] = {
 }
 """Name -> description, number of pairs, number of texts."""
 MOST_TASKS = 60
-"""Held-out tasks of a group that are measured, drawn evenly."""
+"""Held-out tasks of a group that are measured, drawn evenly; half as many where documents are encoded for each."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,13 +186,18 @@ def _by_adapter(adapters: Sequence[Adapted | None]) -> list[tuple[Adapted | None
     return [*found.values()]
 
 
-def held_out(library: SplitLibrary) -> list[int]:
+def held_out(library: SplitLibrary, *, documents_too: bool = False) -> list[int]:
     """Numbers of the tasks that are measured.
+
+    Args:
+        library: all tasks.
+        documents_too: each task's documents are encoded by its own adapter.
 
     Raises:
         DataError: no task is held out.
     """
-    chosen = [number for group in GROUPS[1:] for number in evenly_drawn(library.numbers(group), MOST_TASKS)]
+    most = MOST_TASKS // 2 if documents_too else MOST_TASKS
+    chosen = [number for group in GROUPS[1:] for number in evenly_drawn(library.numbers(group), most)]
     if not chosen:
         raise DataError("the library holds no task that is held out", fix="Make it with more corpora.")
     return chosen
