@@ -19,7 +19,7 @@ from acclimate.models.hypernetwork.condition import ConditionVectors
 from acclimate.models.hypernetwork.layers import layers_of, of_task
 from acclimate.training import held_out_tasks
 from acclimate.training.chosen_by_pairs import Chosen, chosen_summary
-from acclimate.training.held_out_tasks import HeldOutTasks, evenly_drawn
+from acclimate.training.held_out_tasks import HeldOutTasks, evenly_drawn, held_out
 from acclimate.training.own_adapters import mixed
 from acclimate.training.quality_curve import GENERATED, SCRATCH, Point, curve_summary, few_pairs
 from acclimate.training.task_draws import encode_library
@@ -91,6 +91,13 @@ def test_an_adapter_of_the_last_block_is_measured_as_the_whole_model_has_it(
 def test_few_are_drawn_at_even_distances() -> None:
     assert evenly_drawn(range(10), 3) == [0, 4, 9]
     assert evenly_drawn([5, 6], 3) == [5, 6]
+
+
+def test_half_as_many_are_measured_where_documents_are_encoded_for_each() -> None:
+    library = tiny_library()
+    facts = tuple(TaskFacts(str(n), "", "", "", "new-definition") for n in range(100))
+    split = SplitLibrary(library, library, facts)
+    assert (len(held_out(split)), len(held_out(split, documents_too=True))) == (60, 30)
 
 
 def test_choices_are_summed_up_by_group_and_number_of_pairs() -> None:
