@@ -24,6 +24,7 @@ from acclimate.stages.generate import Asked, generate
 from acclimate.stages.hypernetwork_evaluate import hypernetwork_evaluate
 from acclimate.stages.hypernetwork_tasks import hypernetwork_tasks
 from acclimate.stages.hypernetwork_train import hypernetwork_train
+from acclimate.training.held_out_tasks import HeldOutTasks
 from tests.data.test_definitions import write_corpus
 from tests.few_references import measure_few
 from tests.models.adapted import write_model
@@ -130,6 +131,29 @@ def test_the_evaluation_has_headroom_controls_and_a_page(world: World, capsys: p
     assert len(rows) == sum(report["groups"].values()) - report["groups"]["known attributes"]
     again = rows[0]["scores"]["base"]
     assert set(again) == {"ndcg", "recall", "mrr"}
+
+
+def test_a_stopped_evaluation_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was measured is not measured again, and the end is that of an evaluation in one go."""
+    out, straight = world.folder / "stopped", world.folder / "straight"
+    measure_few(monkeypatch)
+    score, taken, most = HeldOutTasks.score, list[int](), 9
+
+    def stopping(*arguments: Any) -> Any:
+        if len(taken) == most:
+            raise KeyboardInterrupt
+        taken.append(1)
+        return score(*arguments)
+
+    monkeypatch.setattr(HeldOutTasks, "score", stopping)
+    with pytest.raises(KeyboardInterrupt):
+        hypernetwork_evaluate([world.network], world.library, out, world.config, references=False)
+    assert not out.exists()
+    most, before = 100, len(taken)
+    report = hypernetwork_evaluate([world.network], world.library, out, world.config, references=False)
+    assert len(taken) - before < before
+    whole = hypernetwork_evaluate([world.network], world.library, straight, world.config, references=False)
+    assert (report["arms"], report["gains"]) == (whole["arms"], whole["gains"])
 
 
 @pytest.mark.slow

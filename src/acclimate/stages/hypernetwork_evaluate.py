@@ -3,7 +3,7 @@
 Headroom comes first: base, multi-task adapter, the description put before the query, and each task's own adapter bound
 what a generator can gain. Then every hypernetwork with descriptions, pairs, both, sample texts; and with the condition
 of another task (shuffled) and the mean of all training conditions, without which a gain shows nothing. Last, what
-`generate` would choose by a user's own pairs.
+`generate` would choose by a user's own pairs. What is measured is kept, so that a second start goes on.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from acclimate.data.task_library import SplitLibrary, read_library
 from acclimate.errors import UsageError
 from acclimate.evaluation.arms import Scores, compared, corpora_of, gains, groups_of, means
 from acclimate.evaluation.task_scores import collapse
-from acclimate.files import hash_folder, work_folder, write_jsonl, write_text
+from acclimate.files import hash_config, hash_folder, work_folder, write_jsonl, write_text
 from acclimate.formats.sources import ModelSource
 from acclimate.models.encoder import Encoder
 from acclimate.models.hypernetwork.condition import ConditionVectors, batch_of
@@ -37,6 +38,7 @@ from acclimate.runs.run_folder import CACHE, PAGE_FILE
 from acclimate.runs.step import Work, step
 from acclimate.training.chosen_by_pairs import Chosen, chosen_by_pairs, chosen_summary
 from acclimate.training.held_out_tasks import CONDITIONS, HeldOutTasks, encode_drawn, held_out
+from acclimate.training.kept_scores import KeptScores
 from acclimate.training.network_training import Adapted, shared_weights
 from acclimate.training.own_adapters import OwnAdapters, mixed
 from acclimate.training.quality_curve import curve_summary, quality_curve
@@ -60,6 +62,8 @@ class _Asked:
     """Name of the folder -> network."""
     tasks: Path
     work: Path
+    kept: KeptScores
+    """What was measured before an interruption."""
     references: bool
     config: RunConfig
 
@@ -116,10 +120,13 @@ def hypernetwork_evaluate(
         "tasks": hash_folder(tasks),
         **{name: hash_folder(folder) for name, folder in zip(trained, hypernetworks, strict=True)},
     }
+    work = work_folder(out) / inputs[hypernetworks[0].name][:12]
+    measured = hash_config({"settings": settings, "inputs": inputs, "held": list(held)})
     asked = _Asked(
         trained=trained,
         tasks=tasks,
-        work=work_folder(out) / inputs[hypernetworks[0].name][:12],
+        work=work,
+        kept=KeptScores(work / measured[:12]),
         references=references,
         config=config,
     )
@@ -145,10 +152,10 @@ def _evaluated(
     chosen: dict[str, list[Chosen]] = {}
     for network in asked.generators:
         trained = asked.trained[network]
-        scores |= _measured(world, network, trained, found)
+        scores |= _measured(world, network, trained, asked.kept, found)
         if asked.references:
             few = world if trained.sides == "query" else world.only(world.sample(MOST_CHOICES))
-            chosen[network] = chosen_by_pairs(few, trained)
+            chosen[network] = chosen_by_pairs(few, trained, network, asked.kept)
         if own is not None and not found["curve"]:
             found["curve"][network] = _curve(world, own, network, trained)
     report = {
@@ -174,24 +181,27 @@ def _world(asked: _Asked, source: ModelSource, part: SplitLibrary) -> HeldOutTas
 
 def _headroom(world: HeldOutTasks, asked: _Asked) -> Scores:
     """Base, rivals without a condition of their own, closed forms: what a generator has to be better than."""
-    count, first = len(world.library.facts), asked.first
+    count, first, kept = len(world.library.facts), asked.first, asked.kept
     scores: Scores = {BASE: world.score([None] * count)}
     if first.shared:
-        scores[MULTI_TASK] = world.score([first.shared] * count, first.sides == "both")
+        adapters, both = [first.shared] * count, first.sides == "both"
+        scores[MULTI_TASK] = kept.arm(MULTI_TASK, partial(world.score, adapters, both))
     for name in asked.rivals:
         one = asked.trained[name]
         adapter, both = shared_weights(one.network), one.sides == "both"
         if one.network.architecture.generator == "instruction-prefix":
-            scores[name] = world.prefixed(adapter, both)
-            scores[f"{name}, shuffled"] = world.prefixed(adapter, both, world.exchanged())
+            other = f"{name}, shuffled"
+            scores[name] = kept.arm(f"rival {name}", partial(world.prefixed, adapter, both))
+            scores[other] = kept.arm(f"rival {other}", partial(world.prefixed, adapter, both, world.exchanged()))
         else:
-            scores[name] = world.score([adapter] * count, both)
+            scores[name] = kept.arm(f"rival {name}", partial(world.score, [adapter] * count, both))
     for pairs in (8, 32):
         maps = [_closed_form(condition) for condition in world.conditions(False, pairs, 0)]
         scores[f"closed-form map, {pairs} pairs"] = world.score(maps)
     scores["centred on 16 texts"] = world.score([_centred(condition) for condition in world.conditions(False, 0, 16)])
     if asked.references:
-        scores[PREFIX] = world.only(world.sample(MOST_REFERENCES)).prefixed(None)
+        few = world.only(world.sample(MOST_REFERENCES))
+        scores[PREFIX] = kept.arm(PREFIX, partial(few.prefixed, None))
     return scores
 
 
@@ -247,7 +257,9 @@ def _curve(world: HeldOutTasks, own: OwnAdapters, name: str, trained: TrainedNet
     return curve_summary(quality_curve(world, own, generated, name))
 
 
-def _measured(world: HeldOutTasks, name: str, trained: TrainedNetwork, found: dict[str, Any]) -> Scores:
+def _measured(
+    world: HeldOutTasks, name: str, trained: TrainedNetwork, kept: KeptScores, found: dict[str, Any]
+) -> Scores:
     """One hypernetwork with every condition and control."""
     network, dim, both = trained.network, world.encoder.use.dim, trained.sides == "both"
     count = len(world.library.facts)
@@ -267,7 +279,8 @@ def _measured(world: HeldOutTasks, name: str, trained: TrainedNetwork, found: di
         for condition, weights in generated.items():
             made = [of_task(weights, number) for number in range(1 if condition == "mean" else count)]
             adapters = made if len(made) == count else made * count  # one for all tasks encodes a text once
-            scores[f"{name}, {condition}"] = world.score(adapters, both)
+            arm = f"{name}, {condition}"
+            scores[arm] = kept.arm(arm, partial(world.score, adapters, both))
             advance(1)
     updates = [of_task(generated[MAIN], number) for number in range(count)]
     if trained.shared and count > 1:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from acclimate.models.hypernetwork.saving import TrainedNetwork
 from acclimate.progress import progress
 from acclimate.retrieval.top_k import Vectors
 from acclimate.training.held_out_tasks import HeldOutTasks, evenly_drawn
+from acclimate.training.kept_scores import KeptScores
 
 PAIRS = (8, 16, 32)
 DISTRACTORS = 500
@@ -50,34 +51,45 @@ class Chosen:
     """The same of the candidate that is best on the test: what a perfect choice would bring."""
 
 
-def chosen_by_pairs(world: HeldOutTasks, trained: TrainedNetwork, *, described: bool = True) -> list[Chosen]:
-    """Choose for every task, from 8, 16 and 32 of its pairs.
+def chosen_by_pairs(world: HeldOutTasks, trained: TrainedNetwork, name: str, kept: KeptScores) -> list[Chosen]:
+    """Choose for every task, from 8, 16 and 32 of its pairs and a description.
 
     Args:
         world: the tasks, with the vectors of all their training texts.
         trained: a hypernetwork.
-        described: a description is given beside the pairs.
+        name: of the hypernetwork.
+        kept: keeps the choices of each task.
     """
     candidates, found = Candidates(trained), []
-    both = trained.sides == "both"
     tasks = world.library.train.tasks
-    with progress("choose by pairs", len(tasks) * len(PAIRS), "choices") as advance:
+    with progress("choose by pairs", len(tasks), "tasks") as advance:
         for number, task in enumerate(tasks):
-            one = world.only([number])
-            base = _ndcg(one.score([None]))
-            gains = {BASE: 0.0}
-            for count in PAIRS:
-                user = _user(world, number, task, count, described)
-                rankers = {name: _ranker(world, candidates, name, user) for name in (BASE, *candidates.names)}
-                check = own_check(rankers, user.pairs, len(user.documents) - 1, world.seed)
-                for name in candidates.names:
-                    if name != MULTI_TASK or name not in gains:  # no pair has a part in that one
-                        weights = candidates.weights(name, user.vectors)
-                        assert weights is not None  # there are pairs
-                        gains[name] = _ndcg(one.score([of_task(weights, 0)], both)) - base
-                chosen = check["best"]
-                found.append(Chosen(task.name, count, chosen, gains[chosen], max(gains.values())))
-                advance(1)
+            rows = kept.rows(
+                f"{name}, chosen for {task.name}",
+                lambda number=number: [asdict(one) for one in _choices(world, candidates, number)],  # type: ignore[misc]
+            )
+            found += [Chosen(**row) for row in rows]
+            advance(1)
+    return found
+
+
+def _choices(world: HeldOutTasks, candidates: Candidates, number: int) -> list[Chosen]:
+    """What is chosen for one task from each number of pairs."""
+    task, one, found = world.library.train.tasks[number], world.only([number]), []
+    base = _ndcg(one.score([None]))
+    gains = {BASE: 0.0}
+    for count in PAIRS:
+        user = _user(world, number, task, count)
+        rankers = {name: _ranker(world, candidates, name, user) for name in (BASE, *candidates.names)}
+        check = own_check(rankers, user.pairs, len(user.documents) - 1, world.seed)
+        for name in candidates.names:
+            if name != MULTI_TASK or name not in gains:  # no pair has a part in that one
+                weights = candidates.weights(name, user.vectors)
+                assert weights is not None  # there are pairs
+                adapter = of_task(weights, 0)
+                gains[name] = _ndcg(one.score([adapter], candidates.trained.sides == "both")) - base
+        chosen = check["best"]
+        found.append(Chosen(task.name, count, chosen, gains[chosen], max(gains.values())))
     return found
 
 
@@ -96,7 +108,7 @@ class _User:
     """The base's vectors of them."""
 
 
-def _user(world: HeldOutTasks, number: int, task: RelevanceTask, count: int, described: bool) -> _User:
+def _user(world: HeldOutTasks, number: int, task: RelevanceTask, count: int) -> _User:
     generator = np.random.default_rng([world.seed, number, count])
     queries = generator.permutation(task.usable)[:count]
     documents = task.draw_relevant(queries, generator)
@@ -108,7 +120,7 @@ def _user(world: HeldOutTasks, number: int, task: RelevanceTask, count: int, des
     others = evenly_drawn(np.setdiff1d(task.ranked(), documents).tolist(), DISTRACTORS)
     shown = world.shown
     vectors = ConditionVectors(
-        description_D=world.tested.descriptions[number][0] if described else None,
+        description_D=world.tested.descriptions[number][0],
         query_PD=shown.query_ND[queries],
         document_PD=shown.document_MD[documents],
     )
