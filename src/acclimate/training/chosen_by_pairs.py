@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -64,11 +65,8 @@ def chosen_by_pairs(world: HeldOutTasks, trained: TrainedNetwork, name: str, kep
     tasks = world.library.train.tasks
     with progress("choose by pairs", len(tasks), "tasks") as advance:
         for number, task in enumerate(tasks):
-            rows = kept.rows(
-                f"{name}, chosen for {task.name}",
-                lambda number=number: [asdict(one) for one in _choices(world, candidates, number)],  # type: ignore[misc]
-            )
-            found += [Chosen(**row) for row in rows]
+            label = f"{name}, chosen for {task.name}"
+            found += kept.rows(label, Chosen, partial(_choices, world, candidates, number))
             advance(1)
     return found
 

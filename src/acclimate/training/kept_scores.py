@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from acclimate.evaluation.task_scores import TaskScore
 from acclimate.files import hash_text, read_json, storage_errors, write_json
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Row = TypeVar("Row", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +32,10 @@ class KeptScores:
         rows = self._part(f"arm {name}", lambda: {task: asdict(score) for task, score in measure().items()})
         return {task: TaskScore(**row) for task, row in rows.items()}
 
-    def rows(self, name: str, make: Callable[[], Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-        """Return rows of a table; made where they are not kept."""
-        found: list[dict[str, Any]] = self._part(f"rows {name}", lambda: {"rows": list(make())})["rows"]
-        return found
+    def rows(self, name: str, kind: type[Row], make: Callable[[], Sequence[Row]]) -> list[Row]:
+        """Return rows of a table, of one dataclass; made where they are not kept."""
+        rows = self._part(f"rows {name}", lambda: {"rows": [asdict(row) for row in make()]})["rows"]
+        return [kind(**row) for row in rows]
 
     def _part(self, name: str, make: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
         file = self.folder / f"{hash_text(name)[:16]}.json"
