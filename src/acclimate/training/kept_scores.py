@@ -25,7 +25,7 @@ class KeptScores:
     """
 
     folder: Path
-    """Of one evaluation: its hypernetworks, tasks and settings."""
+    """Belongs to one evaluation: to its hypernetworks, tasks and settings."""
 
     def arm(self, name: str, measure: Callable[[], Mapping[str, TaskScore]]) -> dict[str, TaskScore]:
         """Return an arm's score of every task; measured where it is not kept."""

@@ -67,4 +67,4 @@ def test_the_packaged_hypernetwork_is_of_the_default_model() -> None:
     trained = load_network(find_hypernetwork("default"))
     assert trained.base_sha256 == DEFAULT_SHA256
     assert sum(path.stat().st_size for path in find_hypernetwork("default").iterdir()) < 10 * 2**20
-    assert trained.shared and trained.known.parts and trained.sides == "query"
+    assert trained.shared and trained.known.parts and trained.sides == "both"
