@@ -90,16 +90,17 @@ def collect(name: str, raw: RawData, limit: int | None, seed: int) -> Collection
         document_answer_M=np.concatenate([document_X[document_M], np.full(len(more), ABSENT)]).astype(np.int64),
         query_test_N=test[component_X[query_N]],
         document_test_M=np.concatenate([test[document_X[document_M]], generator.random(len(more)) < TEST_SHARE]),
-        query_groups=tuple(query_group[queries[place]] for place in query_N),
-        document_groups=(*(document_group[documents[place]] for place in document_M), *("" for _ in more)),
+        query_groups=tuple(query_group.get(queries[place], "") for place in query_N),
+        document_groups=(*(document_group.get(documents[place], "") for place in document_M), *("" for _ in more)),
     )
 
 
 def _groups(raw: RawData, side: Literal["anchor", "positive"]) -> dict[str, str]:
-    """Text of one side -> its group, that of its first row."""
+    """Text of one side -> its group, that of its first row with one; empty where the source was read without groups."""
     found: dict[str, str] = {}
     for row in raw.records:
-        found.setdefault(folded(getattr(row, side)), (row.group or "").strip())
+        if row.group is not None:
+            found.setdefault(folded(getattr(row, side)), row.group.strip())
     return found
 
 

@@ -243,7 +243,6 @@ def reconstruction_objective(
         draws: what each step works on; only its tasks and their conditions are used.
         trained: layer -> (A [r, I], B [O, r]) of each of the library's tasks.
     """
-
     device = next(network.parameters()).device
     placed = [{name: (A.to(device), B.to(device)) for name, (A, B) in modules.items()} for modules in trained]
 

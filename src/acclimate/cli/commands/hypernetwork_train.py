@@ -61,8 +61,8 @@ def hypernetwork_train(
         steps=steps,
         shared_steps=shared_steps,
         shared_rank=shared_rank,
-        objective=objective,
         own_rank=own_rank,
+        objective=objective,
         unknown_share=unknown_share,
         learning_rate=learning_rate,
     )
