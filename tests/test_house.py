@@ -34,6 +34,7 @@ GROUND = (
     "prompts",
     "text_use",
     "ownership",
+    "sqlite_file",
 )
 ORDER = (
     ("ground",),

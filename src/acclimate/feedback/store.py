@@ -7,15 +7,13 @@ an earlier one back is stored beside it.
 from __future__ import annotations
 
 import json
-import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
 from acclimate.core.same_text import same_text_key
-from acclimate.errors import AcclimateError, StorageError, UsageError
+from acclimate.errors import StorageError
 from acclimate.feedback.position import PairClicks
 from acclimate.feedback.records import (
     ANYBODY,
@@ -28,12 +26,8 @@ from acclimate.feedback.records import (
     StoredMark,
     problem,
 )
-from acclimate.files import storage_errors
+from acclimate.sqlite_file import Kind, SqliteFile
 
-VERSION = 1
-APPLICATION = 0x41434C46
-"""Marks the file as ours, in SQLite's header."""
-BUSY_TIMEOUT_S = 30.0
 SCHEMA = """
 CREATE TABLE impressions (
     row INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, at REAL NOT NULL, query TEXT NOT NULL,
@@ -59,7 +53,7 @@ class Added(NamedTuple):
     refused: list[Refused]
 
 
-class FeedbackStore:
+class FeedbackStore(SqliteFile):
     """A connection to the file. One thread at a time may use it.
 
     Args:
@@ -72,53 +66,25 @@ class FeedbackStore:
         UsageError: it is a database of something else.
     """
 
+    KIND = Kind(
+        application=0x41434C46,
+        version=1,
+        schema=SCHEMA,
+        foreign=("", "Move it away."),
+        nothing=("holds no feedback", "Remove it."),
+        advice={
+            "malformed": "Export what can be read, or bring back a copy.",
+            "not a database": "Move the file away.",
+        },
+        otherwise="Make the folder writable.",
+    )
+
     def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
-        self.path = path
         if not (create or path.is_file()):
             raise StorageError(
                 f"{path}: there is no feedback", fix="Serve the run with --feedback, or bring some with --import FILE."
             )
-        mode = "rwc" if create else "ro" if read_only else "rw"
-        with storage_errors(path), self._errors():
-            self.db = sqlite3.connect(
-                f"{path.absolute().as_uri()}?mode={mode}",
-                uri=True,
-                isolation_level=None,
-                check_same_thread=False,
-                timeout=BUSY_TIMEOUT_S,
-            )
-            try:
-                self._prepare(create)
-            except BaseException:
-                self.db.close()
-                raise
-
-    def _prepare(self, create: bool) -> None:
-        version, application = (
-            self.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")
-        )
-        if application != APPLICATION and self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise UsageError(f"{self.path} is a database of something else", fix="Move it away.")
-        if version > VERSION:
-            raise StorageError(
-                f"{self.path} has the file version {version}, made by a later acclimate",
-                possible=f"versions up to {VERSION}",
-                fix="Upgrade acclimate.",
-            )
-        if version == VERSION:
-            self.db.execute("PRAGMA synchronous = FULL")
-            return
-        if not create:
-            raise StorageError(f"{self.path} holds no feedback", fix="Remove it.")
-        self.db.execute("PRAGMA journal_mode = WAL")
-        self.db.execute("PRAGMA synchronous = FULL")
-        with self.transaction():
-            if self.db.execute("PRAGMA user_version").fetchone()[0] == VERSION:
-                return  # another process was faster
-            for statement in SCHEMA.split(";"):
-                self.db.execute(statement)
-            self.db.execute(f"PRAGMA application_id = {APPLICATION}")
-            self.db.execute(f"PRAGMA user_version = {VERSION}")
+        super().__init__(path, "rwc" if create else "ro" if read_only else "rw")
 
     def add_impressions(self, impressions: Iterable[Impression]) -> int:
         """Store what searches have shown, all or none; return how many were new."""
@@ -241,23 +207,6 @@ class FeedbackStore:
         with self._errors():
             return self._impressions(set(ids))
 
-    @contextmanager
-    def transaction(self) -> Iterator[None]:
-        """Do what is inside as one change; the disk's errors become ours."""
-        with self._errors():
-            self.db.execute("BEGIN IMMEDIATE")
-            try:
-                yield
-                self.db.execute("COMMIT")
-            except BaseException:
-                if self.db.in_transaction:
-                    self.db.execute("ROLLBACK")
-                raise
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.db.close()
-
     def _impressions(self, ids: Iterable[str]) -> dict[str, Impression]:
         rows = self.db.execute(
             f"SELECT {_IMPRESSION} FROM (SELECT value FROM json_each(?)) JOIN impressions ON id = value",
@@ -267,13 +216,6 @@ class FeedbackStore:
 
     def _count(self, table: str) -> int:
         return int(self.db.execute(f"SELECT count(*) FROM {table}").fetchone()[0])
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise _storage_error(self.path, error) from None
 
 
 def _misplaced(mark: Mark, known: Mapping[str, Impression], there: set[str] | None) -> Reason | None:
@@ -292,16 +234,3 @@ def _misplaced(mark: Mark, known: Mapping[str, Impression], there: set[str] | No
 def _impression(values: Sequence[object]) -> Impression:
     identifier, at, query, shown, *rest = values
     return Impression(identifier, at, query, tuple(json.loads(str(shown))), *rest)  # type: ignore[arg-type]
-
-
-def _storage_error(path: Path, error: sqlite3.Error) -> AcclimateError:
-    said = str(error)
-    fixes = {
-        "full": "Free some space and start again: nothing that was acknowledged is lost.",
-        "disk I/O": "Free some space, or check the disk, and start again: nothing that was acknowledged is lost.",
-        "locked": "Wait until the other process is done.",
-        "malformed": "Export what can be read, or bring back a copy.",
-        "not a database": "Move the file away.",
-    }
-    fix = next((fix for part, fix in fixes.items() if part in said), "Make the folder writable.")
-    return StorageError(f"{path}: {said}", fix=fix)

@@ -11,10 +11,8 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-import sqlite3
 import uuid
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,18 +20,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from acclimate.core.analyser import Analyser
-from acclimate.errors import AcclimateError, StorageError, UsageError
+from acclimate.errors import UsageError
 from acclimate.files import WORK, storage_errors
 from acclimate.ownership import LEFT_BY_SYSTEMS, check_replaceable
 from acclimate.retrieval.index.pictures import PICTURE, PROJECTION
 from acclimate.retrieval.index.records import Document, Stored, Vectors, metadata_json, metadata_of
+from acclimate.sqlite_file import Kind, SqliteFile
 from acclimate.text_use import SpaceId
 
 FILE = "documents.sqlite"
-VERSION = 2
-APPLICATION = 0x41434C49
-"""Marks the file as ours, in SQLite's header."""
-BUSY_TIMEOUT_S = 30.0
 CACHE_KIB = 32_768
 """Pages that a connection keeps; the inner ones of two million rows fit in."""
 SCHEMA = """
@@ -75,8 +70,26 @@ class Change(NamedTuple):
     vector: Vectors | None
 
 
-class Store:
+class Store(SqliteFile):
     """A connection to the file. One thread at a time may use it; each has its own view of what is committed."""
+
+    KIND = Kind(
+        application=0x41434C49,
+        version=2,
+        schema=SCHEMA,
+        foreign=(", so nothing is written into it", "Choose another --at, or move it away."),
+        nothing=("is not an index", "Make one: acclimate index."),
+        advice={
+            "readonly": "Make the folder writable, or copy the index elsewhere.",
+            "unable to open": "Make the folder writable, or copy the index elsewhere.",
+            "malformed": "Take the folder from a backup.",
+            "not a database": "Take the folder from a backup.",
+        },
+        older=(
+            "made by an acclimate that did not record all that decides its vectors",
+            "Remove it, and index its documents again.",
+        ),
+    )
 
     def __init__(self, folder: Path, *, create: tuple[SpaceId, Analyser] | None = None) -> None:
         """Connect to an index's file.
@@ -87,72 +100,42 @@ class Store:
 
         Raises:
             StorageError: it cannot be read or made, or a later version has written it.
+            UsageError: there is none, or the place holds something else.
         """
         self.folder = folder
-        path = folder / FILE
-        with storage_errors(folder), self._errors():
-            if create is not None and not path.exists():
-                check_replaceable(folder, lambda there: f"{there} holds other things than an index", option="--at")
+        self._new = create
+        file = folder / FILE
+        with storage_errors(folder):
+            if not file.exists():
+                if create is None:
+                    raise UsageError(
+                        f"there is no index at {folder}", fix="Make one: acclimate index RUN corpus.jsonl."
+                    )
+                # Asked again: another process may have begun to make the index.
+                check_replaceable(
+                    folder,
+                    lambda there: "" if file.exists() else f"{there} holds other things than an index",
+                    option="--at",
+                )
                 folder.mkdir(parents=True, exist_ok=True)
-            uri = f"{path.absolute().as_uri()}?mode={'rw' if create is None else 'rwc'}"
-            self.db = sqlite3.connect(
-                uri, uri=True, isolation_level=None, check_same_thread=False, timeout=BUSY_TIMEOUT_S
-            )
-            try:
-                self._prepare(create)
-            except BaseException:
-                self.db.close()
-                raise
+        super().__init__(file, "rw" if create is None else "rwc", f"the index {folder}")
+        self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         facts = self._facts()
         self.space = SpaceId(**json.loads(facts["space"]))
         self.analyser = Analyser(**json.loads(facts["analyser"]))
         self.identity = facts["identity"]
 
-    def _prepare(self, create: tuple[SpaceId, Analyser] | None) -> None:
-        version, application = (
-            self.db.execute(f"PRAGMA {name}").fetchone()[0] for name in ("user_version", "application_id")
-        )
-        if application != APPLICATION and self.db.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
-            raise UsageError(
-                f"{self.folder / FILE} is a database of something else, so nothing is written into it",
-                fix="Choose another --at, or move it away.",
-            )
-        if version > VERSION:
-            raise StorageError(
-                f"the index {self.folder} has the file version {version}, made by a later acclimate",
-                possible=f"versions up to {VERSION}",
-                fix="Upgrade acclimate.",
-            )
-        if 0 < version < VERSION:
-            raise StorageError(
-                f"the index {self.folder} has the file version {version}, made by an acclimate that did not record all "
-                "that decides its vectors",
-                possible=f"version {VERSION}",
-                fix="Remove it, and index its documents again.",
-            )
-        self.db.execute("PRAGMA journal_mode = WAL")
-        self.db.execute("PRAGMA synchronous = FULL")
-        self.db.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
-        if version == VERSION:
-            return
-        if create is None:
-            raise StorageError(f"{self.folder / FILE} is not an index", fix="Make one: acclimate index.")
-        space, analyser = create
-        with self.transaction():
-            if self.db.execute("PRAGMA user_version").fetchone()[0] == VERSION:
-                return  # Another process was faster.
-            for statement in SCHEMA.split(";"):
-                self.db.execute(statement)
-            facts = {
-                "space": json.dumps(dataclasses.asdict(space)),
-                "analyser": json.dumps(dataclasses.asdict(analyser)),
-                "identity": uuid.uuid4().hex,
-                "seq": "0",
-                "documents": "0",
-            }
-            self.db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
-            self.db.execute(f"PRAGMA application_id = {APPLICATION}")
-            self.db.execute(f"PRAGMA user_version = {VERSION}")
+    def _fill(self) -> None:
+        assert self._new is not None, "a file is made only where this is given"
+        space, analyser = self._new
+        facts = {
+            "space": json.dumps(dataclasses.asdict(space)),
+            "analyser": json.dumps(dataclasses.asdict(analyser)),
+            "identity": uuid.uuid4().hex,
+            "seq": "0",
+            "documents": "0",
+        }
+        self.db.executemany("INSERT INTO facts VALUES (?, ?)", facts.items())
 
     def write(self, documents: Sequence[Document], vectors: Vectors) -> int:
         """Write rows, all or none; return the `seq` of the last.
@@ -270,19 +253,6 @@ class Store:
         select = f"SELECT {_COLUMNS} FROM documents {_VECTORS} WHERE id > ? ORDER BY id"
         yield from map(_stored, self.db.execute(select, (after,)))
 
-    @contextmanager
-    def transaction(self, kind: str = "IMMEDIATE") -> Iterator[None]:
-        """Do what is inside as one change, or (DEFERRED) read one state; the disk's errors become ours."""
-        with self._errors():
-            self.db.execute(f"BEGIN {kind}")
-            try:
-                yield
-                self.db.execute("COMMIT")
-            except BaseException:
-                if self.db.in_transaction:
-                    self.db.execute("ROLLBACK")
-                raise
-
     def damage(self) -> list[str]:
         """What SQLite finds wrong with the file, and rows without a vector; empty where all is well."""
         with self._errors():
@@ -293,10 +263,6 @@ class Store:
             if (there := self.db.execute("SELECT count(*) FROM documents").fetchone()[0]) != self.documents:
                 found.append(f"{there:,} documents are there, {self.documents:,} were counted")
         return found
-
-    def close(self) -> None:
-        """Close the connection."""
-        self.db.close()
 
     def _facts(self) -> dict[str, str]:
         with self._errors():
@@ -309,30 +275,6 @@ class Store:
 
     def _matrix(self, vectors: Iterable[bytes]) -> Vectors:
         return _float32(b"".join(vectors)).reshape(-1, self.space.dim)
-
-    @contextmanager
-    def _errors(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise _storage_error(self.folder, error) from None
-
-
-def _storage_error(folder: Path, error: sqlite3.Error) -> AcclimateError:
-    said = str(error)
-    if "unable to open" in said and not (folder / FILE).exists():
-        return UsageError(f"there is no index at {folder}", fix="Make one: acclimate index RUN corpus.jsonl.")
-    fixes = {
-        "readonly": "Make the folder writable, or copy the index elsewhere.",
-        "unable to open": "Make the folder writable, or copy the index elsewhere.",
-        "full": "Free some space and start again: nothing that was acknowledged is lost.",
-        "disk I/O": "Free some space, or check the disk, and start again: nothing that was acknowledged is lost.",
-        "locked": "Wait until the other process is done.",
-        "malformed": "Take the folder from a backup.",
-        "not a database": "Take the folder from a backup.",
-    }
-    fix = next((fix for part, fix in fixes.items() if part in said), "")
-    return StorageError(f"the index {folder}: {said}", fix=fix)
 
 
 def _stored(values: tuple[Any, ...]) -> Stored:
