@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,10 +46,10 @@ def write_corpus(
     return path
 
 
-def with_column(path: Path, column: str) -> Path:
-    """The same rows with a column more: one of twelve modules, by the row's number."""
+def with_column(path: Path, column: str, value: Callable[[int], str] = lambda row: f"module {row % 12}") -> Path:
+    """The same rows with a column more, by the row's number: one of twelve modules, if not said otherwise."""
     rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-    lines = [json.dumps(row | {column: f"module {number % 12}"}) for number, row in enumerate(rows)]
+    lines = [json.dumps(row | {column: value(number)}) for number, row in enumerate(rows)]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,3 +29,13 @@ def test_a_column_that_no_source_has_is_refused_with_those_they_have(tmp_path: P
         hypernetwork_tasks([str(bank)], tmp_path / "tasks", RunConfig(), group_column="section")
     assert "module" in str(raised.value)
     assert not (tmp_path / "tasks").exists()
+
+
+@pytest.mark.parametrize("value", [lambda row: f"module {row}", lambda row: ("train", "dev", "test")[row % 3]])
+def test_a_column_that_makes_no_definition_is_named(
+    value: Callable[[int], str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each text has its own value, or the values are names of splits."""
+    bank = with_column(write_corpus(tmp_path, "bank", 300), "module", value)
+    hypernetwork_tasks([str(bank)], tmp_path / "tasks", RunConfig(), group_column="module")
+    assert "warning: no definition uses 'module'" in capsys.readouterr().err

@@ -56,6 +56,7 @@ def test_what_is_generated_comes_near_each_tasks_own_adapter(
     for objective in objectives:
         hypernetwork_train(folder / "tasks", folder / objective, replace(SMALL, objective=objective), config)
         assert (folder / objective / "metrics.jsonl").stat().st_size > 0
+        assert (folder / objective / "warm-up-metrics.jsonl").exists() == (objective == "warm-up")
         assert f"| objective | {objective} |" in (folder / objective / "README.md").read_text()
 
     library = read_library(folder / "tasks")

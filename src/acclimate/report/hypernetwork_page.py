@@ -8,6 +8,7 @@ from typing import Any
 from matplotlib.figure import Figure
 
 from acclimate.counting import counted
+from acclimate.data.task_library import GROUPS
 from acclimate.report import html
 from acclimate.report.plots import LINE_HEIGHT_INCHES, WIDTH_INCHES, Key, Plot
 from acclimate.report.svg import COLOURS, page_style, to_svg
@@ -44,8 +45,13 @@ def render(name: str, report: Mapping[str, Any]) -> str:
         chart=_chart(report),
         curves=[_curve(f"{name}, {group}", rows) for name, by in report["curve"].items() for group, rows in by.items()],
         chosen=[_chosen(name, found) for name, found in report["chosen"].items()],
-        facts=[("base", report["base"]["id"]), ("held-out tasks", next(iter(groups.values())))],
+        facts=[("base", report["base"]["id"]), ("held-out tasks", _held_out(report["groups"]))],
     )
+
+
+def _held_out(groups: Mapping[str, int]) -> str:
+    """How many tasks were held out; the pooled group holds tasks of others, which count once."""
+    return f"{sum(count for group, count in groups.items() if group in GROUPS):,}"
 
 
 def _claim(report: Mapping[str, Any]) -> str:

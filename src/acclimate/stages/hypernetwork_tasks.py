@@ -96,6 +96,8 @@ def hypernetwork_tasks(
                 advance(1)
         found, written = _reworded(found, config.endpoint, work_folder(out))
         facts = _grouped(found, far, names[len(sources) :], config.seed)
+        if group_column is not None and not any("group" in one.definition.split("+") for one in facts):
+            say(f"warning: no definition uses {group_column!r}: too few texts share a value of it, or it names splits")
         return Work(lambda folder: _write(folder, found, facts) | written)
 
     return step("hypernetwork tasks", out, settings, inputs, make, seconds="hypernetwork_tasks_s", reads=list(inputs))

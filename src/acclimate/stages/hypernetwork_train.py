@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from acclimate.runs.step import Work, step
 from acclimate.training.network_training import RECONSTRUCTION, Adapted, NetworkTraining
 from acclimate.training.own_adapters import OwnAdapters
 from acclimate.training.task_draws import encode_library
+
+WARM_UP_METRICS = f"warm-up-{METRICS_FILE}"
 
 
 def hypernetwork_train(tasks: Path, out: Path, network: NetworkConfig, config: RunConfig) -> dict[str, Any]:
@@ -54,9 +57,8 @@ def hypernetwork_train(tasks: Path, out: Path, network: NetworkConfig, config: R
 
     def make() -> Work[dict[str, Any]]:
         part, work = library.only(trained_numbers), work_folder(out)
-        last = RECONSTRUCTION if network.objective == "reconstruction" else network.generator
         trained = _trained(encoder, part, network, config.seed, work, work_folder(tasks) / CACHE)
-        return Work(lambda folder: _write(folder, trained, part, work / last / METRICS_FILE))
+        return Work(lambda folder: _write(folder, trained, part, _metrics(network, work)))
 
     return step(
         "hypernetwork train", out, settings, inputs, make, seconds="hypernetwork_train_s", reads=[tasks, *config.named]
@@ -118,10 +120,18 @@ def _own(training: NetworkTraining, shared: Adapted) -> list[Adapted]:
     return own.train(training.library, training.vectors, "adapters of each task")
 
 
-def _write(folder: Path, trained: TrainedNetwork, part: SplitLibrary, metrics: Path) -> dict[str, Any]:
+def _metrics(network: NetworkConfig, work: Path) -> dict[str, Path]:
+    """Name -> rows of a training; a warm-up was one of its own."""
+    last = RECONSTRUCTION if network.objective == "reconstruction" else network.generator
+    before = {WARM_UP_METRICS: work / RECONSTRUCTION / METRICS_FILE} if network.objective == "warm-up" else {}
+    return {METRICS_FILE: work / last / METRICS_FILE, **before}
+
+
+def _write(folder: Path, trained: TrainedNetwork, part: SplitLibrary, metrics: Mapping[str, Path]) -> dict[str, Any]:
     save_network(folder, trained)
     write_trained_on(folder, TrainedOn.of((*part.train.queries, *part.train.documents), ()))
-    write_text(folder / METRICS_FILE, metrics.read_text(encoding="utf-8"))
+    for name, rows in metrics.items():
+        write_text(folder / name, rows.read_text(encoding="utf-8"))
     report = {"train": dict(trained.metrics), "base": trained.base}
     write_text(folder / "README.md", hypernetwork_card.render(trained))
     return report
