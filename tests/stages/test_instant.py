@@ -129,7 +129,7 @@ def test_the_evaluation_has_headroom_controls_and_a_page(world: World, capsys: p
     assert "less multi-task" in page and page.count("<svg") == len(report["groups"])
     rows = [json.loads(line) for line in (out / "per_task.jsonl").read_text().splitlines()]
     assert len(rows) == sum(report["groups"].values()) - report["groups"]["known attributes"]
-    assert f"<dt>held-out tasks</dt><dd>{len(rows)}</dd>" in page
+    assert f"<dt><bdi>held-out tasks</bdi></dt><dd><bdi>{len(rows)}</bdi></dd>" in page
     again = rows[0]["scores"]["base"]
     assert set(again) == {"ndcg", "recall", "mrr"}
 

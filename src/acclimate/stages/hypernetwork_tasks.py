@@ -85,16 +85,8 @@ def hypernetwork_tasks(
     inputs = {source: source_hash(source) for source in (*sources, *held_out)}
 
     def make() -> Work[dict[str, Any]]:
-        found: list[Family] = []
         collections = _collections(dict(zip(names, (*sources, *held_out), strict=True)), config, group_column)
-        with progress("corpora", len(names), "corpora") as advance:
-            for source, collection in collections.items():
-                made = families(collection, *_clusters(collection, config.seed), config.seed, domains=domains)
-                if not made:
-                    say(f"{source}: no definition has enough texts; it is left out")
-                found += made
-                advance(1)
-        found, written = _reworded(found, config.endpoint, work_folder(out))
+        found, written = _reworded(_families(collections, config.seed, domains), config.endpoint, work_folder(out))
         facts = _grouped(found, far, names[len(sources) :], config.seed)
         if group_column is not None and not any("group" in one.definition.split("+") for one in facts):
             say(f"warning: no definition uses {group_column!r}: too few texts share a value of it, or it names splits")
@@ -117,6 +109,19 @@ def _collections(sources: Mapping[str, str], config: RunConfig, group_column: st
     if group_column is not None and not grouped:
         possible = ", ".join(unused) or "none: the sources hold nothing but queries and documents"
         raise UsageError(f"no source has a column {group_column!r} to group by", possible=possible)
+    return found
+
+
+def _families(collections: Mapping[str, Collection], seed: int, domains: int) -> list[Family]:
+    """The families of collections, by where they are."""
+    found: list[Family] = []
+    with progress("corpora", len(collections), "corpora") as advance:
+        for source, collection in collections.items():
+            made = families(collection, *_clusters(collection, seed), seed, domains=domains)
+            if not made:
+                say(f"{source}: no definition has enough texts; it is left out")
+            found += made
+            advance(1)
     return found
 
 
