@@ -13,7 +13,8 @@ import pytest
 
 from acclimate.configs import PrepareConfig
 from acclimate.data.collections import Collection, collect
-from acclimate.data.definitions import PHRASES, attribute_keys, described, families
+from acclimate.data.definitions import attribute_keys, families
+from acclimate.data.descriptions import WORDINGS, described
 from acclimate.data.readers import read_source
 from acclimate.data.relevance import ABSENT
 from acclimate.data.task_library import VERSION, group_definitions, read_library, write_library

@@ -9,7 +9,7 @@ import pytest
 
 from acclimate.cli.main import main
 from acclimate.configs import RunConfig, with_overrides
-from acclimate.data.definitions import TEMPLATES
+from acclimate.data.descriptions import ASKED, ENGLISH
 from acclimate.data.task_library import read_library
 from acclimate.formats.chat import ChatError
 from acclimate.pairing.rewording import REWORDINGS, rewordings_in
@@ -58,7 +58,7 @@ def test_every_definition_is_reworded_once_and_tests_ask_as_before(corpora: list
         and found["groups"] == json.loads((plain / "report.json").read_text())["groups"]
     )
     for old, new in zip(before.train.tasks, after.train.tasks, strict=True):
-        assert new.descriptions[: len(TEMPLATES) - 2] == old.descriptions
+        assert new.descriptions[: len(ENGLISH.templates) - ASKED] == old.descriptions
         assert new.descriptions[-2:] == (f"Put otherwise: {old.descriptions[0]}", f"In short, {old.descriptions[0]}")
     for old, new in zip(before.test.tasks, after.test.tasks, strict=True):
         assert new.descriptions == old.descriptions

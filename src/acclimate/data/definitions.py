@@ -20,65 +20,9 @@ import numpy as np
 
 from acclimate.core.analyser import words
 from acclimate.data.collections import Collection
+from acclimate.data.descriptions import ASKED, ATTRIBUTES, Attribute, Language, described, domain_described
 from acclimate.data.relevance import ABSENT, Keys
 
-Attribute: TypeAlias = Literal["answer", "entity", "theme", "topic", "opening", "ending", "length", "group"]
-PHRASES: dict[Attribute, tuple[str, str, str]] = {
-    "answer": ("answers the query", "belongs to the query as its answer", "gives what the query asks for"),
-    "entity": ("names the same particular thing", "shares the query's rarest term", "mentions the same special word"),
-    "theme": ("belongs to the same broad theme", "is from the same general area", "shares the broad subject"),
-    "topic": ("is on the same narrow topic", "treats the same specific subject", "deals with the same matter"),
-    "opening": ("begins with the same word", "opens like the query", "starts in the same way"),
-    "ending": ("ends with the same word", "closes like the query", "has the same last word"),
-    "length": ("is about as long as the query", "has a similar number of words", "is of the same length"),
-    "group": ("comes from the same source", "is from the same module or section", "belongs to the same category"),
-}
-"""Attribute -> how a description says that it agrees; each follows "the document"."""
-TEMPLATES = (
-    "A document is relevant if it {all}.",
-    "Find the text that {all}.",
-    "Relevant: what {all}.",
-    "Match a text to the query when it {all}.",
-    "What counts is that the document {all}; ignore everything else.",
-    "Retrieve whatever {all}.",
-    "I look for a passage that {all}.",
-    "The right document {all}.",
-)
-UNKNOWN_PHRASES = (
-    "has the same author",
-    "was written in the same year",
-    "has the same mood",
-    "comes from the same country",
-    "is meant for the same reader",
-    "contains as many numbers",
-    "uses the same tense",
-    "is equally formal",
-    "speaks of the same person",
-    "costs about the same",
-    "is equally urgent",
-    "names the same colour",
-    "shares the query's opinion",
-    "contradicts the query",
-    "is older than the query",
-    "is a translation of the query",
-    "is the next step after it",
-    "is caused by it",
-    "is a part of it",
-    "is its opposite",
-    "has the same number of sentences",
-    "is equally polite",
-    "is just as difficult",
-    "has the same punctuation",
-    "was read by the same people",
-    "is of the same quality",
-    "has the same publisher",
-    "mentions the same place",
-    "is equally funny",
-    "asks for the same kind of number",
-)
-"""What no attribute is about: a hypernetwork learns to leave the base alone where it is told something like that."""
-ASKED = 2
-"""The last two wordings are never trained on: tests ask with them."""
 MOST_TOGETHER = 3
 ALONE = ("answer",)
 """Attributes that are not combined: what answers a query has its topic too."""
@@ -109,10 +53,10 @@ class Definition:
 
     name: str
     """Its attributes, joined by "+"; of a domain the answer within it."""
-    descriptions: tuple[str, ...]
+    descriptions: Mapping[Language, tuple[str, ...]]
     """To train with."""
     asked: tuple[str, ...]
-    """To test with."""
+    """To test with, in the first language."""
     query: Mapping[Part, Keys]
     document: Mapping[Part, Keys]
 
@@ -146,21 +90,14 @@ class Side:
         return self.where(self.test_N if part == "test" else ~self.test_N)
 
 
-def described(attributes: Sequence[Attribute]) -> tuple[str, ...]:
-    """All wordings of a definition."""
-    return tuple(
-        template.format(all=" and ".join(PHRASES[name][(number + place) % 3] for place, name in enumerate(attributes)))
-        for number, template in enumerate(TEMPLATES)
-    )
-
-
-def unknown_descriptions() -> tuple[str, ...]:
-    """Descriptions, in the wordings of the training, of what no task is about."""
-    return tuple(template.format(all=phrase) for phrase in UNKNOWN_PHRASES for template in TEMPLATES[:-ASKED])
-
-
 def families(
-    collection: Collection, themes: Sequence[int], topics: Sequence[int], seed: int, *, domains: int = 0
+    collection: Collection,
+    themes: Sequence[int],
+    topics: Sequence[int],
+    seed: int,
+    *,
+    domains: int = 0,
+    languages: Sequence[Language] = ("en",),
 ) -> list[Family]:
     """Make the families of a collection with all definitions for which there are enough texts.
 
@@ -170,6 +107,7 @@ def families(
         topics: fine cluster of the same.
         seed: halves a side that is searched by itself.
         domains: number of the largest themes that become a task of their own: what answers a query within it.
+        languages: of the descriptions; tests ask in the first.
     """
     count = len(collection.queries)
     keys = attribute_keys((*collection.queries, *collection.documents))
@@ -194,9 +132,9 @@ def families(
     found = []
     for name, asking, searched in sides:
         family = f"{collection.name}, {name}"
-        definitions = _definitions(asking, searched)
+        definitions = _definitions(asking, searched, languages)
         if searched is documents:
-            definitions += _domains(asking, searched, domains)
+            definitions += _domains(asking, searched, domains, languages)
         if definitions:
             texts, documents_of = ({part: side.part(part).texts for part in PARTS} for side in (asking, searched))
             found.append(Family(family, collection.name, texts, documents_of, tuple(definitions)))
@@ -235,8 +173,8 @@ def _numbered(values: Sequence[str]) -> Keys:
     return np.array([numbers.get(value, ABSENT) for value in values], np.int64)
 
 
-def _definitions(asking: Side, searched: Side) -> list[Definition]:
-    names: list[Attribute] = [name for name in PHRASES if name in asking.keys]
+def _definitions(asking: Side, searched: Side, languages: Sequence[Language]) -> list[Definition]:
+    names: list[Attribute] = [name for name in ATTRIBUTES if name in asking.keys]
     combined = [name for name in names if name not in ALONE]
     chosen: list[tuple[Attribute, ...]] = [(name,) for name in names]
     for count in range(2, MOST_TOGETHER + 1):
@@ -247,12 +185,12 @@ def _definitions(asking: Side, searched: Side) -> list[Definition]:
         ]
     found = []
     for attributes in chosen:
-        wordings = described(attributes)
+        wordings = {language: described(attributes, language) for language in languages}
         query, document = _together(asking, searched, attributes)
         definition = Definition(
             "+".join(attributes),
-            wordings[:-ASKED],
-            wordings[-ASKED:],
+            {language: found_in[:-ASKED] for language, found_in in wordings.items()},
+            wordings[languages[0]][-ASKED:],
             _parts(asking, query),
             _parts(searched, document),
         )
@@ -261,7 +199,7 @@ def _definitions(asking: Side, searched: Side) -> list[Definition]:
     return found
 
 
-def _domains(asking: Side, searched: Side, count: int) -> list[Definition]:
+def _domains(asking: Side, searched: Side, count: int, languages: Sequence[Language]) -> list[Definition]:
     """Tasks of the largest themes: the answer to a query, among the theme's own documents."""
     if "theme" not in searched.keys:
         return []
@@ -276,14 +214,15 @@ def _domains(asking: Side, searched: Side, count: int) -> list[Definition]:
         ]
         holders = Counter(word for text in inside for word in set(words(text)) if word.isalpha())
         terms = sorted(holders, key=lambda word: (-holders[word] / (everything[word] + 20), word))[:4]
-        about = f"texts about {', '.join(terms)}"
-        wordings = (
-            f"Find what answers the query among {about}.",
-            f"The domain: {about}. Relevant is what answers the query.",
-            f"Questions and answers on {', '.join(terms)}.",
-        )
+        wordings = {language: domain_described(terms, language) for language in languages}
         query, document = _parts(asking, sides[0]), _parts(searched, sides[1])
-        definition = Definition(f"{DOMAIN} {number + 1}", wordings[:2], wordings[2:], query, document)
+        definition = Definition(
+            f"{DOMAIN} {number + 1}",
+            {language: found_in[:-1] for language, found_in in wordings.items()},
+            wordings[languages[0]][-1:],
+            query,
+            document,
+        )
         if _is_usable(definition):
             found.append(definition)
     return found

@@ -1,7 +1,7 @@
 """A library of tasks on disk: families of texts, definitions of relevance over them, and which are held out.
 
-Folder: `tasks.json` (families and definitions with their descriptions), `texts.jsonl` (`{"family", "part", "role",
-"text"}`, in the order of the keys), `keys.safetensors` (`PART.ROLE.FAMILY`: int32 [definitions, texts]).
+Folder: `tasks.json` (languages, families and definitions with their descriptions), `texts.jsonl` (`{"family", "part",
+"role", "text"}`, in the order of the keys), `keys.safetensors` (`PART.ROLE.FAMILY`: int32 [definitions, texts]).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from acclimate.data.definitions import PARTS, Family, Part, is_domain
+from acclimate.data.descriptions import Language
 from acclimate.data.relevance import ABSENT, Keys, RelevanceTask, TaskLibrary
 from acclimate.errors import DataError, StorageError
 from acclimate.files import iter_jsonl, read_json, storage_errors, write_json, write_jsonl
@@ -29,7 +30,7 @@ GROUPS: tuple[Group, ...] = ("train", "known-definition", "new-definition", "new
 KNOWN_ATTRIBUTES: tuple[Group, ...] = ("known-definition", "new-definition")
 """The groups of what a hypernetwork can know: every attribute has been trained on, over other texts or with others."""
 TASKS_FILE, TEXTS_FILE, KEYS_FILE = "tasks.json", "texts.jsonl", "keys.safetensors"
-VERSION = 2
+VERSION = 3
 ROLES = ("query", "document")
 
 
@@ -54,6 +55,8 @@ class SplitLibrary:
     """Its descriptions are never trained with."""
     facts: tuple[TaskFacts, ...]
     """What is known of each task, in both libraries' order."""
+    languages: tuple[Language, ...] = ("en",)
+    """Those of the descriptions that are trained with; tests ask in the first."""
 
     def numbers(self, *groups: Group) -> list[int]:
         """Numbers of the tasks of these groups."""
@@ -63,7 +66,7 @@ class SplitLibrary:
         """Return the library with these tasks and the texts of their families."""
         kept = tuple(self.facts[number] for number in numbers)
         names = [facts.name for facts in kept]
-        return SplitLibrary(_lean(self.train.only(names)), _lean(self.test.only(names)), kept)
+        return SplitLibrary(_lean(self.train.only(names)), _lean(self.test.only(names)), kept, self.languages)
 
 
 def group_definitions(
@@ -116,7 +119,7 @@ def write_library(folder: Path, found: Sequence[Family], facts: Sequence[TaskFac
             {
                 "name": definition.name,
                 "group": groups[f"{family.name}: {definition.name}"],
-                "descriptions": definition.descriptions,
+                "descriptions": [text for texts in definition.descriptions.values() for text in texts],
                 "asked": definition.asked,
             }
             for definition in family.definitions
@@ -128,7 +131,10 @@ def write_library(folder: Path, found: Sequence[Family], facts: Sequence[TaskFac
                     definition.query if role == "query" else definition.document for definition in family.definitions
                 ]
                 keys[f"{part}.{role}.{number}"] = np.stack([side[part] for side in sides]).astype(np.int32)
-    write_json(folder / TASKS_FILE, {"version": VERSION, "families": rows})
+    languages = dict.fromkeys(
+        name for family in found for definition in family.definitions for name in definition.descriptions
+    )
+    write_json(folder / TASKS_FILE, {"version": VERSION, "languages": list(languages), "families": rows})
     write_jsonl(folder / TEXTS_FILE, _text_rows(found))
     with storage_errors(folder):
         save_file(keys, folder / KEYS_FILE)
@@ -164,6 +170,7 @@ def read_library(folder: Path) -> SplitLibrary:
             row: Any = line.value
             texts[row["family"], row["part"], row["role"]].append(row["text"])
         libraries = {part: _library(stored["families"], texts, keys, part) for part in PARTS}
+        languages = tuple(stored["languages"])
     except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
         raise StorageError(f"{folder} is damaged ({error})", fix="Make the library again.") from None
     facts = tuple(
@@ -171,7 +178,7 @@ def read_library(folder: Path) -> SplitLibrary:
         for row in stored["families"]
         for one in row["definitions"]
     )
-    return SplitLibrary(libraries["train"], libraries["test"], facts)
+    return SplitLibrary(libraries["train"], libraries["test"], facts, languages)
 
 
 def _library(

@@ -19,6 +19,7 @@ def hypernetwork_tasks(
     far: Sequence[str] = ("ending",),
     domains: int = 4,
     group_column: str | None = None,
+    languages: Sequence[str] = ("en",),
     config: Config = None,
     **settings: Any,
 ) -> Result:
@@ -31,6 +32,7 @@ def hypernetwork_tasks(
         far: attributes that are never trained on.
         domains: number of themes of each source that become a task of their own.
         group_column: a column that says where a text comes from (its module, its category): one attribute more.
+        languages: of the descriptions, "en" and "zh"; tests ask in the first.
         config: see `flows.settings.Config`.
         settings: such as `limit=1000`.
     """
@@ -39,7 +41,12 @@ def hypernetwork_tasks(
 
     names = [str(source) for source in sources]
     unseen = [str(source) for source in held_out]
-    asked: dict[str, Any] = {"far": tuple(far), "domains": domains, "group_column": group_column}
+    asked: dict[str, Any] = {
+        "far": tuple(far),
+        "domains": domains,
+        "group_column": group_column,
+        "languages": tuple(languages),
+    }
     return Result(stage(names, Path(out), effective, held_out=unseen, **asked), Path(out))
 
 

@@ -15,7 +15,8 @@ from acclimate.configs.commands import FEW_PAIRS
 from acclimate.configs.endpoint import EndpointConfig
 from acclimate.counting import counted
 from acclimate.data.collections import Collection, collect
-from acclimate.data.definitions import PHRASES, Family, families, is_domain
+from acclimate.data.definitions import Family, families, is_domain
+from acclimate.data.descriptions import ATTRIBUTES, WORDINGS, Language
 from acclimate.data.readers import read_source, source_hash
 from acclimate.data.task_library import TaskFacts, group_definitions, write_library
 from acclimate.errors import UsageError
@@ -48,6 +49,7 @@ def hypernetwork_tasks(
     far: Sequence[str] = ("ending",),
     domains: int = 4,
     group_column: str | None = None,
+    languages: Sequence[str] = ("en",),
 ) -> dict[str, Any]:
     """Write a library of tasks.
 
@@ -61,17 +63,19 @@ def hypernetwork_tasks(
         domains: so many themes of each source become a task of their own.
         group_column: a column of the sources' files that says where a text comes from, its module or category: one
             attribute more.
+        languages: of the descriptions; tests ask in the first.
 
     Returns:
         what report.json holds: "tasks" and "groups" (how many of each), "collections".
 
     Raises:
-        UsageError: no source that is trained on; an attribute that is none; a column that no source has.
+        UsageError: no source that is trained on; an attribute or a language that is none; a column that no source has.
         DataError: a source that cannot be read, or has too few texts.
         ChatError: the endpoint fails; what it has answered is kept.
     """
     names = [_name(source) for source in (*sources, *held_out)]
     _check(names, sources, far, domains)
+    spoken = _languages(languages)
     settings = {
         "seed": config.seed,
         "limit": config.limit,
@@ -79,6 +83,7 @@ def hypernetwork_tasks(
         "held_out": list(held_out),
         "far": list(far),
         "domains": domains,
+        "languages": spoken,
         **({"group_column": group_column} if group_column is not None else {}),
         **({"llm_model": config.endpoint.llm_model} if config.endpoint.llm else {}),
     }
@@ -86,7 +91,9 @@ def hypernetwork_tasks(
 
     def make() -> Work[dict[str, Any]]:
         collections = _collections(dict(zip(names, (*sources, *held_out), strict=True)), config, group_column)
-        found, written = _reworded(_families(collections, config.seed, domains), config.endpoint, work_folder(out))
+        found, written = _reworded(
+            _families(collections, config.seed, domains, spoken), config.endpoint, work_folder(out)
+        )
         facts = _grouped(found, far, names[len(sources) :], config.seed)
         if group_column is not None and not any("group" in one.definition.split("+") for one in facts):
             say(f"warning: no definition uses {group_column!r}: too few texts share a value of it, or it names splits")
@@ -112,12 +119,15 @@ def _collections(sources: Mapping[str, str], config: RunConfig, group_column: st
     return found
 
 
-def _families(collections: Mapping[str, Collection], seed: int, domains: int) -> list[Family]:
+def _families(
+    collections: Mapping[str, Collection], seed: int, domains: int, languages: Sequence[Language]
+) -> list[Family]:
     """The families of collections, by where they are."""
     found: list[Family] = []
     with progress("corpora", len(collections), "corpora") as advance:
         for source, collection in collections.items():
-            made = families(collection, *_clusters(collection, seed), seed, domains=domains)
+            clusters = _clusters(collection, seed)
+            made = families(collection, *clusters, seed, domains=domains, languages=languages)
             if not made:
                 say(f"{source}: no definition has enough texts; it is left out")
             found += made
@@ -130,10 +140,19 @@ def _check(names: Sequence[str], sources: Sequence[str], far: Sequence[str], dom
         raise UsageError("no source to train on", possible="one or more files or folders of queries with documents")
     if twice := [name for name, count in Counter(names).items() if count > 1]:
         raise UsageError(f"two sources are called {twice[0]}", fix="Rename one of them.")
-    if unknown := [name for name in far if name not in PHRASES]:
-        raise UsageError(f"--far {unknown[0]} is no attribute", possible=", ".join(PHRASES))
+    if unknown := [name for name in far if name not in ATTRIBUTES]:
+        raise UsageError(f"--far {unknown[0]} is no attribute", possible=", ".join(ATTRIBUTES))
     if domains < 0:
         raise UsageError(f"--domains {domains}", possible="0 or more")
+
+
+def _languages(names: Sequence[str]) -> list[Language]:
+    """The languages by their names, each once."""
+    known: dict[str, Language] = {name: name for name in WORDINGS}
+    if not names or (unknown := [name for name in names if name not in known]):
+        asked = f"--languages {unknown[0]} is not known" if names else "no language for the descriptions"
+        raise UsageError(asked, possible=", ".join(known))
+    return [known[name] for name in dict.fromkeys(names)]
 
 
 def _reworded(

@@ -78,6 +78,7 @@ def _trained(
         config=network,
         seed=seed,
         folder=work,
+        languages=part.languages,
     )
     shared = training.shared()
     made = training.generator(shared, _own(training, shared))
@@ -87,6 +88,7 @@ def _trained(
         "definitions": len({one.definition for one in part.facts}),
         "collections": sorted({one.collection for one in part.facts}),
         "texts": len(part.train.queries) + len(part.train.documents),
+        "languages": list(part.languages),
         "scripts": languages([text for task in part.train.tasks for text in task.descriptions]),
         "parameters": sum(parameter.numel() for parameter in made.parameters()),
         "seconds": round(seconds, 1),

@@ -118,7 +118,8 @@ class HeldOutTasks:
         """Return some of the tasks, over all texts: vectors stay in their places."""
         facts = tuple(self.library.facts[number] for number in numbers)
         names = [one.name for one in facts]
-        library = SplitLibrary(self.library.train.only(names), self.library.test.only(names), facts)
+        known = self.library
+        library = SplitLibrary(known.train.only(names), known.test.only(names), facts, known.languages)
         shown, tested = (
             replace(vectors, descriptions=tuple(vectors.descriptions[number] for number in numbers))
             for vectors in (self.shown, self.tested)

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from acclimate.configs import TrainConfig
 from acclimate.configs.hypernetwork import GeneratorName, HypernetworkConfig, NetworkConfig
-from acclimate.data.definitions import unknown_descriptions
+from acclimate.data.descriptions import Language, unknown_descriptions
 from acclimate.data.instructed import instructed_library
 from acclimate.data.relevance import TaskLibrary
 from acclimate.files import hash_config
@@ -66,6 +66,8 @@ class NetworkTraining:
     seed: int
     folder: Path
     """Gets checkpoints and metrics, a folder for each training."""
+    languages: tuple[Language, ...] = ("en",)
+    """Those of the library's descriptions."""
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -102,7 +104,7 @@ class NetworkTraining:
 
     def _with_unknown(self) -> NetworkTraining:
         """The same with descriptions of what no task is about."""
-        unknown_WD = self.encoder.encode(unknown_descriptions(), "query")
+        unknown_WD = self.encoder.encode(unknown_descriptions(self.languages), "query")
         return replace(self, vectors=replace(self.vectors, unknown_WD=unknown_WD))
 
     def _instructed(self) -> NetworkTraining:

@@ -17,6 +17,7 @@ def hypernetwork_tasks(
     far: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = ("ending",),
     domains: int = 4,
     group_column: str | None = None,
+    languages: Annotated[tuple[str, ...], Parameter(negative_iterable=())] = ("en",),
     config: ConfigFile = None,
     settings: Given,
 ) -> None:
@@ -29,6 +30,7 @@ def hypernetwork_tasks(
         far: an attribute that is never trained on; may be given several times.
         domains: number of themes of each source that become a task of their own.
         group_column: a column that says where a text comes from (its module, its category): one attribute more.
+        languages: a language of the descriptions, en or zh; may be given several times, and tests ask in the first.
         config: TOML file with settings; flags win over it.
         settings: of the reading.
     """
@@ -42,6 +44,7 @@ def hypernetwork_tasks(
         far=far,
         domains=domains,
         group_column=group_column,
+        languages=languages,
         config=config,
         **settings,
     )
