@@ -14,7 +14,7 @@ import pytest
 from acclimate.configs import PrepareConfig
 from acclimate.data.collections import Collection, collect
 from acclimate.data.definitions import attribute_keys, families
-from acclimate.data.descriptions import WORDINGS, described
+from acclimate.data.descriptions import ASKED, ATTRIBUTES, WORDINGS, Language, described, unknown_descriptions
 from acclimate.data.readers import read_source
 from acclimate.data.relevance import ABSENT
 from acclimate.data.task_library import VERSION, group_definitions, read_library, write_library
@@ -81,12 +81,40 @@ def test_texts_that_answer_each_other_are_on_one_side(tmp_path: Path) -> None:
     assert 0.2 < made.query_test_N.mean() < 0.4
 
 
-def test_a_description_names_all_attributes() -> None:
-    wordings = described(("entity", "length"))
+@pytest.mark.parametrize("language", WORDINGS)
+def test_a_description_names_all_attributes(language: Language) -> None:
+    wordings, phrases = described(("entity", "length"), language), WORDINGS[language].phrases
     assert len(set(wordings)) == len(wordings) == 8
     for wording in wordings:
-        assert any(phrase in wording for phrase in PHRASES["entity"])
-        assert any(phrase in wording for phrase in PHRASES["length"])
+        assert any(phrase in wording for phrase in phrases["entity"])
+        assert any(phrase in wording for phrase in phrases["length"])
+
+
+def test_languages_have_as_many_words_of_each_kind() -> None:
+    english, chinese = WORDINGS["en"], WORDINGS["zh"]
+    assert tuple(english.phrases) == tuple(chinese.phrases) == ATTRIBUTES
+    for kind in ("templates", "domain", "unknown"):
+        one, other = getattr(english, kind), getattr(chinese, kind)
+        assert len(one) == len(other) == len(set(one)) == len(set(other)), kind
+    both = unknown_descriptions(("en", "zh"))
+    assert len(both) == len(set(both)) == 2 * len(unknown_descriptions(("zh",))) == 2 * 30 * 6
+
+
+def test_descriptions_in_two_languages_are_trained_with_and_the_first_is_asked_in(tmp_path: Path) -> None:
+    made = collection(tmp_path)
+    themes = [number % 3 for number in range(len(made.queries) + len(made.documents))]
+    found = families(made, themes, [], 0, domains=2, languages=("zh", "en"))
+    facts = group_definitions(found, new=[], far=[], unseen=[])
+    (tmp_path / "library").mkdir()
+    write_library(tmp_path / "library", found, facts)
+    library = read_library(tmp_path / "library")
+    assert library.languages == library.only([0]).languages == ("zh", "en")
+    place = next(number for number, one in enumerate(facts) if one.definition == "opening+length")
+    wordings = {language: described(("opening", "length"), language) for language in ("zh", "en")}
+    assert library.train.tasks[place].descriptions == (*wordings["zh"][:-ASKED], *wordings["en"][:-ASKED])
+    assert library.test.tasks[place].descriptions == wordings["zh"][-ASKED:]
+    domain = next(definition for family in found for definition in family.definitions if "domain" in definition.name)
+    assert [len(texts) for texts in domain.descriptions.values()] == [2, 2] and domain.asked[0].startswith("有关")
 
 
 def test_a_library_is_read_as_it_was_written(tmp_path: Path) -> None:
@@ -169,7 +197,7 @@ def test_a_column_of_the_source_is_an_attribute(tmp_path: Path) -> None:
         documents = zip(family.documents["test"], relevant.tolist(), strict=True)
         assert all((module[document] == module[query]) == found for document, found in documents)
     assert {"length+group", "opening+length+group"} <= {one.name for one in family.definitions}
-    assert "source" in grouped.descriptions[0]
+    assert "source" in grouped.descriptions["en"][0]
 
 
 def test_without_such_a_column_there_is_no_such_attribute(tmp_path: Path) -> None:

@@ -28,6 +28,9 @@ def test_what_counts_as_a_wording() -> None:
     assert rewordings_in(answer, known) == ("Take what begins alike.", "Same first word, please.")
     assert len(rewordings_in("\n".join(f"Wording number {number}" for number in range(20)), known)) == REWORDINGS
     assert rewordings_in("", known) == ()
+    known = ("文档以同样的词开头时才算相关。",)
+    lines = ("改写如下：", "1、开头的词要一样。", "（2）“第一个词相同的就算。”", "3．开头的词要一样", "好的", *known)
+    assert rewordings_in("\n".join(lines), known) == ("开头的词要一样。", "第一个词相同的就算。")
 
 
 @pytest.fixture
@@ -62,6 +65,17 @@ def test_every_definition_is_reworded_once_and_tests_ask_as_before(corpora: list
         assert new.descriptions[-2:] == (f"Put otherwise: {old.descriptions[0]}", f"In short, {old.descriptions[0]}")
     for old, new in zip(before.test.tasks, after.test.tasks, strict=True):
         assert new.descriptions == old.descriptions
+
+
+def test_each_language_is_asked_about_in_itself(corpora: list[str], tmp_path: Path) -> None:
+    with ChatServer(said) as server:
+        found = hypernetwork_tasks(corpora, tmp_path / "out", asking(server), languages=("zh", "en"))
+    library = read_library(tmp_path / "out")
+    for task in library.train.tasks:
+        own = [text for text in task.descriptions if text.startswith(("Put otherwise", "In short"))]
+        assert len(own) == 4 and sum("文" in text or "相关" in text for text in own) == 2
+    asked = [request["messages"][-1]["content"] for request in server.requests]
+    assert sum(text.startswith("下面这句话") for text in asked) == len(asked) / 2 == found["llm"]["wordings"] / 4
 
 
 def test_an_endpoint_that_fails_leaves_no_library_and_a_second_start_goes_on(

@@ -335,9 +335,40 @@ def test_an_adapter_for_both_sides_is_measured_and_checked(world: World, monkeyp
     assert (solved["kept"], solved["kind"]) == ("closed-form map", "map")  # it leaves the documents as they are
 
 
+def test_descriptions_in_chinese_are_trained_with(world: World, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, config = world.folder, world.config
+    bilingual = hypernetwork_tasks(world.corpora[:2], folder / "bilingual", config, languages=("en", "zh"))
+    other = hypernetwork_tasks(world.corpora[:2], folder / "chinese", config, languages=("zh",))
+    assert bilingual["groups"] == other["groups"] and bilingual["held_out"] == other["held_out"]
+    few = replace(TINY, steps=2, shared_steps=2)
+    hypernetwork_train(folder / "bilingual", folder / "reads-both", few, config)
+    trained = load_network(folder / "reads-both")
+    assert trained.metrics["languages"] == ["en", "zh"] and list(trained.metrics["scripts"]) == ["Latin", "Han"]
+    assert "| descriptions | en, zh |" in (folder / "reads-both" / "README.md").read_text()
+    capsys.readouterr()
+    generate(str(folder / "reads-both"), Asked(describe="以同样的词结尾"), folder / "asked", config)
+    assert "the condition is written in" not in capsys.readouterr().out
+    for languages, said in (((), "no language for the descriptions"), (("en", "fr"), "--languages fr is not known")):
+        with pytest.raises(UsageError, match=said) as refused:
+            hypernetwork_tasks(world.corpora, folder / "none", config, languages=languages)
+        assert "en, zh" in str(refused.value)
+
+
 def test_the_commands(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     folder, base = world.folder, ("--model", str(world.folder / "base"), "--device", "cpu", "--dtype", "float32")
-    main(["hypernetwork", "tasks", *world.corpora, "--out", str(folder / "by-command"), "--domains", "0"])
+    main(
+        [
+            "hypernetwork",
+            "tasks",
+            *world.corpora,
+            "--out",
+            str(folder / "by-command"),
+            "--domains",
+            "0",
+            "--languages",
+            "zh",
+        ]
+    )
     assert "tasks of" in capsys.readouterr().out
     small = ("--steps", "2", "--shared-steps", "2", "--shared-rank", "2", "--own-rank", "2")
     main(["hypernetwork", "train", str(folder / "by-command"), "--out", str(folder / "h"), *small, *base])

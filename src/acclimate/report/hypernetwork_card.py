@@ -26,6 +26,7 @@ def render(trained: TrainedNetwork) -> str:
         f"| base | {trained.base_id}, sha256 {trained.base_sha256[:12]} |",
         f"| generator | {facts['generator']}, {facts['parameters']:,} parameters |",
         f"| trained on | {facts['tasks']} tasks ({facts['definitions']} definitions of relevance) |",
+        f"| descriptions | {', '.join(facts['languages'])} |",
         f"| corpora | {', '.join(facts['collections'])}: {facts['texts']:,} texts |",
         f"| steps | {facts['shared_steps']} for the multi-task adapter, {facts['steps']} for the generator |",
         f"| objective | {facts['objective']} |",
