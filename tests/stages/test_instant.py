@@ -19,6 +19,7 @@ from acclimate.evaluation.own_check import own_check
 from acclimate.models.adapter import load_adapter
 from acclimate.models.hypernetwork.saving import load_network
 from acclimate.models.query_map import load_query_map
+from acclimate.report.hypernetwork_page import render
 from acclimate.runs.resolve import load
 from acclimate.stages.generate import Asked, generate
 from acclimate.stages.hypernetwork_evaluate import hypernetwork_evaluate
@@ -132,6 +133,11 @@ def test_the_evaluation_has_headroom_controls_and_a_page(world: World, capsys: p
     assert f"<dt><bdi>held-out tasks</bdi></dt><dd><bdi>{len(rows)}</bdi></dd>" in page
     again = rows[0]["scores"]["base"]
     assert set(again) == {"ndcg", "recall", "mrr"}
+
+    better, perhaps = {"value": 0.1, "low": 0.05, "high": 0.2}, {"value": 0.1, "low": -0.05, "high": 0.2}
+    for proven, claim in ((("a",), "a is better"), (("a", "c"), "a; c: each is better"), ((), "No hypernetwork is")):
+        deltas = {arm: {"base": better, "mean": better if arm in proven else perhaps} for arm in ("a", "b", "c")}
+        assert claim in render("measured", report | {"gains": {"known attributes": deltas}})
 
 
 def test_a_stopped_evaluation_goes_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

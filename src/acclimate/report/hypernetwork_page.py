@@ -55,14 +55,15 @@ def _held_out(groups: Mapping[str, int]) -> str:
 
 
 def _claim(report: Mapping[str, Any]) -> str:
-    """Whether a hypernetwork gains by its condition: above base, multi-task adapter, shuffled and mean."""
+    """Which hypernetworks gain by their conditions: above base, multi-task adapter, shuffled and mean."""
     proven = [
         arm
         for arm, rivals in next(iter(report["gains"].values())).items()
         if all(delta["low"] > 0 for delta in rivals.values())
     ]
     if proven:
-        return f"{proven[0]} is better than every rival and both controls."
+        subject = proven[0] if len(proven) == 1 else f"{'; '.join(proven)}: each"
+        return f"{subject} is better than every rival and both controls."
     return "No hypernetwork is better than all rivals and both controls."
 
 
