@@ -162,7 +162,8 @@ def read_library(folder: Path) -> SplitLibrary:
         )
     stored = read_json(folder / TASKS_FILE)
     if stored.get("version") != VERSION:
-        raise DataError(f"{folder / TASKS_FILE}: version is {stored.get('version')!r}", possible=str(VERSION))
+        found = f"{folder / TASKS_FILE}: version is {stored.get('version')!r}"
+        raise DataError(found, possible=str(VERSION), fix="Make the library again: acclimate hypernetwork tasks")
     try:
         keys = load_file(folder / KEYS_FILE)
         texts: dict[tuple[int, str, str], list[str]] = defaultdict(list)
