@@ -189,7 +189,7 @@ def _definitions(asking: Side, searched: Side, languages: Sequence[Language]) ->
         query, document = _together(asking, searched, attributes)
         definition = Definition(
             "+".join(attributes),
-            {language: found_in[:-ASKED] for language, found_in in wordings.items()},
+            {language: texts[:-ASKED] for language, texts in wordings.items()},
             wordings[languages[0]][-ASKED:],
             _parts(asking, query),
             _parts(searched, document),
@@ -218,7 +218,7 @@ def _domains(asking: Side, searched: Side, count: int, languages: Sequence[Langu
         query, document = _parts(asking, sides[0]), _parts(searched, sides[1])
         definition = Definition(
             f"{DOMAIN} {number + 1}",
-            {language: found_in[:-1] for language, found_in in wordings.items()},
+            {language: texts[:-1] for language, texts in wordings.items()},
             wordings[languages[0]][-1:],
             query,
             document,
