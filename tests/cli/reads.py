@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+import threading
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from typing import Any, get_type_hints
 
@@ -26,20 +27,21 @@ PLAIN = "guard_data"
 
 @contextmanager
 def recorded_reads() -> Iterator[set[str]]:
-    """Collect the names of the settings that are read."""
+    """Collect the names of the settings that are read; not by a service that another test has left in a thread."""
     reads: set[str] = set()
+    others = set(threading.enumerate()) - {threading.current_thread()}
     sections = [hint for hint in get_type_hints(RunConfig).values() if dataclasses.is_dataclass(hint)]
     known = {name for command in READS for name in settings_of(command)}
     with pytest.MonkeyPatch.context() as patch:
         for cls in (RunConfig, *sections):
             names = {item.name for item in dataclasses.fields(cls)}  # type: ignore[arg-type]
-            patch.setattr(cls, "__getattribute__", _recording(names & known, cls is PrepareConfig, reads))
+            patch.setattr(cls, "__getattribute__", _recording(names & known, cls is PrepareConfig, reads, others))
         yield reads
 
 
-def _recording(names: set[str], of_prepare: bool, reads: set[str]) -> Any:
+def _recording(names: set[str], of_prepare: bool, reads: set[str], others: Set[threading.Thread]) -> Any:
     def read(self: Any, name: str) -> Any:
-        if name in names and not _is_copied(of_prepare):
+        if name in names and threading.current_thread() not in others and not _is_copied(of_prepare):
             reads.add(name)
         return object.__getattribute__(self, name)
 

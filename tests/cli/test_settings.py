@@ -223,8 +223,10 @@ def _serve(world: World) -> None:
     asking.start()
     with ChatServer() as llm:
         asked = ("--llm", llm.url, "--llm-model", "m", "--feedback")
-        world.do("serve", world.run, "--port", port, "--reranker", world.reranker, "--poll-s", "0.1", *asked)
-    ended.set()
+        try:
+            world.do("serve", world.run, "--port", port, "--reranker", world.reranker, "--poll-s", "0.1", *asked)
+        finally:
+            ended.set()  # a signal that came later would end the tests
     asking.join()
 
 
