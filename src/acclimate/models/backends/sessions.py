@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from acclimate.errors import MissingExtraError, ModelError, UsageError, first_line
 from acclimate.formats.engine_folder import Engine, Precision, Target
 from acclimate.models.backends.graph import EMBEDDING
+from acclimate.models.backends.signal_stack import kept_signal_stack
 
 Ids = NDArray[np.int64]
 
@@ -115,7 +116,8 @@ def _open_openvino(graph: Path, threads: int, output: str) -> Session:
     import openvino
 
     options = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(str(graph), "CPU", options)
+    with kept_signal_stack():
+        compiled = openvino.Core().compile_model(str(graph), "CPU", options)
     names = [item.get_any_name() for item in compiled.inputs]
     place = compiled.output(output)
 
